@@ -1,0 +1,62 @@
+"""What the audit trail records: who, when, what, from where, and how it ended. Never a secret, nor part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+
+from app.domain.identity import Source
+
+
+class Action(StrEnum):
+    """Every action that leaves a row."""
+
+    INSTALL_CREATED = "install.created"
+    KEY_ADOPTED = "key.adopted"
+    OWNER_CREATED = "owner.created"
+    USER_CREATED = "user.created"
+    USER_LINKED = "user.linked"
+    USER_UNLINKED = "user.unlinked"
+    LOGIN = "auth.login"
+    REFRESH_REUSED = "auth.refresh_reused"
+    REAUTHENTICATED = "auth.reauthenticated"
+    LOGOUT = "auth.logout"
+    SESSION_REVOKED = "auth.session_revoked"
+    CREDENTIAL_ADDED = "credential.added"
+    CREDENTIAL_CHANGED = "credential.changed"
+    CREDENTIAL_REPLACED = "credential.replaced"
+    CREDENTIAL_ROLLED_BACK = "credential.rolled_back"
+    CREDENTIAL_REMOVED = "credential.removed"
+    CREDENTIAL_RESTORED = "credential.restored"
+    CREDENTIAL_REVEALED = "credential.revealed"
+    CREDENTIAL_USED = "credential.used"
+    CREDENTIAL_UNREADABLE = "credential.unreadable"
+    MESSAGE_ENCRYPTED = "message.encrypted"
+    MESSAGE_OPENED = "message.opened"
+
+
+class Result(StrEnum):
+    """How it ended. ``intent`` is written before the act, where the act cannot be taken back."""
+
+    OK = "ok"
+    DENIED = "denied"
+    FAILED = "failed"
+    INTENT = "intent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One row. ``subject_id`` is random and stands for a person; names and addresses live in `subjects`."""
+
+    at: datetime
+    action: Action
+    result: Result
+    source: Source
+    subject_id: str | None
+    address: str | None = None
+    object_kind: str | None = None
+    object_id: str | None = None
+    detail: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,0 +1,198 @@
+"""Credentials: what may be stored, how it is named, and how little of it is ever shown."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from app.domain.errors import InvalidInput
+from app.domain.text import line, opaque
+
+SECRET_LONGEST: Final = 64 * 1024
+"""Bytes of UTF-8 per secret."""
+QUOTA: Final = 100
+"""Credentials per owner; removed ones that can still be restored count."""
+RECOVERABLE_FOR: Final = timedelta(days=7)
+"""How long a removed credential can be restored."""
+
+_PROVIDER = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?")
+_BULLETS: Final = "•" * 8
+
+
+class OwnerKind(StrEnum):
+    """Whose a credential is."""
+
+    USER = "user"
+    GUILD = "guild"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user id, or a guild's snowflake."""
+
+    kind: OwnerKind
+    id: str
+
+
+class PaidBy(StrEnum):
+    """Whose key was used; the order is the order of resolution."""
+
+    ENVIRONMENT = "environment"
+    MEMBER = "member"
+    GUILD = "guild"
+
+
+class Status(StrEnum):
+    """What is known about a credential."""
+
+    UNCHECKED = "unchecked"
+    VALID = "valid"
+    REFUSED = "refused"
+    COULD_NOT_CHECK = "could_not_check"
+    EXPIRED = "expired"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRecord:
+    """One row of `api_credentials`: ciphertext, never plaintext.
+
+    ``version`` counts changes that people make (ETag); ``key_version`` is the AES_KEY version of the envelope.
+    ``fingerprint`` is None for secrets too weak to have one.
+    """
+
+    id: str
+    owner: Owner
+    provider: str
+    label: str
+    encrypted_value: bytes = field(repr=False)
+    key_version: int
+    version: int = 1
+    fingerprint: str | None = None
+    status: Status = Status.UNCHECKED
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    last_verified_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialView:
+    """What people and programs see of a credential."""
+
+    id: str
+    owner: Owner
+    provider: str
+    label: str
+    masked: str
+    version: int
+    status: Status
+    fingerprint: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    last_verified_at: datetime | None
+    deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRecord:
+    """A former secret of a credential, sealed anew for its place in the history."""
+
+    id: str
+    credential_id: str
+    version: int
+    encrypted_value: bytes = field(repr=False)
+    key_version: int
+    created_at: datetime
+    replaced_at: datetime
+
+
+def provider_name(value: object) -> str:
+    """A provider's slug such as ``openai``: lower case letters, digits, ``.``, ``_``, ``-``. Raises InvalidInput."""
+    text = line(value, "provider", longest=32).lower()
+    if not _PROVIDER.fullmatch(text):
+        raise InvalidInput("provider", "must be 1 to 32 letters, digits, '.', '_' or '-'")
+    return text
+
+
+def label_name(value: object) -> str:
+    """A label of 1 to 64 characters that people read. Raises InvalidInput, also for one that looks like a secret."""
+    text = line(value, "label", longest=64)
+    if looks_like_secret(text):
+        raise InvalidInput("label", "looks like a secret; a label is shown in clear")
+    return text
+
+
+def secret_value(value: object) -> str:
+    """A secret as it will be stored, to the letter; surrounding white space of a pasted line is dropped.
+
+    Raises InvalidInput.
+    """
+    text = opaque(value, "secret", longest=SECRET_LONGEST).strip()
+    if not text:
+        raise InvalidInput("secret", "must not be blank")
+    return text
+
+
+def expiry(value: datetime | None, now: datetime) -> datetime | None:
+    """An expiry in the future, with a time zone, or None. Raises InvalidInput."""
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise InvalidInput("expires_at", "must have a time zone")
+    if value <= now:
+        raise InvalidInput("expires_at", "must be in the future")
+    return value
+
+
+_KNOWN_SECRETS = re.compile(
+    r"(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
+    r"|xox[abpors]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}|gAAAA[\w-]{20,}|glpat-[\w-]{20,}"
+)
+
+
+def looks_like_secret(text: str) -> bool:
+    """Whether a text has the form of a provider's key, or is one long run that carries 80 bits or more."""
+    if _KNOWN_SECRETS.search(text):
+        return True
+    return any(
+        len(word) >= 20 and estimated_bits(word) >= 80 and any(c.isdigit() for c in word) for word in text.split()
+    )
+
+
+def estimated_bits(text: str) -> float:
+    """A lower estimate of what a secret carries: its length times the Shannon entropy of its own characters."""
+    if not text:
+        return 0.0
+    counts = [text.count(character) for character in set(text)]
+    return -sum(count * math.log2(count / len(text)) for count in counts)
+
+
+def has_fingerprint(secret: str) -> bool:
+    """Only secrets of 20 or more characters and 80 or more estimated bits have one: others could be guessed from it."""
+    return len(secret) >= 20 and estimated_bits(secret) >= 80
+
+
+def mask(secret: str) -> str:
+    """A hint of a secret: at most its first 8 and last 4 characters, and never more than a third of it.
+
+    The number of bullets is fixed, so a mask does not tell the length.
+    """
+    shown = min(12, len(secret) // 3)
+    tail = min(4, shown // 3)
+    head = shown - tail
+    start, end = secret[:head], secret[len(secret) - tail :] if tail else ""
+    return f"{_printable(start)}{_BULLETS}{_printable(end)}"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "•" for character in text)

@@ -1,0 +1,200 @@
+"""Who acts, from where, and what a role may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from app.domain.errors import Forbidden, InvalidInput, ReauthenticationRequired
+from app.domain.text import line, opaque
+
+REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
+"""How long a proven password counts for revealing a secret (ASVS 5.0, 7.5)."""
+
+SESSION_IDLE: Final = timedelta(days=7)
+"""A browser session ends after this long without use (ASVS 5.0, 7.3.1)."""
+
+PASSWORD_SHORTEST: Final = 12
+PASSWORD_LONGEST: Final = 256
+
+
+class Role(StrEnum):
+    """Four roles; each is a set of permissions, checked in the services."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    AUDITOR = "auditor"
+
+
+class Permission(StrEnum):
+    """What a service may ask of an actor."""
+
+    USE_OWN_CREDENTIALS = "use_own_credentials"
+    USE_ENVIRONMENT_CREDENTIALS = "use_environment_credentials"
+    SEE_KEYS = "see_keys"
+    SEE_ALL_CREDENTIALS = "see_all_credentials"
+    MANAGE_GUILD_CREDENTIALS = "manage_guild_credentials"
+    MANAGE_USERS = "manage_users"
+    MANAGE_KEYS = "manage_keys"
+    READ_AUDIT = "read_audit"
+
+
+_GRANTS: Final = {
+    Role.OWNER: frozenset(Permission),
+    Role.ADMIN: frozenset(Permission) - {Permission.MANAGE_KEYS},
+    Role.MEMBER: frozenset({Permission.USE_OWN_CREDENTIALS}),
+    Role.AUDITOR: frozenset({Permission.READ_AUDIT, Permission.SEE_KEYS, Permission.SEE_ALL_CREDENTIALS}),
+}
+
+
+class Source(StrEnum):
+    """Where an action came from, as the audit trail names it."""
+
+    WEB = "web"
+    DISCORD = "discord"
+    CLI = "cli"
+    SYSTEM = "system"
+
+
+class Registration(StrEnum):
+    """Who becomes a user at first use on Discord."""
+
+    GUILD = "guild"
+    INVITE = "invite"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Where a request comes from. ``address`` is an IP address; ``device`` a short text for the session list."""
+
+    source: Source
+    address: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuildContext:
+    """The guild an interaction came from, exactly as the gateway event tells it, never from parameters."""
+
+    guild_id: str
+    role_ids: frozenset[str] = frozenset()
+    manages_guild: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Somebody known, for the length of one request.
+
+    ``subject_id`` stands for the person in the audit trail. ``authenticated_at`` is when a password was last proven
+    in this session, None where there is no session (Discord, CLI).
+    """
+
+    user_id: str
+    subject_id: str
+    username: str
+    role: Role
+    client: Client
+    session_id: str | None = None
+    authenticated_at: datetime | None = None
+    discord_id: str | None = None
+    guild: GuildContext | None = None
+
+    def may(self, permission: Permission) -> bool:
+        """Whether the role grants it."""
+        return permission in _GRANTS[self.role]
+
+    def require(self, permission: Permission) -> None:
+        """Raise Forbidden unless the role grants it."""
+        if not self.may(permission):
+            raise Forbidden
+
+    def require_fresh(self, now: datetime) -> None:
+        """Raise ReauthenticationRequired unless a password was proven in this session within ten minutes.
+
+        The CLI runs as the operator, who holds the master key: there is no session to prove.
+        """
+        if self.client.source is Source.CLI:
+            return
+        if self.authenticated_at is None or now - self.authenticated_at > REAUTHENTICATION_LASTS:
+            raise ReauthenticationRequired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A person. ``username`` is shown, ``name_key`` (casefolded) is unique. A Discord user who never linked an
+    account is ``discord:<snowflake>`` and has no password."""
+
+    id: str
+    subject_id: str
+    username: str
+    role: Role
+    password_hash: str | None = field(default=None, repr=False)
+    discord_id: str | None = None
+    token_version: int = 1
+    disabled_at: datetime | None = None
+    created_at: datetime
+
+    @property
+    def name_key(self) -> str:
+        """What uniqueness and look-ups go by."""
+        return name_key(self.username)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One sign-in of one user on one device; access and refresh tokens and the cookie end with it."""
+
+    id: str
+    user_id: str
+    token_version: int
+    device: str | None
+    address: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    authenticated_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+    def alive(self, user: User, now: datetime) -> bool:
+        """Whether this session still speaks for the user."""
+        return (
+            self.revoked_at is None
+            and now < self.expires_at
+            and user.disabled_at is None
+            and self.token_version == user.token_version
+        )
+
+
+def name_key(username: str) -> str:
+    """The casefolded form under which a username is unique."""
+    return username.casefold()
+
+
+def new_username(value: object) -> str:
+    """A username that a person chose: 2 to 64 characters. Raises InvalidInput."""
+    text = line(value, "username", longest=64, shortest=2)
+    if ":" in text or "/" in text or "@" in text or any(character.isspace() for character in text):
+        raise InvalidInput("username", "must not hold spaces, ':', '/' or '@'")
+    return text
+
+
+def new_password(value: object) -> str:
+    """A password as typed: 12 to 256 characters, any Unicode (SP 800-63B 3.1.1.2). Raises InvalidInput."""
+    text = opaque(value, "password", longest=4 * PASSWORD_LONGEST)
+    if not PASSWORD_SHORTEST <= len(text) <= PASSWORD_LONGEST:
+        raise InvalidInput("password", f"must be {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
+    return text
+
+
+def snowflake(value: object, field_name: str = "discord_id") -> str:
+    """A Discord id: decimal digits of an unsigned 64-bit number. Raises InvalidInput."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or not 0 < len(text) <= 20:
+        raise InvalidInput(field_name, "must be a Discord id (digits)")
+    if not 0 < int(text) < 1 << 64:
+        raise InvalidInput(field_name, "must be a Discord id (digits)")
+    return str(int(text))

@@ -1,0 +1,30 @@
+"""Processes that share one install: leases and the epochs they have taken up (KEYS.md, "Processes")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+LEASE_SECONDS: Final = 15.0
+"""A process is live while its lease, on the database's clock, has not lapsed."""
+RENEW_EVERY_SECONDS: Final = 4.0
+"""Three renewals may fail before a lease lapses."""
+CONFIRM_EVERY_SECONDS: Final = 1.0
+"""How often a process looks whether the keysets moved; on SQLite every request looks as well."""
+CONFIRMED_FOR_SECONDS: Final = 5.0
+"""A process that could not confirm its keysets for this long serves nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One process. ``epochs`` maps each key's name to the epoch that this process has taken up."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    started_at: datetime
+    lease_until: datetime
+    epochs: Mapping[str, int]

@@ -1,0 +1,259 @@
+"""Application keys: names, states, keysets and the manifest, with their invariants.
+
+States and their meaning follow NIST SP 800-57 part 1 rev. 5, section 7; one primary per keyset follows Tink. Nothing
+here knows how a key is wrapped: a version carries its wrapped material as opaque bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MATERIAL_BYTES: Final = 32
+"""Every application key that Keyhall generates is 32 bytes (256 bits)."""
+
+
+class Environment(StrEnum):
+    """What an install is for; it remembers this and refuses the keys of another."""
+
+    DEVELOPMENT = "development"
+    TEST = "test"
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+    @property
+    def may_create_master_key(self) -> bool:
+        """Only here a start makes a master key itself; elsewhere it must be given."""
+        return self in {Environment.DEVELOPMENT, Environment.TEST}
+
+
+class KeyName(StrEnum):
+    """The keys of an install; one purpose each (SP 800-57 section 5.2)."""
+
+    JWT_SECRET_KEY = "JWT_SECRET_KEY"  # noqa: S105 - the name of a key, not a key
+    AES_KEY = "AES_KEY"
+    ENCRYPTION_KEY = "ENCRYPTION_KEY"
+    API_SECRET_KEY = "API_SECRET_KEY"  # noqa: S105 - the name of a key, not a key
+    AUDIT_SEAL_KEY = "AUDIT_SEAL_KEY"
+
+    @property
+    def internal(self) -> bool:
+        """Keyhall's own bookkeeping: never listed, never given from outside."""
+        return self is KeyName.AUDIT_SEAL_KEY
+
+    @property
+    def purpose(self) -> str:
+        """One phrase for lists and pages."""
+        return _PURPOSES[self]
+
+
+_PURPOSES: Final[Mapping[KeyName, str]] = MappingProxyType(
+    {
+        KeyName.JWT_SECRET_KEY: "signs access tokens",
+        KeyName.AES_KEY: "protects credentials at rest",
+        KeyName.ENCRYPTION_KEY: "makes the tokens of /encrypt",
+        KeyName.API_SECRET_KEY: "hashes API tokens and fingerprints",
+        KeyName.AUDIT_SEAL_KEY: "seals the audit trail",
+    }
+)
+
+APPLICATION_KEYS: Final = tuple(name for name in KeyName if not name.internal)
+
+
+class KeyState(StrEnum):
+    """SP 800-57 part 1, 7.1 to 7.6 (suspension is not used)."""
+
+    PRE_ACTIVATION = "pre-activation"
+    ACTIVE = "active"
+    DEACTIVATED = "deactivated"
+    COMPROMISED = "compromised"
+    DESTROYED = "destroyed"
+
+    def may_become(self, other: KeyState) -> bool:
+        """Whether the transition is legal; a state never becomes itself."""
+        return other in _TRANSITIONS[self]
+
+
+_TRANSITIONS: Final[Mapping[KeyState, frozenset[KeyState]]] = MappingProxyType(
+    {
+        KeyState.PRE_ACTIVATION: frozenset({KeyState.ACTIVE, KeyState.COMPROMISED, KeyState.DESTROYED}),
+        KeyState.ACTIVE: frozenset({KeyState.DEACTIVATED, KeyState.COMPROMISED}),
+        KeyState.DEACTIVATED: frozenset({KeyState.ACTIVE, KeyState.COMPROMISED, KeyState.DESTROYED}),
+        KeyState.COMPROMISED: frozenset({KeyState.DESTROYED}),
+        KeyState.DESTROYED: frozenset(),
+    }
+)
+
+# Compromised AES and ENCRYPTION versions still open what they protect (so that nothing is lost while re-encryption
+# runs); compromised JWT and API versions verify nothing, so that a forger gains nothing.
+_OPENS_WHEN_COMPROMISED: Final = frozenset({KeyName.AES_KEY, KeyName.ENCRYPTION_KEY, KeyName.AUDIT_SEAL_KEY})
+
+
+class Origin(StrEnum):
+    """Where a version came from."""
+
+    GENERATED = "generated"
+    ADOPTED = "adopted"
+    IMPORTED = "imported"
+
+
+class IllegalKeyset(ValueError):  # noqa: N818 - reads as what it is
+    """A keyset or a transition that must not exist; messages name versions, never material."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyVersion:
+    """One version of one key, its material wrapped by the master key.
+
+    ``wrapped`` is empty exactly when the version is destroyed. ``fingerprint`` is 16 hex digits derived from the
+    material by HKDF; it identifies, and reveals nothing.
+    """
+
+    version: int
+    state: KeyState
+    fingerprint: str
+    wrapped: bytes
+    origin: Origin
+    created_at: datetime
+    activated_at: datetime | None = None
+    deactivated_at: datetime | None = None
+    retired_at: datetime | None = None
+    compromised_at: datetime | None = None
+    destroyed_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.version <= 0xFFFF_FFFF:
+            raise IllegalKeyset(f"version {self.version} is out of range")
+        if (self.state is KeyState.DESTROYED) != (not self.wrapped):
+            raise IllegalKeyset(f"version {self.version}: material is there exactly until it is destroyed")
+        if len(self.fingerprint) != 16 or not set(self.fingerprint) <= set("0123456789abcdef"):
+            raise IllegalKeyset(f"version {self.version}: the fingerprint is not 16 hex digits")
+        if self.retired_at is not None and self.state in {KeyState.ACTIVE, KeyState.PRE_ACTIVATION}:
+            raise IllegalKeyset(f"version {self.version}: a version in use is not retired")
+
+    def become(self, state: KeyState, at: datetime) -> KeyVersion:
+        """This version in another state. Raises IllegalKeyset for a transition that SP 800-57 does not know."""
+        if not self.state.may_become(state):
+            raise IllegalKeyset(f"version {self.version}: {self.state} cannot become {state}")
+        match state:
+            case KeyState.ACTIVE:
+                return replace(self, state=state, activated_at=at, deactivated_at=None, retired_at=None)
+            case KeyState.DEACTIVATED:
+                return replace(self, state=state, deactivated_at=at)
+            case KeyState.COMPROMISED:
+                return replace(self, state=state, compromised_at=at)
+            case _:
+                return replace(self, state=state, destroyed_at=at, wrapped=b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyset:
+    """All versions of one key; exactly one is active, and that is the primary. The epoch grows with every change."""
+
+    name: KeyName
+    install_id: str
+    epoch: int
+    versions: tuple[KeyVersion, ...]
+
+    def __post_init__(self) -> None:
+        numbers = [each.version for each in self.versions]
+        if len(set(numbers)) != len(numbers):
+            raise IllegalKeyset(f"{self.name}: a version is there twice")
+        if numbers != sorted(numbers):
+            raise IllegalKeyset(f"{self.name}: versions are not in order")
+        if sum(each.state is KeyState.ACTIVE for each in self.versions) != 1:
+            raise IllegalKeyset(f"{self.name}: exactly one version must be active")
+        if self.epoch < 1:
+            raise IllegalKeyset(f"{self.name}: the epoch must be at least 1")
+
+    def __iter__(self) -> Iterator[KeyVersion]:
+        return iter(self.versions)
+
+    @property
+    def primary(self) -> KeyVersion:
+        """The one version that protects, signs and encrypts."""
+        return next(each for each in self.versions if each.state is KeyState.ACTIVE)
+
+    def version(self, number: int) -> KeyVersion | None:
+        """The version of that number, or None."""
+        return next((each for each in self.versions if each.version == number), None)
+
+    def opens(self, version: KeyVersion) -> bool:
+        """Whether this version may open, decrypt or verify."""
+        if version.state in {KeyState.ACTIVE, KeyState.DEACTIVATED}:
+            # A retired JWT version is not even loaded: its last token has expired.
+            return not (self.name is KeyName.JWT_SECRET_KEY and version.retired_at is not None)
+        return version.state is KeyState.COMPROMISED and self.name in _OPENS_WHEN_COMPROMISED
+
+    @classmethod
+    def first(cls, name: KeyName, install_id: str, version: KeyVersion) -> Keyset:
+        """The keyset of a new install: one version, active."""
+        return cls(name=name, install_id=install_id, epoch=1, versions=(version,))
+
+    def add(self, version: KeyVersion) -> Keyset:
+        """With a new version, in pre-activation. Rotation adds and promotes, it never overwrites."""
+        if version.state is not KeyState.PRE_ACTIVATION:
+            raise IllegalKeyset(f"{self.name}: a new version enters in pre-activation")
+        return replace(self, epoch=self.epoch + 1, versions=(*self.versions, version))
+
+    def promote(self, number: int, at: datetime) -> Keyset:
+        """With that version as primary; the former primary is deactivated."""
+        target = self.version(number)
+        if target is None:
+            raise IllegalKeyset(f"{self.name}: there is no version {number}")
+        changed = {
+            self.primary.version: self.primary.become(KeyState.DEACTIVATED, at),
+            number: target.become(KeyState.ACTIVE, at),
+        }
+        return self._with(changed)
+
+    def mark(self, number: int, state: KeyState, at: datetime) -> Keyset:
+        """With that version compromised or destroyed; never the primary, which is replaced by ``promote`` first."""
+        target = self.version(number)
+        if target is None:
+            raise IllegalKeyset(f"{self.name}: there is no version {number}")
+        if state not in {KeyState.COMPROMISED, KeyState.DESTROYED}:
+            raise IllegalKeyset(f"{self.name}: use promote to make version {number} {state}")
+        return self._with({number: target.become(state, at)})
+
+    def _with(self, changed: Mapping[int, KeyVersion]) -> Keyset:
+        versions = tuple(changed.get(each.version, each) for each in self.versions)
+        return replace(self, epoch=self.epoch + 1, versions=versions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysetEntry:
+    """What the manifest remembers of a keyset: its epoch and the SHA-256 of its row's value, in hex."""
+
+    epoch: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What an install consists of. ``canary`` proves the master key; ``keysets`` pins every row to this moment."""
+
+    install_id: str
+    environment: Environment
+    created_at: datetime
+    master_key_id: str
+    canary: bytes
+    keysets: Mapping[KeyName, KeysetEntry]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keysets", MappingProxyType(dict(self.keysets)))
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """Key name to epoch, as install.json and `instances` keep them."""
+        return {name.value: entry.epoch for name, entry in self.keysets.items()}
+
+    def with_keyset(self, name: KeyName, entry: KeysetEntry) -> Manifest:
+        """The manifest after that keyset changed; stored in the same transaction."""
+        return replace(self, keysets={**self.keysets, name: entry})

@@ -1,0 +1,563 @@
+"""What the services need from outside, as promises: infrastructure keeps them, tests fake them.
+
+Two promises hold for every method of every repository. A read that fails raises StorageError: it is never "nothing
+there". A write that would break a uniqueness rule raises UniqueViolation and leaves the unit of work usable only for
+rolling back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime, timedelta
+
+    from app.domain.audit import AuditEvent
+    from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
+    from app.domain.identity import Session, User
+    from app.domain.instances import Instance
+    from app.domain.keys import KeyName
+    from app.domain.secrets import SecretBytes, SecretText
+
+_T = TypeVar("_T")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Clock and randomness
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """The time, so that tests can decide it."""
+
+    def now(self) -> datetime:
+        """The time of day, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never step back and count while the process is stopped or the machine sleeps."""
+        ...
+
+
+class Randomness(Protocol):
+    """The operating system's CSPRNG."""
+
+    def token_bytes(self, size: int) -> bytes:
+        """That many unpredictable bytes."""
+        ...
+
+    def new_id(self) -> str:
+        """A UUID in its canonical form."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cryptography
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class KeyWrapping(Protocol):
+    """One master key (KEK), already split into its sub-keys."""
+
+    @property
+    def master_key_id(self) -> str:
+        """16 hex digits that name this master key and reveal nothing of it."""
+        ...
+
+    def wrap(self, material: SecretBytes, *, install_id: str, name: KeyName, version: int) -> bytes:
+        """AES-256-GCM under a sub-key; the AAD binds install, name and version."""
+        ...
+
+    def unwrap(self, wrapped: bytes, *, install_id: str, name: KeyName, version: int) -> SecretBytes:
+        """The material. Raises CryptoError for anything that was not wrapped for exactly this place."""
+        ...
+
+    def row_mac(self, row: str, install_id: str, value: bytes) -> bytes:
+        """HMAC-SHA256 over row name, install id and value, each length-prefixed."""
+        ...
+
+    def canary(self, install_id: str) -> bytes:
+        """Bytes that only this master key can have made for this install."""
+        ...
+
+    def opens_canary(self, canary: bytes, install_id: str) -> bool:
+        """Whether this master key made that canary for this install."""
+        ...
+
+    def setup_token(self, install_id: str) -> SecretText:
+        """The token that claims the first owner: the same in every process of an install."""
+        ...
+
+
+class KeyDerivation(Protocol):
+    """What is derived from application keys; one label, one use."""
+
+    def fingerprint(self, name: KeyName, material: SecretBytes) -> str:
+        """16 hex digits that identify a version of an application key."""
+        ...
+
+    def mac(self, material: SecretBytes, label: str, *parts: bytes) -> bytes:
+        """HMAC-SHA256 of the length-prefixed parts under the sub-key for ``label``: 32 bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an encrypted value belongs. The ciphertext opens nowhere else."""
+
+    install_id: str
+    table: str
+    row_id: str
+    owner_kind: str
+    owner_id: str
+    field: str
+    key_name: str
+
+
+class Envelope(Protocol):
+    """A value at rest, bound to its place (docs/envelope.md)."""
+
+    def seal(self, plaintext: bytes, place: Place, *, key_version: int, material: SecretBytes) -> bytes:
+        """The envelope: salt and nonce are new with every call."""
+        ...
+
+    def key_version(self, envelope: bytes) -> int:
+        """Which version sealed it, read from the header. Raises CryptoError if it is no envelope."""
+        ...
+
+    def open(self, envelope: bytes, place: Place, *, material: SecretBytes) -> bytes:
+        """The plaintext. Raises CryptoError, whatever is wrong."""
+        ...
+
+
+class MessageCipher(Protocol):
+    """Fernet tokens, keyed per scope by HKDF(version, "fernet", scope)."""
+
+    def encrypt(self, plaintext: bytes, scope: str, material: SecretBytes) -> str:
+        """A Fernet token."""
+        ...
+
+    def decrypt(self, token: str, scope: str, materials: Sequence[SecretBytes]) -> bytes:
+        """The plaintext, by whichever version made it. Raises CryptoError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessClaims:
+    """The claims of an access token (RFC 9068 names where it has them)."""
+
+    user_id: str
+    role: str
+    session_id: str
+    token_version: int
+    token_id: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class UnknownKeyId(Exception):  # noqa: N818 - an answer, not a failure
+    """A well-formed token names a key version that is not loaded."""
+
+
+class AccessTokens(Protocol):
+    """HS256 JWTs of type ``at+jwt``."""
+
+    def issue(self, claims: AccessClaims, *, key_version: int, material: SecretBytes) -> str:
+        """The token, in compact serialisation."""
+        ...
+
+    def read(self, token: str, materials: Mapping[int, SecretBytes], now: datetime) -> AccessClaims:
+        """The claims of a valid token.
+
+        Raises InvalidToken for anything else, and UnknownKeyId where only the key version is not known.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordCheck:
+    """Whether it matches, and whether the stored hash has outdated parameters."""
+
+    ok: bool
+    needs_rehash: bool
+
+
+class PasswordHasher(Protocol):
+    """Argon2id, off the event loop, a bounded number at once. Raises Overloaded when too many wait."""
+
+    async def hash(self, password: str) -> str:
+        """A PHC string."""
+        ...
+
+    async def verify(self, phc: str | None, password: str) -> PasswordCheck:
+        """Check a password; None takes as long as a real hash and never matches."""
+        ...
+
+    def is_common(self, password: str) -> bool:
+        """Whether it is one of the passwords that everybody tries first."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What lies outside the database
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MasterKeySource(Protocol):
+    """Where the master key comes from (KEYS.md, "Master key")."""
+
+    def given(self) -> Sequence[SecretBytes]:
+        """The current and, during a change, the previous master key; empty when none is given.
+
+        Raises InsecureKey or ConfigInvalid.
+        """
+        ...
+
+    def create(self) -> SecretBytes:
+        """Make the default key file, or read it where another process was faster."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberedInstall:
+    """What DATA_DIR/install.json remembers."""
+
+    install_id: str
+    epochs: Mapping[str, int]
+
+
+class InstallRecord(Protocol):
+    """DATA_DIR/install.json: outside the database on purpose."""
+
+    def read(self) -> RememberedInstall | None:
+        """What is remembered, or None where there is no file. Raises InstallMismatch if the file is damaged."""
+        ...
+
+    def remember(self, install_id: str, epochs: Mapping[str, int]) -> None:
+        """Write atomically; an epoch never goes down."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Storage
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class KeyRepository(Protocol):
+    """The only reader and writer of `app_config`. Values are canonical JSON text, verified by the service."""
+
+    async def exists(self) -> bool:
+        """Whether the table is there (it is not before the first migration)."""
+        ...
+
+    async def lock(self) -> None:
+        """Exclude every other creator or changer of keys until the unit of work ends."""
+        ...
+
+    async def get_manifest(self, *, share_lock: bool = False) -> str | None:
+        """The manifest row; with ``share_lock`` nobody can change it until the unit of work ends."""
+        ...
+
+    async def get_keyset(self, name: KeyName) -> str | None:
+        """The row `keyset/<NAME>`."""
+        ...
+
+    async def get_jwt_secret_key(self) -> str | None: ...
+
+    async def get_aes_key(self) -> str | None: ...
+
+    async def get_encryption_key(self) -> str | None: ...
+
+    async def get_api_secret_key(self) -> str | None: ...
+
+    async def keyset_names(self) -> frozenset[str]:
+        """The names of all `keyset/…` rows, known or not."""
+        ...
+
+    async def guarded_rows(self) -> int:
+        """How many users and credentials there are: with any of them nothing may be generated."""
+        ...
+
+    async def put(self, row: str, value: str, at: datetime) -> None:
+        """Insert or replace a row: `manifest` or `keyset/<NAME>`."""
+        ...
+
+
+class UserRepository(Protocol):
+    async def add(self, user: User) -> None:
+        """Store a new user with a subject of its own. Raises UniqueViolation for a taken name or Discord id."""
+        ...
+
+    async def get(self, user_id: str) -> User | None: ...
+
+    async def by_name(self, name_key: str) -> User | None: ...
+
+    async def by_discord(self, discord_id: str) -> User | None: ...
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
+        """Users in the order of their ids, those after ``after``."""
+        ...
+
+    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None: ...
+
+    async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None: ...
+
+    async def disable(self, user_id: str, at: datetime) -> None:
+        """Mark as disabled and count the token version up, so that every session ends."""
+        ...
+
+    async def claim_owner(self, user_id: str, at: datetime) -> None:
+        """Record, once for ever, that an owner exists. Raises UniqueViolation if one ever did."""
+        ...
+
+    async def owner_ever_existed(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAndUser:
+    """A session together with the user it speaks for."""
+
+    session: Session
+    user: User
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshUse:
+    """What presenting a refresh token led to; ``first`` is False when it was used before."""
+
+    session_id: str
+    first: bool
+    expires_at: datetime
+
+
+class SessionRepository(Protocol):
+    async def add(self, session: Session, *, cookie_hash: bytes | None) -> None: ...
+
+    async def get(self, session_id: str) -> SessionAndUser | None: ...
+
+    async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None: ...
+
+    async def live_of(self, user_id: str, now: datetime) -> Sequence[Session]:
+        """Sessions that are neither revoked nor expired, latest seen first."""
+        ...
+
+    async def touch(self, session_id: str, at: datetime) -> None: ...
+
+    async def prove(self, session_id: str, at: datetime) -> None:
+        """Note that a password was proven in this session."""
+        ...
+
+    async def revoke(self, session_id: str, at: datetime) -> bool:
+        """End a session and its refresh tokens; False if it was not alive."""
+        ...
+
+    async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None: ...
+
+    async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
+        """Use up a refresh token, atomically; None if there is no such token."""
+        ...
+
+    async def purge(self, before: datetime) -> int:
+        """Drop sessions that ended before then, with their refresh tokens."""
+        ...
+
+
+class CredentialRepository(Protocol):
+    """Rows of `api_credentials`; removed ones are there until purged and only come back where asked for."""
+
+    async def add(self, record: CredentialRecord) -> None:
+        """Raises UniqueViolation where the owner has a live one of that provider and label."""
+        ...
+
+    async def get(self, credential_id: str) -> CredentialRecord | None:
+        """Also a removed one."""
+        ...
+
+    async def of_owner(
+        self,
+        owner: Owner,
+        *,
+        provider: str | None = None,
+        label: str | None = None,
+        removed: bool = False,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[CredentialRecord]:
+        """In the order of their ids; ``removed`` asks for the removed ones instead of the live ones."""
+        ...
+
+    async def count(self, owner: Owner) -> int:
+        """Live and restorable ones."""
+        ...
+
+    async def change(
+        self, credential_id: str, *, expected_version: int, label: str, expires_at: datetime | None, at: datetime
+    ) -> bool:
+        """Relabel; False when the version moved. Raises UniqueViolation."""
+        ...
+
+    async def replace(
+        self,
+        credential_id: str,
+        *,
+        expected_version: int,
+        encrypted_value: bytes,
+        key_version: int,
+        fingerprint: str | None,
+        expires_at: datetime | None,
+        at: datetime,
+    ) -> bool:
+        """A new secret, unchecked; False when the version moved."""
+        ...
+
+    async def set_removed(self, credential_id: str, *, expected_version: int, at: datetime, removed: bool) -> bool:
+        """Remove or restore; False when the version moved. Raises UniqueViolation on restoring."""
+        ...
+
+    async def move(
+        self,
+        credential_id: str,
+        *,
+        expected_version: int,
+        owner: Owner,
+        label: str,
+        encrypted_value: bytes,
+        key_version: int,
+        at: datetime,
+    ) -> bool:
+        """A change of owner, re-encrypted for it; False when the version moved."""
+        ...
+
+    async def mark_used(self, credential_id: str, at: datetime) -> None: ...
+
+    async def set_status(self, credential_id: str, status: Status, at: datetime) -> None: ...
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
+        """All rows of all owners, removed ones too, in the order of their ids."""
+        ...
+
+    async def purge_removed(self, before: datetime) -> int: ...
+
+    async def add_history(self, record: HistoryRecord) -> None: ...
+
+    async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
+        """Latest first."""
+        ...
+
+    async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
+        """The same secret, sealed anew after a change of owner."""
+        ...
+
+
+class AuditRepository(Protocol):
+    async def append(self, event: AuditEvent) -> None:
+        """Store a row, unsealed, in this unit of work."""
+        ...
+
+
+class InstanceRepository(Protocol):
+    """All times are the database's."""
+
+    async def register(self, instance: Instance, lease: timedelta) -> None: ...
+
+    async def renew(self, instance_id: str, epochs: Mapping[str, int], lease: timedelta) -> bool:
+        """Extend the lease and acknowledge the epochs; False when the row is gone."""
+        ...
+
+    async def leave(self, instance_id: str) -> None: ...
+
+    async def live(self) -> Sequence[Instance]: ...
+
+    async def purge(self, lapsed_for: timedelta) -> int: ...
+
+
+class AttemptRepository(Protocol):
+    """Counters for limits, in fixed windows, exact under concurrency."""
+
+    async def hit(self, key: str, window: datetime) -> int:
+        """Count one more and tell how many there are in this window."""
+        ...
+
+    async def count(self, key: str, window: datetime) -> int: ...
+
+    async def forget(self, key: str) -> None: ...
+
+    async def purge(self, before: datetime) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotentRequest:
+    """A creating request that was done once."""
+
+    user_id: str
+    key: str
+    mac: bytes
+    resource_id: str
+    created_at: datetime
+
+
+class IdempotencyRepository(Protocol):
+    async def get(self, user_id: str, key: str) -> IdempotentRequest | None: ...
+
+    async def add(self, request: IdempotentRequest) -> None:
+        """Raises UniqueViolation when another process was faster."""
+        ...
+
+    async def purge(self, before: datetime) -> int: ...
+
+
+class BotStateRepository(Protocol):
+    """Small facts the bot must remember, such as the hash of the command tree that was last synced."""
+
+    async def get(self, key: str) -> str | None: ...
+
+    async def put(self, key: str, value: str, at: datetime) -> None: ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction and everything that can be done in it."""
+
+    @property
+    def keys(self) -> KeyRepository: ...
+    @property
+    def users(self) -> UserRepository: ...
+    @property
+    def sessions(self) -> SessionRepository: ...
+    @property
+    def credentials(self) -> CredentialRepository: ...
+    @property
+    def audit(self) -> AuditRepository: ...
+    @property
+    def instances(self) -> InstanceRepository: ...
+    @property
+    def attempts(self) -> AttemptRepository: ...
+    @property
+    def idempotency(self) -> IdempotencyRepository: ...
+    @property
+    def bot_state(self) -> BotStateRepository: ...
+
+
+class Storage(Protocol):
+    """The database, one unit of work at a time."""
+
+    def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """A consistent view; nothing written in it survives."""
+        ...
+
+    def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Commits at its end, rolls back if anything was raised. Never await anything slow inside."""
+        ...
+
+    def moved(self) -> int | None:
+        """A number that changes with every commit by anybody (SQLite `data_version`); None where there is none."""
+        ...
+
+    async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
+        """A row, from memory while nobody has committed since it was read; loaded in a read unit of work otherwise.
+
+        Where ``moved()`` is None nothing is kept. Only ciphertext and metadata may be cached, never plaintext.
+        """
+        ...
