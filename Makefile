@@ -1,0 +1,113 @@
+# The way in. `make` alone lists what there is; it needs Python 3.11 or newer with venv, and nothing else.
+#
+# Two stamps inside .venv make every target instant once its preparation is done:
+#   .run-ready   the locked dependencies of the software and the `keyhall` command
+#   .dev-ready   what tests and checks need on top
+
+PYTHON ?= python3
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+DEV_PID := data/dev.pid
+DEV_LOG := data/dev.log
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+## Start
+
+.PHONY: setup
+setup: $(DEV_READY)  ## prepare .venv for running and developing
+
+.PHONY: run
+run: $(RUN_READY)  ## start web and bot on the embedded default; Ctrl-C ends it
+	@exec $(BIN)/keyhall run
+
+.PHONY: dev-up
+dev-up: $(RUN_READY)  ## the same in the background; log in data/dev.log
+	@.ci/dev up
+
+.PHONY: dev-down
+dev-down:  ## end what dev-up started
+	@.ci/dev down
+
+.PHONY: dev-restart
+dev-restart: $(RUN_READY)  ## dev-down, then dev-up
+	@.ci/dev down
+	@.ci/dev up
+
+## Prove
+
+.PHONY: test
+test: $(DEV_READY)  ## the whole suite on SQLite and PostgreSQL (JOBS=2)
+	$(PYTEST)
+
+.PHONY: test-fast
+test-fast: $(DEV_READY)  ## what answers within 20 seconds
+	$(PYTEST) -m "not (browser or faults or postgres or slow)" tests/unit tests/integration
+
+.PHONY: faults
+faults: $(DEV_READY)  ## the long rounds: kills, races, broken disks and clocks
+	$(BIN)/python -m pytest -m faults tests/faults
+
+.PHONY: bench
+bench: $(DEV_READY)  ## speed and memory, as ratios against a floor measured in the same run
+	$(BIN)/python -m tests.benchmarks
+
+.PHONY: lint
+lint: $(DEV_READY)  ## style, types and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: check
+check: lint test  ## lint, then the whole suite: the same as CI
+
+## Keep
+
+.PHONY: lock
+lock:  ## pin the dependencies anew, with hashes and without addresses (needs uv; LOCK_ARGS=--upgrade)
+	@command -v uv >/dev/null || { echo "make lock: uv is not on PATH — install it from PyPI: pip install uv" >&2; exit 1; }
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+
+LOCK_OPTIONS = --quiet --universal --generate-hashes --python-version 3.11 --no-header $(LOCK_ARGS)
+
+.PHONY: clean
+clean:  ## remove .venv, caches and reports; data/ stays
+	rm -rf $(VENV) build keyhall.egg-info htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help:  ## this list
+	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Preparation
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Keyhall needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Install one, or name it: make PYTHON=python3.12 setup" >&2; \
+	  exit 1; }
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Editable and without build isolation: the build backend is locked too, and nothing is fetched past the hashes.
+$(RUN_READY): requirements/run.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what requirements/run.txt locks"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/run.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_READY): $(RUN_READY) requirements/dev.txt
+	@echo "Installing what requirements/dev.txt locks"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	@touch $@

@@ -1,0 +1,119 @@
+"""What holds for every test: no way out to the network, no silent skip, a fresh database of either kind."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.postgres import PostgresServer, PostgresUnavailable, running_postgres  # noqa: E402
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sockets reach this machine only
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class OutsideWorld(BaseException):
+    """A test tried to leave this machine. Not an ``Exception``: no retry loop may take it for a network error."""
+
+
+def _is_local(host: object) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in {None, "", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(str(name)).is_loopback
+    except ValueError:
+        return False
+
+
+def _stay_on_this_machine(event: str, args: tuple[Any, ...]) -> None:
+    """Refuse names and addresses of other machines, in this process; subprocesses are their tests' concern."""
+    if event == "socket.getaddrinfo":
+        host = args[0]
+    elif event in {"socket.connect", "socket.sendto"} and isinstance(args[1], tuple):  # Unix sockets have a path
+        host = args[1][0]
+    else:
+        return
+    if not _is_local(host):
+        raise OutsideWorld(f"{event} to {host!r}: tests reach loopback and Unix sockets only")
+
+
+sys.addaudithook(_stay_on_this_machine)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Under KEYHALL_TEST_STRICT=1, as in CI, a skip is a failure
+# ---------------------------------------------------------------------------------------------------------------------
+
+STRICT = os.environ.get("KEYHALL_TEST_STRICT") == "1"
+
+# Beginnings of the reasons for which a test may be skipped even there.
+ALLOWED_SKIPS: tuple[str, ...] = ()
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not STRICT or not report.skipped or hasattr(report, "wasxfail") or not isinstance(report.longrepr, tuple):
+        return
+    path, line, reason = report.longrepr
+    if not reason.removeprefix("Skipped: ").startswith(ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"{path}:{line}: skipped under KEYHALL_TEST_STRICT=1: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Databases
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server per process of the test run."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_postgres())
+        except PostgresUnavailable as unavailable:
+            pytest.skip(str(unavailable))
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite database whose file does not exist yet."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'keyhall.db'}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def engine_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database; a test that asks for it runs on both engines."""
+    fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+    url: str = request.getfixturevalue(fixture)
+    return url

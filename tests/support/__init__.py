@@ -1,0 +1,1 @@
+"""Tools that tests of every kind share: a real PostgreSQL, outside programs, fakes and simulators."""
