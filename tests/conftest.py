@@ -25,25 +25,26 @@ class OutsideWorld(BaseException):
     """A test tried to leave this machine. Not an ``Exception``: no retry loop may take it for a network error."""
 
 
-def _is_local(host: object) -> bool:
+def _is_here(host: object) -> bool:
     name = host.decode() if isinstance(host, bytes) else host
-    if name in {None, "", "localhost"}:
+    if not isinstance(name, str) or name in {"", "localhost"}:
         return True
     try:
-        return ipaddress.ip_address(str(name)).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    return address.is_loopback or address.is_unspecified
 
 
 def _stay_on_this_machine(event: str, args: tuple[Any, ...]) -> None:
     """Refuse names and addresses of other machines, in this process; subprocesses are their tests' concern."""
     if event == "socket.getaddrinfo":
         host = args[0]
-    elif event in {"socket.connect", "socket.sendto"} and isinstance(args[1], tuple):  # Unix sockets have a path
+    elif event in {"socket.connect", "socket.sendto"} and isinstance(args[1], tuple):  # a Unix socket has a path
         host = args[1][0]
     else:
         return
-    if not _is_local(host):
+    if not _is_here(host):
         raise OutsideWorld(f"{event} to {host!r}: tests reach loopback and Unix sockets only")
 
 
@@ -68,14 +69,14 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"{path}:{line}: skipped under KEYHALL_TEST_STRICT=1: {reason}"
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     _fail_if_skipped(report)
     return report
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     _fail_if_skipped(report)
