@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 DEV_PID := data/dev.pid
 DEV_LOG := data/dev.log
@@ -59,6 +59,10 @@ faults: $(DEV_READY)  ## the long rounds: kills, races, broken disks and clocks
 .PHONY: bench
 bench: $(DEV_READY)  ## speed and memory, as ratios against a floor measured in the same run
 	$(BIN)/python -m tests.benchmarks
+
+.PHONY: coverage
+coverage: $(DEV_READY)  ## the whole suite, with the branches it takes in htmlcov/
+	$(PYTEST) --cov --cov-report=term --cov-report=html
 
 .PHONY: lint
 lint: $(DEV_READY)  ## style, types and the import contracts

@@ -10,11 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_postgres  # noqa: E402
+
+# A run that is red is red again when it is repeated, and a busy machine makes none red.
+hypothesis.settings.register_profile("keyhall", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("keyhall")
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Sockets reach this machine only
