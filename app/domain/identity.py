@@ -89,12 +89,12 @@ class GuildContext:
 class Actor:
     """Somebody known, for the length of one request.
 
-    ``subject_id`` stands for the person in the audit trail. ``authenticated_at`` is when a password was last proven
+    ``subject_id`` stands for the person in the audit trail; it is None for the operator at the CLI, who acts for a user. ``authenticated_at`` is when a password was last proven
     in this session, None where there is no session (Discord, CLI).
     """
 
     user_id: str
-    subject_id: str
+    subject_id: str | None
     username: str
     role: Role
     client: Client

@@ -103,7 +103,7 @@ class Origin(StrEnum):
     IMPORTED = "imported"
 
 
-class IllegalKeyset(ValueError):  # noqa: N818 - reads as what it is
+class IllegalKeyset(ValueError):
     """A keyset or a transition that must not exist; messages name versions, never material."""
 
 

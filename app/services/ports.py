@@ -158,7 +158,7 @@ class AccessClaims:
     expires_at: datetime
 
 
-class UnknownKeyId(Exception):  # noqa: N818 - an answer, not a failure
+class UnknownKeyId(Exception):
     """A well-formed token names a key version that is not loaded."""
 
 

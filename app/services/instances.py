@@ -1,0 +1,153 @@
+"""This process among the others: its lease, the epochs it has taken up, and whether it may serve right now."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from app.domain.errors import KeyhallError, NotReady
+from app.domain.instances import CONFIRM_EVERY_SECONDS, LEASE_SECONDS, RENEW_EVERY_SECONDS, Instance
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from app.services.key_management import KeyManagementService
+    from app.services.ports import Clock, Randomness, Storage
+
+log = logging.getLogger(__name__)
+
+_LEASE: Final = timedelta(seconds=LEASE_SECONDS)
+_FORGET_AFTER: Final = timedelta(hours=1)
+
+
+class InstanceService:
+    """Keeps the lease and confirms the key ring, in the background and on demand.
+
+    A process that was stopped and wakes up finds its lease lapsed by its own clock, and serves nothing until it has
+    renewed the lease and looked at the keysets again.
+    """
+
+    def __init__(
+        self, *, storage: Storage, keys: KeyManagementService, clock: Clock, randomness: Randomness, kind: str
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._clock = clock
+        self._id = randomness.new_id()
+        self._kind = kind
+        self._seen: int | None = None
+        self._acknowledged: dict[str, int] = {}
+        self._renew_at = float("-inf")
+        self._failed_at = float("-inf")
+        self._catching_up = asyncio.Lock()
+
+    @property
+    def id(self) -> str:
+        """This process's id in the table `instances`."""
+        return self._id
+
+    @asynccontextmanager
+    async def present(self) -> AsyncIterator[None]:
+        """Take a lease, keep it in the background, give it back at the end."""
+        await self._keep()
+        keeper = asyncio.create_task(self._keep_going(), name="lease keeper")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+            await self._leave()
+
+    def serving(self) -> bool:
+        """Whether the lease lasts, the keysets are confirmed and, where that can be known, nobody committed since."""
+        moved = self._storage.moved()
+        if moved is not None and moved == self._seen and self._keys.leased:
+            self._keys.confirm(self._clock.monotonic())
+            return True
+        return moved is None and self._keys.leased and self._keys.confirmed
+
+    async def catch_up(self) -> None:
+        """Return once this process may serve; called before every request. Raises NotReady or StorageError."""
+        if self.serving():
+            return
+        async with self._catching_up:
+            if self.serving():
+                return
+            # While the database is away, one attempt a second is enough; everybody else hears "back in a moment".
+            if self._clock.monotonic() - self._failed_at < CONFIRM_EVERY_SECONDS:
+                raise NotReady
+            try:
+                await self._keep()
+            except KeyhallError:
+                self._failed_at = self._clock.monotonic()
+                raise
+
+    async def _keep(self) -> None:
+        """Confirm the key ring, then renew the lease where it is due or where the epochs moved."""
+        moved = self._storage.moved()
+        if moved is None or moved != self._seen or not self._keys.leased:
+            await self._keys.reload()
+            self._seen = moved
+        else:
+            self._keys.confirm(self._clock.monotonic())
+        now = self._clock.monotonic()
+        if now >= self._renew_at or not self._keys.leased or self._acknowledged != self._keys.epochs:
+            await self._renew(now)
+
+    async def _renew(self, now: float) -> None:
+        epochs = dict(self._keys.epochs)
+        async with self._storage.write() as uow:
+            if not await uow.instances.renew(self._id, epochs, _LEASE):
+                await uow.instances.purge(_FORGET_AFTER)
+                await uow.instances.register(self._describe(epochs), _LEASE)
+        # Counted from before the transaction began, so that our own idea of the lease never outlasts the row's.
+        self._keys.lease(now + LEASE_SECONDS)
+        self._renew_at = now + RENEW_EVERY_SECONDS
+        self._acknowledged = epochs
+
+    def _describe(self, epochs: dict[str, int]) -> Instance:
+        now = self._clock.now()
+        return Instance(
+            id=self._id,
+            kind=self._kind,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            started_at=now,
+            lease_until=now + _LEASE,
+            epochs=epochs,
+        )
+
+    async def _keep_going(self) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(CONFIRM_EVERY_SECONDS)
+            try:
+                async with self._catching_up:
+                    await self._keep()
+            except KeyhallError as error:
+                if not failing:
+                    log.warning("the keys cannot be confirmed, this process stops serving: %s", error)
+                failing = True
+            else:
+                if failing:
+                    log.info("the keys are confirmed again")
+                failing = False
+
+    async def _leave(self) -> None:
+        try:
+            async with self._storage.write() as uow:
+                await uow.instances.leave(self._id)
+        except KeyhallError as error:
+            log.warning("could not give the lease back, it lapses by itself: %s", error)
+
+    async def live(self) -> Sequence[Instance]:
+        """Every process whose lease has not lapsed."""
+        async with self._storage.read() as uow:
+            return await uow.instances.live()

@@ -1,0 +1,52 @@
+"""Pages of lists: a limit, and an opaque cursor that says where the next page begins."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from app.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_T = TypeVar("_T")
+LARGEST_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_T]):
+    """Items, and the cursor of the page after them, None on the last."""
+
+    items: Sequence[_T]
+    next_cursor: str | None
+
+
+def page_size(limit: int) -> int:
+    """A limit of 1 to 100. Raises InvalidInput."""
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise InvalidInput("limit", f"must be 1 to {LARGEST_PAGE}")
+    return limit
+
+
+def read_cursor(cursor: str | None) -> str | None:
+    """The id after which a page begins. Raises InvalidInput."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
+    except (ValueError, binascii.Error):
+        raise InvalidInput("cursor", "is not one that was given out") from None
+    if not 0 < len(text) <= 64 or not text.isprintable():
+        raise InvalidInput("cursor", "is not one that was given out")
+    return text
+
+
+def paged(rows: Sequence[_T], limit: int, key: Callable[[_T], str]) -> Page[_T]:
+    """A page out of up to ``limit + 1`` rows; one row too many says that there is a next page."""
+    if len(rows) <= limit:
+        return Page(rows, None)
+    items = rows[:limit]
+    return Page(items, base64.urlsafe_b64encode(key(items[-1]).encode()).decode().rstrip("="))
