@@ -14,9 +14,6 @@ DEV_READY := $(VENV)/.dev-ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
-DEV_PID := data/dev.pid
-DEV_LOG := data/dev.log
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -31,16 +28,16 @@ run: $(RUN_READY)  ## start web and bot on the embedded default; Ctrl-C ends it
 
 .PHONY: dev-up
 dev-up: $(RUN_READY)  ## the same in the background; log in data/dev.log
-	@.ci/dev up
+	@$(BIN)/python scripts/dev.py up
 
 .PHONY: dev-down
-dev-down:  ## end what dev-up started
-	@.ci/dev down
+dev-down: $(RUN_READY)  ## end what dev-up started
+	@$(BIN)/python scripts/dev.py down
 
 .PHONY: dev-restart
 dev-restart: $(RUN_READY)  ## dev-down, then dev-up
-	@.ci/dev down
-	@.ci/dev up
+	@$(BIN)/python scripts/dev.py down
+	@$(BIN)/python scripts/dev.py up
 
 ## Prove
 
