@@ -1,4 +1,6 @@
-"""What holds for every test: no way out to the network, no silent skip, a fresh database of either kind."""
+"""What holds for every test: none of the developer's settings, no way out to the network, no silent skip in CI, and a
+fresh database of either kind for whoever asks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ import pytest
 
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.environment import forget_settings  # noqa: E402
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_postgres  # noqa: E402
+
+forget_settings()
 
 # A run that is red is red again when it is repeated, and a busy machine makes none red.
 hypothesis.settings.register_profile("keyhall", deadline=None, derandomize=True)

@@ -1,4 +1,4 @@
-"""tests/conftest.py promises two things to every other test; here it is made to keep them."""
+"""tests/conftest.py makes promises to every other test; here it is made to keep them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from app.settings import Settings
+from tests.support.environment import process_environment
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
@@ -33,3 +36,14 @@ def test_a_skip_is_a_failure_where_every_tool_must_be_there(tmp_path: Path, stri
     )
     assert outcome in done.stdout
     assert strict == "0" or "no-such-tool is not installed" in done.stdout
+
+
+def test_a_developers_own_settings_take_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("".join(f"{name}=theirs\n" for name in Settings.names() if not name.endswith("_FILE")))
+    monkeypatch.setattr(Settings, "env_file", env_file)
+    for name, value in process_environment(WEB_PORT="8123").items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert settings.web_port == 8123
+    assert list(settings.secrets()) == []
