@@ -1,0 +1,1 @@
+"""Ports made real: databases, cryptography, passwords, files, logs and clocks."""

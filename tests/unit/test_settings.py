@@ -1,0 +1,663 @@
+"""What the operator writes and what Keyhall understands: sources, precedence, types, no secret in any answer."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import ipaddress
+import json
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from app.domain.errors import ConfigInvalid
+from app.domain.identity import Registration
+from app.domain.keys import Environment
+from app.domain.secrets import SecretText
+from app.settings import PROJECT_ROOT, Settings
+
+SECRET_SETTINGS = (
+    "MASTER_KEY",
+    "MASTER_KEY_PREVIOUS",
+    "JWT_SECRET_KEY",
+    "AES_KEY",
+    "ENCRYPTION_KEY",
+    "API_SECRET_KEY",
+    "SECRET_KEY",
+    "CREDENTIAL_ENCRYPTION_KEY",
+    "DISCORD_BOT_TOKEN",
+    "DISCORD_CLIENT_SECRET",
+    "OPENAI_API_KEY",
+    "ANTHROPIC_API_KEY",
+    "GITHUB_TOKEN",
+)
+CANARY = "canary-4f1d9a77c0de5eed"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_set() -> Iterator[None]:
+    """The machine's own environment and the developer's `.env` decide nothing here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in Settings.names():
+            patch.delenv(name, raising=False)
+            patch.delenv(f"{name}_FILE", raising=False)
+        patch.setattr(Settings, "env_file", None)
+        yield
+
+
+@pytest.fixture
+def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of a `.env` that does not exist yet."""
+    path = tmp_path / "dotenv"
+    monkeypatch.setattr(Settings, "env_file", path)
+    return path
+
+
+def problem(overrides: dict[str, object] | None = None) -> str:
+    with pytest.raises(ConfigInvalid) as caught:
+        Settings.load(overrides)
+    assert caught.value.exit_code == 78
+    return caught.value.line()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Defaults and types
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_without_any_setting_the_defaults_of_the_contract_hold() -> None:
+    settings = Settings.load()
+    assert settings.app_env is Environment.DEVELOPMENT
+    assert settings.data_dir == PROJECT_ROOT / "data"
+    assert settings.database_url.reveal() == f"sqlite+aiosqlite:///{PROJECT_ROOT}/data/keyhall.db"
+    assert (settings.web_host, settings.web_port, settings.public_url) == ("127.0.0.1", 8080, None)
+    assert settings.origin == "http://127.0.0.1:8080"
+    assert (settings.access_token_expire_minutes, settings.refresh_token_expire_days) == (30, 30)
+    assert settings.key_rotation_days == 90
+    assert settings.registration is Registration.GUILD
+    assert (settings.audit_retention_days, settings.usage_retention_days) == (400, 90)
+    assert settings.discord_message_content is False
+    assert (settings.log_level, settings.log_format, settings.secrets_backend) == ("info", None, "env")
+    assert settings.master_key is None
+    assert not settings.outside_keys
+    assert not settings.environment_credentials
+    assert not list(settings.secrets())
+
+
+def test_the_defaults_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.load().data_dir == PROJECT_ROOT / "data"
+    assert Settings.load({"DATA_DIR": "elsewhere"}).data_dir == PROJECT_ROOT / "elsewhere"
+
+
+def test_the_default_database_and_backups_follow_the_data_directory(tmp_path: Path) -> None:
+    odd = tmp_path / "we?ird %20 #dir"
+    settings = Settings.load({"DATA_DIR": str(odd)})
+    assert settings.database_path == odd / "keyhall.db"
+    assert settings.database_name_for_people == str(odd / "keyhall.db")
+    assert settings.backup_dir == odd / "backups"
+
+
+def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {
+        "APP_ENV": " Production ",
+        "INSTALL_ID": "0198c0de-0000-7000-8000-000000000001",
+        "PUBLIC_URL": "https://Keyhall.Example.org:443/",
+        "TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,, 2001:db8::/32",
+        "WEB_PORT": "0",
+        "REGISTRATION": "OPEN",
+        "GUILD_ALLOWLIST": "81384788765712384 , 0042",
+        "ENV_CREDENTIAL_GUILDS": "7",
+        "SHARD_IDS": "0,2",
+        "SHARD_COUNT": "3",
+        "DISCORD_CLIENT_ID": "123",
+        "DISCORD_MESSAGE_CONTENT": "True",
+        "DISCORD_API_BASE": "http://127.0.0.1:9000/api/v10/",
+        "DISCORD_GATEWAY_URL": "ws://127.0.0.1:9001",
+        "BOT_EXTENSIONS": "one.two,three",
+        "LOG_LEVEL": "DEBUG",
+        "LOG_FORMAT": "json",
+        "LEGACY_USERS_JSON": "old/users.json",
+        "BACKUP_IDENTITY_FILE": "/etc/keyhall/identity",
+    }
+    for name, value in written.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert settings.app_env is Environment.PRODUCTION
+    assert settings.install_id == UUID(written["INSTALL_ID"])
+    assert settings.public_url == settings.origin == "https://keyhall.example.org"
+    assert settings.trusted_proxies == (
+        ipaddress.ip_network("127.0.0.1/32"),
+        ipaddress.ip_network("10.0.0.0/8"),
+        ipaddress.ip_network("2001:db8::/32"),
+    )
+    assert settings.web_port == 0
+    assert settings.registration is Registration.OPEN
+    assert settings.guild_allowlist == {"81384788765712384", "42"}
+    assert settings.env_credential_guilds == {"7"}
+    assert (settings.shard_ids, settings.shard_count) == ((0, 2), 3)
+    assert settings.discord_client_id == "123"
+    assert settings.discord_message_content is True
+    assert settings.discord_api_base == "http://127.0.0.1:9000/api/v10"
+    assert settings.discord_gateway_url == "ws://127.0.0.1:9001"
+    assert settings.bot_extensions == ("one.two", "three")
+    assert (settings.log_level, settings.log_format) == ("debug", "json")
+    assert settings.legacy_users_json == PROJECT_ROOT / "old/users.json"
+    assert settings.backup_identity_file == Path("/etc/keyhall/identity")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_ENV", "prod"),
+        ("INSTALL_ID", "not-a-uuid"),
+        ("DATABASE_URL", "mysql://localhost/keyhall"),
+        ("DATABASE_URL", "keyhall.db"),
+        ("DATABASE_URL", "sqlite+aiosqlite://"),
+        ("DATABASE_URL", "sqlite+aiosqlite:///:memory:"),
+        ("DATABASE_URL", "sqlite+aiosqlite://data/keyhall.db"),
+        ("DATABASE_URL", "postgresql+asyncpg://user@host"),
+        ("DATABASE_URL", "postgresql+asyncpg://user@host:port/keyhall"),
+        ("DATABASE_URL", "postgresql+psycopg://user@host/keyhall"),
+        ("WEB_HOST", "two hosts"),
+        ("WEB_PORT", "65536"),
+        ("WEB_PORT", "-1"),
+        ("WEB_PORT", "http"),
+        ("PUBLIC_URL", "keyhall.example.org"),
+        ("PUBLIC_URL", "ftp://keyhall.example.org"),
+        ("PUBLIC_URL", "https://keyhall.example.org/path"),
+        ("PUBLIC_URL", "https://keyhall.example.org?query"),
+        ("PUBLIC_URL", "https://user@keyhall.example.org"),
+        ("PUBLIC_URL", "https://keyhall.example.org:port"),
+        ("PUBLIC_URL", "https://[::1"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "localhost"),
+        ("ACCESS_TOKEN_EXPIRE_MINUTES", "0"),
+        ("ACCESS_TOKEN_EXPIRE_MINUTES", "9" * 5000),
+        ("REFRESH_TOKEN_EXPIRE_DAYS", "0"),
+        ("KEY_ROTATION_DAYS", "0"),
+        ("KEY_ROTATION_DAYS", "3651"),
+        ("REGISTRATION", "everybody"),
+        ("GUILD_ALLOWLIST", "1,-2"),
+        ("ENV_CREDENTIAL_GUILDS", "guild"),
+        ("SHARD_IDS", "-1"),
+        ("SHARD_IDS", "0"),  # without SHARD_COUNT
+        ("SHARD_COUNT", "0"),
+        ("DISCORD_MESSAGE_CONTENT", "perhaps"),
+        ("DISCORD_API_BASE", "localhost:9000"),
+        ("DISCORD_GATEWAY_URL", "http://127.0.0.1"),
+        ("AUDIT_RETENTION_DAYS", "0"),
+        ("USAGE_RETENTION_DAYS", "many"),
+        ("BACKUP_KEEP", "0"),
+        ("BOT_EXTENSIONS", "os; import sys"),
+        ("WEB_EXTENSIONS", ".relative"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("SECRETS_BACKEND", "vault"),
+        ("DATA_DIR", "~nobody-has-this-name/data"),
+        ("DATA_DIR", "data\udcff"),
+    ],
+)
+def test_a_malformed_value_is_named_and_not_repeated(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    line = problem()
+    assert line.startswith(f"keyhall: halted [config_invalid] {name}: ")
+    assert len(line) < 400
+    assert len(value) < 5 or value not in line
+
+
+def test_every_offending_setting_is_named_at_once() -> None:
+    line = problem({"WEB_PORT": "x", "REGISTRATION": "x", "TRUSTED_PROXIES": "10.0.0.0/8,x", "DATA_DIR": "~nobody-x"})
+    for expected in ("WEB_PORT: ", "REGISTRATION: ", "TRUSTED_PROXIES: entry 2 ", "DATA_DIR: "):
+        assert expected in line
+    assert "DATABASE_URL" not in line, "a default that could not be made is no error of the operator"
+
+
+def test_production_demands_https_of_a_public_url_that_is_given() -> None:
+    assert "PUBLIC_URL: production demands https" in problem(
+        {"APP_ENV": "production", "PUBLIC_URL": "http://a.example"}
+    )
+    assert Settings.load({"APP_ENV": "production", "PUBLIC_URL": "https://a.example"}).origin == "https://a.example"
+    assert Settings.load({"APP_ENV": "production"}).public_url is None
+
+
+def test_an_ipv6_address_is_bracketed_in_the_origin() -> None:
+    assert Settings.load({"WEB_HOST": "::1", "WEB_PORT": 8443}).origin == "http://[::1]:8443"
+    assert Settings.load({"PUBLIC_URL": "https://[2001:db8::1]:8443"}).origin == "https://[2001:db8::1]:8443"
+
+
+def test_a_public_url_is_written_as_browsers_send_it() -> None:
+    assert Settings.load({"PUBLIC_URL": "https://schlüssel.example"}).origin == "https://xn--schlssel-95a.example"
+    assert Settings.load({"PUBLIC_URL": "http://a.example:80"}).origin == "http://a.example"
+    assert Settings.load({"PUBLIC_URL": "http://a.example:443"}).origin == "http://a.example:443"
+
+
+def test_aws_is_said_to_be_unavailable() -> None:
+    assert "aws is not available in this release" in problem({"SECRETS_BACKEND": "aws"})
+
+
+def test_shards_fit_the_shard_count() -> None:
+    assert "SHARD_IDS" in problem({"SHARD_IDS": "0,3", "SHARD_COUNT": "3"})
+    assert "SHARD_IDS" in problem({"SHARD_IDS": "1,1", "SHARD_COUNT": "3"})
+
+
+def test_an_unknown_override_is_a_mistake_and_an_unknown_variable_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYHALL_SOMETHING_ELSE", "1")
+    Settings.load()
+    assert "WEB_PROT: is not a setting" in problem({"web_prot": 80})
+    assert "ENVIRONMENT_CREDENTIALS: is not a setting" in problem({"environment_credentials": {}})
+
+
+def test_names_in_lower_case_are_other_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("web_port", "9")
+    assert Settings.load().web_port == 8080
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The database's URL
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_url", "used", "shown"),
+    [
+        ("sqlite:////srv/k.db", "sqlite+aiosqlite:////srv/k.db", "/srv/k.db"),
+        ("sqlite+aiosqlite:////srv/k.db?timeout=5", "sqlite+aiosqlite:////srv/k.db?timeout=5", "/srv/k.db"),
+        ("postgres://u:p%40w@h:1/d", "postgresql+asyncpg://u:p%40w@h:1/d", "h:1/d"),
+        ("postgresql://u@h/d", "postgresql+asyncpg://u@h/d", "h/d"),
+        ("postgresql+asyncpg://u:p@[::1]:1/d", "postgresql+asyncpg://u:p@[::1]:1/d", "::1:1/d"),
+        ("postgresql+asyncpg:///d", "postgresql+asyncpg:///d", "localhost/d"),
+        ("postgresql+asyncpg://u@/d?host=/srv/x", "postgresql+asyncpg://u@/d?host=/srv/x", "/srv/x/d"),
+        ("postgres://h/d?sslmode=require", "postgresql+asyncpg://h/d?ssl=require", "h/d"),
+    ],
+)
+def test_a_database_url_gets_the_driver_that_keyhall_uses(given_url: str, used: str, shown: str) -> None:
+    settings = Settings.load({"DATABASE_URL": given_url})
+    assert settings.database_url.reveal().replace("%2F", "/") == used
+    assert settings.database_name_for_people == shown
+    assert (settings.database_path is None) == used.startswith("postgresql")
+
+
+def test_a_relative_database_lies_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.load({"DATABASE_URL": "sqlite:///here/k.db"}).database_path == PROJECT_ROOT / "here/k.db"
+
+
+@pytest.mark.parametrize("url", [f"postgresql://u:{CANARY}@h:port/d", f"mysql://u:{CANARY}@h/d", f"{CANARY}"])
+def test_the_password_of_a_refused_url_is_not_repeated(url: str) -> None:
+    assert CANARY not in problem({"DATABASE_URL": url})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# NAME_FILE
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_gives_the_value_without_its_line_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(f" {CANARY} \r\n\n".encode())
+    monkeypatch.setenv("JWT_SECRET_KEY_FILE", str(path))
+    monkeypatch.setenv("OPENAI_API_KEY_FILE", str(path))
+    (tmp_path / "port").write_text("9000\n")
+    monkeypatch.setenv("WEB_PORT_FILE", str(tmp_path / "port"))
+    settings = Settings.load()
+    assert settings.outside_keys["JWT_SECRET_KEY"].reveal() == f" {CANARY} "
+    assert settings.environment_credentials["openai"].reveal() == f" {CANARY} "
+    assert settings.web_port == 9000
+    assert settings.secret_files == {"JWT_SECRET_KEY": path, "OPENAI_API_KEY": path}
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.names() if name != "MASTER_KEY_FILE"])
+def test_every_setting_can_be_given_as_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "absent"))
+    if name == "MASTER_KEY":
+        assert Settings.load().master_key_file == tmp_path / "absent"
+    else:
+        assert f"{name}_FILE: {tmp_path}/absent cannot be read: No such file or directory" in problem()
+
+
+def test_the_master_keys_file_is_named_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_KEY_FILE", str(tmp_path / "absent"))
+    settings = Settings.load()
+    assert settings.master_key_file == tmp_path / "absent"
+    assert settings.master_key is None
+
+
+@pytest.mark.parametrize("name", [*SECRET_SETTINGS, "WEB_PORT", "DATABASE_URL"])
+def test_value_and_file_in_one_source_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv(f"{name}_FILE", str(path))
+    assert f"{name}: is given twice" in problem()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"\xff\xfe", "is not UTF-8 text"), (b"a\0b", "holds a NUL"), (b"x" * (2 << 20), "is longer than 1 MiB")],
+)
+def test_an_unusable_file_is_named_with_the_reason(
+    content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(content)
+    monkeypatch.setenv("AES_KEY_FILE", str(path))
+    assert f"AES_KEY_FILE: {path} {reason}" in problem()
+
+
+def test_a_directory_in_place_of_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AES_KEY_FILE", str(tmp_path))
+    assert f"AES_KEY_FILE: {tmp_path} cannot be read: Is a directory" in problem()
+
+
+def test_an_empty_file_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").write_text("\n")
+    monkeypatch.setenv("DISCORD_BOT_TOKEN_FILE", str(tmp_path / "empty"))
+    assert Settings.load().discord_bot_token is None
+
+
+def test_a_secret_in_place_of_a_path_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AES_KEY_FILE", CANARY)
+    line = problem()
+    assert "AES_KEY_FILE" in line
+    assert CANARY not in line
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Precedence and .env
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_overrides_win_over_the_environment_over_dotenv(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv.write_text("WEB_PORT=1\nWEB_HOST=a\nLOG_LEVEL=error\n")
+    monkeypatch.setenv("WEB_PORT", "2")
+    monkeypatch.setenv("WEB_HOST", "b")
+    settings = Settings.load({"web_port": 3})
+    assert (settings.web_port, settings.web_host, settings.log_level) == (3, "b", "error")
+
+
+@pytest.mark.parametrize("name", ["AES_KEY", "MASTER_KEY"])
+def test_the_environment_wins_as_a_pair(
+    name: str, dotenv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("from the file")
+    dotenv.write_text(f"{name}_FILE={tmp_path / 'file'}")
+    monkeypatch.setenv(name, "from the environment")
+    settings = Settings.load()
+    assert getattr(settings, name.lower()).reveal() == "from the environment"
+    assert settings.master_key_file is None
+
+    dotenv.write_text(f"{name}=from dotenv")
+    monkeypatch.delenv(name)
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "file"))
+    settings = Settings.load()
+    if name == "MASTER_KEY":
+        assert settings.master_key is None
+        assert settings.master_key_file == tmp_path / "file"
+    else:
+        assert getattr(settings, name.lower()).reveal() == "from the file"
+
+
+@pytest.mark.parametrize("name", ["DISCORD_BOT_TOKEN", "WEB_PORT", "PUBLIC_URL", "OPENAI_API_KEY", "DATABASE_URL"])
+def test_an_empty_variable_is_not_set_and_hides_dotenv(
+    name: str, dotenv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dotenv.write_text(f"{name}=9999")
+    monkeypatch.setenv(name, "")
+    assert Settings.load() == Settings.load({name: None})
+    assert Settings.load().web_port == 8080
+    assert Settings.load().discord_bot_token is None
+
+
+def test_an_empty_master_key_is_not_the_same_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_KEY", "")
+    settings = Settings.load()
+    assert settings.master_key is not None
+    assert settings.master_key.reveal() == ""
+
+
+def test_an_empty_master_key_does_not_fall_back_to_dotenv(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv.write_text(f"MASTER_KEY={'ab' * 32}")
+    monkeypatch.setenv("MASTER_KEY", "")
+    assert Settings.load().master_key == SecretText("")
+
+
+def test_an_empty_file_variable_beside_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AES_KEY", CANARY)
+    monkeypatch.setenv("AES_KEY_FILE", "")
+    assert Settings.load().aes_key == SecretText(CANARY)
+
+
+def test_dotenv_keeps_secrets_to_the_letter(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    dotenv.write_bytes(
+        "\ufeff# a comment\n\nexport AES_KEY='a${HOME}$b#c'\nJWT_SECRET_KEY=a${HOME}$b#c # comment\n"
+        'DISCORD_BOT_TOKEN="über"\n'.encode()
+    )
+    settings = Settings.load()
+    assert settings.aes_key == SecretText("a${HOME}$b#c")
+    assert settings.jwt_secret_key == SecretText("a${HOME}$b#c")
+    assert settings.discord_bot_token == SecretText("über")
+
+
+def test_a_name_twice_in_dotenv_is_refused_unless_keyhall_does_not_know_it(dotenv: Path) -> None:
+    dotenv.write_text("OTHER=1\nOTHER=2\n")
+    Settings.load()
+    dotenv.write_text("WEB_PORT=1\nWEB_PORT=1\n")
+    assert f"WEB_PORT: is given twice in {dotenv}" in problem()
+
+
+def test_a_malformed_line_of_dotenv_is_numbered_and_not_repeated(dotenv: Path) -> None:
+    dotenv.write_text(f"WEB_PORT=1\nAES_KEY='{CANARY}\n")
+    line = problem()
+    assert f"{dotenv}: line 2 is not NAME=value" in line
+    assert CANARY not in line
+
+
+def test_an_unreadable_dotenv_is_refused_and_an_absent_one_is_not(dotenv: Path) -> None:
+    Settings.load()
+    dotenv.mkdir()
+    assert f"{dotenv} cannot be read: Is a directory" in problem()
+    dotenv.rmdir()
+    dotenv.write_bytes(b"AES_KEY=\xff")
+    assert f"{dotenv} is not UTF-8 text" in problem()
+
+
+def test_dotenv_is_that_of_the_project() -> None:
+    """Asked of a process of its own, because every test here replaces it."""
+    script = "from app.settings import Settings; print(Settings.env_file)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == PROJECT_ROOT / ".env"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Aliases and credentials
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_secret_key_is_another_name_of_jwt_secret_key() -> None:
+    assert Settings.load({"SECRET_KEY": CANARY}).outside_keys == {"JWT_SECRET_KEY": SecretText(CANARY)}
+    both = Settings.load({"SECRET_KEY": CANARY, "JWT_SECRET_KEY": CANARY})
+    assert both.outside_keys == {"JWT_SECRET_KEY": SecretText(CANARY)}
+    line = problem({"SECRET_KEY": CANARY, "JWT_SECRET_KEY": CANARY + "x"})
+    assert "SECRET_KEY" in line
+    assert "JWT_SECRET_KEY" in line
+    assert CANARY not in line
+
+
+def test_outside_keys_are_the_application_keys_that_were_given() -> None:
+    given_keys = {name: f"{name} value" for name in ("AES_KEY", "ENCRYPTION_KEY", "API_SECRET_KEY", "JWT_SECRET_KEY")}
+    settings = Settings.load({**given_keys, "CREDENTIAL_ENCRYPTION_KEY": "opens legacy rows"})
+    assert {name: key.reveal() for name, key in settings.outside_keys.items()} == given_keys
+
+
+def test_providers_credentials_are_found_by_slug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "one")
+    monkeypatch.setenv("GITHUB_TOKEN", "two")
+    monkeypatch.setenv("SOMEBODY_ELSES_API_KEY", "three")
+    credentials = Settings.load().environment_credentials
+    assert {slug: secret.reveal() for slug, secret in credentials.items()} == {"openai": "one", "github": "two"}
+
+
+def test_two_variables_for_one_provider_must_agree() -> None:
+    same = Settings.load({"GITHUB_TOKEN": CANARY, "GITHUB_API_KEY": CANARY})
+    assert same.environment_credentials == {"github": SecretText(CANARY)}
+    line = problem({"GITHUB_TOKEN": CANARY, "GITHUB_API_KEY": CANARY + "x"})
+    assert "GITHUB_TOKEN: another variable gives github a different value" in line
+    assert CANARY not in line
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nothing secret shows, nothing changes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def settings_full_of_canaries(**more: object) -> Settings:
+    secrets = {name: f"{CANARY}-{name}" for name in SECRET_SETTINGS if name != "SECRET_KEY"}
+    url = f"postgresql://user:{CANARY}@db.example/keyhall"
+    return Settings.load({**secrets, "SECRET_KEY": secrets["JWT_SECRET_KEY"], "DATABASE_URL": url, **more})
+
+
+def test_no_secret_shows_in_any_text_form() -> None:
+    settings = settings_full_of_canaries()
+    dump = settings.model_dump()
+    shown = [
+        repr(settings),
+        str(settings),
+        f"{settings}",
+        repr(dump),
+        json.dumps(dump, default=str),
+        repr(vars(settings)),
+    ]
+    shown += [
+        repr(list(settings)),
+        repr(settings.outside_keys),
+        repr(list(settings.secrets())),
+        repr(copy.copy(settings)),
+    ]
+    shown.append(settings.database_name_for_people)
+    assert not [text for text in shown if CANARY in text]
+
+
+def test_settings_are_neither_pickled_nor_written_as_json() -> None:
+    settings = settings_full_of_canaries()
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(settings)
+    with pytest.raises(PydanticSerializationError) as caught:
+        settings.model_dump_json()
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", [{"WEB_PORT": "x"}, {"SECRETS_BACKEND": "aws"}, {"DATABASE_URL": "mysql://h/d"}])
+def test_no_secret_shows_when_another_setting_is_wrong(broken: dict[str, object]) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        settings_full_of_canaries(**broken)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert CANARY not in shown + caught.value.line() + repr(caught.value.args)
+    assert caught.value.__context__ is None, "no way back to what pydantic was given"
+
+
+def test_what_pydantic_itself_raises_holds_no_secret() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(jwt_secret_key=SecretText(CANARY), secrets_backend="aws", web_port=1)
+    assert CANARY not in str(caught.value) + repr(caught.value.errors()) + repr(caught.value)
+
+
+def test_what_pydantic_itself_is_given_is_wrapped_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET_KEY", CANARY)
+    monkeypatch.setenv("SECRETS_BACKEND", "aws")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert CANARY not in str(caught.value) + repr(caught.value.errors()) + repr(caught.value)
+
+
+def test_every_secret_is_handed_to_the_redaction_of_logs() -> None:
+    settings = settings_full_of_canaries()
+    values = {secret.reveal() for secret in settings.secrets()}
+    assert values == {CANARY} | {f"{CANARY}-{name}" for name in SECRET_SETTINGS if name != "SECRET_KEY"}
+
+
+def test_settings_are_frozen() -> None:
+    settings = Settings.load({"OPENAI_API_KEY": "one"})
+    with pytest.raises(ValidationError):
+        settings.web_port = 1  # type: ignore[misc]
+    assert isinstance(settings.environment_credentials, MappingProxyType)
+    assert not dataclasses.is_dataclass(settings)
+
+
+def test_import_reads_nothing_and_makes_nothing(tmp_path: Path) -> None:
+    """With an environment that `load` would refuse, importing succeeds."""
+    script = "import app.settings as s; assert not [v for v in vars(s).values() if isinstance(v, s.Settings)]"
+    environment = {**os.environ, "WEB_PORT": "x", "AES_KEY_FILE": str(tmp_path / "absent")}
+    subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, env=environment, check=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Any text at all
+# ---------------------------------------------------------------------------------------------------------------------
+
+ENVIRONMENT_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60)
+
+
+def refusal() -> str | None:
+    try:
+        Settings.load()
+    except ConfigInvalid as invalid:
+        return str(invalid)
+    return None
+
+
+@given(st.dictionaries(st.sampled_from(Settings.names()), ENVIRONMENT_TEXT, max_size=6))
+def test_any_text_is_understood_or_refused_by_name(values: dict[str, Any]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        reason = refusal()
+    assert reason is None or any(f"{name}: " in reason for name in values)
+
+
+@given(st.sampled_from(SECRET_SETTINGS), ENVIRONMENT_TEXT.filter(bool))
+def test_a_secret_is_kept_to_the_letter(name: str, value: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, value)
+        settings = Settings.load()
+    assert [secret.reveal() for secret in settings.secrets()] == [value]
+
+
+@given(st.sampled_from(SECRET_SETTINGS), st.text(min_size=12, max_size=40), st.sampled_from(Settings.names()))
+def test_no_error_repeats_a_secret(name: str, value: str, broken: str) -> None:
+    canary = f"{CANARY}{value}"
+    with pytest.raises(ConfigInvalid) as caught:
+        Settings.load({name: canary, broken: "\0", "WEB_PORT": "x"})
+    assert CANARY not in "".join(traceback.format_exception(caught.value)) + caught.value.line()
+
+
+@given(st.lists(st.integers(min_value=1, max_value=(1 << 64) - 1)), st.text(" \t,", max_size=3))
+def test_lists_survive_blanks_and_doubled_commas(ids: list[int], noise: str) -> None:
+    written = f"{noise},{noise}".join(str(number) for number in ids) + noise
+    assert Settings.load({"GUILD_ALLOWLIST": written}).guild_allowlist == {str(number) for number in ids}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_in_dotenv_are_understood_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("dotenv") / "file"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Settings, "env_file", path)
+        reason = refusal()
+    assert reason is None or str(path) in reason or any(name in reason for name in Settings.names())
