@@ -25,6 +25,7 @@ class Action(StrEnum):
     REAUTHENTICATED = "auth.reauthenticated"
     LOGOUT = "auth.logout"
     SESSION_REVOKED = "auth.session_revoked"
+    CREDENTIAL_READ = "credential.read"  # only when it was refused
     CREDENTIAL_ADDED = "credential.added"
     CREDENTIAL_CHANGED = "credential.changed"
     CREDENTIAL_REPLACED = "credential.replaced"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -144,14 +144,17 @@ def secret_value(value: object) -> str:
 
 
 def expiry(value: datetime | None, now: datetime) -> datetime | None:
-    """An expiry in the future, with a time zone, or None. Raises InvalidInput."""
+    """An expiry in the future, in UTC, or None. Raises InvalidInput, also for one without a time zone."""
     if value is None:
         return None
     if value.tzinfo is None:
         raise InvalidInput("expires_at", "must have a time zone")
     if value <= now:
         raise InvalidInput("expires_at", "must be in the future")
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # the last hours of the year 9999, west of Greenwich
+        raise InvalidInput("expires_at", "must be before the year 10000") from None
 
 
 _KNOWN_SECRETS = re.compile(

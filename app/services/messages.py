@@ -1,0 +1,84 @@
+"""`/encrypt` and `/decrypt`: text that opens only for the member, or in the guild, that it was made for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from app.domain.audit import Action, Result
+from app.domain.errors import CannotOpen, CryptoError, Forbidden, InvalidInput
+from app.domain.keys import KeyName
+from app.domain.text import opaque
+from app.services.audit import by
+
+if TYPE_CHECKING:
+    from app.domain.identity import Actor
+    from app.services.key_management import KeyManagementService
+    from app.services.ports import Clock, MessageCipher, Storage
+
+TEXT_LONGEST: Final = 32 * 1024
+"""Bytes of UTF-8 that may be encrypted at once."""
+_TOKEN_LONGEST: Final = 64 * 1024
+
+
+class MessageService:
+    """Makes and opens tokens; nothing of a message is stored, only that one was made or opened.
+
+    A scope is ``member:<snowflake>`` or ``guild:<snowflake>``, from the actor and never from what was typed.
+    """
+
+    def __init__(self, *, storage: Storage, keys: KeyManagementService, cipher: MessageCipher, clock: Clock) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._cipher = cipher
+        self._clock = clock
+
+    async def encrypt(self, actor: Actor, text: str, *, for_guild: bool = False) -> str:
+        """A token of a text of 1 byte to 32 KiB, for the member alone or for everybody in the present guild.
+
+        Raises InvalidInput, and Forbidden for somebody without a Discord account.
+        """
+        plaintext = opaque(text, "text", longest=TEXT_LONGEST).encode()
+        if for_guild and actor.guild is None:
+            raise InvalidInput("for_guild", "works only in a server")
+        scopes = _scopes(actor)
+        kind = "guild" if for_guild else "member"
+        if kind not in scopes:
+            raise Forbidden("Link your Discord account first: a token is made for a Discord member or server")
+        primary = self._keys.primary(KeyName.ENCRYPTION_KEY)
+        token = self._cipher.encrypt(plaintext, scopes[kind], primary.material)
+        await self._record(actor, Action.MESSAGE_ENCRYPTED, Result.OK, kind)
+        return token
+
+    async def decrypt(self, actor: Actor, token: str) -> str:
+        """The text of a token made for this member or for the present guild, after the trail knows.
+
+        Raises InvalidInput, and CannotOpen for whatever does not open here.
+        """
+        token = opaque(token, "token", longest=_TOKEN_LONGEST).strip()
+        materials = [*self._keys.opening(KeyName.ENCRYPTION_KEY).values()][::-1]  # the newest is the likeliest
+        for kind, scope in _scopes(actor).items():
+            try:
+                plaintext = self._cipher.decrypt(token, scope, materials)
+            except CryptoError:
+                continue
+            await self._record(actor, Action.MESSAGE_OPENED, Result.OK, kind)
+            return plaintext.decode()
+        await self._record(actor, Action.MESSAGE_OPENED, Result.DENIED, None)
+        raise CannotOpen
+
+    async def _record(self, actor: Actor, action: Action, result: Result, kind: str | None) -> None:
+        # The guild may be named; the member already stands in the row as a subject that can be erased.
+        about = ("guild", actor.guild.guild_id) if actor.guild is not None else None
+        detail = {} if kind is None else {"scope": kind}
+        async with self._storage.write() as uow:
+            await uow.audit.append(by(actor, action, self._clock.now(), about=about, result=result, **detail))
+
+
+def _scopes(actor: Actor) -> dict[str, str]:
+    """For whom this actor may make and open tokens, in the order in which they are tried."""
+    scopes = {}
+    if actor.discord_id is not None:
+        scopes["member"] = f"member:{actor.discord_id}"
+    if actor.guild is not None:
+        scopes["guild"] = f"guild:{actor.guild.guild_id}"
+    return scopes
