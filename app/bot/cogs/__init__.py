@@ -1,0 +1,1 @@
+"""Keyhall's own commands, a cog per topic."""

@@ -1,0 +1,28 @@
+"""The little that the bot must remember across restarts and processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from app.services.ports import Clock, Storage
+
+_TREE: Final = "command_tree"
+
+
+class BotStateService:
+    """What was last told to Discord. Every method may raise StorageError."""
+
+    def __init__(self, *, storage: Storage, clock: Clock) -> None:
+        self._storage = storage
+        self._clock = clock
+
+    async def synced_tree(self) -> str | None:
+        """The digest of the commands that Discord knows, None before the first sync."""
+        async with self._storage.read() as uow:
+            return await uow.bot_state.get(_TREE)
+
+    async def remember_tree(self, digest: str) -> None:
+        """Note that Discord knows the commands of this digest."""
+        async with self._storage.write() as uow:
+            await uow.bot_state.put(_TREE, digest, self._clock.now())
