@@ -1,0 +1,103 @@
+"""A value at rest: AES-256-GCM under a key of its own, committed to it and bound to its place (docs/envelope.md).
+
+A key per value, derived from a 32-byte salt, lifts the limit of 2**32 random nonces per key (SP 800-38D, 8.3). AES-GCM
+alone does not commit to its key, so HKDF also yields a commitment: one envelope opens under one key only.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.domain.errors import CryptoError
+from app.infrastructure.crypto.derive import encode_tuple, hkdf_sha256
+
+if TYPE_CHECKING:
+    from app.domain.secrets import SecretBytes
+    from app.services.ports import Place, Randomness
+
+FORMAT: Final = 1
+AES_256_GCM: Final = 1
+
+_SCHEME: Final = "keyhall/v1/envelope"
+_SALT_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_KEY_BYTES: Final = 32
+_COMMITMENT_BYTES: Final = 32
+_TAG_BYTES: Final = 16
+# Format version, algorithm, key version, salt, nonce, commitment.
+_HEADER: Final = struct.Struct(f">BBI{_SALT_BYTES}s{_NONCE_BYTES}s{_COMMITMENT_BYTES}s")
+
+
+class AesGcmEnvelope:
+    """Implements ``Envelope``: an overhead of 98 bytes."""
+
+    __slots__ = ("_randomness",)
+
+    def __init__(self, randomness: Randomness) -> None:
+        self._randomness = randomness
+
+    def seal(self, plaintext: bytes, place: Place, *, key_version: int, material: SecretBytes) -> bytes:
+        """The envelope: salt and nonce are new with every call."""
+        random = self._randomness.token_bytes(_SALT_BYTES + _NONCE_BYTES)
+        salt, nonce = random[:_SALT_BYTES], random[_SALT_BYTES:]
+        context = _context(place, key_version)
+        record_key, commitment = _derive(material, salt, context)
+        header = _HEADER.pack(FORMAT, AES_256_GCM, key_version, salt, nonce, commitment)
+        return header + AESGCM(record_key).encrypt(nonce, plaintext, context)
+
+    def key_version(self, envelope: bytes) -> int:
+        """Which version sealed it, read from the header. Raises CryptoError if it is no envelope."""
+        return _parse(envelope)[0]
+
+    def open(self, envelope: bytes, place: Place, *, material: SecretBytes) -> bytes:
+        """The plaintext. Raises CryptoError, whatever is wrong."""
+        key_version, salt, nonce, commitment = _parse(envelope)
+        context = _context(place, key_version)
+        record_key, expected = _derive(material, salt, context)
+        if not hmac.compare_digest(commitment, expected):
+            raise _refused()
+        try:
+            return AESGCM(record_key).decrypt(nonce, envelope[_HEADER.size :], context)
+        except InvalidTag:
+            raise _refused() from None
+
+
+def _parse(envelope: bytes) -> tuple[int, bytes, bytes, bytes]:
+    """Key version, salt, nonce and commitment. Raises CryptoError if it is no envelope of this format."""
+    if len(envelope) < _HEADER.size + _TAG_BYTES:
+        raise _refused()
+    form, algorithm, key_version, salt, nonce, commitment = _HEADER.unpack_from(envelope)
+    if form != FORMAT or algorithm != AES_256_GCM:
+        raise _refused()
+    return key_version, salt, nonce, commitment
+
+
+def _context(place: Place, key_version: int) -> bytes:
+    """Both the HKDF info and the AAD. Another algorithm must take another scheme, as the record key would be shared."""
+    return encode_tuple(
+        _SCHEME,
+        FORMAT.to_bytes(1, "big"),
+        place.install_id,
+        place.table,
+        place.row_id,
+        place.owner_kind,
+        place.owner_id,
+        place.field,
+        place.key_name,
+        key_version.to_bytes(4, "big"),
+    )
+
+
+def _derive(material: SecretBytes, salt: bytes, context: bytes) -> tuple[bytes, bytes]:
+    """Record key and commitment."""
+    derived = hkdf_sha256(material.reveal(), salt=salt, info=context, length=_KEY_BYTES + _COMMITMENT_BYTES)
+    return derived[:_KEY_BYTES], derived[_KEY_BYTES:]
+
+
+def _refused() -> CryptoError:
+    return CryptoError("the envelope does not open")
