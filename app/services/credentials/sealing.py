@@ -53,6 +53,13 @@ class CredentialSealing:
         mac = self._derivation.mac(primary.material, "credential-fingerprint", secret.encode())
         return mac[:_FINGERPRINT_BYTES].hex()
 
+    async def refresh(self) -> bool:
+        """Look at the keysets again; True when they moved, so that what did not open may open now.
+
+        Another process may have promoted a version a moment ago: its rows are not unreadable, this process is behind.
+        """
+        return await self._keys.reload()
+
     def _place(self, table: str, row_id: str, owner: Owner) -> Place:
         return Place(
             install_id=self._keys.install_id,

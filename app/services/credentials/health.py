@@ -1,0 +1,124 @@
+"""How credentials do: every one opened and counted, or judged one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from app.domain.credentials import CredentialRecord, Owner
+from app.domain.identity import Permission
+from app.services.credentials.access import expired, own
+from app.services.credentials.values import HealthReport, LabelChoice, ProviderHealth, Standing, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime, timedelta
+
+    from app.domain.identity import Actor
+    from app.services.credentials.access import CredentialAccess
+    from app.services.ports import Clock, Storage
+
+_PAGE: Final = 100
+
+
+class CredentialHealth:
+    """Reads page by page, each page a unit of work of its own, and opens between them."""
+
+    def __init__(self, *, storage: Storage, access: CredentialAccess, clock: Clock) -> None:
+        self._storage = storage
+        self._access = access
+        self._clock = clock
+
+    async def report(self, actor: Actor) -> HealthReport:
+        """See ``CredentialService.health``."""
+        everybody = actor.may(Permission.SEE_ALL_CREDENTIALS)
+        now = self._clock.now()
+        providers: dict[str, ProviderHealth] = {}
+        unreadable: list[LabelChoice] = []
+        async for record in self._live(None if everybody else own(actor)):
+            readable = await self._access.readable(record)
+            counted = _counted(record, now, readable=readable)
+            known = providers.get(record.provider)
+            providers[record.provider] = _added_up(known, counted) if known else counted
+            if not readable and record.owner == own(actor):
+                unreadable.append(LabelChoice.of(record))
+        ordered = [providers[name] for name in sorted(providers)]
+        return HealthReport(everybody=everybody, providers=ordered, unreadable=unreadable)
+
+    async def standing(self, actor: Actor, soon: timedelta) -> Standing:
+        """See ``CredentialService.standing``."""
+        now = self._clock.now()
+        records = [record async for record in self._live(own(actor))]
+        return Standing(
+            live=len(records),
+            unreadable=sum([not await self._access.readable(record) for record in records]),
+            expired=sum(expired(record, now) for record in records),
+            expiring=sum(not expired(record, now) and expired(record, now + soon) for record in records),
+            used=any(record.last_used_at is not None for record in records),
+        )
+
+    async def verify_all(self, actor: Actor) -> AsyncIterator[Verdict]:
+        """See ``CredentialService.verify_all``."""
+        actor.require(Permission.SEE_ALL_CREDENTIALS)
+        after: str | None = None
+        while True:
+            async with self._storage.read() as uow:
+                records = await uow.credentials.page(after=after, limit=_PAGE)
+                rows = [(record, await uow.credentials.history(record.id)) for record in records]
+            for record, history in rows:
+                yield _verdict(record, None, ok=await self._access.readable(record))
+                for each in history:
+                    secret = await self._access.open_former(each, record.owner)
+                    yield _verdict(record, each.version, ok=secret is not None)
+            if len(records) < _PAGE:
+                return
+            after = records[-1].id
+
+    async def _live(self, owner: Owner | None) -> AsyncIterator[CredentialRecord]:
+        """Live credentials of an owner, or of everybody, page by page, each page its own read."""
+        after: str | None = None
+        while True:
+            async with self._storage.read() as uow:
+                if owner is None:
+                    records = await uow.credentials.page(after=after, limit=_PAGE)
+                else:
+                    records = await uow.credentials.of_owner(owner, after=after, limit=_PAGE)
+            for record in records:
+                if record.deleted_at is None:
+                    yield record
+            if len(records) < _PAGE:
+                return
+            after = records[-1].id
+
+
+def _counted(record: CredentialRecord, now: datetime, *, readable: bool) -> ProviderHealth:
+    return ProviderHealth(
+        provider=record.provider,
+        total=1,
+        readable=int(readable),
+        unreadable=int(not readable),
+        expired=int(expired(record, now)),
+        oldest_update=record.updated_at,
+        last_used=record.last_used_at,
+        last_verified=record.last_verified_at,
+    )
+
+
+def _added_up(one: ProviderHealth, other: ProviderHealth) -> ProviderHealth:
+    return ProviderHealth(
+        provider=one.provider,
+        total=one.total + other.total,
+        readable=one.readable + other.readable,
+        unreadable=one.unreadable + other.unreadable,
+        expired=one.expired + other.expired,
+        oldest_update=min(one.oldest_update, other.oldest_update),
+        last_used=_later(one.last_used, other.last_used),
+        last_verified=_later(one.last_verified, other.last_verified),
+    )
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((each for each in (one, other) if each is not None), default=None)
+
+
+def _verdict(record: CredentialRecord, former: int | None, *, ok: bool) -> Verdict:
+    return Verdict(id=record.id, provider=record.provider, label=record.label, owner=record.owner, former=former, ok=ok)

@@ -1,0 +1,114 @@
+"""A credential in use: chosen, its intent in the trail, opened, handed out, and the outcome recorded."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from app.domain.audit import Action, Result
+from app.domain.credentials import CredentialRecord, Owner, OwnerKind, PaidBy, label_name, provider_name
+from app.domain.errors import CredentialUnreadable, NoCredential, StorageError
+from app.domain.identity import Permission
+from app.domain.secrets import SecretText
+from app.services.audit import by
+from app.services.credentials.access import expired, own
+from app.services.credentials.values import EnvironmentCredentials, UsableCredential
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from datetime import datetime
+
+    from app.domain.identity import Actor
+    from app.services.credentials.access import CredentialAccess
+    from app.services.ports import Clock, Storage
+
+log = logging.getLogger(__name__)
+
+
+class CredentialUse:
+    """Three short units of work around a block: the intent, nothing while the block runs, the outcome (KEYS.md)."""
+
+    def __init__(
+        self, *, storage: Storage, access: CredentialAccess, environment: EnvironmentCredentials, clock: Clock
+    ) -> None:
+        self._storage = storage
+        self._access = access
+        self._environment = environment
+        self._clock = clock
+
+    @asynccontextmanager
+    async def use(self, actor: Actor, provider: str, label: str | None = None) -> AsyncIterator[UsableCredential]:
+        """See ``CredentialService.use``."""
+        provider = provider_name(provider)
+        secret = self._environment_secret(actor, provider) if label is None else None
+        if secret is not None:
+            usable = UsableCredential(provider=provider, label=None, id=None, paid_by=PaidBy.ENVIRONMENT, secret=secret)
+            await self._note_use(actor, usable, Result.INTENT)
+        else:
+            usable = await self._stored(actor, provider, label)
+        try:
+            yield usable
+        except BaseException as error:
+            try:
+                await self._note_use(actor, usable, Result.FAILED, error=type(error).__name__)
+            except StorageError as lost:  # the intent is in the trail; what went wrong in the block matters more
+                log.warning("the outcome of a use could not be recorded: %s", lost)
+            raise
+        await self._note_use(actor, usable, Result.OK)
+
+    def _environment_secret(self, actor: Actor, provider: str) -> SecretText | None:
+        served = actor.may(Permission.USE_ENVIRONMENT_CREDENTIALS) or (
+            actor.guild is not None and actor.guild.guild_id in self._environment.guilds
+        )
+        return self._environment.by_provider.get(provider) if served else None
+
+    async def _stored(self, actor: Actor, provider: str, label: str | None) -> UsableCredential:
+        """Choose a stored credential, write the intent, and only then open it."""
+        wanted = None if label is None else label_name(label)
+        now = self._clock.now()
+        refused: CredentialRecord | None = None
+        chosen: CredentialRecord | None = None
+        async with self._storage.write() as uow:
+            if actor.may(Permission.USE_OWN_CREDENTIALS):
+                mine = await uow.credentials.of_owner(own(actor), provider=provider, label=wanted)
+                chosen = _latest(mine, now)
+            if chosen is None and actor.guild is not None:
+                guild = Owner(OwnerKind.GUILD, actor.guild.guild_id)
+                shared = await uow.credentials.of_owner(guild, provider=provider, label=wanted)
+                serving = [each for each in shared if actor.guild.manages_guild or each.created_by == actor.user_id]
+                chosen = _latest(serving, now)
+                refused = _latest(shared, now) if chosen is None else None
+            if chosen is not None:
+                await uow.audit.append(self._access.row(actor, Action.CREDENTIAL_USED, chosen, Result.INTENT))
+            elif refused is not None:
+                await uow.audit.append(self._access.row(actor, Action.CREDENTIAL_USED, refused, Result.DENIED))
+        if chosen is None:
+            raise NoCredential
+        secret = await self._access.open(chosen)
+        if secret is None:
+            await self._access.note_unreadable(chosen)
+            await self._access.record(actor, Action.CREDENTIAL_USED, chosen, Result.FAILED)
+            raise CredentialUnreadable
+        return UsableCredential(
+            provider=provider,
+            label=chosen.label,
+            id=chosen.id,
+            paid_by=PaidBy.MEMBER if chosen.owner.kind is OwnerKind.USER else PaidBy.GUILD,
+            secret=SecretText(secret),
+        )
+
+    async def _note_use(self, actor: Actor, usable: UsableCredential, result: Result, **detail: str) -> None:
+        now = self._clock.now()
+        about = ("credential", usable.id) if usable.id else ("environment", usable.provider)
+        detail |= {"provider": usable.provider, "paid_by": usable.paid_by.value}
+        async with self._storage.write() as uow:
+            if usable.id is not None:
+                await uow.credentials.mark_used(usable.id, now)
+            await uow.audit.append(by(actor, Action.CREDENTIAL_USED, now, about=about, result=result, **detail))
+
+
+def _latest(records: Iterable[CredentialRecord], now: datetime) -> CredentialRecord | None:
+    """The one that was updated last and has not expired; between equals the id decides, so the choice is stable."""
+    usable = (record for record in records if not expired(record, now))
+    return max(usable, key=lambda record: (record.updated_at, record.id), default=None)

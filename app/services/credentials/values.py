@@ -1,0 +1,130 @@
+"""What the methods of the credential service take and give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from app.domain.credentials import OwnerKind
+from app.domain.secrets import SecretText
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from app.domain.credentials import CredentialRecord, CredentialView, Owner, PaidBy
+
+
+class Unset(Enum):
+    """Absent, where None means "no expiry"."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """A stored credential; ``replayed`` when the same request had stored it before."""
+
+    view: CredentialView
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryView:
+    """A former secret: it was in force from ``created_at`` to ``replaced_at``, last as that ``version``."""
+
+    version: int
+    masked: str
+    readable: bool
+    created_at: datetime
+    replaced_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelChoice:
+    """What an autocompletion offers; ``shared`` when it is the guild's."""
+
+    id: str
+    provider: str
+    label: str
+    shared: bool
+
+    @classmethod
+    def of(cls, record: CredentialRecord) -> LabelChoice:
+        """The choice that stands for a row."""
+        shared = record.owner.kind is OwnerKind.GUILD
+        return cls(id=record.id, provider=record.provider, label=record.label, shared=shared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderHealth:
+    """How the credentials of one provider do; a readable one may have expired."""
+
+    provider: str
+    total: int
+    readable: int
+    unreadable: int
+    expired: int
+    oldest_update: datetime
+    last_used: datetime | None
+    last_verified: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    """Per provider; of everybody when ``everybody``. ``unreadable`` names only the actor's own, to be entered again."""
+
+    everybody: bool
+    providers: Sequence[ProviderHealth]
+    unreadable: Sequence[LabelChoice]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The actor's own credentials, counted. ``expiring`` are those that expire within the time asked about."""
+
+    live: int
+    unreadable: int
+    expired: int
+    expiring: int
+    used: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether one stored secret opens; ``former`` is the version of a former one, None for the present one."""
+
+    id: str
+    provider: str
+    label: str
+    owner: Owner
+    former: int | None
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsableCredential:
+    """A credential in somebody's hands, for the length of a block. From the environment it has no id and no label."""
+
+    provider: str
+    label: str | None
+    id: str | None
+    paid_by: PaidBy
+    secret: SecretText
+
+    def reveal(self) -> str:
+        """The secret itself: pass it straight to the provider's client."""
+        return self.secret.reveal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentCredentials:
+    """Credentials of the operator by provider, and the guilds whose members they serve (ENV_CREDENTIAL_GUILDS)."""
+
+    by_provider: Mapping[str, SecretText] = MappingProxyType({})
+    guilds: frozenset[str] = frozenset()
