@@ -14,7 +14,7 @@ REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
 """How long a proven password counts for revealing a secret (ASVS 5.0, 7.5)."""
 
 SESSION_IDLE: Final = timedelta(days=7)
-"""A browser session ends after this long without use (ASVS 5.0, 7.3.1)."""
+"""A session ends after this long without use (ASVS 5.0, 7.3.1)."""
 
 PASSWORD_SHORTEST: Final = 12
 PASSWORD_LONGEST: Final = 256
@@ -89,8 +89,8 @@ class GuildContext:
 class Actor:
     """Somebody known, for the length of one request.
 
-    ``subject_id`` stands for the person in the audit trail; it is None for the operator at the CLI, who acts for a user. ``authenticated_at`` is when a password was last proven
-    in this session, None where there is no session (Discord, CLI).
+    ``subject_id`` stands for the person in the audit trail, None for the operator at the CLI, who acts for a user.
+    ``authenticated_at`` is when a password was last proven in this session, None where there is none (Discord, CLI).
     """
 
     user_id: str
@@ -126,7 +126,8 @@ class Actor:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """A person. ``username`` is shown, ``name_key`` (casefolded) is unique. A Discord user who never linked an
-    account is ``discord:<snowflake>`` and has no password."""
+    account is ``discord:<snowflake>`` and has no password.
+    """
 
     id: str
     subject_id: str
@@ -164,6 +165,7 @@ class Session:
         return (
             self.revoked_at is None
             and now < self.expires_at
+            and now - self.last_seen_at < SESSION_IDLE
             and user.disabled_at is None
             and self.token_version == user.token_version
         )

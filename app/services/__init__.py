@@ -1,0 +1,32 @@
+"""What Keyhall does: one deep module per family. Every edge gets the same ``Services``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.services.authentication import AuthenticationService
+    from app.services.bot_state import BotStateService
+    from app.services.credentials import CredentialService
+    from app.services.housekeeping import HousekeepingService
+    from app.services.identity import IdentityService
+    from app.services.instances import InstanceService
+    from app.services.key_management import KeyManagementService
+    from app.services.messages import MessageService
+    from app.services.overview import OverviewService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that web, bot, CLI, worker and extensions share: ``bot.services``, ``request.app[SERVICES]``."""
+
+    keys: KeyManagementService
+    instances: InstanceService
+    authentication: AuthenticationService
+    identity: IdentityService
+    credentials: CredentialService
+    messages: MessageService
+    overview: OverviewService
+    bot_state: BotStateService
+    housekeeping: HousekeepingService

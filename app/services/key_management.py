@@ -258,7 +258,7 @@ class KeyManagementService:
         remembered = self._record.read()
         value = await uow.keys.get_manifest() if await uow.keys.exists() else None
         if value is None:
-            await self._require_nothing(uow, remembered)
+            await self._require_nothing(uow)
             return None
         members = key_rows.parse(key_rows.MANIFEST_ROW, value)
         wrapping, manifest = self._open_manifest(members, remembered)
@@ -283,7 +283,7 @@ class KeyManagementService:
         self._require_outside_agrees(ring)
         return ring
 
-    async def _require_nothing(self, uow: UnitOfWork, remembered: RememberedInstall | None) -> None:
+    async def _require_nothing(self, uow: UnitOfWork) -> None:
         """Without a manifest there must be nothing at all, or something was lost."""
         keysets = await uow.keys.keyset_names() if await uow.keys.exists() else frozenset()
         rows = await uow.keys.guarded_rows()
@@ -292,6 +292,11 @@ class KeyManagementService:
                 f"the manifest is not in app_config, while {len(keysets)} keysets and {rows} users or credentials are",
                 remedy="restore the database from a backup; nothing was generated and nothing was changed",
             )
+        self.require_no_install_expected()
+
+    def require_no_install_expected(self) -> None:
+        """Where the database is empty or not there: raise InstallMismatch if an install is remembered or pinned."""
+        remembered = self._record.read()
         if remembered is not None:
             raise InstallMismatch(
                 f"the database is empty, but this data directory belongs to install {remembered.install_id}",
@@ -554,7 +559,7 @@ class KeyManagementService:
             value = await uow.keys.get_manifest() if await uow.keys.exists() else None
             remembered = self._record.read()
             if value is None:
-                await self._require_nothing(uow, remembered)
+                await self._require_nothing(uow)
                 raise NoInstall("there is no install yet: start `keyhall run` once, it makes one")
             wrapping, manifest = self._open_manifest(key_rows.parse(key_rows.MANIFEST_ROW, value), remembered)
             for name in APPLICATION_KEYS:

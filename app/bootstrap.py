@@ -1,0 +1,254 @@
+"""The sequencer, and the only place where parts are put together.
+
+A start is a nest of stages, each an async context manager that undoes itself in reverse: settings → database reachable
+→ what is there verified, read-only → migrations → keys → services. Nothing listens before the last stage yields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from app.domain.errors import DatabaseUnavailable, NoInstall, StorageError, StorageFull, StorageReadOnly
+from app.domain.keys import Environment
+from app.domain.schema import SchemaState
+from app.infrastructure.clock import SystemClock, SystemRandomness
+from app.infrastructure.crypto.derive import Derivation
+from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.infrastructure.crypto.wrapping import MasterKeyWrapping
+from app.infrastructure.database import (
+    SqlStorage,
+    check_schema,
+    current_revision,
+    head_revision,
+    open_database,
+    upgrade,
+)
+from app.infrastructure.install_file import InstallFile
+from app.infrastructure.master_key import MasterKeys
+from app.services import Services
+from app.services.key_management import InstallRules, KeyManagementService
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_BUDGET_SECONDS: Final = 60.0
+"""How long a start waits for a database that is away or locked."""
+_NO_INSTALL: Final = "there is no install yet: start `keyhall run` once, it makes one"
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 4.0
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenKeys:
+    """The stage in which the keys are verified and loaded; ``created`` when this very start made them."""
+
+    storage: SqlStorage
+    keys: KeyManagementService
+    created: bool
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings, *, may_create: bool) -> AsyncIterator[OpenKeys]:
+    """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall."""
+    async with open_database(settings.database_url.reveal(), may_create=may_create) as database:
+        storage = SqlStorage(database)
+        keys = _key_management(settings, storage)
+        if not database.exists():
+            keys.require_no_install_expected()
+            if not may_create:
+                raise NoInstall(_NO_INSTALL)
+        patience = Patience(settings.database_name_for_people, SystemClock())
+        await patience.until(database.probe)
+        await patience.until(lambda: check_schema(database))
+        installed = await patience.until(keys.verify)
+        if not installed and not may_create:
+            raise NoInstall(_NO_INSTALL)
+        await patience.until(lambda: upgrade(database))
+        created = await patience.until(lambda: keys.initialize(may_create=may_create))
+        yield OpenKeys(storage=storage, keys=keys, created=created)
+
+
+@asynccontextmanager
+async def open_unverified_keys(settings: Settings) -> AsyncIterator[KeyManagementService]:
+    """Open nothing but the key store, for judging it: nothing is verified, migrated or made. Raises NoInstall."""
+    async with open_database(settings.database_url.reveal(), may_create=False) as database:
+        keys = _key_management(settings, SqlStorage(database))
+        if not database.exists():
+            keys.require_no_install_expected()
+            raise NoInstall(_NO_INSTALL)
+        yield keys
+
+
+async def schema_state(settings: Settings, *, upgrade_first: bool) -> SchemaState:
+    """Where the schema stands, after running pending migrations where asked. Raises StartupError, NoInstall."""
+    async with open_database(settings.database_url.reveal(), may_create=upgrade_first) as database:
+        if not database.exists() and not upgrade_first:
+            raise NoInstall(f"there is no database at {settings.database_name_for_people}: run `keyhall db upgrade`")
+        patience = Patience(settings.database_name_for_people, SystemClock())
+        await patience.until(database.probe)
+        await patience.until(lambda: check_schema(database))
+        if upgrade_first:
+            # An install that is there is verified before anything in it changes, as at every start.
+            await patience.until(_key_management(settings, SqlStorage(database)).verify)
+            await patience.until(lambda: upgrade(database))
+        current = await patience.until(lambda: current_revision(database))
+        return SchemaState(database=settings.database_name_for_people, current=current, head=head_revision())
+
+
+def _key_management(settings: Settings, storage: SqlStorage) -> KeyManagementService:
+    return KeyManagementService(
+        storage=storage,
+        master_keys=master_keys(settings),
+        wrapping=MasterKeyWrapping,
+        derivation=Derivation(),
+        record=InstallFile(settings.data_dir),
+        rules=InstallRules(
+            environment=settings.app_env,
+            pinned_install_id=str(settings.install_id) if settings.install_id else None,
+            outside_keys=settings.outside_keys,
+        ),
+        clock=SystemClock(),
+        randomness=SystemRandomness(),
+    )
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> AsyncIterator[Services]:
+    """Build the services on verified keys, and take a lease as a process of that kind for as long as they are used."""
+    # These pull in what `keyhall keys list` has no use for.
+    from app.infrastructure.crypto.messages import FernetMessages  # noqa: PLC0415
+    from app.infrastructure.crypto.tokens import JwtAccessTokens  # noqa: PLC0415
+    from app.infrastructure.passwords import Argon2Passwords  # noqa: PLC0415
+    from app.services.authentication import AuthenticationService, Lifetimes  # noqa: PLC0415
+    from app.services.bot_state import BotStateService  # noqa: PLC0415
+    from app.services.credential_moving import CredentialMoving  # noqa: PLC0415
+    from app.services.credential_sealing import CredentialSealing  # noqa: PLC0415
+    from app.services.credentials import CredentialService, EnvironmentCredentials  # noqa: PLC0415
+    from app.services.housekeeping import HousekeepingService  # noqa: PLC0415
+    from app.services.idempotency import Idempotency  # noqa: PLC0415
+    from app.services.identity import IdentityService  # noqa: PLC0415
+    from app.services.instances import InstanceService  # noqa: PLC0415
+    from app.services.limits import AttemptLimiter  # noqa: PLC0415
+    from app.services.messages import MessageService  # noqa: PLC0415
+    from app.services.overview import OverviewService  # noqa: PLC0415
+
+    storage, keys = opened.storage, opened.keys
+    clock, randomness, derivation = SystemClock(), SystemRandomness(), Derivation()
+    passwords = Argon2Passwords(cheap=settings.app_env is Environment.TEST)
+    sealing = CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
+    identity = IdentityService(
+        storage=storage,
+        passwords=passwords,
+        clock=clock,
+        randomness=randomness,
+        registration=settings.registration,
+        moving=CredentialMoving(sealing=sealing, clock=clock),
+    )
+    instances = InstanceService(storage=storage, keys=keys, clock=clock, randomness=randomness, kind=kind)
+    credentials = CredentialService(
+        storage=storage,
+        sealing=sealing,
+        idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
+        environment=EnvironmentCredentials(
+            secrets=settings.environment_credentials, guilds=settings.env_credential_guilds
+        ),
+        clock=clock,
+        randomness=randomness,
+    )
+    services = Services(
+        keys=keys,
+        instances=instances,
+        identity=identity,
+        credentials=credentials,
+        authentication=AuthenticationService(
+            storage=storage,
+            keys=keys,
+            identity=identity,
+            passwords=passwords,
+            tokens=JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api"),
+            derivation=derivation,
+            limiter=AttemptLimiter(storage=storage, clock=clock),
+            clock=clock,
+            randomness=randomness,
+            lifetimes=Lifetimes(
+                access=timedelta(minutes=settings.access_token_expire_minutes),
+                session=timedelta(days=settings.refresh_token_expire_days),
+            ),
+        ),
+        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
+        overview=OverviewService(
+            storage=storage,
+            keys=keys,
+            instances=instances,
+            credentials=credentials,
+            clock=clock,
+            rotation=timedelta(days=settings.key_rotation_days),
+        ),
+        bot_state=BotStateService(storage=storage, clock=clock),
+        housekeeping=HousekeepingService(storage=storage, clock=clock),
+    )
+    try:
+        async with instances.present():
+            yield services
+    finally:
+        await passwords.close()
+
+
+def master_keys(settings: Settings) -> MasterKeys:
+    """Where this start's master key comes from."""
+    return MasterKeys(
+        data_dir=settings.data_dir,
+        environment=settings.app_env,
+        given_key=settings.master_key,
+        given_file=settings.master_key_file,
+        previous_key=settings.master_key_previous,
+    )
+
+
+class Patience:
+    """One budget of waiting for all steps of a start: a database that restarts or is locked is worth a minute."""
+
+    def __init__(self, database_name: str, clock: SystemClock) -> None:
+        self._database_name = database_name
+        self._clock = clock
+        self._deadline = clock.monotonic() + RETRY_BUDGET_SECONDS
+        self._said = False
+
+    async def until(self, step: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeat a step while the database does not answer. Raises DatabaseUnavailable when the budget is spent."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await step()
+            except StorageReadOnly:
+                raise DatabaseUnavailable(
+                    f"the database {self._database_name} is read-only",
+                    remedy="let the user who runs Keyhall write the file and its directory, or use the primary server",
+                ) from None
+            except StorageFull:
+                raise DatabaseUnavailable(
+                    f"the database {self._database_name} has no space left", remedy="free some space on its disk"
+                ) from None
+            except StorageError as error:
+                if self._clock.monotonic() + pause > self._deadline:
+                    raise DatabaseUnavailable(
+                        f"the database {self._database_name} did not answer for {RETRY_BUDGET_SECONDS:.0f} seconds: "
+                        f"{error.detail}",
+                        remedy="start the database, or correct DATABASE_URL",
+                    ) from error
+            if not self._said:
+                log.info("waiting for the database %s", self._database_name)
+                self._said = True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)

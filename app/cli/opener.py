@@ -1,0 +1,53 @@
+"""What a command may open: a port that the entrypoint fills, so that the CLI knows nothing of how things are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from app.domain.schema import SchemaState
+    from app.services import Services
+    from app.services.key_management import KeyManagementService
+
+
+class Opener(Protocol):
+    """Each opens as far as its name says, and raises StartupError where that cannot be."""
+
+    def keys(self) -> AbstractAsyncContextManager[KeyManagementService]:
+        """Verified keys, without the rest."""
+        ...
+
+    def unverified_keys(self) -> AbstractAsyncContextManager[KeyManagementService]:
+        """Nothing but the key store, for judging it."""
+        ...
+
+    def services(self) -> AbstractAsyncContextManager[Services]:
+        """Everything, with a lease."""
+        ...
+
+    async def schema(self, *, upgrade: bool) -> SchemaState:
+        """The schema's state, after running pending migrations where ``upgrade`` says so."""
+        ...
+
+    def new_master_key(self) -> str:
+        """A new master key as text, stored nowhere."""
+        ...
+
+    def write_master_key(self) -> Path:
+        """Make the default master key file. Raises StartupError where one exists."""
+        ...
+
+    def run(self, *, web: bool, bot: bool, worker: bool, sync: bool = False) -> None:
+        """Be a process until a signal ends it."""
+        ...
+
+
+def opener(context: typer.Context) -> Opener:
+    """The opener that this command was given."""
+    found: Opener = context.find_root().obj
+    return found

@@ -1,0 +1,64 @@
+"""How commands answer and ask: tables for people, JSON for programs, secrets from a prompt, standard input or a file."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+_LARGEST_SECRET = 256 * 1024
+
+
+def show_json(value: Any) -> None:
+    """JSON on standard output, times as RFC 3339 in UTC."""
+    typer.echo(json.dumps(value, indent=2, default=_time))
+
+
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns in plain text, which a terminal shows and `awk` splits."""
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    for row in (headings, *rows):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def when(moment: datetime | None) -> str:
+    """A time for a table."""
+    return "-" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
+    """A secret from a file, from a prompt on a terminal, or else from standard input; one trailing newline is dropped."""
+    if file is not None:
+        with file.open("rb") as opened:
+            return _text(opened.read(_LARGEST_SECRET + 1), what)
+    if not sys.stdin.isatty():
+        return _text(sys.stdin.buffer.read(_LARGEST_SECRET + 1), what)
+    secret = getpass.getpass(f"{what}: ")
+    if repeat and getpass.getpass(f"{what} again: ") != secret:
+        raise typer.BadParameter(f"the two entries of the {what.lower()} differ")
+    return secret
+
+
+def _text(content: bytes, what: str) -> str:
+    if len(content) > _LARGEST_SECRET:
+        raise typer.BadParameter(f"the {what.lower()} is too long")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"the {what.lower()} is not UTF-8") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _time(value: object) -> str:
+    if not isinstance(value, datetime):
+        raise TypeError
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,136 @@
+"""``keyhall users``: accounts, and their link to Discord."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.opener import opener
+from app.cli.output import AsJson, read_secret, show_json, show_table, when
+from app.domain.identity import Role
+
+if TYPE_CHECKING:
+    from app.cli.opener import Opener
+    from app.domain.identity import User
+
+group = typer.Typer(help="Who may sign in.", no_args_is_help=True)
+
+_PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", exists=True, dir_okay=False, help="Read the password from here.")
+]
+_PAGE = 100
+
+
+@group.command("create-owner")
+def create_owner(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Default: owner.")] = None,
+    username: Annotated[str | None, typer.Option("--username", help="The same as NAME.")] = None,
+    password_file: _PasswordFile = None,
+) -> None:
+    """Make the first owner; the password comes from a prompt, from standard input or from a file."""
+    chosen = name or username or (typer.prompt("Name", default="owner") if sys.stdin.isatty() else "owner")
+    password = read_secret("Password", password_file, repeat=True)
+    asyncio.run(_create_owner(opener(context), chosen, password))
+
+
+async def _create_owner(opened: Opener, name: str, password: str) -> None:
+    async with opened.services() as services:
+        actor = await services.identity.operator()
+        user = await services.identity.create_owner(name, password, actor.client)
+    typer.echo(f"{user.username} is the owner")
+
+
+@group.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument()],
+    role: Annotated[Role, typer.Option("--role")] = Role.MEMBER,
+    password_file: _PasswordFile = None,
+) -> None:
+    """Make an account; the password comes from a prompt, from standard input or from a file."""
+    asyncio.run(_create(opener(context), name, read_secret("Password", password_file, repeat=True), role))
+
+
+async def _create(opened: Opener, name: str, password: str, role: Role) -> None:
+    async with opened.services() as services:
+        user = await services.identity.create(await services.identity.operator(), name, password, role)
+    typer.echo(f"{user.username} is a user with the role {user.role.value}")
+
+
+@group.command("list")
+def list_(context: typer.Context, as_json: AsJson = False) -> None:
+    """List all users."""
+    asyncio.run(_list(opener(context), as_json=as_json))
+
+
+async def _list(opened: Opener, *, as_json: bool) -> None:
+    users: list[User] = []
+    async with opened.services() as services:
+        actor = await services.identity.operator()
+        cursor: str | None = None
+        while True:
+            page = await services.identity.page(actor, after=cursor, limit=_PAGE)
+            users += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    if as_json:
+        show_json([_members(each) for each in users])
+        return
+    show_table(
+        ("NAME", "ROLE", "DISCORD", "STATE", "CREATED"),
+        [
+            (
+                each.username,
+                each.role.value,
+                each.discord_id or "-",
+                "disabled" if each.disabled_at else "active",
+                when(each.created_at),
+            )
+            for each in users
+        ],
+    )
+
+
+@group.command()
+def link(
+    context: typer.Context, name: Annotated[str, typer.Argument()], discord_id: Annotated[str, typer.Argument()]
+) -> None:
+    """Join an account and a Discord account; what was stored from Discord moves to the account."""
+    asyncio.run(_link(opener(context), name, discord_id))
+
+
+async def _link(opened: Opener, name: str, discord_id: str) -> None:
+    async with opened.services() as services:
+        linked = await services.identity.link(await services.identity.operator(), name, discord_id)
+    typer.echo(
+        f"{linked.user.username} is linked to Discord {linked.user.discord_id}; credentials moved: {linked.moved}"
+    )
+
+
+@group.command()
+def unlink(context: typer.Context, name: Annotated[str, typer.Argument()]) -> None:
+    """Part an account from its Discord account; credentials stay with the account."""
+    asyncio.run(_unlink(opener(context), name))
+    typer.echo(f"{name} is not linked to Discord any more")
+
+
+async def _unlink(opened: Opener, name: str) -> None:
+    async with opened.services() as services:
+        await services.identity.unlink(await services.identity.operator(), name)
+
+
+def _members(user: User) -> dict[str, Any]:
+    return {
+        "id": user.id,
+        "username": user.username,
+        "role": user.role.value,
+        "discord_id": user.discord_id,
+        "disabled": user.disabled_at is not None,
+        "created_at": user.created_at,
+    }

@@ -1,0 +1,267 @@
+"""Users: the first owner, accounts made by the operator, and people who come from Discord."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.domain.audit import Action, Result
+from app.domain.credentials import Owner, OwnerKind
+from app.domain.errors import AlreadyExists, Forbidden, InvalidInput, NotFound, SetupClosed, UniqueViolation
+from app.domain.identity import (
+    Actor,
+    Client,
+    GuildContext,
+    Permission,
+    Registration,
+    Role,
+    Source,
+    User,
+    name_key,
+    new_password,
+    new_username,
+    snowflake,
+)
+from app.domain.text import opaque
+from app.services.audit import by, by_stranger, by_system
+from app.services.paging import Page, page_size, paged, read_cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscordEvent:
+    """Who sent an interaction, as the gateway tells it; ``member_of_known_guild`` asks Discord where that matters."""
+
+    discord_id: str
+    guild: GuildContext | None
+    member_of_known_guild: Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkResult:
+    """A user with a Discord account, and how many credentials moved over from it."""
+
+    user: User
+    moved: int
+
+
+class IdentityService:
+    """Who there is. ``moving`` re-encrypts a person's credentials for another owner, inside the unit of work."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        passwords: PasswordHasher,
+        clock: Clock,
+        randomness: Randomness,
+        registration: Registration,
+        moving: Callable[[UnitOfWork, Owner, Owner], Awaitable[int]],
+    ) -> None:
+        self._storage = storage
+        self._passwords = passwords
+        self._clock = clock
+        self._randomness = randomness
+        self._registration = registration
+        self._moving = moving
+
+    # -- accounts with a password --------------------------------------------------------------------------------------
+
+    async def owner_ever_existed(self) -> bool:
+        """Whether somebody has claimed the first owner, be it that they are gone since."""
+        async with self._storage.read() as uow:
+            return await uow.users.owner_ever_existed()
+
+    async def create_owner(self, username: str, password: str, client: Client) -> User:
+        """The first owner, once for ever. Raises SetupClosed, InvalidInput, AlreadyExists."""
+        user = await self._with_password(username, password, Role.OWNER)
+        try:
+            async with self._storage.write() as uow:
+                if await uow.users.owner_ever_existed():
+                    raise SetupClosed
+                await self._store(uow, user)
+                await uow.users.claim_owner(user.id, user.created_at)
+                about = ("user", user.id)
+                event = by_stranger(client, Action.OWNER_CREATED, user.created_at, about=about, result=Result.OK)
+                await uow.audit.append(event)
+        except UniqueViolation:
+            raise SetupClosed from None
+        return user
+
+    async def create(self, actor: Actor, username: str, password: str, role: Role) -> User:
+        """An account that somebody may sign in to. Raises Forbidden, InvalidInput, AlreadyExists."""
+        actor.require(Permission.MANAGE_USERS)
+        if role is Role.OWNER:
+            raise InvalidInput("role", "an owner is made by `create-owner`, once")
+        user = await self._with_password(username, password, role)
+        async with self._storage.write() as uow:
+            await self._store(uow, user)
+            event = by(actor, Action.USER_CREATED, user.created_at, about=("user", user.id), role=role.value)
+            await uow.audit.append(event)
+        return user
+
+    async def _with_password(self, username: str, password: str, role: Role) -> User:
+        name, typed = new_username(username), new_password(password)
+        if self._passwords.is_common(typed) or name_key(typed) == name_key(name):
+            raise InvalidInput("password", "is one of those that are tried first")
+        return User(
+            id=self._randomness.new_id(),
+            subject_id=self._randomness.new_id(),
+            username=name,
+            role=role,
+            password_hash=await self._passwords.hash(typed),
+            created_at=self._clock.now(),
+        )
+
+    @staticmethod
+    async def _store(uow: UnitOfWork, user: User) -> None:
+        if await uow.users.by_name(user.name_key) is not None:
+            raise AlreadyExists("A user of that name exists")
+        try:
+            await uow.users.add(user)
+        except UniqueViolation:
+            raise AlreadyExists("A user of that name exists") from None
+
+    async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[User]:
+        """Users in the order in which they were made. Raises Forbidden, InvalidInput."""
+        actor.require(Permission.MANAGE_USERS)
+        size = page_size(limit)
+        async with self._storage.read() as uow:
+            rows = await uow.users.page(after=read_cursor(after), limit=size + 1)
+        return paged(rows, size, lambda user: user.id)
+
+    # -- Discord -------------------------------------------------------------------------------------------------------
+
+    async def link(self, actor: Actor, username: str, discord_id: str) -> LinkResult:
+        """Join an account and a Discord account on purpose; what the Discord account had stored moves along.
+
+        Everything happens in one transaction. Raises NotFound, AlreadyExists, Forbidden, InvalidInput.
+        """
+        actor.require(Permission.MANAGE_USERS)
+        number = snowflake(discord_id)
+        now = self._clock.now()
+        moved = 0
+        async with self._storage.write() as uow:
+            user = await self._named(uow, username)
+            if user.discord_id not in {None, number}:
+                raise AlreadyExists("This user is linked to another Discord account: unlink it first")
+            other = await uow.users.by_discord(number)
+            if other is not None and other.id != user.id:
+                if other.password_hash is not None:
+                    raise AlreadyExists("This Discord account is linked to another user: unlink it first")
+                await uow.users.set_discord(other.id, None, now)
+                await uow.users.disable(other.id, now)
+                moved = await self._moving(uow, Owner(OwnerKind.USER, other.id), Owner(OwnerKind.USER, user.id))
+            await uow.users.set_discord(user.id, number, now)
+            await uow.audit.append(by(actor, Action.USER_LINKED, now, about=("user", user.id), moved=moved))
+            linked = await uow.users.get(user.id)
+        return LinkResult(linked or user, moved)
+
+    async def unlink(self, actor: Actor, username: str) -> User:
+        """Part an account from its Discord account; credentials stay with the account. Raises NotFound, Forbidden."""
+        actor.require(Permission.MANAGE_USERS)
+        now = self._clock.now()
+        async with self._storage.write() as uow:
+            user = await self._named(uow, username)
+            if user.discord_id is None:
+                raise NotFound("This user is not linked to a Discord account")
+            if user.password_hash is None:
+                raise InvalidInput("username", "has no password: without Discord nobody could use this account")
+            await uow.users.set_discord(user.id, None, now)
+            await uow.audit.append(by(actor, Action.USER_UNLINKED, now, about=("user", user.id)))
+            unlinked = await uow.users.get(user.id)
+        return unlinked or user
+
+    async def from_discord(self, event: DiscordEvent) -> Actor:
+        """Who sent an interaction; at first use they become a user, if REGISTRATION lets them. Raises Forbidden."""
+        number = snowflake(event.discord_id)
+        async with self._storage.read() as uow:
+            user = await uow.users.by_discord(number)
+        if user is None:
+            user = await self._register(number, event)
+        if user.disabled_at is not None:
+            raise Forbidden("This account is disabled")
+        return Actor(
+            user_id=user.id,
+            subject_id=user.subject_id,
+            username=user.username,
+            role=user.role,
+            client=Client(source=Source.DISCORD),
+            discord_id=number,
+            guild=event.guild,
+        )
+
+    async def _register(self, number: str, event: DiscordEvent) -> User:
+        match self._registration:
+            case Registration.INVITE:
+                raise Forbidden("Ask the owner for an account first")
+            case Registration.GUILD:
+                if not await event.member_of_known_guild():
+                    raise Forbidden("Only members of this bot's servers can use it")
+            case Registration.OPEN:
+                pass
+        now = self._clock.now()
+        user = User(
+            id=self._randomness.new_id(),
+            subject_id=self._randomness.new_id(),
+            username=f"discord:{number}",
+            role=Role.MEMBER,
+            discord_id=number,
+            created_at=now,
+        )
+        try:
+            async with self._storage.write() as uow:
+                known = await uow.users.by_discord(number)
+                if known is not None:
+                    return known
+                await uow.users.add(user)
+                await uow.audit.append(by_system(Action.USER_CREATED, now, about=("user", user.id)))
+        except UniqueViolation:  # another process was faster, or the name is that of an account since linked elsewhere
+            async with self._storage.read() as uow:
+                known = await uow.users.by_discord(number)
+            if known is None:
+                raise Forbidden("Ask the owner to link your account again") from None
+            return known
+        return user
+
+    # -- the operator --------------------------------------------------------------------------------------------------
+
+    async def operator(self) -> Actor:
+        """Whoever runs the CLI: they hold the master key, so they are the owner's equal."""
+        return _operator(user_id="operator", username="operator")
+
+    async def operator_for(self, *, username: str | None = None, guild_id: str | None = None) -> Actor:
+        """The operator acting on a user's or a guild's credentials. Raises NotFound, InvalidInput."""
+        if guild_id is not None:
+            guild = GuildContext(guild_id=snowflake(guild_id, "guild_id"), manages_guild=True)
+            return _operator(user_id="operator", username="operator", guild=guild)
+        if username is None:
+            return await self.operator()
+        async with self._storage.read() as uow:
+            user = await self._named(uow, username)
+        return _operator(user_id=user.id, username=user.username, discord_id=user.discord_id)
+
+    @staticmethod
+    async def _named(uow: UnitOfWork, username: str) -> User:
+        user = await uow.users.by_name(name_key(opaque(username, "username", longest=256).strip()))
+        if user is None:
+            raise NotFound("There is no user of that name")
+        return user
+
+
+def _operator(
+    *, user_id: str, username: str, discord_id: str | None = None, guild: GuildContext | None = None
+) -> Actor:
+    return Actor(
+        user_id=user_id,
+        subject_id=None,
+        username=username,
+        role=Role.OWNER,
+        client=Client(source=Source.CLI),
+        discord_id=discord_id,
+        guild=guild,
+    )

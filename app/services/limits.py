@@ -1,0 +1,62 @@
+"""Limits on attempts: counted before the attempt is judged, in a unit of work of their own, so nothing rolls them back.
+
+The count slides: the previous window weighs as much as it still overlaps the last fifteen minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from app.domain.errors import TooManyAttempts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.services.ports import Clock, Storage
+
+WINDOW: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``most`` attempts under this key within the window."""
+
+    key: str
+    most: int
+
+
+class AttemptLimiter:
+    """Exact under concurrency and across processes: the database counts."""
+
+    def __init__(self, *, storage: Storage, clock: Clock) -> None:
+        self._storage = storage
+        self._clock = clock
+
+    async def reserve(self, limits: Sequence[Limit]) -> None:
+        """Count one attempt under each key. Raises TooManyAttempts where one is over its limit; it stays counted."""
+        now = self._clock.now()
+        window, passed = _window(now)
+        over = False
+        async with self._storage.write() as uow:
+            for limit in limits:
+                before = await uow.attempts.count(limit.key, window - WINDOW)
+                over = await uow.attempts.hit(limit.key, window) + before * (1 - passed) > limit.most or over
+        if over:
+            raise TooManyAttempts(math.ceil(WINDOW.total_seconds() * (1 - passed)) or 1)
+
+    async def forgive(self, limits: Sequence[Limit]) -> None:
+        """Take one attempt back under each key: it succeeded."""
+        window, _ = _window(self._clock.now())
+        async with self._storage.write() as uow:
+            for limit in limits:
+                await uow.attempts.take_back(limit.key, window)
+
+
+def _window(now: datetime) -> tuple[datetime, float]:
+    """When the present window began, and which part of it has passed."""
+    seconds = WINDOW.total_seconds()
+    began = now.timestamp() // seconds * seconds
+    return datetime.fromtimestamp(began, UTC), (now.timestamp() - began) / seconds

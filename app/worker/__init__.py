@@ -1,0 +1,1 @@
+"""The fourth edge: what nobody asked for at this moment."""

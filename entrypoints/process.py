@@ -1,0 +1,204 @@
+"""One process of Keyhall: the gate first, then the sides that were asked for, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from app.bootstrap import open_keys, open_services
+from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
+from app.infrastructure.logging import configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from app.services import Services
+    from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_WITHIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """What this process does; ``sync`` tells Discord of the commands even where they did not change."""
+
+    web: bool = False
+    bot: bool = False
+    worker: bool = False
+    sync: bool = False
+
+    @property
+    def kind(self) -> str:
+        """How the process is named among the others."""
+        on = [name for name in ("web", "bot", "worker") if getattr(self, name)]
+        return "run" if len(on) > 1 else on[0]
+
+
+def run(settings: Settings, sides: Sides) -> None:
+    """Run until SIGTERM or SIGINT. Raises StartupError when the start cannot go on."""
+    configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets())
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(_until_signalled(_serve(settings, sides)))
+
+
+def _fast_loop() -> Any:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; a signal cancels it, and whatever it opened closes in reverse."""
+    loop = asyncio.get_running_loop()
+    signalled = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled.set)
+    working = asyncio.create_task(work, name="keyhall")
+    waiting = asyncio.create_task(signalled.wait(), name="signals")
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not working.done():
+        log.info("shutting down")
+        working.cancel()
+        done, _ = await asyncio.wait({working}, timeout=SHUTDOWN_WITHIN_SECONDS)
+        if not done:
+            log.error("the shutdown took longer than %.0f seconds and was cut short", SHUTDOWN_WITHIN_SECONDS)
+            return
+    if not working.cancelled():
+        await working
+
+
+async def _serve(settings: Settings, sides: Sides) -> None:
+    async with AsyncExitStack() as stack:
+        # Bound before anything is changed, so that a taken address halts first; it listens only after the gate.
+        listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if sides.web else None
+        opened = await stack.enter_async_context(open_keys(settings, may_create=sides.web or sides.bot))
+        if opened.created:
+            say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_name_for_people}")
+        services = await stack.enter_async_context(open_services(settings, opened, kind=sides.kind))
+        if listener is not None:
+            await _start_web(stack, services, settings, listener)
+        tasks = []
+        if sides.bot:
+            tasks.append(asyncio.create_task(_run_bot(services, settings, sides), name="bot"))
+        if sides.worker:
+            from app.worker.loop import run_worker  # noqa: PLC0415
+
+            tasks.append(asyncio.create_task(run_worker(services), name="worker"))
+        for task in tasks:
+            stack.push_async_callback(_cancelled, task)
+        if not tasks:
+            await asyncio.Event().wait()
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def _start_web(stack: AsyncExitStack, services: Services, settings: Settings, listener: socket.socket) -> None:
+    from app.domain.keys import Environment  # noqa: PLC0415
+    from app.web import WebOptions  # noqa: PLC0415
+    from app.web.server import build_app, serving  # noqa: PLC0415
+
+    options = WebOptions(
+        public_url=settings.public_url,
+        trusted_proxies=settings.trusted_proxies,
+        production=settings.app_env is Environment.PRODUCTION,
+        extensions=settings.web_extensions,
+    )
+    app = build_app(services, options)
+    try:
+        await stack.enter_async_context(serving(app, listener))
+    except OSError as error:
+        raise _cannot_listen(settings.web_host, settings.web_port, error) from error
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    address = settings.public_url or f"http://{shown}:{port}"
+    say(f"serving {address} (listening on {shown}:{port})")
+    if await services.authentication.setup_open():
+        # Not through the logger: a token in a log outlives its use.
+        say(f"setup token={services.keys.setup_token().reveal()}")
+        say(f"open {address}/setup to make the first owner")
+
+
+async def _run_bot(services: Services, settings: Settings, sides: Sides) -> None:
+    if settings.discord_bot_token is None:
+        if not sides.web:
+            raise ConfigInvalid(
+                "DISCORD_BOT_TOKEN is not set", remedy="set DISCORD_BOT_TOKEN or DISCORD_BOT_TOKEN_FILE"
+            )
+        say("DISCORD_BOT_TOKEN is not set: the web runs alone, without the bot")
+        await asyncio.Event().wait()
+        return
+    from app.bot.client import BotOptions  # noqa: PLC0415
+    from app.bot.supervisor import run_bot  # noqa: PLC0415
+
+    options = BotOptions(
+        token=settings.discord_bot_token,
+        client_id=settings.discord_client_id,
+        api_base=settings.discord_api_base,
+        gateway_url=settings.discord_gateway_url,
+        message_content=settings.discord_message_content,
+        shard_ids=settings.shard_ids,
+        shard_count=settings.shard_count,
+        extensions=settings.bot_extensions,
+        public_url=settings.public_url,
+        guild_allowlist=settings.guild_allowlist,
+    )
+    try:
+        await run_bot(services, options, sync=sides.sync)
+    except BotLoginFailed as error:
+        if not sides.web:
+            raise
+        # The web stays up and says so: people can still reach what they stored.
+        say(f"the bot stopped: {error.happened} — {error.remedy}")
+        log.error("the bot stopped: %s", error.happened)  # noqa: TRY400 - the cause is said, a traceback adds nothing
+        await asyncio.Event().wait()
+
+
+def say(text: str) -> None:
+    """Tell the operator, on stderr."""
+    print(f"keyhall: {text}", file=sys.stderr, flush=True)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that has the address and does not listen yet. Raises AddressInUse, ConfigInvalid."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(host, port, error) from error
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> AddressInUse | ConfigInvalid:
+    if error.errno == errno.EADDRINUSE:
+        return AddressInUse(
+            f"{host} port {port} is taken by another process", remedy="end that process, or set another WEB_PORT"
+        )
+    return ConfigInvalid(
+        f"cannot listen on WEB_HOST {host}, WEB_PORT {port} ({error.strerror})", remedy="correct WEB_HOST or WEB_PORT"
+    )
