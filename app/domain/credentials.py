@@ -14,6 +14,8 @@ from app.domain.text import line, opaque
 
 SECRET_LONGEST: Final = 64 * 1024
 """Bytes of UTF-8 per secret."""
+LABEL_LONGEST: Final = 64
+"""Characters per label."""
 QUOTA: Final = 100
 """Credentials per owner; removed ones that can still be restored count."""
 RECOVERABLE_FOR: Final = timedelta(days=7)
@@ -126,7 +128,7 @@ def provider_name(value: object) -> str:
 
 def label_name(value: object) -> str:
     """A label of 1 to 64 characters that people read. Raises InvalidInput, also for one that looks like a secret."""
-    text = line(value, "label", longest=64)
+    text = line(value, "label", longest=LABEL_LONGEST)
     if looks_like_secret(text):
         raise InvalidInput("label", "looks like a secret; a label is shown in clear")
     return text

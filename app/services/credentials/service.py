@@ -47,6 +47,7 @@ from app.services.credentials.access import (
     seen,
 )
 from app.services.credentials.health import CredentialHealth
+from app.services.credentials.moving import CredentialMoving
 from app.services.credentials.use import CredentialUse
 from app.services.credentials.values import UNSET, Added, HistoryView, LabelChoice, Unset
 from app.services.idempotency import idempotency_key as idempotency_key_text
@@ -97,6 +98,7 @@ class CredentialService:
         self._randomness = randomness
         self._access = CredentialAccess(storage=storage, sealing=sealing, clock=clock)
         self._health = CredentialHealth(storage=storage, access=self._access, clock=clock)
+        self._moving = CredentialMoving(sealing=sealing, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
 
     # -- storing -------------------------------------------------------------------------------------------------------
@@ -458,6 +460,14 @@ class CredentialService:
     async def standing(self, actor: Actor, *, soon: timedelta) -> Standing:
         """The actor's own credentials, opened and counted; ``soon`` says what "expiring" means."""
         return await self._health.standing(actor, soon)
+
+    async def move(self, uow: UnitOfWork, source: Owner, target: Owner) -> int:
+        """Give all credentials of one owner to another, with their histories, inside the caller's unit of work.
+
+        Every secret is sealed anew for its new owner; one that does not open moves as it is and stays unreadable. A
+        label that is taken gets a number. Returns how many moved. Raises VersionConflict where one changed meanwhile.
+        """
+        return await self._moving.move(uow, source, target)
 
     def verify_all(self, actor: Actor) -> AsyncIterator[Verdict]:
         """Open every secret of everybody, removed and former ones too, and say of each whether it opens.
