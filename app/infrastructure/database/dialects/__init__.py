@@ -1,0 +1,77 @@
+"""What the two engines do differently; everything else is written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime, timedelta
+
+    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long to wait, in seconds, before the database counts as not answering."""
+
+    connect: float = 5.0
+    busy: float = 10.0
+    """For a turn, for a free connection, and on SQLite for each lock."""
+    command: float = 30.0
+    """For one statement on PostgreSQL."""
+
+
+class Dialect(Protocol):
+    """One engine. Methods raise what the driver raises; `Database` translates it."""
+
+    @property
+    def reader(self) -> AsyncEngine:
+        """Begins transactions in which nothing can be written and everything is seen as of one moment."""
+        ...
+
+    @property
+    def writer(self) -> AsyncEngine:
+        """Begins transactions that write."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether there is something to connect to, as far as that can be told without connecting."""
+        ...
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Held around everything that writes, where the engine knows but one writer. Raises StorageBusy."""
+        ...
+
+    def moved(self) -> int | None:
+        """A number that changes with every commit by anybody else than the connection that asks."""
+        ...
+
+    def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that knows ON CONFLICT."""
+        ...
+
+    def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
+        """The time on the database's clock while the statement runs."""
+        ...
+
+    async def lock(self, connection: AsyncConnection, key: int, /) -> None:
+        """Exclude every other holder of that key until the transaction ends."""
+        ...
+
+    async def read_only(self, connection: AsyncConnection, /) -> bool:
+        """Whether the database as a whole refuses writes; ``connection`` is the writer's, in a transaction."""
+        ...
+
+    async def rebuild(self, key: int, change: Callable[[Connection], None], /) -> None:
+        """Change the schema in one transaction, under the lock of that key; no row is lost to a foreign key."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...

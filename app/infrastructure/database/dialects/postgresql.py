@@ -1,0 +1,107 @@
+"""PostgreSQL, through asyncpg."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import URL, ColumnElement, Table, event, func, select, type_coerce
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.infrastructure.database.schema import UtcDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime, timedelta
+
+    from sqlalchemy.engine import Connection
+
+    from app.infrastructure.database.dialects import Timeouts
+
+_CONNECTIONS: Final = 5
+_MORE_CONNECTIONS: Final = 10
+"""Opened under load and closed after it."""
+_REBUILD_SECONDS: Final = 3600.0
+"""A migration may copy a large table, or wait for another process that does."""
+
+
+class Postgresql:
+    """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``."""
+
+    def __init__(self, url: URL, *, timeouts: Timeouts) -> None:
+        arguments: dict[str, Any] = {
+            "timeout": timeouts.connect,
+            "command_timeout": timeouts.command,
+            "server_settings": {"application_name": "keyhall"},
+        }
+        if url.query.get("prepared_statement_cache_size") == "0":
+            arguments["statement_cache_size"] = 0  # asyncpg's own, under SQLAlchemy's
+        self._url = url
+        self._arguments = arguments
+        self.writer = create_async_engine(
+            url,
+            connect_args=arguments,
+            hide_parameters=True,
+            max_overflow=_MORE_CONNECTIONS,
+            pool_size=_CONNECTIONS,
+            pool_timeout=timeouts.busy,
+            pool_use_lifo=True,
+        )
+        self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        event.listen(self.writer.sync_engine, "checkout", _refuse_closed)
+
+    def exists(self) -> bool:
+        """Only connecting can tell."""
+        return True
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Rows are locked one by one: nobody waits here."""
+        yield
+
+    def moved(self) -> None:
+        """There is no such number."""
+
+    def insert(self, table: Table) -> postgresql.Insert:
+        """An INSERT that knows ON CONFLICT."""
+        return postgresql.insert(table)
+
+    def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
+        """The server's clock, moving on within a transaction."""
+        moment = type_coerce(func.clock_timestamp(), UtcDateTime)
+        return moment if later is None else type_coerce(moment + later, UtcDateTime)
+
+    async def lock(self, connection: AsyncConnection, key: int, /) -> None:
+        """An advisory lock that ends with the transaction, as PgBouncer demands."""
+        await connection.execute(select(func.pg_advisory_xact_lock(key)))
+
+    async def read_only(self, connection: AsyncConnection, /) -> bool:
+        """A standby, or default_transaction_read_only."""
+        row = await connection.execute(select(func.pg_is_in_recovery(), func.current_setting("transaction_read_only")))
+        standby, setting = row.one()
+        return bool(standby) or setting == "on"
+
+    async def rebuild(self, key: int, change: Callable[[Connection], None], /) -> None:
+        """On a connection of its own, whose statements may take long."""
+        engine = create_async_engine(
+            self._url,
+            connect_args=self._arguments | {"command_timeout": _REBUILD_SECONDS},
+            hide_parameters=True,
+            poolclass=NullPool,
+        )
+        async with engine.begin() as connection:
+            await self.lock(connection, key)
+            await connection.run_sync(change)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.writer.dispose()
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    """Have the pool replace a connection that the server closed; asking the server first would cost three messages."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError

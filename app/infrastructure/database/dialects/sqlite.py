@@ -1,0 +1,196 @@
+"""SQLite: one file, one writer at a time, readers that never wait for it (WAL)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import sqlite3
+import threading
+import time
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import aiosqlite
+from sqlalchemy import URL, ColumnElement, Table, event, func, literal_column, type_coerce
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
+
+from app.domain.errors import StorageBusy
+from app.infrastructure.database.schema import UtcDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    from sqlalchemy.engine import Connection
+
+    from app.infrastructure.database.dialects import Timeouts
+
+_READERS: Final = 4
+"""Connections for reading; each has a thread of its own."""
+
+# synchronous=FULL: with WAL, NORMAL may lose the last commits when the power fails, and those were acknowledged.
+# secure_delete: what is removed or replaced is overwritten, so that old ciphertext does not linger in the file.
+# trusted_schema=OFF: a file that was tampered with cannot run functions through its views and triggers.
+_PRAGMAS: Final = ("foreign_keys=ON", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF", "temp_store=MEMORY")
+
+
+class DanglingReference(Exception):
+    """A migration left rows that point at nothing."""
+
+
+class Sqlite:
+    """The embedded database. The file is created at the first connection, if it may be, and never again after it."""
+
+    def __init__(self, path: Path, *, may_create: bool, timeouts: Timeouts) -> None:
+        self._path = path
+        self._may_create = may_create
+        self._creating = threading.Lock()
+        self._busy = timeouts.busy
+        self._turn = asyncio.Lock()
+        self._watch: sqlite3.Cursor | None = None
+        # aiosqlite repeats every parameter at DEBUG, and parameters hold hashes and envelopes.
+        logging.getLogger("aiosqlite").setLevel(logging.INFO)
+        self.reader = self._engine("BEGIN", connections=_READERS, pragmas=(*_PRAGMAS, "query_only=ON"))
+        # An immediate transaction takes the write lock before it reads: no lost update, no deadlock, no retrying.
+        self.writer = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=_PRAGMAS)
+
+    def _engine(self, begin: str, *, connections: int, pragmas: tuple[str, ...]) -> AsyncEngine:
+        engine = create_async_engine(
+            URL.create("sqlite+aiosqlite", database=str(self._path)),
+            async_creator=partial(self._connect, pragmas),
+            hide_parameters=True,
+            max_overflow=0,
+            pool_size=connections,
+            pool_timeout=self._busy,
+        )
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: Connection) -> None:
+            raw: Any = connection.connection.driver_connection
+            await_only(raw.execute_fetchall(begin))  # one hop to the connection's thread; a cursor would take three
+
+        return engine
+
+    def _connect(self, pragmas: tuple[str, ...]) -> aiosqlite.Connection:
+        connection = aiosqlite.Connection(partial(self._open, pragmas), iter_chunk_size=64)
+        # As SQLAlchemy does where it connects itself: a connection that was lost must not keep the process from ending.
+        connection._thread.daemon = True  # noqa: SLF001
+        return connection
+
+    def _open(self, pragmas: tuple[str, ...]) -> sqlite3.Connection:
+        """Connect, in the connection's own thread, where waiting is allowed."""
+        self._create_file()
+        connection = self._open_existing(busy=self._busy)
+        try:
+            self._ensure_wal(connection)
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open_existing(self, *, busy: float) -> sqlite3.Connection:
+        # mode=rw: a file that went away is an error, not an empty database.
+        uri = f"file:{quote(str(self._path))}?mode=rw"
+        return sqlite3.connect(uri, uri=True, timeout=busy, isolation_level=None, cached_statements=256)
+
+    def _create_file(self) -> None:
+        with self._creating:
+            if not self._may_create:
+                return
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # O_EXCL: closing a descriptor of a file that SQLite has open in this process would drop its locks.
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            self._may_create = False
+
+    def _ensure_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch to WAL, which no busy timeout covers while several processes are about it."""
+        until = time.monotonic() + self._busy
+        while _journal_mode(connection, "PRAGMA journal_mode") != "wal":
+            try:
+                if _journal_mode(connection, "PRAGMA journal_mode=WAL") != "wal":
+                    raise OSError(errno.ENOTSUP, "the file system does not support WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return self._path.exists()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """First come, first served among the tasks of this process; busy_timeout alone would starve some."""
+        try:
+            async with asyncio.timeout(self._busy):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StorageBusy from None
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def moved(self) -> int:
+        """PRAGMA data_version of a connection that does nothing else, on the caller's thread: some 2 µs."""
+        if self._watch is None:
+            # No busy timeout: nobody may wait here.
+            self._watch = self._open_existing(busy=0).cursor()
+        version: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    def insert(self, table: Table) -> sqlite.Insert:
+        """An INSERT that knows ON CONFLICT."""
+        return sqlite.insert(table)
+
+    def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
+        """The host's clock; SQLite tells milliseconds."""
+        shift = () if later is None else (f"{later.total_seconds():+.3f} seconds",)
+        moment = func.strftime("%Y-%m-%dT%H:%M:%f", "now", *shift)
+        return type_coerce(moment.op("||")(literal_column("'000Z'")), UtcDateTime)
+
+    async def lock(self, _connection: AsyncConnection, _key: int, /) -> None:
+        """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
+
+    async def read_only(self, _connection: AsyncConnection, /) -> bool:
+        """BEGIN IMMEDIATE would have failed."""
+        return False
+
+    async def rebuild(self, _key: int, change: Callable[[Connection], None], /) -> None:
+        """With foreign keys off: dropping the old copy of a parent table would delete its children.
+
+        Raises DanglingReference for rows that a foreign key would have refused.
+        """
+        async with self.turn(), self.writer.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            await raw.execute_fetchall("PRAGMA foreign_keys=OFF")  # would have no effect within the transaction
+            try:
+                async with connection.begin():
+                    await connection.run_sync(change)
+                    if broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all():
+                        raise DanglingReference(f"{len(broken)} rows, the first in {broken[0][0]}")
+            finally:
+                await raw.execute_fetchall("PRAGMA foreign_keys=ON")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._watch is not None:
+            self._watch.connection.close()
+            self._watch = None
+        await self.reader.dispose()
+        await self.writer.dispose()
+
+
+def _journal_mode(connection: sqlite3.Connection, pragma: str) -> str:
+    mode: str = connection.execute(pragma).fetchone()[0]
+    return mode

@@ -1,0 +1,200 @@
+"""One opened database and its transactions."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from sqlalchemy import Row, inspect
+from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.exc import ArgumentError
+
+from app.domain.errors import ConfigInvalid, StorageError, StorageReadOnly
+from app.infrastructure.database.dialects import Dialect, Timeouts
+from app.infrastructure.database.errors import DRIVER_ERRORS, translated, translation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Executable
+    from sqlalchemy.engine import Connection as SyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]
+
+DEFAULT_TIMEOUTS: Final = Timeouts()
+
+
+class Connection:
+    """A transaction and the statements in it. Whatever the driver raises leaves translated (errors.py).
+
+    After a statement failed the transaction can only be rolled back, as PostgreSQL demands; `failure` remembers why.
+    """
+
+    __slots__ = ("_connection", "dialect", "failure")
+
+    def __init__(self, connection: AsyncConnection, dialect: Dialect) -> None:
+        self._connection = connection
+        self.dialect = dialect
+        self.failure: Exception | None = None
+
+    async def row(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> AnyRow | None:
+        """The only row, or None."""
+        return (await self._execute(statement, parameters)).one_or_none()
+
+    async def rows(self, statement: Executable) -> Sequence[AnyRow]:
+        """All rows."""
+        return (await self._execute(statement, None)).all()
+
+    async def value(self, statement: Executable) -> Any:
+        """The first column of the only row, or None."""
+        return (await self._execute(statement, None)).scalar_one_or_none()
+
+    async def change(self, statement: Executable) -> int:
+        """How many rows an INSERT, UPDATE or DELETE touched."""
+        return (await self._execute(statement, None)).rowcount
+
+    async def has_table(self, name: str) -> bool:
+        """Whether a table is there, from the catalogue."""
+        with self._remembering(), translated():
+            return await self._connection.run_sync(lambda connection: inspect(connection).has_table(name))
+
+    async def lock(self, key: int) -> None:
+        """Exclude every other holder of that key until the transaction ends."""
+        with self._remembering(), translated():
+            await self.dialect.lock(self._connection, key)
+
+    async def _execute(self, statement: Executable, parameters: Mapping[str, object] | None) -> AnyResult:
+        with self._remembering(), translated():
+            return await self._connection.execute(statement, parameters)
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as failure:
+            self.failure = failure
+            raise
+
+
+class Database:
+    """An opened database. Every method may raise StorageError or one of its kinds."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+
+    def exists(self) -> bool:
+        """False where the embedded database's file is not there; only `open_database(may_create=True)` makes it."""
+        return self.dialect.exists()
+
+    async def probe(self) -> None:
+        """Prove that the database can be reached and written to; one attempt.
+
+        Raises:
+            StorageReadOnly: the file, its directory or the server refuses writes.
+            StorageBusy: somebody else holds the write lock.
+            StorageError: it does not answer.
+        """
+        async with self.dialect.turn(), self._connected(self.dialect.writer) as connection:
+            with translated():
+                await connection.begin()
+                refuses = await self.dialect.read_only(connection)
+        if refuses:
+            raise StorageReadOnly
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Connection]:
+        """One moment of the database; nothing can be written."""
+        async with self._connected(self.dialect.reader) as connection:
+            with translated():
+                await connection.begin()
+            yield Connection(connection, self.dialect)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Connection]:
+        """A transaction that commits at its end, and rolls back if anything was raised, a cancellation too.
+
+        A failure of one of its statements that somebody caught is raised again at the end: nothing half done commits.
+        """
+        async with self.dialect.turn(), self._connected(self.dialect.writer) as connection:
+            with translated():
+                transaction = await connection.begin()
+            unit = Connection(connection, self.dialect)
+            yield unit
+            if unit.failure is not None:
+                raise unit.failure  # PostgreSQL would answer COMMIT with a silent rollback
+            with translated():
+                await transaction.commit()
+
+    async def rebuild(self, key: int, change: Callable[[SyncConnection], None]) -> None:
+        """Change the schema in one transaction, under the lock of that key; what ``change`` raises undoes it all."""
+        with translated():
+            await self.dialect.rebuild(key, change)
+
+    def moved(self) -> int | None:
+        """A number that changes with every commit by anybody; None on PostgreSQL."""
+        try:  # not `with translated()`: this stands before every request, and takes less time than that
+            return self.dialect.moved()
+        except DRIVER_ERRORS as error:
+            raise (translation(error) or error) from None
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """A connection from the pool; what was begun and not committed is rolled back when it returns there."""
+        with translated():
+            connection = await engine.connect()
+        try:
+            yield connection
+        finally:
+            # A rollback that the database does not hear of happens there all the same, and the pool drops the
+            # connection: there is nothing to tell the caller, and nothing to hide from it what went wrong before.
+            with suppress(StorageError), translated():
+                await connection.close()
+
+
+@asynccontextmanager
+async def open_database(
+    url: str, *, may_create: bool, timeouts: Timeouts = DEFAULT_TIMEOUTS
+) -> AsyncIterator[Database]:
+    """Open a database; nothing is connected to before it is needed.
+
+    Args:
+        url: ``sqlite+aiosqlite:///path`` or ``postgresql+asyncpg://…``.
+        may_create: whether the file of an embedded database may be made, mode 0600 in a directory of mode 0700.
+        timeouts: when to give up.
+
+    Raises:
+        ConfigInvalid: it is another kind of URL; the URL is not repeated, it may hold a password.
+    """
+    database = Database(_dialect(url, may_create=may_create, timeouts=timeouts))
+    try:
+        yield database
+    finally:
+        await database.dialect.close()
+
+
+def _dialect(url: str, *, may_create: bool, timeouts: Timeouts) -> Dialect:
+    """The dialect of a URL; the other one's driver is not imported."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is not None and parsed.drivername == "postgresql+asyncpg":
+        from app.infrastructure.database.dialects.postgresql import Postgresql  # noqa: PLC0415
+
+        return Postgresql(parsed, timeouts=timeouts)
+    if (
+        parsed is not None
+        and parsed.drivername == "sqlite+aiosqlite"
+        and parsed.database not in {None, "", ":memory:"}
+        and not parsed.query
+    ):
+        from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
+
+        return Sqlite(Path(str(parsed.database)), may_create=may_create, timeouts=timeouts)
+    raise ConfigInvalid(
+        "DATABASE_URL names no database that Keyhall can use",
+        remedy="set it to sqlite+aiosqlite:///path or postgresql+asyncpg://user:password@host/database",
+    )

@@ -1,0 +1,132 @@
+"""From whatever schema there is to the one that this version needs, or not at all.
+
+A revision is the number that a migration's file name begins with. Reading that, instead of asking Alembic, is what
+lets a start whose schema is at head go without importing Alembic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import column, select, table
+
+from app import __version__
+from app.domain.errors import MigrationFailed, SchemaNewer, StorageError, StorageFull
+from app.infrastructure.database.schema import schema_info
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection as SyncConnection
+
+    from app.infrastructure.database.engine import Database
+
+SCRIPTS: Final = Path(__file__).resolve().parents[3] / "alembic"
+
+LOCK: Final = 0x6B65_7968_616C_6C02
+"""Of PostgreSQL's advisory locks, the one that migrations take; "keyhall" and a number."""
+
+_VERSION_TABLE: Final = table("alembic_version", column("version_num"))
+
+# Alembic keeps what it works on in module globals, so one loop upgrades one database at a time.
+_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+
+
+def known_revisions(scripts: Path = SCRIPTS) -> tuple[str, ...]:
+    """The revisions that this version of Keyhall knows, in order; the last is the head."""
+    return tuple(sorted(path.name[:4] for path in (scripts / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")))
+
+
+async def current_revision(database: Database) -> str | None:
+    """The revision of the schema; None where nothing was ever migrated. Raises StorageError."""
+    async with database.read() as connection:
+        if not await connection.has_table(_VERSION_TABLE.name):
+            return None
+        revision: str | None = await connection.value(select(_VERSION_TABLE.c.version_num))
+        return revision
+
+
+async def check_schema(database: Database, *, scripts: Path = SCRIPTS) -> None:
+    """Make sure, by reading only, that this version may run on the schema or upgrade it.
+
+    Raises:
+        SchemaNewer: it demands a newer version, or was made by one.
+        StorageError: the database does not answer.
+    """
+    revision = await current_revision(database)
+    if revision is None:
+        return
+    async with database.read() as connection:
+        # The first migration makes the table.
+        oldest: str | None = await connection.value(select(schema_info.c.min_app))
+    if oldest is not None and _version(oldest) > _version(__version__):
+        raise SchemaNewer(
+            f"the database demands Keyhall {oldest} or newer, and this is {__version__}",
+            remedy=f"install Keyhall {oldest} or newer",
+        )
+    if revision not in known_revisions(scripts):
+        raise SchemaNewer(
+            f"the database has the schema {revision}, which Keyhall {__version__} does not know",
+            remedy="install the version of Keyhall that last ran on this database, or a newer one",
+        )
+
+
+async def upgrade(database: Database, *, scripts: Path = SCRIPTS) -> None:
+    """Bring the schema to head, in one transaction; any number of processes may do so at once.
+
+    Raises:
+        SchemaNewer: as `check_schema`.
+        MigrationFailed: naming the revision; the schema is as before.
+        StorageError: the database does not answer.
+    """
+    await check_schema(database, scripts=scripts)
+    revision = await current_revision(database)
+    known = known_revisions(scripts)
+    if revision == known[-1]:
+        return
+    applied: list[str] = []
+
+    def note(*, step: Any, **_: object) -> None:
+        applied.append(step.up_revision_id)
+
+    def change(connection: SyncConnection) -> None:
+        from alembic.config import Config  # noqa: PLC0415
+
+        from alembic import command  # noqa: PLC0415 - a third of a second that a start at head does not spend
+
+        config = Config(attributes={"connection": connection, "on_version_apply": note})
+        config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+        command.upgrade(config, "head")
+
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        try:
+            await database.rebuild(LOCK, change)
+        except Exception as error:
+            if isinstance(error, StorageError) and not isinstance(error, StorageFull):
+                raise
+            failed = next((each for each in known if each > max(applied, default=revision or "")), known[-1])
+            raise MigrationFailed(
+                f"migration {failed} failed ({type(error).__name__}), and the schema is as before",
+                remedy="keep running the version of Keyhall that last ran, and report the error above",
+            ) from error
+
+
+_RELEASE = re.compile(r"(\d+(?:\.\d+)*)(?:\.?(dev|a|b|rc)(\d+))?")
+_FINAL: Final = "z"
+
+
+def _version(text: str) -> tuple[tuple[int, ...], str, int]:
+    """What versions are ordered by: a subset of PEP 440, which has no parser in the standard library.
+
+    What cannot be read is newer than everything: whoever wrote it knew more.
+    """
+    match = _RELEASE.fullmatch(text)
+    if match is None:
+        return (1 << 31,), _FINAL, 0
+    numbers = [int(each) for each in match[1].split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    # "a" < "b" < "dev" < "rc" would be the order of the words; PEP 440 puts dev first.
+    return tuple(numbers), {"dev": "_", None: _FINAL}.get(match[2], match[2]), int(match[3] or 0)

@@ -1,0 +1,51 @@
+"""The audit trail, as rows ride in with the change that they tell of."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sqlalchemy import insert, select
+
+from app.infrastructure.database.schema import audit_events, subjects
+
+if TYPE_CHECKING:
+    from app.domain.audit import AuditEvent
+    from app.infrastructure.database.engine import Connection
+
+
+class AuditRepositoryImpl:
+    """See `app.services.ports.AuditRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def append(self, event: AuditEvent) -> None:
+        """Store a row, unsealed."""
+        address_id = None if event.address is None else await self._address_id(event.address)
+        await self._connection.change(
+            insert(audit_events).values(
+                at=event.at,
+                action=event.action,
+                result=event.result,
+                source=event.source,
+                subject_id=event.subject_id,
+                address_id=address_id,
+                object_kind=event.object_kind,
+                object_id=event.object_id,
+                detail=json.dumps(dict(event.detail), ensure_ascii=False, separators=(",", ":"), sort_keys=True),
+            )
+        )
+
+    async def _address_id(self, address: str) -> str:
+        """The random id that stands for an address, so that the address can be erased and the chain still verifies."""
+        known = select(subjects.c.id).where(subjects.c.kind == "address", subjects.c.value == address)
+        if (found := await self._connection.value(known)) is None:
+            # Another process may be storing the same address: its row wins, whenever it commits.
+            new = self._connection.dialect.insert(subjects).values(id=str(uuid4()), kind="address", value=address)
+            await self._connection.change(
+                new.on_conflict_do_nothing(index_elements=["value"], index_where=subjects.c.kind == "address")
+            )
+            found = await self._connection.value(known)
+        return str(found)

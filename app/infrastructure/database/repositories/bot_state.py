@@ -1,0 +1,35 @@
+"""Small facts that the bot must remember."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from app.infrastructure.database.schema import bot_state
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from app.infrastructure.database.engine import Connection
+
+
+class BotStateRepositoryImpl:
+    """See `app.services.ports.BotStateRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def get(self, key: str) -> str | None:
+        """The fact, or None."""
+        value: str | None = await self._connection.value(select(bot_state.c.value).where(bot_state.c.key == key))
+        return value
+
+    async def put(self, key: str, value: str, at: datetime) -> None:
+        """Insert or replace a fact."""
+        insert = self._connection.dialect.insert(bot_state).values(key=key, value=value, updated_at=at)
+        await self._connection.change(
+            insert.on_conflict_do_update(
+                index_elements=["key"], set_={"value": insert.excluded.value, "updated_at": insert.excluded.updated_at}
+            )
+        )

@@ -1,0 +1,283 @@
+"""Credentials and their history: ciphertext and metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.infrastructure.database.schema import api_credentials, credential_history
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from app.infrastructure.database.engine import Connection
+
+_COLUMNS: Final = (
+    api_credentials.c.id,
+    api_credentials.c.owner_kind,
+    api_credentials.c.owner_id,
+    api_credentials.c.provider,
+    api_credentials.c.label,
+    api_credentials.c.encrypted_value,
+    api_credentials.c.key_version,
+    api_credentials.c.version,
+    api_credentials.c.fingerprint,
+    api_credentials.c.status,
+    api_credentials.c.created_by,
+    api_credentials.c.created_at,
+    api_credentials.c.updated_at,
+    api_credentials.c.expires_at,
+    api_credentials.c.last_used_at,
+    api_credentials.c.last_verified_at,
+    api_credentials.c.deleted_at,
+)
+_ALL: Final = select(*_COLUMNS)
+_BY_ID: Final = _ALL.where(api_credentials.c.id == bindparam("key"))  # built once: it stands before every use
+
+_VERIFYING: Final = frozenset({Status.VALID, Status.REFUSED})
+"""What only the provider can say; the other states leave the time of the last verification alone."""
+
+
+def _to_record(row: Sequence[Any]) -> CredentialRecord:
+    return CredentialRecord(
+        id=row[0],
+        owner=Owner(OwnerKind(row[1]), row[2]),
+        provider=row[3],
+        label=row[4],
+        encrypted_value=row[5],
+        key_version=row[6],
+        version=row[7],
+        fingerprint=row[8],
+        status=Status(row[9]),
+        created_by=row[10],
+        created_at=row[11],
+        updated_at=row[12],
+        expires_at=row[13],
+        last_used_at=row[14],
+        last_verified_at=row[15],
+        deleted_at=row[16],
+    )
+
+
+def _label_key(label: str) -> str:
+    """Under which a label is unique: people do not tell "Main" from "main"."""
+    return label.casefold()
+
+
+def _of(owner: Owner) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return api_credentials.c.owner_kind == owner.kind, api_credentials.c.owner_id == owner.id
+
+
+class CredentialRepositoryImpl:
+    """See `app.services.ports.CredentialRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, record: CredentialRecord) -> None:
+        """Store a new one."""
+        await self._connection.change(
+            insert(api_credentials).values(
+                id=record.id,
+                owner_kind=record.owner.kind,
+                owner_id=record.owner.id,
+                provider=record.provider,
+                label=record.label,
+                label_key=_label_key(record.label),
+                encrypted_value=record.encrypted_value,
+                key_version=record.key_version,
+                version=record.version,
+                fingerprint=record.fingerprint,
+                status=record.status,
+                created_by=record.created_by,
+                created_at=record.created_at,
+                updated_at=record.updated_at,
+                expires_at=record.expires_at,
+                last_used_at=record.last_used_at,
+                last_verified_at=record.last_verified_at,
+                deleted_at=record.deleted_at,
+            )
+        )
+
+    async def get(self, credential_id: str) -> CredentialRecord | None:
+        """By id, also a removed one."""
+        row = await self._connection.row(_BY_ID, {"key": credential_id})
+        return None if row is None else _to_record(row)
+
+    async def of_owner(
+        self,
+        owner: Owner,
+        *,
+        provider: str | None = None,
+        label: str | None = None,
+        removed: bool = False,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[CredentialRecord]:
+        """Those of an owner; a label is found however it is capitalised."""
+        deleted_at = api_credentials.c.deleted_at
+        statement = _ALL.where(*_of(owner), deleted_at.is_not(None) if removed else deleted_at.is_(None))
+        if provider is not None:
+            statement = statement.where(api_credentials.c.provider == provider)
+        if label is not None:
+            statement = statement.where(api_credentials.c.label_key == _label_key(label))
+        if after is not None:
+            statement = statement.where(api_credentials.c.id > after)
+        rows = await self._connection.rows(statement.order_by(api_credentials.c.id).limit(limit))
+        return [_to_record(row) for row in rows]
+
+    async def count(self, owner: Owner) -> int:
+        """All that were not purged yet."""
+        statement = select(func.count()).select_from(api_credentials).where(*_of(owner))
+        return int(await self._connection.value(statement))
+
+    async def change(
+        self, credential_id: str, *, expected_version: int, label: str, expires_at: datetime | None, at: datetime
+    ) -> bool:
+        """Relabel."""
+        return await self._swap(
+            credential_id, expected_version, at, label=label, label_key=_label_key(label), expires_at=expires_at
+        )
+
+    async def replace(
+        self,
+        credential_id: str,
+        *,
+        expected_version: int,
+        encrypted_value: bytes,
+        key_version: int,
+        fingerprint: str | None,
+        expires_at: datetime | None,
+        at: datetime,
+    ) -> bool:
+        """A new secret: nobody has used or verified it."""
+        return await self._swap(
+            credential_id,
+            expected_version,
+            at,
+            encrypted_value=encrypted_value,
+            key_version=key_version,
+            fingerprint=fingerprint,
+            expires_at=expires_at,
+            status=Status.UNCHECKED,
+            last_used_at=None,
+            last_verified_at=None,
+        )
+
+    async def set_removed(self, credential_id: str, *, expected_version: int, at: datetime, removed: bool) -> bool:
+        """Remove or restore."""
+        return await self._swap(credential_id, expected_version, at, deleted_at=at if removed else None)
+
+    async def move(
+        self,
+        credential_id: str,
+        *,
+        expected_version: int,
+        owner: Owner,
+        label: str,
+        encrypted_value: bytes,
+        key_version: int,
+        at: datetime,
+    ) -> bool:
+        """Hand over to another owner."""
+        return await self._swap(
+            credential_id,
+            expected_version,
+            at,
+            owner_kind=owner.kind,
+            owner_id=owner.id,
+            label=label,
+            label_key=_label_key(label),
+            encrypted_value=encrypted_value,
+            key_version=key_version,
+        )
+
+    async def mark_used(self, credential_id: str, at: datetime) -> None:
+        """Note a use; a latecomer does not turn the time back."""
+        last = api_credentials.c.last_used_at
+        await self._connection.change(
+            update(api_credentials)
+            .where(api_credentials.c.id == credential_id, or_(last.is_(None), last < at))
+            .values(last_used_at=at)
+        )
+
+    async def set_status(self, credential_id: str, status: Status, at: datetime) -> None:
+        """Note what is known; no change that people make, so the version stays."""
+        verified = {"last_verified_at": at} if status in _VERIFYING else {}
+        await self._connection.change(
+            update(api_credentials).where(api_credentials.c.id == credential_id).values(status=status, **verified)
+        )
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
+        """All rows in the order of their ids."""
+        statement = _ALL.order_by(api_credentials.c.id).limit(limit)
+        if after is not None:
+            statement = statement.where(api_credentials.c.id > after)
+        return [_to_record(row) for row in await self._connection.rows(statement)]
+
+    async def purge_removed(self, before: datetime) -> int:
+        """Drop what was removed before then; the history goes with it."""
+        return await self._connection.change(delete(api_credentials).where(api_credentials.c.deleted_at < before))
+
+    async def add_history(self, record: HistoryRecord) -> None:
+        """Keep a former secret."""
+        await self._connection.change(
+            insert(credential_history).values(
+                id=record.id,
+                credential_id=record.credential_id,
+                version=record.version,
+                encrypted_value=record.encrypted_value,
+                key_version=record.key_version,
+                created_at=record.created_at,
+                replaced_at=record.replaced_at,
+            )
+        )
+
+    async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
+        """Former secrets, latest first."""
+        history = credential_history.c
+        statement = (
+            select(
+                history.id,
+                history.credential_id,
+                history.version,
+                history.encrypted_value,
+                history.key_version,
+                history.created_at,
+                history.replaced_at,
+            )
+            .where(history.credential_id == credential_id)
+            .order_by(history.version.desc())
+        )
+        return [
+            HistoryRecord(
+                id=row[0],
+                credential_id=row[1],
+                version=row[2],
+                encrypted_value=row[3],
+                key_version=row[4],
+                created_at=row[5],
+                replaced_at=row[6],
+            )
+            for row in await self._connection.rows(statement)
+        ]
+
+    async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
+        """The same former secret, sealed anew."""
+        await self._connection.change(
+            update(credential_history)
+            .where(credential_history.c.id == record_id)
+            .values(encrypted_value=encrypted_value, key_version=key_version)
+        )
+
+    async def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: object) -> bool:
+        """Compare and swap on the version: whoever read an older row changes nothing."""
+        statement = (
+            update(api_credentials)
+            .where(api_credentials.c.id == credential_id, api_credentials.c.version == expected_version)
+            .values(**values, version=expected_version + 1, updated_at=at)
+        )
+        return await self._connection.change(statement) == 1

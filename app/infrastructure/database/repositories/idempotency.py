@@ -1,0 +1,48 @@
+"""Creating requests that were done once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, insert, select
+
+from app.infrastructure.database.schema import idempotency_keys
+from app.services.ports import IdempotentRequest
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from app.infrastructure.database.engine import Connection
+
+
+class IdempotencyRepositoryImpl:
+    """See `app.services.ports.IdempotencyRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def get(self, user_id: str, key: str) -> IdempotentRequest | None:
+        """What that user did under that key."""
+        table = idempotency_keys.c
+        row = await self._connection.row(
+            select(table.mac, table.resource_id, table.created_at).where(table.user_id == user_id, table.key == key)
+        )
+        if row is None:
+            return None
+        return IdempotentRequest(user_id=user_id, key=key, mac=row[0], resource_id=row[1], created_at=row[2])
+
+    async def add(self, request: IdempotentRequest) -> None:
+        """Remember one."""
+        await self._connection.change(
+            insert(idempotency_keys).values(
+                user_id=request.user_id,
+                key=request.key,
+                mac=request.mac,
+                resource_id=request.resource_id,
+                created_at=request.created_at,
+            )
+        )
+
+    async def purge(self, before: datetime) -> int:
+        """Forget what was done before then."""
+        return await self._connection.change(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))

@@ -1,0 +1,123 @@
+"""Users and the subjects that stand for them in the audit trail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, func, insert, select, update
+
+from app.domain.identity import Role, User
+from app.infrastructure.database.schema import owner_claim, subjects, users
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from app.infrastructure.database.engine import Connection
+
+USER_COLUMNS = (
+    users.c.id,
+    users.c.subject_id,
+    users.c.username,
+    users.c.role,
+    users.c.password_hash,
+    users.c.discord_id,
+    users.c.token_version,
+    users.c.disabled_at,
+    users.c.created_at,
+)
+"""What `to_user` takes, in this order."""
+
+
+def to_user(row: Sequence[Any]) -> User:
+    """The user of a row of USER_COLUMNS."""
+    id_, subject_id, username, role, password_hash, discord_id, token_version, disabled_at, created_at = row
+    return User(
+        id=id_,
+        subject_id=subject_id,
+        username=username,
+        role=Role(role),
+        password_hash=password_hash,
+        discord_id=discord_id,
+        token_version=token_version,
+        disabled_at=disabled_at,
+        created_at=created_at,
+    )
+
+
+class UserRepositoryImpl:
+    """See `app.services.ports.UserRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, user: User) -> None:
+        """Store a new user with a subject of its own."""
+        subject = insert(subjects).values(id=user.subject_id, kind="user", value=user.username, user_id=user.id)
+        await self._connection.change(subject)
+        await self._connection.change(
+            insert(users).values(
+                id=user.id,
+                subject_id=user.subject_id,
+                username=user.username,
+                name_key=user.name_key,
+                role=user.role,
+                password_hash=user.password_hash,
+                discord_id=user.discord_id,
+                token_version=user.token_version,
+                disabled_at=user.disabled_at,
+                created_at=user.created_at,
+                updated_at=user.created_at,
+            )
+        )
+
+    async def get(self, user_id: str) -> User | None:
+        """By id."""
+        return await self._one(users.c.id == user_id)
+
+    async def by_name(self, name_key: str) -> User | None:
+        """By casefolded name."""
+        return await self._one(users.c.name_key == name_key)
+
+    async def by_discord(self, discord_id: str) -> User | None:
+        """By Discord id."""
+        return await self._one(users.c.discord_id == discord_id)
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
+        """Users in the order of their ids."""
+        statement = select(*USER_COLUMNS).order_by(users.c.id).limit(limit)
+        if after is not None:
+            statement = statement.where(users.c.id > after)
+        return [to_user(row) for row in await self._connection.rows(statement)]
+
+    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
+        """Replace the password's hash."""
+        await self._update(user_id, password_hash=password_hash, updated_at=at)
+
+    async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
+        """Link or unlink a Discord account."""
+        await self._update(user_id, discord_id=discord_id, updated_at=at)
+
+    async def disable(self, user_id: str, at: datetime) -> None:
+        """Disable, and count the token version up."""
+        await self._update(
+            user_id,
+            disabled_at=func.coalesce(users.c.disabled_at, at),
+            token_version=users.c.token_version + 1,
+            updated_at=at,
+        )
+
+    async def claim_owner(self, user_id: str, at: datetime) -> None:
+        """Record, once for ever, that an owner exists."""
+        await self._connection.change(insert(owner_claim).values(id=1, user_id=user_id, claimed_at=at))
+
+    async def owner_ever_existed(self) -> bool:
+        """Whether that was ever recorded."""
+        return await self._connection.row(select(owner_claim.c.id)) is not None
+
+    async def _one(self, condition: ColumnElement[bool]) -> User | None:
+        row = await self._connection.row(select(*USER_COLUMNS).where(condition))
+        return None if row is None else to_user(row)
+
+    async def _update(self, user_id: str, **values: object) -> None:
+        await self._connection.change(update(users).where(users.c.id == user_id).values(**values))

@@ -1,0 +1,88 @@
+"""The only reader and writer of `app_config`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import func, select
+
+from app.domain.keys import KeyName
+from app.infrastructure.database.schema import api_credentials, app_config, users
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from app.infrastructure.database.engine import Connection
+
+_LOCK: Final = 0x6B65_7968_616C_6C01
+"""Of PostgreSQL's advisory locks, the one that changers of keys take; "keyhall" and a number."""
+
+_MANIFEST: Final = "manifest"
+_KEYSET: Final = "keyset/"
+
+
+class KeyRepositoryImpl:
+    """See `app.services.ports.KeyRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def exists(self) -> bool:
+        """Whether the table is there."""
+        return await self._connection.has_table(app_config.name)
+
+    async def lock(self) -> None:
+        """Exclude every other creator or changer of keys."""
+        await self._connection.lock(_LOCK)
+
+    async def get_manifest(self, *, share_lock: bool = False) -> str | None:
+        """The manifest row."""
+        return await self._get(_MANIFEST, share_lock=share_lock)
+
+    async def get_keyset(self, name: KeyName) -> str | None:
+        """The row of that keyset."""
+        return await self._get(_KEYSET + name)
+
+    async def get_jwt_secret_key(self) -> str | None:
+        """The keyset that signs access tokens."""
+        return await self.get_keyset(KeyName.JWT_SECRET_KEY)
+
+    async def get_aes_key(self) -> str | None:
+        """The keyset that protects credentials at rest."""
+        return await self.get_keyset(KeyName.AES_KEY)
+
+    async def get_encryption_key(self) -> str | None:
+        """The keyset that makes the tokens of /encrypt."""
+        return await self.get_keyset(KeyName.ENCRYPTION_KEY)
+
+    async def get_api_secret_key(self) -> str | None:
+        """The keyset that hashes API tokens and fingerprints."""
+        return await self.get_keyset(KeyName.API_SECRET_KEY)
+
+    async def keyset_names(self) -> frozenset[str]:
+        """The names of all keyset rows."""
+        # A range and not LIKE, which on SQLite takes KEYSET/ for keyset/; "0" follows "/".
+        within = app_config.c.key.between(_KEYSET, "keyset0")
+        rows = await self._connection.rows(select(app_config.c.key).where(within, app_config.c.key != "keyset0"))
+        return frozenset(key.removeprefix(_KEYSET) for (key,) in rows)
+
+    async def guarded_rows(self) -> int:
+        """How many users and credentials there are."""
+        counted = [select(func.count()).select_from(table).scalar_subquery() for table in (users, api_credentials)]
+        return int(await self._connection.value(select(counted[0] + counted[1])))
+
+    async def put(self, row: str, value: str, at: datetime) -> None:
+        """Insert or replace a row."""
+        insert = self._connection.dialect.insert(app_config).values(key=row, value=value, updated_at=at)
+        await self._connection.change(
+            insert.on_conflict_do_update(
+                index_elements=["key"], set_={"value": insert.excluded.value, "updated_at": insert.excluded.updated_at}
+            )
+        )
+
+    async def _get(self, key: str, *, share_lock: bool = False) -> str | None:
+        statement = select(app_config.c.value).where(app_config.c.key == key)
+        if share_lock:
+            statement = statement.with_for_update(read=True)  # on SQLite the whole transaction is locked already
+        value: str | None = await self._connection.value(statement)
+        return value

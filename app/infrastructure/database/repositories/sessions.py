@@ -1,0 +1,146 @@
+"""Sessions and their refresh tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, delete, insert, or_, select, update
+
+from app.domain.identity import Session
+from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
+from app.infrastructure.database.schema import refresh_tokens, sessions, users
+from app.services.ports import RefreshUse, SessionAndUser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Select
+
+    from app.infrastructure.database.engine import Connection
+
+_COLUMNS: Final = (
+    sessions.c.id,
+    sessions.c.user_id,
+    sessions.c.token_version,
+    sessions.c.device,
+    sessions.c.address,
+    sessions.c.created_at,
+    sessions.c.last_seen_at,
+    sessions.c.authenticated_at,
+    sessions.c.expires_at,
+    sessions.c.revoked_at,
+)
+_WITH_USER: Final = select(*_COLUMNS, *USER_COLUMNS).join_from(sessions, users)
+
+# Built once: these two stand before every request.
+_BY_ID: Final = _WITH_USER.where(sessions.c.id == bindparam("key"))
+_BY_COOKIE: Final = _WITH_USER.where(sessions.c.cookie_hash == bindparam("key"))
+
+
+def _to_session(row: Sequence[Any]) -> Session:
+    id_, user_id, token_version, device, address, created_at, last_seen_at, authenticated_at, expires_at, revoked = row
+    return Session(
+        id=id_,
+        user_id=user_id,
+        token_version=token_version,
+        device=device,
+        address=address,
+        created_at=created_at,
+        last_seen_at=last_seen_at,
+        authenticated_at=authenticated_at,
+        expires_at=expires_at,
+        revoked_at=revoked,
+    )
+
+
+class SessionRepositoryImpl:
+    """See `app.services.ports.SessionRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, session: Session, *, cookie_hash: bytes | None) -> None:
+        """Store a new session."""
+        await self._connection.change(
+            insert(sessions).values(
+                id=session.id,
+                user_id=session.user_id,
+                cookie_hash=cookie_hash,
+                token_version=session.token_version,
+                device=session.device,
+                address=session.address,
+                created_at=session.created_at,
+                last_seen_at=session.last_seen_at,
+                authenticated_at=session.authenticated_at,
+                expires_at=session.expires_at,
+                revoked_at=session.revoked_at,
+            )
+        )
+
+    async def get(self, session_id: str) -> SessionAndUser | None:
+        """By id, in one statement."""
+        return await self._one(_BY_ID, session_id)
+
+    async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:
+        """By the cookie's hash, in one statement."""
+        return await self._one(_BY_COOKIE, cookie_hash)
+
+    async def live_of(self, user_id: str, now: datetime) -> Sequence[Session]:
+        """Neither revoked nor expired, latest seen first."""
+        statement = (
+            select(*_COLUMNS)
+            .where(sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
+            .order_by(sessions.c.last_seen_at.desc(), sessions.c.id)
+        )
+        return [_to_session(row) for row in await self._connection.rows(statement)]
+
+    async def touch(self, session_id: str, at: datetime) -> None:
+        """Note that it was used; a latecomer does not turn the time back."""
+        seen_earlier = sessions.c.last_seen_at < at
+        await self._connection.change(
+            update(sessions).where(sessions.c.id == session_id, seen_earlier).values(last_seen_at=at)
+        )
+
+    async def prove(self, session_id: str, at: datetime) -> None:
+        """Note that a password was proven."""
+        await self._connection.change(update(sessions).where(sessions.c.id == session_id).values(authenticated_at=at))
+
+    async def revoke(self, session_id: str, at: datetime) -> bool:
+        """End a session and its refresh tokens; False if it was not alive."""
+        alive = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
+        ended = update(sessions).where(sessions.c.id == session_id, *alive).values(revoked_at=at)
+        was_alive = await self._connection.change(ended) == 1
+        await self._connection.change(delete(refresh_tokens).where(refresh_tokens.c.session_id == session_id))
+        return was_alive
+
+    async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
+        """Store a refresh token."""
+        await self._connection.change(
+            insert(refresh_tokens).values(
+                token_hash=token_hash, session_id=session_id, issued_at=at, expires_at=expires_at
+            )
+        )
+
+    async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
+        """Use up a refresh token; of any number at once, one is first."""
+        told = (refresh_tokens.c.session_id, refresh_tokens.c.expires_at)
+        this = refresh_tokens.c.token_hash == token_hash
+        unused = refresh_tokens.c.used_at.is_(None)
+        used = update(refresh_tokens).where(this, unused).values(used_at=at).returning(*told)
+        if row := await self._connection.row(used):
+            return RefreshUse(session_id=row[0], first=True, expires_at=row[1])
+        if row := await self._connection.row(select(*told).where(this)):
+            return RefreshUse(session_id=row[0], first=False, expires_at=row[1])
+        return None
+
+    async def purge(self, before: datetime) -> int:
+        """Drop sessions that ended before then; their refresh tokens go with them."""
+        ended = or_(sessions.c.revoked_at < before, sessions.c.expires_at < before)
+        return await self._connection.change(delete(sessions).where(ended))
+
+    async def _one(self, statement: Select[*tuple[Any, ...]], key: str | bytes) -> SessionAndUser | None:
+        row = await self._connection.row(statement, {"key": key})
+        if row is None:
+            return None
+        return SessionAndUser(_to_session(row[: len(_COLUMNS)]), to_user(row[len(_COLUMNS) :]))

@@ -1,0 +1,316 @@
+"""Every table, as SQLAlchemy Core. Migrations are written by hand and compared with this by a test.
+
+Columns with ``info={"encrypted": True}`` hold envelopes (docs/envelope.md); whoever re-encrypts must know them all.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+from app.domain.audit import Result
+from app.domain.credentials import OwnerKind
+from app.domain.errors import InvalidInput
+from app.domain.identity import Role
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.types import TypeEngine
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, aware and in UTC on both sides, to the microsecond.
+
+    PostgreSQL keeps `timestamptz`; SQLite keeps RFC 3339 text of fixed width, which sorts as time does.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's type on that engine."""
+        return dialect.type_descriptor(String(27) if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """What is stored. Raises ValueError for a moment without a time zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone is no moment")
+        moment = value.astimezone(UTC)
+        if dialect.name == "sqlite":
+            return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        return moment
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """The moment that was stored."""
+        if dialect.name == "sqlite":
+            return None if value is None else datetime.fromisoformat(value)
+        return None if value is None else value.astimezone(UTC)
+
+
+class PlainText(TypeDecorator[str]):
+    """Text that both engines keep to the letter and sort alike, byte by byte.
+
+    What one of them could not keep (NUL, lone surrogates) is InvalidInput on both, whether it is to be stored or
+    looked for.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's type on that engine; the operating system's collation decides nothing."""
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else Text(collation="C"))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """The text itself. Raises InvalidInput."""
+        if value is None:
+            return None
+        if "\0" in value:
+            raise InvalidInput("text", "must not hold NUL")
+        try:
+            value.isascii() or value.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("text", "must be valid Unicode") from None
+        return str(value)
+
+
+def _one_of(column: str, values: type[StrEnum] | tuple[str, ...]) -> CheckConstraint:
+    """A check for a set that will hardly grow: SQLite changes a check only by copying the table."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _id() -> Column[str]:
+    return Column("id", PlainText, primary_key=True)
+
+
+_ENCRYPTED: Final = {"encrypted": True}
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+schema_info: Final = Table(
+    "schema_info",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("min_app", PlainText, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+"""One row: the oldest version of Keyhall that may run on this schema."""
+
+app_config: Final = Table(
+    "app_config",
+    metadata,
+    Column("key", PlainText, primary_key=True),
+    Column("value", PlainText, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+"""The key store. KEYS.md fixes its shape for ever."""
+
+subjects: Final = Table(
+    "subjects",
+    metadata,
+    _id(),
+    Column("kind", PlainText, nullable=False),
+    Column("value", PlainText, nullable=False),
+    Column("user_id", PlainText),
+    _one_of("kind", ("user", "address")),
+)
+"""Whom the random ids of the audit trail stand for: people by name, and addresses."""
+
+Index(
+    "uq_subjects_address",
+    subjects.c.value,
+    unique=True,
+    sqlite_where=subjects.c.kind == "address",
+    postgresql_where=subjects.c.kind == "address",
+)
+
+users: Final = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("subject_id", PlainText, ForeignKey("subjects.id"), nullable=False),
+    Column("username", PlainText, nullable=False),
+    Column("name_key", PlainText, nullable=False, unique=True),
+    Column("role", PlainText, nullable=False),
+    Column("password_hash", PlainText),
+    Column("discord_id", PlainText, unique=True),
+    Column("token_version", Integer, nullable=False),
+    Column("disabled_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    _one_of("role", Role),
+)
+
+owner_claim: Final = Table(
+    "owner_claim",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("user_id", PlainText, nullable=False),
+    Column("claimed_at", UtcDateTime, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+"""One row, once and for ever: it outlives the owner, so no setup token works twice."""
+
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    _id(),
+    Column("user_id", PlainText, ForeignKey("users.id"), nullable=False, index=True),
+    Column("cookie_hash", LargeBinary, unique=True),
+    Column("token_version", Integer, nullable=False),
+    Column("device", PlainText),
+    Column("address", PlainText),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    Column("authenticated_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("revoked_at", UtcDateTime),
+)
+
+refresh_tokens: Final = Table(
+    "refresh_tokens",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("session_id", PlainText, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("issued_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+api_credentials: Final = Table(
+    "api_credentials",
+    metadata,
+    _id(),
+    Column("owner_kind", PlainText, nullable=False),
+    Column("owner_id", PlainText, nullable=False),
+    Column("provider", PlainText, nullable=False),
+    Column("label", PlainText, nullable=False),
+    Column("label_key", PlainText, nullable=False),
+    Column("encrypted_value", LargeBinary, nullable=False, info=_ENCRYPTED),
+    Column("key_version", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("fingerprint", PlainText, index=True),
+    Column("status", PlainText, nullable=False),
+    Column("created_by", PlainText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Column("last_verified_at", UtcDateTime),
+    Column("deleted_at", UtcDateTime),
+    _one_of("owner_kind", OwnerKind),
+    Index(None, "owner_kind", "owner_id", "id"),
+)
+"""Credentials, the removed ones too until they are purged. A key's version goes up to 2**32 - 1."""
+
+Index(
+    "uq_api_credentials_live_label",
+    api_credentials.c.owner_kind,
+    api_credentials.c.owner_id,
+    api_credentials.c.provider,
+    api_credentials.c.label_key,
+    unique=True,
+    sqlite_where=api_credentials.c.deleted_at.is_(None),
+    postgresql_where=api_credentials.c.deleted_at.is_(None),
+)
+
+credential_history: Final = Table(
+    "credential_history",
+    metadata,
+    _id(),
+    Column("credential_id", PlainText, ForeignKey("api_credentials.id", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("encrypted_value", LargeBinary, nullable=False, info=_ENCRYPTED),
+    Column("key_version", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("replaced_at", UtcDateTime, nullable=False),
+    UniqueConstraint("credential_id", "version"),
+)
+
+audit_events: Final = Table(
+    "audit_events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("action", PlainText, nullable=False),
+    Column("result", PlainText, nullable=False),
+    Column("source", PlainText, nullable=False),
+    Column("subject_id", PlainText, ForeignKey("subjects.id"), index=True),
+    Column("address_id", PlainText, ForeignKey("subjects.id")),
+    Column("object_kind", PlainText),
+    Column("object_id", PlainText),
+    Column("detail", PlainText, nullable=False),
+    Column("segment", BigInteger),
+    Column("seal", LargeBinary),
+    _one_of("result", Result),
+    Index(None, "object_kind", "object_id"),
+    sqlite_autoincrement=True,  # the id of a row that was cut off is never given again
+)
+"""The audit trail; ``detail`` is canonical JSON. A row without a seal was committed but not yet chained."""
+
+instances: Final = Table(
+    "instances",
+    metadata,
+    _id(),
+    Column("kind", PlainText, nullable=False),
+    Column("host", PlainText, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("lease_until", UtcDateTime, nullable=False),
+    Column("epochs", PlainText, nullable=False),
+)
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    Column("key", PlainText, primary_key=True),
+    Column("window", UtcDateTime, primary_key=True),
+    Column("n", Integer, nullable=False),
+)
+
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    Column("user_id", PlainText, primary_key=True),
+    Column("key", PlainText, primary_key=True),
+    Column("mac", LargeBinary, nullable=False),
+    Column("resource_id", PlainText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+bot_state: Final = Table(
+    "bot_state",
+    metadata,
+    Column("key", PlainText, primary_key=True),
+    Column("value", PlainText, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)

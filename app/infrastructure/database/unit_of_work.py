@@ -1,0 +1,78 @@
+"""The units of work that services are given."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from app.infrastructure.database.repositories.attempts import AttemptRepositoryImpl
+from app.infrastructure.database.repositories.audit import AuditRepositoryImpl
+from app.infrastructure.database.repositories.bot_state import BotStateRepositoryImpl
+from app.infrastructure.database.repositories.credentials import CredentialRepositoryImpl
+from app.infrastructure.database.repositories.idempotency import IdempotencyRepositoryImpl
+from app.infrastructure.database.repositories.identity import UserRepositoryImpl
+from app.infrastructure.database.repositories.instances import InstanceRepositoryImpl
+from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
+from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
+from app.infrastructure.database.row_cache import RowCache
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from app.infrastructure.database.engine import Connection, Database
+    from app.services.ports import UnitOfWork
+
+_T = TypeVar("_T")
+
+
+class SqlUnitOfWork:
+    """See `app.services.ports.UnitOfWork`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.keys = KeyRepositoryImpl(connection)
+        self.users = UserRepositoryImpl(connection)
+        self.sessions = SessionRepositoryImpl(connection)
+        self.credentials = CredentialRepositoryImpl(connection)
+        self.audit = AuditRepositoryImpl(connection)
+        self.instances = InstanceRepositoryImpl(connection)
+        self.attempts = AttemptRepositoryImpl(connection)
+        self.idempotency = IdempotencyRepositoryImpl(connection)
+        self.bot_state = BotStateRepositoryImpl(connection)
+
+
+class SqlStorage:
+    """See `app.services.ports.Storage`. Every method may raise StorageError or one of its kinds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cache = RowCache()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        """A consistent view."""
+        async with self._database.read() as connection:
+            yield SqlUnitOfWork(connection)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[UnitOfWork]:
+        """Commits at its end, rolls back if anything was raised."""
+        async with self._database.write() as connection:
+            yield SqlUnitOfWork(connection)
+
+    def moved(self) -> int | None:
+        """A number that changes with every commit by anybody; None on PostgreSQL."""
+        return self._database.moved()
+
+    async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
+        """A row as of now. What is absent is not remembered: guessed keys would drive out real rows."""
+        position = self._database.moved()
+        if position is None:
+            async with self.read() as unit:
+                return await load(unit)
+        row: _T | None = self._cache.get(kind, key, position)
+        if row is None:
+            async with self.read() as unit:
+                row = await load(unit)
+            if row is not None:
+                self._cache.put(kind, key, position, row)
+        return row
