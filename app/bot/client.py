@@ -35,7 +35,7 @@ _REMEMBERED_INTERACTIONS: Final = 4096
 _GUILDS_ASKED: Final = 10
 _ASK_WITHIN: Final = 5.0
 _DRAIN_WITHIN: Final = 3.0
-# Discord may close a connection as often as it likes; ten times within a minute is a loop that waiting alone cures.
+# How many disconnections within how many seconds make a loop.
 _LOOP: Final = (10, 60.0)
 
 
@@ -110,6 +110,7 @@ class KeyhallBot(commands.Bot):
         self._serving: set[asyncio.Task[Any]] = set()
         self._disconnects: deque[float] = deque(maxlen=_LOOP[0])
         self._leaving = False
+        self.thrown_out: Callable[[], None] | None = None
 
     # -- start and end -------------------------------------------------------------------------------------------------
 
@@ -159,13 +160,12 @@ class KeyhallBot(commands.Bot):
             self._connected(self.invite)
 
     async def on_disconnect(self) -> None:
-        """End a session that keeps being thrown out, since the library would reconnect without a pause."""
+        """Call ``thrown_out`` where Discord closes one connection after the other: the library would not even pause."""
         now = asyncio.get_running_loop().time()
         self._disconnects.append(now)
         times, seconds = _LOOP
-        if len(self._disconnects) == times and now - self._disconnects[0] < seconds and not self.is_closed():
-            log.warning("Discord closed the connection %d times within %d s", times, seconds)
-            await self.close()
+        if len(self._disconnects) == times and now - self._disconnects[0] < seconds and self.thrown_out is not None:
+            self.thrown_out()
 
     # -- every interaction ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import discord
@@ -94,8 +95,11 @@ async def _session(bot: KeyhallBot, token: str) -> None:
 
     Raises BotLoginFailed and ConfigInvalid where that cannot help, and discord.PrivilegedIntentsRequired.
     """
+    session = asyncio.timeout(None)
+    bot.thrown_out = partial(session.reschedule, 0)  # the past: the session ends as if its time were over
     try:
-        await bot.start(token)
+        async with session:
+            await bot.start(token)
     except (discord.PrivilegedIntentsRequired, StartupError):
         raise
     except discord.LoginFailure:
@@ -105,8 +109,10 @@ async def _session(bot: KeyhallBot, token: str) -> None:
             raise _login_failed(closed.code) from None
         log.warning("Discord closed the connection with code %d", closed.code)
     except Exception:
-        # discord.py ends the client on whatever a parser of its own raises.
-        log.exception("the bot stopped unexpectedly")
+        if session.expired():
+            log.warning("Discord closes one connection after the other")
+        else:  # discord.py ends the client on whatever a parser of its own raises
+            log.exception("the bot stopped unexpectedly")
     finally:
         await _leave(bot)
 

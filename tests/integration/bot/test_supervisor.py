@@ -1,0 +1,375 @@
+"""The bot over a real wire: it comes back, gives up where only the operator can help, and leaves when asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+
+from app.bot.client import BotOptions
+from app.bot.supervisor import run_bot
+from app.domain.errors import BotLoginFailed, ConfigInvalid
+from app.domain.secrets import SecretText
+from tests.support.discord_wire import WireSimulator
+
+CONTENT_GRANTED = 1 << 19
+GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 15
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[WireSimulator]:
+    async with await WireSimulator.start() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def options(wire: WireSimulator) -> BotOptions:
+    return BotOptions(
+        token=SecretText(wire.token), api_base=wire.api_base, gateway_url=wire.gateway_url, restart_after=0.01
+    )
+
+
+@asynccontextmanager
+async def running(services: Any, options: BotOptions, **more: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """The bot, until the block ends; what it raised by itself is raised here."""
+    task = asyncio.create_task(run_bot(services, options, **more))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
+class Heard(logging.Handler):
+    """Waits for a line in the log."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = words
+        self._event = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in record.getMessage():
+            self._event.set()
+
+    async def wait(self) -> None:
+        async with asyncio.timeout(10):
+            await self._event.wait()
+
+
+@pytest.fixture
+def restarting() -> Iterator[Heard]:
+    """The supervisor says that it will start the bot again."""
+    heard, logger = Heard("starting the bot again"), logging.getLogger("app.bot.supervisor")
+    logger.addHandler(heard)
+    yield heard
+    logger.removeHandler(heard)
+
+
+async def failure(services: Any, options: BotOptions, **more: Any) -> BotLoginFailed:
+    with pytest.raises(BotLoginFailed) as caught:
+        await asyncio.wait_for(run_bot(services, options, **more), 10)
+    return caught.value
+
+
+class TestGivingUp:
+    async def test_a_refused_token_ends_the_bot_at_once_and_is_not_repeated(
+        self, wire: WireSimulator, options: BotOptions, services: Any
+    ) -> None:
+        halted = await failure(services, replace(options, token=SecretText("wrong.token.of-somebody")))
+        assert halted.slug == "bot_login_failed"
+        assert "DISCORD_BOT_TOKEN" in halted.line()
+        assert "wrong.token" not in halted.line()
+        assert len(wire.called("GET", "/users/@me")) == 1
+        assert wire.identifies == []
+
+    @pytest.mark.parametrize("token", ["", "  ", "two words", "línea", "with\nbreak", "nul\0"], ids=repr)
+    async def test_what_cannot_be_a_token_is_never_sent(
+        self, wire: WireSimulator, options: BotOptions, services: Any, token: str
+    ) -> None:
+        await failure(services, replace(options, token=SecretText(token)))
+        assert wire.calls == []
+
+    async def test_a_token_that_is_reset_while_the_bot_runs_ends_it(
+        self, wire: WireSimulator, options: BotOptions, services: Any
+    ) -> None:
+        task = asyncio.create_task(run_bot(services, options))
+        await wire.wait_ready()
+        wire.token = "another.token.now-valid"
+        await wire.kick(4004)
+        with pytest.raises(BotLoginFailed, match="refused the token"):
+            await asyncio.wait_for(task, 10)
+
+    @pytest.mark.parametrize("code", [4010, 4011, 4012, 4013, 4014])
+    async def test_a_close_code_that_waiting_cannot_cure_ends_the_bot_with_a_remedy(
+        self, wire: WireSimulator, options: BotOptions, services: Any, code: int
+    ) -> None:
+        task = asyncio.create_task(run_bot(services, options))
+        await wire.wait_ready()
+        await wire.kick(code)
+        with pytest.raises(BotLoginFailed) as caught:
+            await asyncio.wait_for(task, 10)
+        assert caught.value.remedy
+        assert len(wire.identifies) == 1
+
+
+class TestComingBack:
+    async def test_a_lost_connection_is_resumed(self, wire: WireSimulator, options: BotOptions, services: Any) -> None:
+        async with running(services, options):
+            await wire.wait_ready()
+            await wire.kick(4000)
+            await wire.until(lambda: len(wire.resumes) == 1, what="a resume")
+            assert len(wire.identifies) == 1
+
+    async def test_an_exception_in_a_parser_of_the_library_starts_a_new_session(
+        self, wire: WireSimulator, options: BotOptions, services: Any, restarting: Heard
+    ) -> None:
+        invites: list[str] = []
+        async with running(services, options, ready=invites.append):
+            await wire.wait_ready()
+            wire.dispatch("INTERACTION_CREATE", {"type": 2})
+            await restarting.wait()
+            await wire.wait_ready(identifies=2)
+        assert len(invites) == 1, "the invitation is announced once, however often the bot starts"
+
+    async def test_a_gateway_that_keeps_throwing_the_bot_out_gets_a_pause_and_a_new_session(
+        self, wire: WireSimulator, options: BotOptions, services: Any
+    ) -> None:
+        def resumed(times: int) -> bool:
+            return len(wire.resumes) >= times
+
+        async with running(services, options):
+            await wire.wait_ready()
+            for times in range(1, 10):
+                await wire.kick(4000)
+                await wire.until(partial(resumed, times), what=f"resume {times}")
+            assert len(wire.identifies) == 1
+            await wire.kick(4000)
+            await wire.wait_ready(identifies=2)
+
+    async def test_an_outage_at_login_is_waited_out(
+        self, wire: WireSimulator, options: BotOptions, services: Any
+    ) -> None:
+        wire.fault("/users/@me", 503, times=3)
+        async with running(services, options):
+            await wire.wait_ready()
+        assert len(wire.called("GET", "/users/@me")) == 4
+
+    async def test_pauses_double_up_to_a_bound_that_spares_the_daily_identifications(
+        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wire.fault("/users/@me", 503, times=4)
+        async with running(services, replace(options, restart_after=0.05)):
+            await wire.wait_ready()
+        pauses = [record.args for record in caplog.records if "starting the bot again" in record.msg]
+        assert pauses == [(0.05,), (0.1,), (0.2,), (0.4,)]
+
+
+class TestLeaving:
+    async def test_a_cancelled_bot_closes_its_session_and_restores_the_library(
+        self, wire: WireSimulator, options: BotOptions, services: Any
+    ) -> None:
+        before = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
+        async with running(services, options) as task:
+            await wire.wait_ready()
+            assert wire.api_base == Route.BASE
+            started = asyncio.get_running_loop().time()
+            task.cancel()
+            await asyncio.wait([task])
+            assert asyncio.get_running_loop().time() - started < 5
+            await wire.until(lambda: not any(each.socket for each in wire.sessions), what="the end of the connection")
+        assert before == (Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY)
+
+    async def test_a_bot_that_waits_for_its_next_start_leaves_at_once(
+        self, wire: WireSimulator, options: BotOptions, services: Any, restarting: Heard
+    ) -> None:
+        wire.fault("/users/@me", 503, times=100)
+        async with running(services, replace(options, restart_after=3600)) as task:
+            await restarting.wait()
+            task.cancel()
+            await asyncio.wait_for(asyncio.wait([task]), 5)
+
+
+class TestIntents:
+    async def test_message_content_is_asked_for_where_it_was_granted(self, services: Any) -> None:
+        async with await WireSimulator.start(application_flags=CONTENT_GRANTED) as wire:
+            options = BotOptions(
+                token=SecretText(wire.token),
+                api_base=wire.api_base,
+                gateway_url=wire.gateway_url,
+                message_content=True,
+            )
+            async with running(services, options):
+                await wire.wait_ready()
+            assert wire.identifies[0]["intents"] == GUILDS | GUILD_MESSAGES | MESSAGE_CONTENT
+
+    async def test_without_the_grant_the_bot_runs_on_without_the_intent(
+        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with running(services, replace(options, message_content=True)):
+            await wire.wait_ready()
+        assert [identify["intents"] for identify in wire.identifies] == [GUILDS]
+        assert "MESSAGE CONTENT INTENT" in caplog.text
+
+    async def test_a_grant_that_is_withdrawn_costs_only_the_intent(self, services: Any) -> None:
+        async with await WireSimulator.start(application_flags=CONTENT_GRANTED) as wire:
+            options = BotOptions(
+                token=SecretText(wire.token),
+                api_base=wire.api_base,
+                gateway_url=wire.gateway_url,
+                message_content=True,
+            )
+            async with running(services, options):
+                await wire.wait_ready()
+                await wire.kick(4014)
+                await wire.wait_ready(identifies=2)
+            assert wire.identifies[-1]["intents"] == GUILDS
+
+
+class TestStarting:
+    async def test_the_invitation_asks_for_the_bot_its_commands_and_no_permission(
+        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        invited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        with caplog.at_level(logging.INFO):
+            async with running(services, options, ready=invited.set_result):
+                invite = await asyncio.wait_for(invited, 10)
+        query = parse_qs(urlsplit(invite).query)
+        assert query == {
+            "client_id": [str(wire.application_id)],
+            "scope": ["bot applications.commands"],
+            "permissions": ["0"],
+        }
+        assert invite in caplog.text
+
+    async def test_another_applications_id_in_the_settings_is_pointed_out(
+        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with running(services, replace(options, client_id="1")):
+            await wire.wait_ready()
+        assert "DISCORD_CLIENT_ID" in caplog.text
+
+    async def test_one_process_can_serve_some_of_the_shards(
+        self, wire: WireSimulator, options: BotOptions, services: Any
+    ) -> None:
+        async with running(services, replace(options, shard_ids=(1,), shard_count=2)):
+            await wire.wait_ready()
+        assert [identify["shard"] for identify in wire.identifies] == [[1, 2]]
+
+    async def test_a_start_gives_no_warning(
+        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with running(services, options):
+            await wire.wait_ready()
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+EXTENSION = """
+from discord import app_commands
+from discord.ext import commands
+
+class Greeting(commands.Cog):
+    def __init__(self, bot):
+        self.bot = bot
+
+    @app_commands.command(description="From an extension")
+    async def greet(self, interaction):
+        actor = await self.bot.admit(interaction)
+        await interaction.edit_original_response(content=f"for {actor.discord_id}")
+
+async def setup(bot):
+    await bot.add_cog(Greeting(bot))
+"""
+
+
+class TestExtensions:
+    @pytest.fixture
+    def module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+        monkeypatch.syspath_prepend(tmp_path)
+
+        def write(name: str, source: str) -> None:
+            (tmp_path / f"{name}.py").write_text(source)
+
+        return write
+
+    async def test_an_extensions_cog_gets_the_same_services_and_actor(
+        self, wire: WireSimulator, options: BotOptions, services: Any, module: Callable[[str, str], None]
+    ) -> None:
+        module("keyhall_greeting", EXTENSION)
+        alice = wire.user(1001, "alice")
+        guild = wire.add_guild(id=2001, name="Hall", owner=alice)
+        async with running(services, replace(options, extensions=("keyhall_greeting",))):
+            await wire.wait_ready()
+            reply = await wire.slash(alice, "greet", guild=guild)
+            assert reply.text == "for 1001"
+            assert reply.ephemeral
+
+    @pytest.mark.parametrize("source", ["raise RuntimeError('broken')", "x = 1"], ids=["raises", "no setup"])
+    async def test_an_extension_that_does_not_load_halts_the_bot_and_is_named(
+        self,
+        wire: WireSimulator,
+        options: BotOptions,
+        services: Any,
+        module: Callable[[str, str], None],
+        source: str,
+    ) -> None:
+        module("keyhall_broken", source)
+        with pytest.raises(ConfigInvalid, match="keyhall_broken") as caught:
+            await asyncio.wait_for(run_bot(services, replace(options, extensions=("keyhall_broken",))), 10)
+        assert "BOT_EXTENSIONS" in caught.value.remedy
+        assert wire.identifies == []
+
+
+class TestSync:
+    async def start(self, wire: WireSimulator, services: Any, options: BotOptions, **more: Any) -> None:
+        seen = len(wire.identifies)
+        async with running(services, options, **more):
+            await wire.wait_ready(identifies=seen + 1)
+
+    async def test_commands_are_synced_once_and_then_only_when_they_changed(
+        self, wire: WireSimulator, options: BotOptions, services: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await self.start(wire, services, options)
+        await self.start(wire, services, options)
+        assert wire.syncs == [None]
+        assert {command["name"] for command in wire.commands[None]} == {"key", "encrypt", "decrypt"}
+
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "keyhall_more.py").write_text(EXTENSION)
+        await self.start(wire, services, replace(options, extensions=("keyhall_more",)))
+        assert wire.syncs == [None, None]
+        assert "greet" in {command["name"] for command in wire.commands[None]}
+
+    async def test_the_operator_can_insist(self, wire: WireSimulator, options: BotOptions, services: Any) -> None:
+        await self.start(wire, services, options)
+        await self.start(wire, services, options, sync=True)
+        assert wire.syncs == [None, None]
+
+    async def test_a_failed_sync_does_not_keep_the_bot_from_starting_and_is_tried_again(
+        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wire.fault("/applications", 403, method="PUT")
+        await self.start(wire, services, options)
+        assert "could not be synced" in caplog.text
+        assert wire.commands[None] == []
+        await self.start(wire, services, options)
+        assert wire.commands[None] != []
+
+    async def test_another_application_is_told_too(self, services: Any) -> None:
+        for _ in range(2):
+            async with await WireSimulator.start() as wire:
+                options = BotOptions(token=SecretText(wire.token), api_base=wire.api_base, gateway_url=wire.gateway_url)
+                await self.start(wire, services, options)
+                assert wire.syncs == [None]

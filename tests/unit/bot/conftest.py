@@ -1,0 +1,23 @@
+"""A bot with its commands loaded that never meets Discord."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from app.bot.client import BotOptions, KeyhallBot
+from app.bot.cogs.keys import KeyCommands
+from app.bot.cogs.messages import MessageCommands
+from app.bot.texts import CommandTexts
+from app.domain.secrets import SecretText
+
+
+@pytest.fixture
+async def bot() -> KeyhallBot:
+    bot = KeyhallBot(cast("Any", SimpleNamespace()), BotOptions(token=SecretText("a.token.of-nobody")))
+    await bot.tree.set_translator(CommandTexts())
+    await bot.add_cog(KeyCommands(bot))
+    await bot.add_cog(MessageCommands(bot))
+    return bot

@@ -1,0 +1,106 @@
+"""What the bot says: in two languages, and with nothing in it that other people typed taking effect."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import string
+from pathlib import Path
+
+import discord
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.bot import texts
+from app.bot.texts import inert, say
+from app.domain.errors import Forbidden
+from app.services import identity
+
+BOT = Path(inspect.getfile(texts)).parent
+GERMAN, ENGLISH = discord.Locale.german, discord.Locale.american_english
+HOSTILE = [
+    "**bold** __under__ ~~strike~~ ||spoiler|| `code` ```block```",
+    "<@123456789012345678> <@&1> <#1> @everyone @here <t:1:R> <:name:1> </key:1>",
+    "[innocent](https://evil.example) https://evil.example <https://evil.example>",
+    "# heading\n> quote\n- item\n-# small",
+    "{0.__class__} {detail} {} %s %(x)s ${x}",
+    "\u202egnirts \u2066isolated\u2069",
+    "\\*already escaped\\*",
+]
+
+
+def german_table() -> dict[str, str]:
+    return dict(texts._GERMAN)
+
+
+def said_in_the_sources() -> set[str]:
+    """Every literal that begins like a sentence, in the files that hold what people read; docstrings are not read."""
+    said = set()
+    for source in [BOT / "views.py", BOT / "errors.py", *BOT.glob("cogs/*.py")]:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        unsaid = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        unsaid |= {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "title"
+        }
+        said |= {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in unsaid
+            if re.match(r"(?:[A-Z]|\*\*[A-Z])\w* ?\w", node.value)
+        }
+    return said
+
+
+REASONS = {
+    node.value
+    for node in ast.walk(ast.parse(inspect.getsource(identity)))
+    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+} | {Forbidden().detail}
+"""What the services give as reasons for refusing somebody."""
+
+
+@pytest.mark.parametrize("text", sorted(said_in_the_sources() | {Forbidden().detail}))
+def test_every_text_is_there_in_german(text: str) -> None:
+    assert text in german_table()
+
+
+@pytest.mark.parametrize("text", sorted(german_table()))
+def test_every_translation_is_of_something_that_is_said(text: str) -> None:
+    assert text in said_in_the_sources() | REASONS | {"changed {when}", "expires {when}"}
+
+
+@pytest.mark.parametrize("english", sorted(german_table()))
+def test_a_translation_fills_in_the_same_values(english: str) -> None:
+    def names(text: str) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+    assert names(english) == names(german_table()[english])
+
+
+def test_what_has_no_translation_is_said_in_english() -> None:
+    assert say(GERMAN, "Nobody translated {this}", this="me") == "Nobody translated me"
+    assert say(ENGLISH, "Stored.") == "Stored."
+    assert say(GERMAN, "Stored.") == "Abgelegt."
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_value_is_never_a_format_string(hostile: str) -> None:
+    assert say(ENGLISH, "Not accepted: {detail}", detail=hostile) == f"Not accepted: {hostile}"
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_inert_text_escapes_every_mark_and_changes_nothing_else(text: str) -> None:
+    shown = inert(text)
+    assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", shown) == text
+    assert not re.search(r"(?<!\\)(?:\\\\)*[*_~|`<>@#\[\](){}-]", shown)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_markup_survives_in_inert_text(hostile: str) -> None:
+    shown = inert(hostile)
+    for mark in ("**", "__", "~~", "||", "```", "<@", "<#", "<t:", "](", "://", "\n> ", "\n- ", "\n-# "):
+        assert mark not in shown
