@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -126,5 +126,5 @@ class UsableCredential:
 class EnvironmentCredentials:
     """Credentials of the operator by provider, and the guilds whose members they serve (ENV_CREDENTIAL_GUILDS)."""
 
-    by_provider: Mapping[str, SecretText] = MappingProxyType({})
+    by_provider: Mapping[str, SecretText] = field(default_factory=lambda: MappingProxyType({}))
     guilds: frozenset[str] = frozenset()
