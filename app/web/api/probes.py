@@ -1,0 +1,53 @@
+"""For monitors: alive, ready, and figures."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from aiohttp import web
+
+from app.domain.errors import Forbidden, NotReady
+from app.web.endpoints import Routes, answer
+from app.web.metrics import METRICS
+from app.web.options import SERVICES
+from app.web.origin import is_local
+from app.web.problems import RETRY_AFTER
+
+routes = Routes("Operation")
+
+
+class Alive(TypedDict):
+    """`alive`, always."""
+
+    status: str
+
+
+class Ready(TypedDict):
+    """`ready`, with every check by name; under status 503 `not_ready`."""
+
+    status: str
+    checks: dict[str, bool]
+
+
+@routes("GET", "/healthz", shape=Alive)
+async def healthz(request: web.Request) -> web.Response:  # noqa: ARG001 - every handler gets the request
+    """Whether the process answers at all."""
+    return answer(200, {"status": "alive"})
+
+
+@routes("GET", "/readyz", shape=Ready, errors=[NotReady])
+async def readyz(request: web.Request) -> web.Response:
+    """Whether requests should be sent here."""
+    checks = await request.app[SERVICES].overview.readiness()
+    if all(checks.values()):
+        return answer(200, {"status": "ready", "checks": checks})
+    return answer(503, {"status": "not_ready", "checks": checks}, {"Retry-After": RETRY_AFTER})
+
+
+@routes("GET", "/metrics", media_type="text/plain", errors=[Forbidden])
+async def metrics(request: web.Request) -> web.Response:
+    """Figures for Prometheus, to this machine only."""
+    if not is_local(request):
+        raise Forbidden("Figures are given to this machine only")
+    figures = request.app[METRICS]
+    return web.Response(body=figures.text(), headers={"Content-Type": figures.content_type})

@@ -1,0 +1,246 @@
+"""What the API gives out: the shapes that the documentation shows and mypy holds the handlers to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from app.domain.credentials import CredentialView, OwnerKind
+
+if TYPE_CHECKING:
+    from app.domain.identity import Actor, Session, User
+    from app.services.authentication import TokenPair
+    from app.services.credentials import HealthReport, HistoryView
+    from app.services.paging import Page
+
+
+class Credential(TypedDict):
+    """A credential, without its secret. `masked` shows at most a third of it."""
+
+    id: str
+    provider: str
+    label: str
+    masked: str
+    version: int
+    status: str
+    guild_id: str | None
+    fingerprint: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    last_verified_at: datetime | None
+    removed_at: datetime | None
+
+
+def credential(view: CredentialView) -> Credential:
+    """The shape of a view."""
+    return {
+        "id": view.id,
+        "provider": view.provider,
+        "label": view.label,
+        "masked": view.masked,
+        "version": view.version,
+        "status": view.status.value,
+        "guild_id": view.owner.id if view.owner.kind is OwnerKind.GUILD else None,
+        "fingerprint": view.fingerprint,
+        "created_at": view.created_at,
+        "updated_at": view.updated_at,
+        "expires_at": view.expires_at,
+        "last_used_at": view.last_used_at,
+        "last_verified_at": view.last_verified_at,
+        "removed_at": view.deleted_at,
+    }
+
+
+class CredentialPage(TypedDict):
+    """A page of credentials."""
+
+    items: list[Credential]
+    next_cursor: str | None
+
+
+def credential_page(page: Page[CredentialView]) -> CredentialPage:
+    """The shape of a page."""
+    return {"items": [credential(view) for view in page.items], "next_cursor": page.next_cursor}
+
+
+class Revealed(TypedDict):
+    """The secret itself."""
+
+    secret: str
+
+
+class FormerSecret(TypedDict):
+    """A secret that was replaced; it was in force from `created_at` to `replaced_at`."""
+
+    version: int
+    masked: str
+    readable: bool
+    created_at: datetime
+    replaced_at: datetime
+
+
+class FormerSecrets(TypedDict):
+    """Former secrets, latest first; all there are."""
+
+    items: list[FormerSecret]
+    next_cursor: None
+
+
+def former_secrets(history: Sequence[HistoryView]) -> FormerSecrets:
+    """The shape of a history."""
+    return {
+        "items": [
+            {
+                "version": each.version,
+                "masked": each.masked,
+                "readable": each.readable,
+                "created_at": each.created_at,
+                "replaced_at": each.replaced_at,
+            }
+            for each in history
+        ],
+        "next_cursor": None,
+    }
+
+
+class ProviderHealth(TypedDict):
+    """How the credentials of one provider do."""
+
+    provider: str
+    total: int
+    readable: int
+    unreadable: int
+    expired: int
+    oldest_update: datetime
+    last_used: datetime | None
+    last_verified: datetime | None
+
+
+class Unreadable(TypedDict):
+    """A credential of yours that must be entered again."""
+
+    id: str
+    provider: str
+    label: str
+
+
+class Health(TypedDict):
+    """By provider; `scope` says whether of everybody or of you alone."""
+
+    scope: Literal["everybody", "own"]
+    providers: list[ProviderHealth]
+    unreadable: list[Unreadable]
+
+
+def health(report: HealthReport) -> Health:
+    """The shape of a report."""
+    return {
+        "scope": "everybody" if report.everybody else "own",
+        "providers": [
+            {
+                "provider": each.provider,
+                "total": each.total,
+                "readable": each.readable,
+                "unreadable": each.unreadable,
+                "expired": each.expired,
+                "oldest_update": each.oldest_update,
+                "last_used": each.last_used,
+                "last_verified": each.last_verified,
+            }
+            for each in report.providers
+        ],
+        "unreadable": [{"id": each.id, "provider": each.provider, "label": each.label} for each in report.unreadable],
+    }
+
+
+class Tokens(TypedDict):
+    """An access token for `Authorization: Bearer`, its life in seconds, and what gets the next one."""
+
+    access_token: str
+    refresh_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+
+
+def tokens(pair: TokenPair) -> Tokens:
+    """The shape of a pair: here the tokens leave the house."""
+    return {
+        "access_token": pair.access_token.reveal(),
+        "refresh_token": pair.refresh_token.reveal(),
+        "token_type": "Bearer",
+        "expires_in": pair.expires_in,
+    }
+
+
+class Account(TypedDict):
+    """A user."""
+
+    id: str
+    username: str
+    role: str
+    discord_id: str | None
+
+
+class Me(Account):
+    """Whoever asks. `authenticated_at` is when a password was last proven in this session."""
+
+    session_id: str | None
+    authenticated_at: datetime | None
+
+
+def account(user: User) -> Account:
+    """The shape of a user."""
+    return {"id": user.id, "username": user.username, "role": user.role.value, "discord_id": user.discord_id}
+
+
+def me(actor: Actor) -> Me:
+    """The shape of an actor."""
+    return {
+        "id": actor.user_id,
+        "username": actor.username,
+        "role": actor.role.value,
+        "discord_id": actor.discord_id,
+        "session_id": actor.session_id,
+        "authenticated_at": actor.authenticated_at,
+    }
+
+
+class SignIn(TypedDict):
+    """A session; `current` is the one that asks."""
+
+    id: str
+    device: str | None
+    address: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    current: bool
+
+
+class SignIns(TypedDict):
+    """Sessions, latest seen first; all there are."""
+
+    items: list[SignIn]
+    next_cursor: None
+
+
+def sign_ins(sessions: Sequence[Session], actor: Actor) -> SignIns:
+    """The shape of somebody's sessions."""
+    return {
+        "items": [
+            {
+                "id": each.id,
+                "device": each.device,
+                "address": each.address,
+                "created_at": each.created_at,
+                "last_seen_at": each.last_seen_at,
+                "expires_at": each.expires_at,
+                "current": each.id == actor.session_id,
+            }
+            for each in sessions
+        ],
+        "next_cursor": None,
+    }

@@ -1,0 +1,213 @@
+"""The OpenAPI 3.1 document, made of the endpoints that are served and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, TypedDict
+
+from pydantic import TypeAdapter
+
+import app
+from app.domain import errors
+from app.domain.errors import AppError
+from app.web import problems
+from app.web.endpoints import Endpoint
+from app.web.problems import status_of
+
+_PARTS = re.compile(r"{(\w+)(?::[^{}]*(?:{[^{}]*}[^{}]*)*)?}")
+_PHRASES: Final = {
+    400: "Malformed",
+    401: "Not signed in, or not proven enough",
+    403: "Refused",
+    404: "Not there, or not for you",
+    405: "Method not allowed",
+    408: "Too slow",
+    409: "In conflict with what is there",
+    412: "Changed in the meantime",
+    413: "Too large",
+    415: "Not the expected type",
+    417: "Expectation failed",
+    421: "Not the host that is served",
+    422: "Not acceptable",
+    429: "Too many attempts",
+    500: "A bug",
+    503: "Back in a moment",
+}
+_HEADERS: Final = {
+    "expected_version": (
+        "If-Match",
+        'The version you have read, as in `"3"`. Answers 412 if it is another by now.',
+        {"type": "string"},
+    ),
+    "idempotency_key": (
+        "Idempotency-Key",
+        "Any text of your choice. The same request under the same key within 24 hours is done once.",
+        {"type": "string", "minLength": 1, "maxLength": 255},
+    ),
+}
+
+
+class Problem(TypedDict):
+    """Problem details (RFC 9457). `code` is what to program against; nothing that was sent is repeated."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+def document(endpoints: Sequence[Endpoint], *, server: str | None, cookie: str) -> dict[str, Any]:
+    """The document as JSON values; ``server`` is PUBLIC_URL, ``cookie`` the name of the session cookie."""
+    schemas = _Schemas(endpoints)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for endpoint in endpoints:
+        paths[canonical(endpoint.path)][endpoint.method.lower()] = _operation(endpoint, schemas)
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Keyhall",
+            "version": app.__version__,
+            "summary": "Your community's API keys, usable by everyone, visible to no one.",
+            "description": "JSON in UTF-8. Times are RFC 3339 in UTC. Errors are problem details (RFC 9457). "
+            "Lists take `limit` and `cursor`; `next_cursor` is null on the last page.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": server or "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.definitions,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie},
+            },
+        },
+    }
+
+
+def canonical(path: str) -> str:
+    """A path without the patterns of its parts."""
+    return _PARTS.sub(r"{\1}", path)
+
+
+class _Schemas:
+    """Every shape by name, in one namespace."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        shapes: dict[Any, Literal["validation", "serialization"]] = {Problem: "serialization"}
+        for endpoint in endpoints:
+            if endpoint.shape is not None:
+                shapes[endpoint.shape] = "serialization"
+            for model in (endpoint.body, endpoint.form, endpoint.query):
+                if model is not None:
+                    shapes[model] = "validation"
+        inputs = [(shape, mode, TypeAdapter[Any](shape)) for shape, mode in shapes.items()]
+        references, bundle = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
+        self._references = references
+        self._modes = shapes
+        self.definitions: dict[str, Any] = bundle.get("$defs", {})
+
+    def reference(self, shape: Any) -> dict[str, Any]:
+        return self._references[shape, self._modes[shape]]
+
+    def properties(self, shape: Any) -> dict[str, Any]:
+        """The members of a model, for parameters of a query."""
+        name = self.reference(shape)["$ref"].rpartition("/")[2]
+        properties: dict[str, Any] = self.definitions[name].get("properties", {})
+        return properties
+
+
+def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
+        "operationId": _operation_id(endpoint),
+        "parameters": list(_parameters(endpoint, schemas)),
+        "responses": _responses(endpoint, schemas),
+        "security": [{"bearer": []}, {"session": []}] if "actor" in endpoint.needs else [],
+    }
+    if endpoint.description:
+        operation["description"] = endpoint.description
+    for model, media_type in (
+        (endpoint.body, "application/json"),
+        (endpoint.form, "application/x-www-form-urlencoded"),
+    ):
+        if model is not None:
+            operation["requestBody"] = {
+                "required": not endpoint.body_optional,
+                "content": {media_type: {"schema": schemas.reference(model)}},
+            }
+    return operation
+
+
+def _operation_id(endpoint: Endpoint) -> str:
+    words = re.sub(r"\W+", "_", canonical(endpoint.path).removeprefix("/api/v1")).strip("_")
+    return f"{endpoint.method.lower()}_{words or 'hall'}"
+
+
+def _parameters(endpoint: Endpoint, schemas: _Schemas) -> Iterable[dict[str, Any]]:
+    for name in _PARTS.findall(endpoint.path):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    if endpoint.query is not None:
+        for name, schema in schemas.properties(endpoint.query).items():
+            yield {"name": name, "in": "query", "required": False, "schema": schema}
+    for need, (header, description, schema) in _HEADERS.items():
+        if need in endpoint.needs:
+            yield {"name": header, "in": "header", "required": False, "description": description, "schema": schema}
+
+
+def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": endpoint.summary}
+    if endpoint.shape is not None:
+        success["content"] = {endpoint.media_type: {"schema": schemas.reference(endpoint.shape)}}
+    elif endpoint.media_type != "application/json":
+        success["content"] = {endpoint.media_type: {"schema": {"type": "string"}}}
+    if endpoint.headers:
+        success["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in endpoint.headers.items()
+        }
+    responses = {str(endpoint.status): success}
+    by_status: dict[int, list[type[AppError]]] = defaultdict(list)
+    for error in dict.fromkeys(_errors(endpoint)):
+        by_status[status_of(error)].append(error)
+    for status in sorted(by_status):
+        codes = ", ".join(f"`{error.code}`" for error in by_status[status])
+        responses[str(status)] = {
+            "description": f"{_PHRASES[status]}: {codes}",
+            "content": {"application/problem+json": {"schema": schemas.reference(Problem)}},
+        }
+    return responses
+
+
+def _errors(endpoint: Endpoint) -> Iterable[type[AppError]]:
+    yield from (problems.MalformedRequest, problems.Misdirected, problems.Unexpected, errors.NotReady)
+    yield from endpoint.errors
+    if "actor" in endpoint.needs:
+        yield errors.InvalidToken
+        yield errors.StorageError
+    if endpoint.method != "GET":
+        yield problems.CrossSite
+    if endpoint.body is not None or endpoint.form is not None:
+        yield from (problems.RequestTimeout, problems.TooLarge, problems.UnsupportedMediaType, errors.InvalidInput)
+    if endpoint.query is not None:
+        yield errors.InvalidInput
+    if "expected_version" in endpoint.needs:
+        yield errors.VersionConflict
+    if "idempotency_key" in endpoint.needs:
+        yield errors.IdempotencyConflict
+
+
+def error_table() -> list[tuple[int, str, str]]:
+    """Status, code and title of every error, for the page that people read."""
+    kinds = [error for error in _subclasses(AppError) if "code" in vars(error)]
+    return sorted((status_of(error), error.code, error.title) for error in kinds)
+
+
+def _subclasses(kind: type[AppError]) -> Iterable[type[AppError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)

@@ -1,0 +1,30 @@
+"""What the operator decides about the web, and the keys under which an application carries what its handlers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from app.services import Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebOptions:
+    """``public_url`` is an origin such as ``https://keys.example.org``, or None where only loopback is served.
+
+    ``trusted_proxies`` are the networks whose X-Forwarded-For is believed; ``extensions`` are modules with a function
+    ``setup(app)``; in ``production`` a browser signs in over https only.
+    """
+
+    public_url: str | None = None
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    production: bool = False
+    extensions: tuple[str, ...] = ()
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("keyhall.services")
+"""``request.app[SERVICES]``: everything that Keyhall does, for our handlers and for those of extensions."""

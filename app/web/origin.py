@@ -1,0 +1,162 @@
+"""Where requests may come from: the Host they name, the page that sent them, and the address behind the proxies."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from app.domain.identity import Client, Source
+from app.web.problems import CrossSite, MalformedRequest, Misdirected
+
+if TYPE_CHECKING:
+    from app.web.options import WebOptions
+
+UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class Origin:
+    """Who we are to a browser, and whom we believe about addresses. Built once per application."""
+
+    def __init__(self, options: WebOptions) -> None:
+        scheme, _, authority = (options.public_url or "http://").partition("://")
+        self._scheme = scheme
+        self._authority = authority.lower() or None
+        self._proxies = options.trusted_proxies
+        self._production = options.production
+
+    @property
+    def https(self) -> bool:
+        """Whether browsers reach us over TLS."""
+        return self._scheme == "https"
+
+    @property
+    def cookie_name(self) -> str:
+        """The session cookie's name; the prefix binds it to this host, https and all paths (RFC 6265bis, 4.1.3.2)."""
+        return "__Host-keyhall" if self.https else "keyhall"
+
+    def cookies_allowed(self, request: web.Request) -> bool:
+        """Whether a session cookie may travel: over https, or in the clear on this machine outside production."""
+        return self.https or (not self._production and _is_loopback_host(request.host))
+
+    def check_host(self, request: web.Request) -> None:
+        """Refuse a Host that is not ours, which also ends DNS rebinding. Raises Misdirected or MalformedRequest."""
+        hosts = request.headers.getall("Host", ())
+        if len(hosts) != 1:
+            raise MalformedRequest("Exactly one Host header is needed")
+        host = hosts[0]
+        if host == self._authority:
+            return
+        if self._authority is None:
+            if _is_loopback_host(host):
+                return
+        elif host.lower().removesuffix(_DEFAULT_PORTS.get(self._scheme, "")) == self._authority:
+            return
+        raise Misdirected
+
+    def check_site(self, request: web.Request, *, browser: bool) -> None:
+        """Refuse what another site made a browser send. Raises CrossSite.
+
+        Sec-Fetch-Site decides where it is sent. Origin decides otherwise; with Referrer-Policy no-referrer a browser
+        sends `Origin: null` from our own forms too, so null counts only beside Sec-Fetch-Site: same-origin. A
+        request that only a browser can have sent (``browser``) must carry one of the two.
+        """
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        if site is not None:
+            same = site == "same-origin" and (origin in {None, "null"} or self._is_ours(origin, request))
+            same = same or (site == "none" and (origin is None or self._is_ours(origin, request)))
+        elif origin is not None:
+            same = self._is_ours(origin, request)
+        else:
+            same = not browser
+        if not same:
+            raise CrossSite
+
+    def _is_ours(self, origin: str | None, request: web.Request) -> bool:
+        # The Host was checked before, so without PUBLIC_URL it is the name by which this machine was called.
+        return origin is not None and origin.lower() == f"{self._scheme}://{self._authority or request.host.lower()}"
+
+    def address(self, request: web.Request) -> str | None:
+        """The client's IP address: the right-most one of X-Forwarded-For that no trusted proxy added itself."""
+        address = _address(request.remote or "")
+        if not self._proxies or address is None or not self._trusted(address):
+            return str(address) if address else None
+        hops = [hop for header in request.headers.getall("X-Forwarded-For", ()) for hop in header.split(",")]
+        for hop in reversed(hops):
+            named = _address(hop.strip())
+            if named is None:
+                break
+            address = named
+            if not self._trusted(address):
+                break
+        return str(address)
+
+    def _trusted(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        return any(address in network for network in self._proxies)
+
+    def client(self, request: web.Request) -> Client:
+        """Who asks, as the services want to know it."""
+        return Client(
+            source=Source.WEB,
+            address=self.address(request),
+            device=device_name(request.headers.get("User-Agent", "")),
+        )
+
+
+ORIGIN: web.AppKey[Origin] = web.AppKey("keyhall.origin", Origin)
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether somebody on this machine asks, and no proxy on this machine asks for somebody else."""
+    address = _address(request.remote or "")
+    forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"))
+    return address is not None and address.is_loopback and not forwarded
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback_host(host: str) -> bool:
+    name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+    port = host[len(name) :]
+    if port and not (port[1:].isascii() and port[1:].isdigit()):
+        return False
+    if name.lower() == "localhost":
+        return True
+    address = _address(name.strip("[]"))
+    return address is not None and address.is_loopback
+
+
+_BROWSERS: Final = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"))
+_SYSTEMS: Final = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
+
+
+@lru_cache(maxsize=1024)
+def device_name(user_agent: str) -> str | None:
+    """A few words for the session list, such as `Firefox on Linux` or `curl`; None where nothing was said."""
+    browser = next((name for mark, name in _BROWSERS if mark in user_agent), None)
+    if browser is None and "Safari/" in user_agent:
+        browser = "Safari"
+    system = next((name for mark, name in _SYSTEMS if mark in user_agent), None)
+    if browser and system:
+        return f"{browser} on {system}"
+    product = user_agent.partition("/")[0].partition(" ")[0]
+    return product[:32] if product.isascii() and product.isprintable() and product else None

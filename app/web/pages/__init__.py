@@ -1,0 +1,1 @@
+"""The pages: plain forms that work without scripts, rendered from view models."""

@@ -1,0 +1,376 @@
+"""The credentials of whoever is signed in: list, add, see, replace, reveal, remove and restore."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import Final
+
+from aiohttp import web
+
+from app.domain import errors
+from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
+from app.domain.errors import AppError, InvalidInput
+from app.domain.identity import Actor
+from app.web.endpoints import ID, Model, Retry, Routes
+from app.web.options import SERVICES
+from app.web.pages.rendering import Refused, page, see_other
+from app.web.problems import headers_of, status_of
+from app.web.sessions import actor_of
+
+routes = Routes("Pages")
+_ALL = "/credentials"
+_ONE = f"{_ALL}/{{credential_id:{ID}}}"
+
+_NEWS: Final = {
+    "added": "It hangs in its place.",
+    "changed": "Changed.",
+    "replaced": "The secret is replaced. The former one is kept in the history.",
+    "removed": "Removed. It can be brought back for seven days.",
+    "restored": "It is back in its place.",
+}
+_WORDS: Final = {
+    Status.UNCHECKED: "not checked",
+    Status.VALID: "valid",
+    Status.REFUSED: "refused by the provider",
+    Status.COULD_NOT_CHECK: "could not be checked",
+    Status.EXPIRED: "expired",
+    Status.UNREADABLE: "unreadable — enter it again",
+}
+
+
+class Listing(Model):
+    """Which page, and what has just happened."""
+
+    cursor: str | None = None
+    removed: bool = False
+    done: str = ""
+    id: str = ""
+
+
+class One(Model):
+    """What has just happened."""
+
+    done: str = ""
+
+
+class AddForm(Model):
+    """A new credential; ``request_key`` makes a form that was sent twice store one."""
+
+    provider: str
+    label: str
+    secret: str
+    expires: str = ""
+    request_key: str | None = None
+
+
+class ChangeForm(Model):
+    """A new label or expiry, for the version that was looked at."""
+
+    label: str
+    expires: str = ""
+    version: str
+
+
+class ReplaceForm(Model):
+    """A new secret, for the version that was looked at."""
+
+    secret: str
+    version: str
+
+
+class RevealForm(Model):
+    """A button; with the password where the last proof is too old."""
+
+    password: str = ""
+
+
+class VersionForm(Model):
+    """A button, for the version that was looked at."""
+
+    version: str
+
+
+class NoFields(Model):
+    """A button."""
+
+
+@routes("GET", _ALL, media_type="text/html")
+async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Response:
+    """Your credentials, or those that you removed."""
+    found = await request.app[SERVICES].credentials.page(actor, after=query.cursor, removed=query.removed)
+    return page(
+        request,
+        "removed.html" if query.removed else "credentials.html",
+        viewer=actor,
+        items=[_view(each) for each in found.items],
+        next_cursor=found.next_cursor,
+        news=_NEWS.get(query.done),
+        undo=query.id if query.done == "removed" and re.fullmatch(ID, query.id) else None,
+    )
+
+
+async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    # What was refused may be a secret in the wrong field, so only what was not comes back.
+    refused = Refused(error)
+    kept = {name: "" if name == refused.field else fields.get(name, "") for name in ("provider", "label", "expires")}
+    return _add_page(request, await actor_of(request), refused, kept)
+
+
+def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept: Mapping[str, str]) -> web.Response:
+    return page(
+        request,
+        "add.html",
+        status=refused.status if refused else 200,
+        viewer=actor,
+        refused=refused,
+        kept=kept,
+        request_key=secrets.token_urlsafe(16),
+    )
+
+
+@routes("GET", f"{_ALL}/new", media_type="text/html")
+async def add_form(request: web.Request, actor: Actor) -> web.Response:
+    """Where a credential is added."""
+    return _add_page(request, actor, None, {"provider": "", "label": "", "expires": ""})
+
+
+@routes(
+    "POST",
+    _ALL,
+    status=303,
+    media_type="text/html",
+    retry=_add_again,
+    errors=[errors.AlreadyExists, errors.QuotaExceeded],
+)
+async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response:
+    """Store a credential."""
+    await request.app[SERVICES].credentials.add(
+        actor,
+        provider=form.provider,
+        label=form.label,
+        secret=form.secret,
+        expires_at=_end_of(form.expires),
+        idempotency_key=form.request_key,
+    )
+    return see_other(f"{_ALL}?done=added")
+
+
+def _again(section: str) -> Retry:
+    """The page of a credential once more, with what was refused beside the form that it was typed into."""
+
+    async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+        actor = await actor_of(request)
+        view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
+        return _one_page(request, actor, view, refused=Refused(error), section=section)
+
+    return retry
+
+
+def _one_page(
+    request: web.Request,
+    actor: Actor,
+    view: CredentialView,
+    *,
+    refused: Refused | None = None,
+    section: str = "",
+    news: str | None = None,
+) -> web.Response:
+    return page(
+        request,
+        "credential.html",
+        status=refused.status if refused else 200,
+        headers=refused.headers if refused else None,
+        viewer=actor,
+        credential=_view(view),
+        refused=refused,
+        section=section,
+        news=news,
+    )
+
+
+@routes("GET", _ONE, media_type="text/html", errors=[errors.NotFound])
+async def one(request: web.Request, actor: Actor, credential_id: str, query: One) -> web.Response:
+    """One credential."""
+    view = await request.app[SERVICES].credentials.get(actor, credential_id)
+    return _one_page(request, actor, view, news=_NEWS.get(query.done))
+
+
+@routes(
+    "POST",
+    f"{_ONE}/change",
+    status=303,
+    media_type="text/html",
+    retry=_again("change"),
+    errors=[errors.NotFound, errors.AlreadyExists, errors.VersionConflict],
+)
+async def change(request: web.Request, actor: Actor, credential_id: str, form: ChangeForm) -> web.Response:
+    """Relabel a credential, or change when it expires."""
+    await request.app[SERVICES].credentials.change(
+        actor,
+        credential_id,
+        label=form.label,
+        expires_at=_end_of(form.expires),
+        expected_version=_version(form.version),
+    )
+    return see_other(f"{_ALL}/{credential_id}?done=changed")
+
+
+@routes(
+    "POST",
+    f"{_ONE}/replace",
+    status=303,
+    media_type="text/html",
+    retry=_again("replace"),
+    errors=[errors.NotFound, errors.VersionConflict],
+)
+async def replace(request: web.Request, actor: Actor, credential_id: str, form: ReplaceForm) -> web.Response:
+    """Replace the secret of a credential."""
+    await request.app[SERVICES].credentials.replace(
+        actor, credential_id, form.secret, expected_version=_version(form.version)
+    )
+    return see_other(f"{_ALL}/{credential_id}?done=replaced")
+
+
+async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+    actor = await actor_of(request)
+    view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
+    if isinstance(error, errors.CredentialUnreadable):
+        return _one_page(request, actor, view, refused=Refused(error), section="reveal")
+    # The first time it is a question, not a failure.
+    refused = None if isinstance(error, errors.ReauthenticationRequired) else Refused(error)
+    return page(
+        request,
+        "confirm.html",
+        status=status_of(type(error)),
+        headers=headers_of(error),
+        viewer=actor,
+        credential=_view(view),
+        refused=refused,
+    )
+
+
+@routes(
+    "POST",
+    f"{_ONE}/reveal",
+    media_type="text/html",
+    retry=_confirm,
+    errors=[
+        errors.NotFound,
+        errors.ReauthenticationRequired,
+        errors.InvalidCredentials,
+        errors.TooManyAttempts,
+        errors.CredentialUnreadable,
+    ],
+)
+async def reveal(request: web.Request, actor: Actor, credential_id: str, form: RevealForm) -> web.Response:
+    """Show the secret of a credential, in this answer and nowhere else.
+
+    Asks for the password where it was last proven more than ten minutes ago.
+    """
+    services = request.app[SERVICES]
+    if form.password:
+        await services.authentication.reauthenticate(actor, form.password)
+        actor = await actor_of(request)
+    view = await services.credentials.get(actor, credential_id)
+    secret = await services.credentials.reveal(actor, credential_id)
+    return page(request, "revealed.html", viewer=actor, credential=_view(view), secret=secret.reveal())
+
+
+@routes(
+    "POST",
+    f"{_ONE}/remove",
+    status=303,
+    media_type="text/html",
+    retry=_again("remove"),
+    errors=[errors.NotFound, errors.VersionConflict],
+)
+async def remove(request: web.Request, actor: Actor, credential_id: str, form: VersionForm) -> web.Response:
+    """Remove a credential; it can be restored for seven days."""
+    await request.app[SERVICES].credentials.remove(actor, credential_id, expected_version=_version(form.version))
+    return see_other(f"{_ALL}?done=removed&id={credential_id}")
+
+
+async def _restore_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+    actor = await actor_of(request)
+    found = await request.app[SERVICES].credentials.page(actor, removed=True)
+    return page(
+        request,
+        "removed.html",
+        status=status_of(type(error)),
+        viewer=actor,
+        items=[_view(each) for each in found.items],
+        next_cursor=found.next_cursor,
+        news=Refused(error).sentence,
+        undo=None,
+    )
+
+
+@routes(
+    "POST",
+    f"{_ONE}/restore",
+    status=303,
+    media_type="text/html",
+    retry=_restore_again,
+    errors=[errors.NotFound, errors.AlreadyExists],
+)
+async def restore(request: web.Request, actor: Actor, credential_id: str, form: NoFields) -> web.Response:  # noqa: ARG001
+    """Bring back a removed credential."""
+    await request.app[SERVICES].credentials.restore(actor, credential_id)
+    return see_other(f"{_ALL}?done=restored")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a template shows of a credential."""
+
+    id: str
+    provider: str
+    label: str
+    masked: str
+    version: int
+    fingerprint: str | None
+    state: Status
+    words: str
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    kept_until: datetime | None
+
+
+def _view(view: CredentialView) -> Shown:
+    return Shown(
+        id=view.id,
+        provider=view.provider,
+        label=view.label,
+        masked=view.masked,
+        version=view.version,
+        fingerprint=view.fingerprint,
+        state=view.status,
+        words=_WORDS[view.status],
+        created_at=view.created_at,
+        updated_at=view.updated_at,
+        expires_at=view.expires_at,
+        last_used_at=view.last_used_at,
+        kept_until=view.deleted_at + RECOVERABLE_FOR if view.deleted_at else None,
+    )
+
+
+def _end_of(text: str) -> datetime | None:
+    """The last second, in UTC, of a day that was typed; None for no day. Raises InvalidInput."""
+    if not text.strip():
+        return None
+    try:
+        return datetime.combine(date.fromisoformat(text.strip()), time(23, 59, 59), UTC)
+    except ValueError:
+        raise InvalidInput("expires", "must be a day such as 2027-03-31") from None
+
+
+def _version(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidInput("version", "must be a number")
+    return int(text)

@@ -1,0 +1,140 @@
+"""How a page is made: a template, a view model, and the policy that lets a browser run nothing but our own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app.domain import bitting
+from app.domain.errors import AppError, InvalidInput, InvalidToken
+from app.domain.identity import Actor
+from app.web.gate import REQUEST_ID
+from app.web.headers import PAGE_POLICY
+from app.web.pages.static import ASSETS
+from app.web.problems import headers_of, status_of
+from app.web.sessions import FORM_TOKEN, form_token
+
+TEMPLATES: web.AppKey[Environment] = web.AppKey("keyhall.templates", Environment)
+_DIRECTORY: Final = Path(__file__).parents[1] / "templates"
+
+
+def templates() -> Environment:
+    """The environment of the templates: everything is escaped, and a misspelt name is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(_DIRECTORY),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["day"] = day
+    environment.filters["moment"] = moment
+    environment.globals["blade"] = blade
+    return environment
+
+
+def page(
+    request: web.Request,
+    template: str,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    viewer: Actor | None = None,
+    **view: Any,
+) -> web.Response:
+    """A page. ``viewer`` is who looks at it, where that is known; ``view`` is what its template shows."""
+    text = (
+        request.app[TEMPLATES]
+        .get_template(template)
+        .render(
+            asset=request.app[ASSETS].path,
+            form_token=form_token(request),
+            form_token_name=FORM_TOKEN,
+            here=request.path,
+            viewer=viewer.username if viewer else None,
+            **view,
+        )
+    )
+    return web.Response(
+        status=status,
+        body=text.encode(),
+        headers={
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": PAGE_POLICY,
+            **(headers or {}),
+        },
+    )
+
+
+def see_other(location: str) -> web.Response:
+    """After a form: go and look (RFC 9110, 15.4.4), so that reloading does nothing twice."""
+    return web.Response(status=303, headers={"Location": location})
+
+
+def error_page(request: web.Request, error: AppError) -> web.Response:
+    """An error for a person. Whoever is not signed in is asked to, and comes back afterwards."""
+    if isinstance(error, InvalidToken):
+        back = request.path if request.method in {"GET", "HEAD"} and request.path != "/" else ""
+        return see_other(f"/login?next={quote(back, safe='/')}" if back else "/login")
+    return page(
+        request,
+        "error.html",
+        status=status_of(type(error)),
+        headers=headers_of(error),
+        error=error,
+        request_id=request[REQUEST_ID],
+    )
+
+
+class Refused:
+    """What a form shows of an error: one sentence, beside the field that it is about where there is one."""
+
+    def __init__(self, error: AppError) -> None:
+        self.field = error.field if isinstance(error, InvalidInput) else None
+        self.sentence = _sentence(error)
+        self.status = status_of(type(error))
+        self.headers = headers_of(error)
+
+
+def _sentence(error: AppError) -> str:
+    if isinstance(error, InvalidInput):
+        name = error.field.replace("_", " ")
+        return f"{name[:1].upper()}{name[1:]} {error.reason}."
+    return error.detail if error.detail.endswith(".") else f"{error.detail}."
+
+
+def day(value: datetime) -> str:
+    """`20 Nov 2026`, in UTC."""
+    return f"{value.astimezone(UTC):%-d %b %Y}"
+
+
+def moment(value: datetime) -> str:
+    """`20 Nov 2026, 21:05 UTC`."""
+    return f"{value.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+
+
+_NOTCH: Final = 9
+_RISE: Final = 2
+_BASE: Final = 22
+
+
+def blade(fingerprint: str | None) -> str:
+    """The outline of a key's blade as the data of an SVG path, in a box of 92 by 24.
+
+    It has eight notches whose heights are the bitting; without a fingerprint it is a blank.
+    """
+    depths = bitting.depths(fingerprint) if fingerprint else (6,) * 8
+    points = [(1.0, _BASE - 17.0)]
+    x = 6.0
+    for depth in depths:
+        y = _BASE - 3.0 - _RISE * depth
+        points += [(x + 2, y), (x + _NOTCH - 1, y)]
+        x += _NOTCH + 1
+    points += [(x + 3, _BASE - 3.0), (x + 3, _BASE), (1.0, _BASE)]
+    return "M" + " L".join(f"{x:g} {y:g}" for x, y in points) + " Z"

@@ -1,0 +1,76 @@
+"""Who sent a request: by bearer token, or by the session cookie of a browser."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from app.domain.errors import InvalidToken
+from app.web.options import SERVICES
+from app.web.origin import ORIGIN, UNSAFE
+from app.web.problems import CrossSite
+
+if TYPE_CHECKING:
+    from app.domain.identity import Actor
+    from app.services.authentication import BrowserSession
+
+FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
+_LONGEST_TOKEN: Final = 4096
+
+
+async def actor_of(request: web.Request) -> Actor:
+    """Who asks. A bearer token wins over a cookie and is never backed up by it. Raises InvalidToken, CrossSite."""
+    client = request.app[ORIGIN].client(request)
+    authentication = request.app[SERVICES].authentication
+    given = request.headers.getall("Authorization", None)
+    if given is not None:
+        scheme, _, token = given[0].partition(" ")
+        if len(given) != 1 or scheme.lower() != "bearer" or not 0 < len(token) <= _LONGEST_TOKEN:
+            raise InvalidToken
+        return await authentication.authenticate(token, client)
+    cookie = session_cookie(request)
+    if cookie is None:
+        raise InvalidToken
+    if request.method in UNSAFE:
+        request.app[ORIGIN].check_site(request, browser=True)
+    return await authentication.authenticate_browser(cookie, client)
+
+
+def session_cookie(request: web.Request) -> str | None:
+    """The session cookie, where one may travel."""
+    origin = request.app[ORIGIN]
+    cookie = request.cookies.get(origin.cookie_name)
+    return cookie if cookie and origin.cookies_allowed(request) else None
+
+
+def begin_session(request: web.Request, response: web.StreamResponse, session: BrowserSession) -> None:
+    """Hand the cookie of a new session to the browser, for as long as the session may last."""
+    origin = request.app[ORIGIN]
+    response.set_cookie(
+        origin.cookie_name,
+        session.cookie.reveal(),
+        expires=session.expires_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        path="/",
+        secure=origin.https,
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+def end_session(request: web.Request, response: web.StreamResponse) -> None:
+    """Take the cookie back, under the very attributes it was given with: other ones would leave it there."""
+    origin = request.app[ORIGIN]
+    response.del_cookie(origin.cookie_name, path="/", secure=origin.https, httponly=True, samesite="Lax")
+
+
+def form_token(request: web.Request) -> str:
+    """What every form of a signed-in page carries: it is bound to the session cookie, which no other site knows."""
+    return hmac.digest((session_cookie(request) or "").encode(), b"keyhall form", "sha256").hex()
+
+
+def check_form_token(request: web.Request, fields: dict[str, str]) -> None:
+    """The second layer behind Sec-Fetch-Site and Origin. Raises CrossSite."""
+    if not hmac.compare_digest(fields.pop(FORM_TOKEN, "").encode(), form_token(request).encode()):
+        raise CrossSite

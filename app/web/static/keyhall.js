@@ -1,0 +1,30 @@
+// What a revealed secret needs and HTML cannot do: copying it, and hiding it when nobody looks any more.
+"use strict";
+{
+  const secret = document.getElementById("secret");
+  const seconds = Number(secret?.dataset.hideAfter);
+  if (seconds) {
+    const news = document.getElementById("secret-news");
+    const copy = document.getElementById("copy");
+    const hide = () => {
+      secret.textContent = "•".repeat(8);
+      copy.hidden = true;
+      news.textContent = "Hidden again.";
+    };
+    if (navigator.clipboard) {
+      copy.hidden = false;
+      copy.addEventListener("click", async () => {
+        try {
+          await navigator.clipboard.writeText(secret.textContent);
+          news.textContent = "Copied.";
+        } catch {
+          news.textContent = "The browser did not let it be copied: select it instead.";
+        }
+      });
+    }
+    news.textContent = `Hidden in ${seconds} seconds.`;
+    setTimeout(hide, seconds * 1000);
+    // A page that comes back from the browser's cache must not bring the secret back.
+    addEventListener("pagehide", hide);
+  }
+}
