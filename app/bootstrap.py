@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from app.domain.errors import DatabaseUnavailable, NoInstall, StorageError, StorageFull, StorageReadOnly
+from app.domain.errors import ConfigInvalid, DatabaseUnavailable, NoInstall, StorageError, StorageFull, StorageReadOnly
 from app.domain.keys import Environment
 from app.domain.schema import SchemaState
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
-from app.infrastructure.database import (
-    SqlStorage,
-    check_schema,
-    current_revision,
-    head_revision,
-    open_database,
-    upgrade,
-)
+from app.infrastructure.database.engine import open_database
+from app.infrastructure.database.migrate import check_schema, current_revision, known_revisions, upgrade
+from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.install_file import InstallFile
+from app.infrastructure.logging import configure_logging
 from app.infrastructure.master_key import MasterKeys
 from app.services import Services
 from app.services.key_management import InstallRules, KeyManagementService
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from app.settings import Settings
 
@@ -47,6 +45,13 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
 
 _T = TypeVar("_T")
+
+
+def log_to_stderr(settings: Settings, level: str) -> None:
+    """Send the log to standard error, with everything that the settings hold back taken out of it."""
+    redactor = configure_logging(level, settings.log_format)
+    for secret in settings.secrets():
+        redactor.add(secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ async def schema_state(settings: Settings, *, upgrade_first: bool) -> SchemaStat
             await patience.until(_key_management(settings, SqlStorage(database)).verify)
             await patience.until(lambda: upgrade(database))
         current = await patience.until(lambda: current_revision(database))
-        return SchemaState(database=settings.database_name_for_people, current=current, head=head_revision())
+        return SchemaState(database=settings.database_name_for_people, current=current, head=known_revisions()[-1])
 
 
 def _key_management(settings: Settings, storage: SqlStorage) -> KeyManagementService:
@@ -132,9 +137,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     from app.infrastructure.passwords import Argon2Passwords  # noqa: PLC0415
     from app.services.authentication import AuthenticationService, Lifetimes  # noqa: PLC0415
     from app.services.bot_state import BotStateService  # noqa: PLC0415
-    from app.services.credential_moving import CredentialMoving  # noqa: PLC0415
-    from app.services.credential_sealing import CredentialSealing  # noqa: PLC0415
-    from app.services.credentials import CredentialService, EnvironmentCredentials  # noqa: PLC0415
+    from app.services.credentials import CredentialSealing, CredentialService, EnvironmentCredentials  # noqa: PLC0415
     from app.services.housekeeping import HousekeepingService  # noqa: PLC0415
     from app.services.idempotency import Idempotency  # noqa: PLC0415
     from app.services.identity import IdentityService  # noqa: PLC0415
@@ -147,24 +150,24 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     clock, randomness, derivation = SystemClock(), SystemRandomness(), Derivation()
     passwords = Argon2Passwords(cheap=settings.app_env is Environment.TEST)
     sealing = CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
-    identity = IdentityService(
-        storage=storage,
-        passwords=passwords,
-        clock=clock,
-        randomness=randomness,
-        registration=settings.registration,
-        moving=CredentialMoving(sealing=sealing, clock=clock),
-    )
     instances = InstanceService(storage=storage, keys=keys, clock=clock, randomness=randomness, kind=kind)
     credentials = CredentialService(
         storage=storage,
         sealing=sealing,
         idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
         environment=EnvironmentCredentials(
-            secrets=settings.environment_credentials, guilds=settings.env_credential_guilds
+            by_provider=settings.environment_credentials, guilds=settings.env_credential_guilds
         ),
         clock=clock,
         randomness=randomness,
+    )
+    identity = IdentityService(
+        storage=storage,
+        passwords=passwords,
+        clock=clock,
+        randomness=randomness,
+        registration=settings.registration,
+        moving=credentials.move,
     )
     services = Services(
         keys=keys,
@@ -190,7 +193,6 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
         overview=OverviewService(
             storage=storage,
             keys=keys,
-            instances=instances,
             credentials=credentials,
             clock=clock,
             rotation=timedelta(days=settings.key_rotation_days),
@@ -210,10 +212,22 @@ def master_keys(settings: Settings) -> MasterKeys:
     return MasterKeys(
         data_dir=settings.data_dir,
         environment=settings.app_env,
-        given_key=settings.master_key,
-        given_file=settings.master_key_file,
-        previous_key=settings.master_key_previous,
+        randomness=SystemRandomness(),
+        master_key=settings.master_key,
+        master_key_file=settings.master_key_file,
+        previous=settings.master_key_previous,
     )
+
+
+def write_master_key(settings: Settings) -> Path:
+    """Make the default master key file on the operator's word. Raises ConfigInvalid where one is there."""
+    source = master_keys(settings)
+    if os.path.lexists(source.default_file):
+        raise ConfigInvalid(
+            f"{source.default_file} is there already", remedy="keep it: it may be the only key that opens an install"
+        )
+    source.create()
+    return source.default_file
 
 
 class Patience:

@@ -1,7 +1,8 @@
-"""The command ``keyhall``: hands the CLI what it may open, and turns whatever is raised into a line and an exit code."""
+"""The command ``keyhall``: hands the CLI what it may open; whatever is raised becomes a line and an exit code."""
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.cli import build_cli
 from app.domain.errors import AppError, KeyhallError, StartupError
+from app.domain.keys import MATERIAL_BYTES
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,11 +31,11 @@ class _Opener:
         return Settings.load()
 
     def _quietly(self) -> Settings:
-        from app.infrastructure.logging import configure_logging  # noqa: PLC0415
+        from app.bootstrap import log_to_stderr  # noqa: PLC0415
 
         # A command's output is its answer: the log speaks up only when something is wrong.
         level = self._settings.log_level if self._settings.log_level in {"error", "critical"} else "warning"
-        configure_logging(level, self._settings.log_format, secrets=self._settings.secrets())
+        log_to_stderr(self._settings, level)
         return self._settings
 
     @asynccontextmanager
@@ -67,14 +69,14 @@ class _Opener:
         return await schema_state(self._quietly(), upgrade_first=upgrade)
 
     def new_master_key(self) -> str:
-        from app.infrastructure.master_key import new_master_key  # noqa: PLC0415
+        from app.infrastructure.clock import SystemRandomness  # noqa: PLC0415
 
-        return new_master_key()
+        return base64.b64encode(SystemRandomness().token_bytes(MATERIAL_BYTES)).decode()
 
     def write_master_key(self) -> Path:
-        from app.bootstrap import master_keys  # noqa: PLC0415
+        from app.bootstrap import write_master_key  # noqa: PLC0415
 
-        return master_keys(self._settings).write_new()
+        return write_master_key(self._settings)
 
     def run(self, *, web: bool, bot: bool, worker: bool, sync: bool = False) -> None:
         from entrypoints.process import Sides, run  # noqa: PLC0415

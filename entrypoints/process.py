@@ -12,9 +12,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.bootstrap import open_keys, open_services
+from app.bootstrap import log_to_stderr, open_keys, open_services
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
-from app.infrastructure.logging import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -45,7 +44,7 @@ class Sides:
 
 def run(settings: Settings, sides: Sides) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError when the start cannot go on."""
-    configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets())
+    log_to_stderr(settings, settings.log_level)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         runner.run(_until_signalled(_serve(settings, sides)))
 

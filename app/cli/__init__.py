@@ -1,4 +1,4 @@
-"""The command line: one module per command group. It gets an opener from the entrypoint and opens only what it needs."""
+"""The command line: one module per command group, each opening only what it needs."""
 
 from __future__ import annotations
 

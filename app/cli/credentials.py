@@ -54,7 +54,7 @@ async def _list(opened: Opener, user: str | None, guild: str | None, *, as_json:
 
 
 @group.command()
-def add(
+def add(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     provider: Annotated[str, typer.Argument(help="For instance openai.")],
     label: Annotated[str, typer.Argument(help="What people will call it.")],

@@ -1,4 +1,4 @@
-"""How commands answer and ask: tables for people, JSON for programs, secrets from a prompt, standard input or a file."""
+"""How commands answer and ask: tables for people, JSON for programs, secrets never from an argument."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def when(moment: datetime | None) -> str:
 
 
 def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
-    """A secret from a file, from a prompt on a terminal, or else from standard input; one trailing newline is dropped."""
+    """A secret from a file, a prompt on a terminal, or else standard input; one trailing newline is dropped."""
     if file is not None:
         with file.open("rb") as opened:
             return _text(opened.read(_LARGEST_SECRET + 1), what)

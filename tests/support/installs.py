@@ -1,0 +1,196 @@
+"""Installs to try things on: one place (database and DATA_DIR), opened in process or run as a command."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.bootstrap import OpenKeys, open_keys, open_services
+from app.settings import Settings
+from tests.support.environment import process_environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from app.services import Services
+
+PROJECT = Path(__file__).resolve().parents[2]
+TABLES = [
+    "app_config",
+    "users",
+    "owner_claim",
+    "sessions",
+    "refresh_tokens",
+    "api_credentials",
+    "credential_history",
+    "subjects",
+    "audit_events",
+    "instances",
+    "attempts",
+    "idempotency_keys",
+    "bot_state",
+    "schema_info",
+    "alembic_version",
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an install is or may come to be."""
+
+    url: str
+    data_dir: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def having(self, **settings: str) -> Place:
+        """The same place, with settings on top."""
+        return replace(self, settings={**self.settings, **settings})
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are told."""
+        given = {"APP_ENV": "test", "DATABASE_URL": self.url, "DATA_DIR": str(self.data_dir), "WEB_PORT": "0"}
+        return given | dict(self.settings)
+
+    def load(self) -> Settings:
+        """Its settings, in this process."""
+        return Settings.load(self.environment)
+
+    @asynccontextmanager
+    async def keys(self, *, may_create: bool = True) -> AsyncIterator[OpenKeys]:
+        """Open as far as the keys."""
+        async with open_keys(self.load(), may_create=may_create) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def services(self) -> AsyncIterator[Services]:
+        """Open everything."""
+        settings = self.load()
+        async with (
+            open_keys(settings, may_create=True) as opened,
+            open_services(settings, opened, kind="test") as services,
+        ):
+            yield services
+
+    async def execute(self, statement: str, **values: Any) -> None:
+        """Change the database behind Keyhall's back."""
+        engine = create_async_engine(self.url)
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(text(statement), values)
+        finally:
+            await engine.dispose()
+
+    async def contents(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every table's rows, for comparing."""
+        engine = create_async_engine(self.url)
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        try:
+            for table in TABLES:
+                async with engine.connect() as connection:
+                    rows = (await connection.execute(text(f"SELECT * FROM {table}"))).all()  # noqa: S608 - our own names
+                found[table] = sorted((tuple(row) for row in rows), key=repr)
+        finally:
+            await engine.dispose()
+        return found
+
+    async def app_config(self) -> dict[str, str]:
+        """The rows of the key store."""
+        return {row[0]: row[1] for row in (await self.contents())["app_config"]}
+
+    # -- as a command --------------------------------------------------------------------------------------------------
+
+    def command(self, *arguments: str, stdin: str = "", within: float = 100) -> subprocess.CompletedProcess[str]:
+        """Run `keyhall …` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "entrypoints.cli_entrypoint", *arguments],
+            cwd=PROJECT,
+            env=process_environment(**self.environment),
+            input=stdin,
+            text=True,
+            capture_output=True,
+            timeout=within,
+            check=False,
+        )
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[Running]:
+        """`keyhall …` as a process that serves; ended by SIGTERM, or killed."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "entrypoints.cli_entrypoint", *arguments],
+            cwd=PROJECT,
+            env=process_environment(**self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running = Running(process)
+        try:
+            yield running
+        finally:
+            running.end()
+
+
+class Running:
+    """A process, and what it said on standard error so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._queue: Queue[str | None] = Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def wait_for(self, pattern: str, within: float = 60) -> re.Match[str]:
+        """The first line from now on that the pattern is found in."""
+        while True:
+            try:
+                line = self._queue.get(timeout=within)
+            except Empty:
+                raise AssertionError(f"no line like {pattern!r} within {within} s; so far: {self.lines}") from None
+            if line is None:
+                raise AssertionError(f"the process ended ({self.process.wait()}) before {pattern!r}: {self.lines}")
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+
+    def address(self) -> str:
+        """Where it serves, once it does."""
+        return self.wait_for(r"listening on ([^)]+)\)")[1].join(("http://", ""))
+
+    def setup_token(self) -> str:
+        """The token for the first owner."""
+        return self.wait_for(r"setup token=(\S+)")[1]
+
+    def end(self, number: int = signal.SIGTERM, within: float = 15) -> int:
+        """Send a signal and wait; returns the exit code."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, number)
+        code = self.process.wait(timeout=within)
+        self._reader.join(timeout=within)
+        while not self._queue.empty():
+            line = self._queue.get()
+            if line is not None:
+                self.lines.append(line)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        return code
