@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from app.domain.errors import Forbidden, NotReady
 from app.web.endpoints import Routes, answer

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
+
+# pydantic reads these for the documentation and needs this one on Python 3.11.
+from typing_extensions import TypedDict
 
 from app.domain.credentials import CredentialView, OwnerKind
 
