@@ -11,7 +11,6 @@ import pickle
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,17 +44,6 @@ SECRET_SETTINGS = (
     "GITHUB_TOKEN",
 )
 CANARY = "canary-4f1d9a77c0de5eed"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _nothing_set() -> Iterator[None]:
-    """The machine's own environment and the developer's `.env` decide nothing here."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in Settings.names():
-            patch.delenv(name, raising=False)
-            patch.delenv(f"{name}_FILE", raising=False)
-        patch.setattr(Settings, "env_file", None)
-        yield
 
 
 @pytest.fixture
