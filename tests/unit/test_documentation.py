@@ -1,0 +1,268 @@
+"""The documentation is part of the product: what exists is in it, and what is in it exists."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import typer
+
+import app
+from app.cli import build_cli
+from app.cli.opener import Opener
+from app.domain.errors import AppError, StartupError
+from app.services import Services
+from app.settings import PROJECT_ROOT, Settings
+from app.web.options import WebOptions
+from app.web.problems import status_of
+from app.web.server import build_app
+
+DOCS = PROJECT_ROOT / "docs"
+DOCUMENTS = sorted([PROJECT_ROOT / "README.md", PROJECT_ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+OPERATIONS = DOCS / "operations.md"
+API = DOCS / "api.md"
+
+documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT_ROOT)))
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading Markdown
+# ---------------------------------------------------------------------------------------------------------------------
+
+_FENCE = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_LINK = re.compile(r"\]\(([^()\s]+)\)")
+
+
+@cache
+def text_of(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def prose_of(document: Path) -> str:
+    return _FENCE.sub("", text_of(document))
+
+
+def rows_of(document: Path, heading: str) -> list[list[str]]:
+    """The cells of every table under a heading, down to the next heading that is not deeper."""
+    level = len(heading) - len(heading.lstrip("#"))
+    _, found, rest = text_of(document).partition(f"\n{heading}\n")
+    assert found, f"{document.name} has no heading {heading!r}"
+    section = re.split(rf"^#{{1,{level}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
+
+
+def first_code(cell: str) -> str:
+    found = _SPAN.search(cell)
+    assert found, f"no code in {cell!r}"
+    return found[1]
+
+
+def anchors_of(document: Path) -> set[str]:
+    """The ids that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def default_of(name: str) -> str | None:
+    """The default of a setting as the documentation writes it; None where it is computed or there is no field."""
+    field = Settings.model_fields.get(name.lower())
+    if field is None or field.default_factory is not None or name == "MASTER_KEY":
+        return None
+    value: Any = field.default
+    if value is None or value in ((), frozenset()):
+        return "—"
+    if isinstance(value, Path):
+        return f"`{value.relative_to(PROJECT_ROOT)}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def test_every_setting_is_documented() -> None:
+    spans = set(_SPAN.findall(text_of(OPERATIONS)))
+    assert {name for name in Settings.names() if name not in spans} == set()
+
+
+def test_the_documented_defaults_are_the_real_ones() -> None:
+    rows = rows_of(OPERATIONS, "## Settings")
+    documented = {first_code(cells[0]): cells[1] for cells in rows}
+    expected = {name: default for name in Settings.names() if (default := default_of(name)) is not None}
+    assert {name: documented.get(name) for name in expected} == expected
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    named = {first_code(cells[0]) for cells in rows_of(OPERATIONS, "## Settings")}
+    assert named - set(Settings.names()) == set()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def command_tree() -> Any:
+    # Commands open nothing until they are invoked, so nothing has to stand behind the opener.
+    return typer.main.get_command(build_cli(cast("Opener", None)))
+
+
+def leaves(command: Any, path: tuple[str, ...] = ("keyhall",)) -> Iterator[tuple[str, ...]]:
+    if not hasattr(command, "commands"):
+        yield path
+        return
+    for name, below in command.commands.items():
+        yield from leaves(below, (*path, name))
+
+
+def commands_in(document: Path) -> Iterator[str]:
+    """What a reader would type: `keyhall …` in code, at the beginning or behind a pipe, a semicolon or `&&`."""
+    lines = [
+        line for language, block in _FENCE.findall(text_of(document)) if language == "sh" for line in block.split("\n")
+    ]
+    for line in (*_SPAN.findall(prose_of(document)), *lines):
+        for part in re.split(r"\||;|&&", line):
+            if part.strip() == "keyhall" or part.strip().startswith("keyhall "):
+                yield part.strip().partition(" > ")[0].partition(" < ")[0]
+
+
+def why_not_a_command(text: str) -> str | None:
+    command = command_tree()
+    _, *words = shlex.split(text, comments=True)
+    while words and hasattr(command, "commands"):
+        word = words.pop(0)
+        if word not in command.commands:
+            return f"{text}: there is no {word}"
+        command = command.commands[word]
+    options = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+    unknown = [word for word in words if word.startswith("-") and word not in options]
+    return f"{text}: there is no option {', '.join(unknown)}" if unknown else None
+
+
+def test_every_command_is_documented() -> None:
+    documented = {first_code(cells[0]) for cells in rows_of(OPERATIONS, "## Commands")}
+    existing = {" ".join(path) for path in leaves(command_tree())}
+    assert existing - documented == set()
+
+
+@documents
+def test_every_command_in_the_documents_exists(document: Path) -> None:
+    assert [reason for text in commands_in(document) if (reason := why_not_a_command(text))] == []
+
+
+def test_a_command_that_does_not_exist_would_be_noticed() -> None:
+    assert why_not_a_command("keyhall keys rotate-nothing") == "keyhall keys rotate-nothing: there is no rotate-nothing"
+    assert why_not_a_command("keyhall db check --colour") == "keyhall db check --colour: there is no option --colour"
+    assert "keyhall keys generate-master" in commands_in(OPERATIONS)
+
+
+@documents
+def test_every_make_target_in_the_documents_exists(document: Path) -> None:
+    makefile = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    code = [*_SPAN.findall(prose_of(document)), *(block for _, block in _FENCE.findall(text_of(document)))]
+    named = {target for text in code for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)}
+    assert named - targets == set()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Errors
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    """Every subclass that the product defines."""
+    for module in pkgutil.walk_packages(app.__path__, "app."):
+        importlib.import_module(module.name)
+    waiting = [kind]
+    while waiting:
+        below = waiting.pop().__subclasses__()
+        waiting += below
+        yield from (each for each in below if each.__module__.startswith("app."))
+
+
+def test_every_halt_is_documented_with_its_exit_code() -> None:
+    documented = {(first_code(cells[0]), cells[1]) for cells in rows_of(OPERATIONS, "## Halts")}
+    assert documented == {(each.slug, str(each.exit_code)) for each in subclasses(StartupError)}
+
+
+def test_every_halt_says_what_to_do() -> None:
+    assert [cells for cells in rows_of(OPERATIONS, "## Halts") if len(cells) != 4 or not cells[3]] == []
+
+
+def test_every_error_code_is_documented_with_its_status() -> None:
+    """Those that only the bot knows have no HTTP status and stand below the table."""
+    documented = {(first_code(cells[0]), cells[1]) for cells in rows_of(API, "## Errors")}
+    kinds = list(subclasses(AppError))
+    assert documented == {
+        (each.code, str(status_of(each))) for each in kinds if not each.__module__.startswith("app.bot")
+    }
+    spans = set(_SPAN.findall(text_of(API)))
+    assert {each.code for each in kinds if each.__module__.startswith("app.bot")} <= spans
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Routes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_routes_are_those_that_are_served() -> None:
+    """Parts of a path are compared without their names."""
+    web = build_app(cast("Services", None), WebOptions())
+    served = {
+        f"{route.method} {re.sub(r'{[^}]*}', '{}', route.resource.canonical)}"
+        for route in web.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    rows = [*rows_of(API, "## Routes"), *rows_of(API, "## Pages")]
+    assert {re.sub(r"{[^}]*}", "{}", first_code(cells[0])) for cells in rows} == served
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Links and paths
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@documents
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    broken = []
+    for link in _LINK.findall(prose_of(document)):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if not target.is_file() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_document_can_be_reached_from_the_index() -> None:
+    index = DOCS / "index.md"
+    reached = {(DOCS / link.partition("#")[0]).resolve() for link in _LINK.findall(text_of(index))}
+    assert {path for path in DOCS.rglob("*.md") if path != index} - reached == set()
+
+
+@documents
+def test_no_document_names_a_path_of_somebodys_machine(document: Path) -> None:
+    """Absolute paths are those of a server or a route; a home or a checkout is nobody else's business."""
+    first_segments = set(re.findall(r"(?<![\w.:/}~…-])/([A-Za-z][\w.-]*)/", text_of(document)))
+    assert first_segments - {"api", "credentials", "etc", "run", "static", "var"} == set()
+    assert not re.search(r"(?<!\w)[A-Za-z]:\\", text_of(document))
+
+
+@pytest.mark.parametrize("record", sorted((DOCS / "decisions").glob("*.md")), ids=lambda path: path.stem)
+def test_a_decision_is_short_and_ends_with_the_sentence_to_quote(record: Path) -> None:
+    lines = text_of(record).rstrip().split("\n")
+    assert re.match(rf"# {int(record.name[:4])}\. ", lines[0])
+    assert len(lines) <= 20
+    assert lines[-1].startswith("> ")
+    assert all(f"**{part}.**" in text_of(record) for part in ("Context", "Decision", "Consequence"))
