@@ -1,0 +1,601 @@
+"""The ports in memory: a clock that is told the time, a storage that commits or does not, nothing that is slow.
+
+``FakeStorage`` keeps the promises of ``app.services.ports`` and holds the services to theirs: a unit of work in which
+the loop got to run something else fails, for then the service awaited something that is not the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from app.domain.audit import Action, AuditEvent, Result
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
+from app.domain.errors import StorageError, StorageFull, UniqueViolation
+from app.domain.identity import Session, User
+from app.domain.instances import Instance
+from app.domain.keys import KeyName
+from app.domain.secrets import SecretBytes
+from app.services.ports import IdempotentRequest, PasswordCheck, RefreshUse, RememberedInstall, SessionAndUser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_T = TypeVar("_T")
+
+EPOCH = datetime(2026, 11, 20, 12, tzinfo=UTC)
+"""When every test begins."""
+
+
+class FakeClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._passed = timedelta()
+
+    def now(self) -> datetime:
+        return EPOCH + self._passed
+
+    def monotonic(self) -> float:
+        return 1_000.0 + self._passed.total_seconds()
+
+    def advance(self, by: timedelta) -> None:
+        self._passed += by
+
+
+class FakeRandomness:
+    """The same bytes and ids in every run."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+
+    def token_bytes(self, size: int) -> bytes:
+        return self._random.randbytes(size)
+
+    def new_id(self) -> str:
+        return str(uuid.UUID(bytes=self._random.randbytes(16), version=4))
+
+
+class FakeMasterKeys:
+    """One master key, given from outside."""
+
+    def __init__(self) -> None:
+        self.keys = [SecretBytes(bytes(range(32)))]
+
+    def given(self) -> Sequence[SecretBytes]:
+        return self.keys
+
+    def create(self) -> SecretBytes:
+        raise AssertionError("a master key is given")
+
+
+class FakeInstallRecord:
+    """install.json without a file."""
+
+    def __init__(self) -> None:
+        self.remembered: RememberedInstall | None = None
+
+    def read(self) -> RememberedInstall | None:
+        return self.remembered
+
+    def remember(self, install_id: str, epochs: Mapping[str, int]) -> None:
+        before = self.remembered.epochs if self.remembered else {}
+        kept = {name: max(epoch, before.get(name, 0)) for name, epoch in epochs.items()}
+        self.remembered = RememberedInstall(install_id=install_id, epochs=kept)
+
+
+class FakePasswords:
+    """As slow as one turn of the loop: enough for an open unit of work to notice."""
+
+    async def hash(self, password: str) -> str:
+        await asyncio.sleep(0)
+        return f"$fake${password[::-1]}"
+
+    async def verify(self, phc: str | None, password: str) -> PasswordCheck:
+        await asyncio.sleep(0)
+        return PasswordCheck(ok=phc == f"$fake${password[::-1]}", needs_rehash=False)
+
+    def is_common(self, password: str) -> bool:
+        return password == "password1234"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Storage
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tables:
+    """Everything that is stored. Rows are immutable, so a copy of the containers is a snapshot."""
+
+    config: dict[str, str] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    owner_claim: str | None = None
+    sessions: dict[str, Session] = field(default_factory=dict)
+    cookies: dict[bytes, str] = field(default_factory=dict)
+    refresh_tokens: dict[bytes, tuple[str, datetime, bool]] = field(default_factory=dict)
+    credentials: dict[str, CredentialRecord] = field(default_factory=dict)
+    history: dict[str, HistoryRecord] = field(default_factory=dict)
+    audit: list[AuditEvent] = field(default_factory=list)
+    instances: dict[str, Instance] = field(default_factory=dict)
+    attempts: dict[tuple[str, datetime], int] = field(default_factory=dict)
+    idempotency: dict[tuple[str, str], IdempotentRequest] = field(default_factory=dict)
+    bot_state: dict[str, str] = field(default_factory=dict)
+
+    def snapshot(self) -> Tables:
+        copy = replace(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | list):
+                setattr(copy, name, value.copy())
+        return copy
+
+
+class FakeStorage:
+    """One writer at a time, readers on a snapshot; what a unit of work wrote is there only once it has committed."""
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self.clock = clock or FakeClock()
+        self.tables = Tables()
+        self.commits = 0
+        self.units = 0
+        self._writer = asyncio.Lock()
+        self._unreadable: StorageError | None = None
+        self._unwritable: StorageError | None = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[FakeUnitOfWork]:
+        await asyncio.sleep(0)
+        if self._unreadable:
+            raise self._unreadable
+        with self._nothing_slow():
+            yield FakeUnitOfWork(self.tables.snapshot(), self.clock)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[FakeUnitOfWork]:
+        async with self._writer:
+            await asyncio.sleep(0)
+            if self._unwritable:
+                raise self._unwritable
+            tables = self.tables.snapshot()
+            with self._nothing_slow():
+                yield FakeUnitOfWork(tables, self.clock)
+            self.tables = tables
+            self.commits += 1
+
+    @contextmanager
+    def _nothing_slow(self) -> Iterator[None]:
+        """Fail if the loop came round while this unit of work was open: the fake storage itself never waits."""
+        self.units += 1
+        rounds: list[bool] = []
+        came_round = asyncio.get_running_loop().call_soon(rounds.append, True)
+        try:
+            yield
+        finally:
+            came_round.cancel()
+        assert not rounds, "something else than the database was awaited inside a unit of work"
+
+    def moved(self) -> int | None:
+        return self.commits
+
+    async def cached(self, kind: str, key: str, load: Callable[[FakeUnitOfWork], Awaitable[_T | None]]) -> _T | None:
+        async with self.read() as uow:
+            return await load(uow)
+
+    # -- what tests do to it -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """No write goes through."""
+        self._unwritable = StorageFull()
+        try:
+            yield
+        finally:
+            self._unwritable = None
+
+    @contextmanager
+    def dead(self) -> Iterator[None]:
+        """Neither reads nor writes go through."""
+        self._unreadable = self._unwritable = StorageError()
+        try:
+            yield
+        finally:
+            self._unreadable = self._unwritable = None
+
+    def trail(self) -> list[tuple[Action, Result]]:
+        """What the audit trail holds, without the start's own rows."""
+        return [(each.action, each.result) for each in self.tables.audit if each.action is not Action.INSTALL_CREATED]
+
+
+class FakeUnitOfWork:
+    """Every repository on one set of tables."""
+
+    def __init__(self, tables: Tables, clock: FakeClock) -> None:
+        self.keys = FakeKeyRepository(tables)
+        self.users = FakeUserRepository(tables)
+        self.sessions = FakeSessionRepository(tables)
+        self.credentials = FakeCredentialRepository(tables)
+        self.audit = FakeAuditRepository(tables)
+        self.instances = FakeInstanceRepository(tables, clock)
+        self.attempts = FakeAttemptRepository(tables)
+        self.idempotency = FakeIdempotencyRepository(tables)
+        self.bot_state = FakeBotStateRepository(tables)
+
+
+class FakeKeyRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def exists(self) -> bool:
+        return True
+
+    async def lock(self) -> None:
+        return None
+
+    async def get_manifest(self, *, share_lock: bool = False) -> str | None:
+        return self._tables.config.get("manifest")
+
+    async def get_keyset(self, name: KeyName) -> str | None:
+        return self._tables.config.get(f"keyset/{name.value}")
+
+    async def get_jwt_secret_key(self) -> str | None:
+        return await self.get_keyset(KeyName.JWT_SECRET_KEY)
+
+    async def get_aes_key(self) -> str | None:
+        return await self.get_keyset(KeyName.AES_KEY)
+
+    async def get_encryption_key(self) -> str | None:
+        return await self.get_keyset(KeyName.ENCRYPTION_KEY)
+
+    async def get_api_secret_key(self) -> str | None:
+        return await self.get_keyset(KeyName.API_SECRET_KEY)
+
+    async def keyset_names(self) -> frozenset[str]:
+        return frozenset(row.removeprefix("keyset/") for row in self._tables.config if row.startswith("keyset/"))
+
+    async def guarded_rows(self) -> int:
+        return len(self._tables.users) + len(self._tables.credentials)
+
+    async def put(self, row: str, value: str, at: datetime) -> None:
+        self._tables.config[row] = value
+
+
+class FakeUserRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, user: User) -> None:
+        for each in self._tables.users.values():
+            if each.name_key == user.name_key or (user.discord_id and each.discord_id == user.discord_id):
+                raise UniqueViolation
+        self._tables.users[user.id] = user
+
+    async def get(self, user_id: str) -> User | None:
+        return self._tables.users.get(user_id)
+
+    async def by_name(self, name_key: str) -> User | None:
+        return next((each for each in self._tables.users.values() if each.name_key == name_key), None)
+
+    async def by_discord(self, discord_id: str) -> User | None:
+        return next((each for each in self._tables.users.values() if each.discord_id == discord_id), None)
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
+        return [self._tables.users[key] for key in sorted(self._tables.users) if key > (after or "")][:limit]
+
+    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
+        self._change(user_id, password_hash=password_hash)
+
+    async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
+        self._change(user_id, discord_id=discord_id)
+
+    async def disable(self, user_id: str, at: datetime) -> None:
+        user = self._tables.users[user_id]
+        self._change(user_id, disabled_at=user.disabled_at or at, token_version=user.token_version + 1)
+
+    async def claim_owner(self, user_id: str, at: datetime) -> None:
+        if self._tables.owner_claim is not None:
+            raise UniqueViolation
+        self._tables.owner_claim = user_id
+
+    async def owner_ever_existed(self) -> bool:
+        return self._tables.owner_claim is not None
+
+    def _change(self, user_id: str, **values: Any) -> None:
+        self._tables.users[user_id] = replace(self._tables.users[user_id], **values)
+
+
+class FakeSessionRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, session: Session, *, cookie_hash: bytes | None) -> None:
+        self._tables.sessions[session.id] = session
+        if cookie_hash is not None:
+            self._tables.cookies[cookie_hash] = session.id
+
+    async def get(self, session_id: str) -> SessionAndUser | None:
+        session = self._tables.sessions.get(session_id)
+        return SessionAndUser(session, self._tables.users[session.user_id]) if session else None
+
+    async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:
+        return await self.get(self._tables.cookies.get(cookie_hash, ""))
+
+    async def live_of(self, user_id: str, now: datetime) -> Sequence[Session]:
+        live = [
+            each
+            for each in self._tables.sessions.values()
+            if each.user_id == user_id and each.revoked_at is None and each.expires_at > now
+        ]
+        return sorted(live, key=lambda each: each.last_seen_at, reverse=True)
+
+    async def touch(self, session_id: str, at: datetime) -> None:
+        self._change(session_id, last_seen_at=at)
+
+    async def prove(self, session_id: str, at: datetime) -> None:
+        self._change(session_id, authenticated_at=at)
+
+    async def revoke(self, session_id: str, at: datetime) -> bool:
+        session = self._tables.sessions.get(session_id)
+        for token, (owner, _, _) in list(self._tables.refresh_tokens.items()):
+            if owner == session_id:
+                del self._tables.refresh_tokens[token]
+        if session is None or session.revoked_at is not None or session.expires_at <= at:
+            return False
+        self._change(session_id, revoked_at=at)
+        return True
+
+    async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
+        self._tables.refresh_tokens[token_hash] = (session_id, expires_at, False)
+
+    async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
+        if token_hash not in self._tables.refresh_tokens:
+            return None
+        session_id, expires_at, used = self._tables.refresh_tokens[token_hash]
+        self._tables.refresh_tokens[token_hash] = (session_id, expires_at, True)
+        return RefreshUse(session_id=session_id, first=not used, expires_at=expires_at)
+
+    async def purge(self, before: datetime) -> int:
+        ended = [
+            each.id
+            for each in self._tables.sessions.values()
+            if each.expires_at < before or (each.revoked_at is not None and each.revoked_at < before)
+        ]
+        for session_id in ended:
+            del self._tables.sessions[session_id]
+        return len(ended)
+
+    def _change(self, session_id: str, **values: Any) -> None:
+        self._tables.sessions[session_id] = replace(self._tables.sessions[session_id], **values)
+
+
+class FakeCredentialRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, record: CredentialRecord) -> None:
+        self._store(record)
+
+    async def get(self, credential_id: str) -> CredentialRecord | None:
+        return self._tables.credentials.get(credential_id)
+
+    async def of_owner(
+        self,
+        owner: Owner,
+        *,
+        provider: str | None = None,
+        label: str | None = None,
+        removed: bool = False,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[CredentialRecord]:
+        return [
+            each
+            for each in await self.page(after=after, limit=len(self._tables.credentials))
+            if each.owner == owner
+            and (each.deleted_at is not None) is removed
+            and provider in {None, each.provider}
+            and (label is None or each.label.casefold() == label.casefold())
+        ][:limit]
+
+    async def count(self, owner: Owner) -> int:
+        return sum(each.owner == owner for each in self._tables.credentials.values())
+
+    async def change(
+        self, credential_id: str, *, expected_version: int, label: str, expires_at: datetime | None, at: datetime
+    ) -> bool:
+        return self._swap(credential_id, expected_version, at, label=label, expires_at=expires_at)
+
+    async def replace(
+        self,
+        credential_id: str,
+        *,
+        expected_version: int,
+        encrypted_value: bytes,
+        key_version: int,
+        fingerprint: str | None,
+        expires_at: datetime | None,
+        at: datetime,
+    ) -> bool:
+        return self._swap(
+            credential_id,
+            expected_version,
+            at,
+            encrypted_value=encrypted_value,
+            key_version=key_version,
+            fingerprint=fingerprint,
+            expires_at=expires_at,
+            status=Status.UNCHECKED,
+            last_used_at=None,
+            last_verified_at=None,
+        )
+
+    async def set_removed(self, credential_id: str, *, expected_version: int, at: datetime, removed: bool) -> bool:
+        return self._swap(credential_id, expected_version, at, deleted_at=at if removed else None)
+
+    async def move(
+        self,
+        credential_id: str,
+        *,
+        expected_version: int,
+        owner: Owner,
+        label: str,
+        encrypted_value: bytes,
+        key_version: int,
+        at: datetime,
+    ) -> bool:
+        return self._swap(
+            credential_id,
+            expected_version,
+            at,
+            owner=owner,
+            label=label,
+            encrypted_value=encrypted_value,
+            key_version=key_version,
+        )
+
+    async def mark_used(self, credential_id: str, at: datetime) -> None:
+        self._put(credential_id, last_used_at=at)
+
+    async def set_status(self, credential_id: str, status: Status, at: datetime) -> None:
+        self._put(credential_id, status=status)
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
+        ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
+        return [self._tables.credentials[key] for key in ids[:limit]]
+
+    async def purge_removed(self, before: datetime) -> int:
+        gone = [
+            each.id
+            for each in self._tables.credentials.values()
+            if each.deleted_at is not None and each.deleted_at < before
+        ]
+        for credential_id in gone:
+            del self._tables.credentials[credential_id]
+        for former in [each for each in self._tables.history.values() if each.credential_id in gone]:
+            del self._tables.history[former.id]
+        return len(gone)
+
+    async def add_history(self, record: HistoryRecord) -> None:
+        self._tables.history[record.id] = record
+
+    async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
+        rows = [each for each in self._tables.history.values() if each.credential_id == credential_id]
+        return sorted(rows, key=lambda each: each.version, reverse=True)
+
+    async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
+        former = self._tables.history[record_id]
+        self._tables.history[record_id] = replace(former, encrypted_value=encrypted_value, key_version=key_version)
+
+    def _store(self, record: CredentialRecord) -> None:
+        for each in self._tables.credentials.values():
+            if each.id != record.id and _live_name(each) is not None and _live_name(each) == _live_name(record):
+                raise UniqueViolation
+        self._tables.credentials[record.id] = record
+
+    def _put(self, credential_id: str, **values: Any) -> None:
+        self._store(replace(self._tables.credentials[credential_id], **values))
+
+    def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: Any) -> bool:
+        if self._tables.credentials[credential_id].version != expected_version:
+            return False
+        self._put(credential_id, version=expected_version + 1, updated_at=at, **values)
+        return True
+
+
+def _live_name(record: CredentialRecord) -> tuple[Owner, str, str] | None:
+    return None if record.deleted_at is not None else (record.owner, record.provider, record.label.casefold())
+
+
+class FakeAuditRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def append(self, event: AuditEvent) -> None:
+        self._tables.audit.append(event)
+
+
+class FakeInstanceRepository:
+    def __init__(self, tables: Tables, clock: FakeClock) -> None:
+        self._tables = tables
+        self._clock = clock
+
+    async def register(self, instance: Instance, lease: timedelta) -> None:
+        now = self._clock.now()
+        self._tables.instances[instance.id] = replace(instance, started_at=now, lease_until=now + lease)
+
+    async def renew(self, instance_id: str, epochs: Mapping[str, int], lease: timedelta) -> bool:
+        instance = self._tables.instances.get(instance_id)
+        if instance is None:
+            return False
+        renewed = replace(instance, epochs=dict(epochs), lease_until=self._clock.now() + lease)
+        self._tables.instances[instance_id] = renewed
+        return True
+
+    async def leave(self, instance_id: str) -> None:
+        self._tables.instances.pop(instance_id, None)
+
+    async def live(self) -> Sequence[Instance]:
+        return [each for each in self._tables.instances.values() if each.lease_until > self._clock.now()]
+
+    async def purge(self, lapsed_for: timedelta) -> int:
+        lapsed = self._clock.now() - lapsed_for
+        gone = [each.id for each in self._tables.instances.values() if each.lease_until < lapsed]
+        for instance_id in gone:
+            del self._tables.instances[instance_id]
+        return len(gone)
+
+
+class FakeAttemptRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def hit(self, key: str, window: datetime) -> int:
+        self._tables.attempts[key, window] = await self.count(key, window) + 1
+        return self._tables.attempts[key, window]
+
+    async def count(self, key: str, window: datetime) -> int:
+        return self._tables.attempts.get((key, window), 0)
+
+    async def take_back(self, key: str, window: datetime) -> None:
+        self._tables.attempts[key, window] = max(await self.count(key, window) - 1, 0)
+
+    async def purge(self, before: datetime) -> int:
+        gone = [each for each in self._tables.attempts if each[1] < before]
+        for each in gone:
+            del self._tables.attempts[each]
+        return len(gone)
+
+
+class FakeIdempotencyRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def get(self, user_id: str, key: str) -> IdempotentRequest | None:
+        return self._tables.idempotency.get((user_id, key))
+
+    async def add(self, request: IdempotentRequest) -> None:
+        if (request.user_id, request.key) in self._tables.idempotency:
+            raise UniqueViolation
+        self._tables.idempotency[request.user_id, request.key] = request
+
+    async def purge(self, before: datetime) -> int:
+        gone = [each for each, request in self._tables.idempotency.items() if request.created_at < before]
+        for each in gone:
+            del self._tables.idempotency[each]
+        return len(gone)
+
+
+class FakeBotStateRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def get(self, key: str) -> str | None:
+        return self._tables.bot_state.get(key)
+
+    async def put(self, key: str, value: str, at: datetime) -> None:
+        self._tables.bot_state[key] = value

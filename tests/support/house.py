@@ -1,0 +1,145 @@
+"""The services on any storage, with real cryptography and a clock that tests move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from app.domain.identity import Actor, Client, GuildContext, Role, Source
+from app.domain.keys import Environment, KeyName, Keyset, KeysetEntry, KeyState, KeyVersion, Origin
+from app.domain.secrets import SecretBytes, SecretText
+from app.infrastructure.crypto.derive import Derivation
+from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.infrastructure.crypto.messages import FernetMessages
+from app.infrastructure.crypto.wrapping import MasterKeyWrapping
+from app.services import key_rows
+from app.services.credentials import CredentialSealing, CredentialService, EnvironmentCredentials
+from app.services.housekeeping import HousekeepingService
+from app.services.idempotency import Idempotency
+from app.services.key_management import InstallRules, KeyManagementService
+from app.services.messages import MessageService
+from app.services.overview import OverviewService
+from tests.support.fakes import FakeInstallRecord, FakeMasterKeys
+
+if TYPE_CHECKING:
+    from app.services.ports import Clock, Randomness, Storage
+    from tests.support.fakes import FakeClock
+
+ENVIRONMENT_SECRET = "sk-environment-7Qp2vX9bLm4Tz8Kd"
+ENVIRONMENT_GUILD = "900000000000000001"
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """One process: its services over a storage that others may share."""
+
+    storage: Storage
+    clock: Clock
+    randomness: Randomness
+    keys: KeyManagementService
+    credentials: CredentialService
+    messages: MessageService
+    overview: OverviewService
+    housekeeping: HousekeepingService
+
+    def advance(self, clock: FakeClock, by: timedelta) -> None:
+        """Let time pass, as in a process that goes on confirming its keys."""
+        clock.advance(by)
+        self.keys.confirm(clock.monotonic())
+
+    async def rotate(self, name: KeyName) -> None:
+        """Add a version and promote it in the database, as another process does: this one has not noticed yet."""
+        keyset = self.keys.ring.keysets[name]
+        wrapping, now = self.keys.ring.wrapping, self.clock.now()
+        number = max(each.version for each in keyset) + 1
+        material = SecretBytes(self.randomness.token_bytes(32))
+        version = KeyVersion(
+            version=number,
+            state=KeyState.PRE_ACTIVATION,
+            fingerprint=Derivation().fingerprint(name, material),
+            wrapped=wrapping.wrap(material, install_id=keyset.install_id, name=name, version=number),
+            origin=Origin.GENERATED,
+            created_at=now,
+        )
+        await self._store_keyset(name, keyset.add(version).promote(number, now))
+
+    async def destroy_former(self, name: KeyName) -> None:
+        """Destroy every version that is not the primary, and take that up."""
+        keyset = self.keys.ring.keysets[name]
+        for each in keyset:
+            if each.state is KeyState.DEACTIVATED:
+                keyset = keyset.mark(each.version, KeyState.DESTROYED, self.clock.now())
+        await self._store_keyset(name, keyset)
+        await self.keys.reload()
+
+    async def _store_keyset(self, name: KeyName, keyset: Keyset) -> None:
+        wrapping, now = self.keys.ring.wrapping, self.clock.now()
+        value = key_rows.encode_keyset(keyset, wrapping)
+        entry = KeysetEntry(epoch=keyset.epoch, digest=key_rows.digest(value))
+        manifest = self.keys.ring.manifest.with_keyset(name, entry)
+        async with self.storage.write() as uow:
+            await uow.keys.put(key_rows.keyset_row(name), value, now)
+            await uow.keys.put(key_rows.MANIFEST_ROW, key_rows.encode_manifest(manifest, wrapping), now)
+
+
+async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> House:
+    """A process on that storage; the first one makes the install. Its lease never lapses."""
+    derivation = Derivation()
+    keys = KeyManagementService(
+        storage=storage,
+        master_keys=FakeMasterKeys(),
+        wrapping=MasterKeyWrapping,
+        derivation=derivation,
+        record=FakeInstallRecord(),
+        rules=InstallRules(environment=Environment.TEST, pinned_install_id=None, outside_keys={}),
+        clock=clock,
+        randomness=randomness,
+    )
+    await keys.initialize(may_create=True)
+    keys.confirm(clock.monotonic())
+    keys.lease(float("inf"))
+    credentials = CredentialService(
+        storage=storage,
+        sealing=CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation),
+        idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
+        environment=EnvironmentCredentials(
+            by_provider={"envai": SecretText(ENVIRONMENT_SECRET)}, guilds=frozenset({ENVIRONMENT_GUILD})
+        ),
+        clock=clock,
+        randomness=randomness,
+    )
+    return House(
+        storage=storage,
+        clock=clock,
+        randomness=randomness,
+        keys=keys,
+        credentials=credentials,
+        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
+        overview=OverviewService(
+            storage=storage, keys=keys, credentials=credentials, clock=clock, rotation=timedelta(days=90)
+        ),
+        housekeeping=HousekeepingService(storage=storage, clock=clock),
+    )
+
+
+def member(
+    clock: Clock,
+    name: str = "mia",
+    *,
+    role: Role = Role.MEMBER,
+    source: Source = Source.WEB,
+    guild: GuildContext | None = None,
+    discord_id: str | None = None,
+) -> Actor:
+    """Somebody whose ids follow from the name, freshly signed in unless they come from Discord."""
+    return Actor(
+        user_id=f"user-{name}",
+        subject_id=f"subject-{name}",
+        username=name,
+        role=role,
+        client=Client(source=source, address="192.0.2.7"),
+        authenticated_at=None if source is Source.DISCORD else clock.now(),
+        discord_id=discord_id,
+        guild=guild,
+    )
