@@ -53,6 +53,7 @@ class MasterKeys:
         self._master_key = master_key
         self._master_key_file = master_key_file
         self._previous = previous
+        self._warned = False
 
     @property
     def default_file(self) -> Path:
@@ -68,8 +69,9 @@ class MasterKeys:
         current = self._from_settings()
         if current is None:
             current = self._from_default_file()
-        elif os.path.lexists(self.default_file):
+        elif not self._warned and os.path.lexists(self.default_file):
             log.warning("MASTER_KEY overrides the master key in %s, which is not read", self.default_file)
+        self._warned = True  # the key is read again with every reload of the keys
         if self._previous is None:
             return () if current is None else (current,)
         if current is None:
@@ -107,7 +109,7 @@ class MasterKeys:
         content, mode = self._read("MASTER_KEY_FILE", path) or (None, 0)
         if content is None:
             raise ConfigInvalid(f"MASTER_KEY_FILE names {path}, which is not there", remedy="correct MASTER_KEY_FILE")
-        judge_given_file("MASTER_KEY", path, mode)
+        judge_given_file("MASTER_KEY", path, mode, warn=not self._warned)
         return self._judge(str(path), content)
 
     def _from_default_file(self) -> SecretBytes | None:

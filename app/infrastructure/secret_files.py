@@ -42,14 +42,14 @@ def read_small_file(path: Path, *, largest: int) -> tuple[bytes, int] | None:
     return content, stat.S_IMODE(mode)
 
 
-def judge_given_file(setting: str, path: Path, mode: int) -> None:
+def judge_given_file(setting: str, path: Path, mode: int, *, warn: bool = True) -> None:
     """Warn of a file with a secret that others may read. Raises InsecureKey for one that others may write."""
     if mode & 0o022:
         raise InsecureKey(
             f"group or others may write {path}, which {setting}_FILE names, and so put another secret there",
             remedy=f"run `chmod go-w {shlex.quote(str(path))}`",
         )
-    if mode & 0o044:
+    if warn and mode & 0o044:
         log.warning("group or others may read %s, which %s_FILE names", path, setting)
 
 

@@ -1,0 +1,194 @@
+"""The envelope: bound to its row, committed to its key, and one error for whatever is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import CryptoError
+from app.domain.secrets import SecretBytes
+from app.infrastructure.clock import SystemRandomness
+from app.infrastructure.crypto import envelope as module
+from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.services.ports import Place
+from tests.support.vectors import GivenRandomness, nist_cases
+
+ENVELOPE = AesGcmEnvelope(SystemRandomness())
+MATERIAL = SecretBytes(bytes(range(32)))
+OTHER = SecretBytes(bytes(range(1, 33)))
+PLACE = Place(
+    install_id="6f1f2d5e-93a4-4a5e-8f0c-2b7d9c1e4a60",
+    table="api_credentials",
+    row_id="01999f00-0000-7000-8000-000000000001",
+    owner_kind="user",
+    owner_id="01999f00-0000-7000-8000-0000000000aa",
+    field="encrypted_value",
+    key_name="AES_KEY",
+)
+SECRET = b"sk-demo-1234567890"
+HEADER = 82
+
+
+def _seal(plaintext: bytes = SECRET) -> bytes:
+    return ENVELOPE.seal(plaintext, PLACE, key_version=7, material=MATERIAL)
+
+
+def _open(envelope: bytes, place: Place = PLACE, material: SecretBytes = MATERIAL) -> bytes:
+    return ENVELOPE.open(envelope, place, material=material)
+
+
+@given(st.binary(max_size=300), st.integers(1, 0xFFFF_FFFF))
+def test_what_was_sealed_opens(plaintext: bytes, key_version: int) -> None:
+    envelope = ENVELOPE.seal(plaintext, PLACE, key_version=key_version, material=MATERIAL)
+    assert _open(envelope) == plaintext
+    assert ENVELOPE.key_version(envelope) == key_version
+    assert len(envelope) == HEADER + len(plaintext) + 16
+
+
+def test_the_largest_secret_fits() -> None:
+    secret = bytes(64 * 1024)
+    assert _open(_seal(secret)) == secret
+
+
+def test_the_same_secret_is_never_sealed_to_the_same_bytes() -> None:
+    envelopes = [_seal() for _ in range(50)]
+    for part in (slice(6, 38), slice(38, 50), slice(50, 82), slice(82, None)):
+        assert len({envelope[part] for envelope in envelopes}) == 50
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Place)])
+@pytest.mark.parametrize("value", ["another", "", "\ud800"])
+def test_context_binds_ciphertext_to_its_row(field: str, value: str) -> None:
+    with pytest.raises(CryptoError):
+        _open(_seal(), dataclasses.replace(PLACE, **{field: value}))
+
+
+def test_text_cannot_slide_from_one_field_of_a_place_to_the_next() -> None:
+    moved = dataclasses.replace(PLACE, table=PLACE.table + PLACE.row_id[:1], row_id=PLACE.row_id[1:])
+    with pytest.raises(CryptoError):
+        _open(_seal(), moved)
+
+
+def test_another_key_opens_nothing() -> None:
+    with pytest.raises(CryptoError):
+        _open(_seal(), material=OTHER)
+
+
+def test_every_flipped_bit_is_found() -> None:
+    envelope = _seal()
+    for position in range(len(envelope)):
+        for bit in range(8):
+            changed = bytearray(envelope)
+            changed[position] ^= 1 << bit
+            with pytest.raises(CryptoError):
+                _open(bytes(changed))
+
+
+def test_every_truncation_and_every_addition_is_found() -> None:
+    envelope = _seal()
+    for changed in (
+        *(envelope[:end] for end in range(len(envelope))),
+        envelope[1:],
+        envelope + b"\0",
+        b"\0" + envelope,
+    ):
+        with pytest.raises(CryptoError):
+            _open(changed)
+
+
+@given(st.binary(max_size=200))
+def test_no_other_bytes_raise_anything_but_the_one_error(envelope: bytes) -> None:
+    with pytest.raises(CryptoError):
+        _open(b"\x01\x01" + envelope)
+    with pytest.raises(CryptoError):
+        _open(b"\x02" + envelope)
+
+
+@pytest.mark.parametrize("envelope", [b"", b"\x01", bytes(200), b"\x01\x02" + bytes(200), b"\x01\x01" + bytes(95)])
+def test_the_key_version_is_read_from_envelopes_only(envelope: bytes) -> None:
+    with pytest.raises(CryptoError):
+        ENVELOPE.key_version(envelope)
+
+
+def test_every_refusal_reads_the_same() -> None:
+    envelope = _seal()
+    elsewhere = dataclasses.replace(PLACE, row_id="other")
+    attempts = [
+        (b"", PLACE),
+        (envelope[:-1], PLACE),
+        (envelope, elsewhere),
+        (bytes(200), PLACE),
+        (envelope[:90], PLACE),
+    ]
+    messages = set()
+    for given_envelope, place in attempts:
+        with pytest.raises(CryptoError) as refused:
+            _open(given_envelope, place)
+        assert refused.value.__cause__ is None
+        messages.add(str(refused.value))
+    assert len(messages) == 1
+
+
+def test_a_ciphertext_for_two_keys_is_refused() -> None:
+    """What key commitment is for: GCM alone would open it under the other key as well.
+
+    The second envelope is what a forger who knows ``OTHER`` can make: right tag, but the commitment of the first key.
+    """
+    context = module._context(PLACE, 7)
+    salt, nonce = bytes(32), bytes(12)
+    _, commitment = module._derive(MATERIAL, salt, context)
+    other_key, _ = module._derive(OTHER, salt, context)
+    header = module._HEADER.pack(1, 1, 7, salt, nonce, commitment)
+    with pytest.raises(CryptoError):
+        _open(header + AESGCM(other_key).encrypt(nonce, SECRET, context), material=OTHER)
+
+
+def test_the_commitment_is_checked_before_anything_is_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    envelope = bytearray(_seal())
+    envelope[60] ^= 1
+    monkeypatch.setattr(module, "AESGCM", None)
+    with pytest.raises(CryptoError):
+        _open(bytes(envelope))
+
+
+def test_record_key_and_commitment_share_nothing() -> None:
+    """Knowing an envelope's commitment must not help with its record key: they are separate halves of HKDF's output."""
+    envelope = _seal()
+    key, commitment = module._derive(MATERIAL, envelope[6:38], module._context(PLACE, 7))
+    assert commitment == envelope[50:82]
+    assert key != commitment
+    assert key not in envelope
+
+
+def test_the_format_never_changes_unnoticed() -> None:
+    """A digest of one envelope with given randomness; docs/vectors holds more of them."""
+    sealed = AesGcmEnvelope(GivenRandomness(bytes(44))).seal(SECRET, PLACE, key_version=7, material=MATERIAL)
+    assert hashlib.sha256(sealed).hexdigest() == ("c467bd7fdc3766068f72aa42ff1864293cf0b084b41a5957d74fcec0a4a151b8")
+
+
+def test_sealing_is_aes_gcm_as_nist_defines_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CAVP vectors of our parameters, with their key, nonce and AAD put where ours would stand."""
+    ran = 0
+    for path in ("ciphers/AES/GCM/gcmEncryptExtIV256.rsp", "ciphers/AES/GCM/gcmDecrypt256.rsp"):
+        for case in nist_cases(path):
+            if (case["ivlen"], case["taglen"]) != ("96", "128"):
+                continue
+            ran += 1
+            key, aad, nonce = (bytes.fromhex(case[name]) for name in ("key", "aad", "iv"))
+            monkeypatch.setattr(module, "_context", lambda *_, aad=aad: aad)
+            monkeypatch.setattr(module, "_derive", lambda *_, key=key: (key, bytes(32)))
+            body = bytes.fromhex(case["ct"] + case["tag"])
+            envelope = module._HEADER.pack(1, 1, 7, bytes(32), nonce, bytes(32)) + body
+            if "fail" in case:
+                with pytest.raises(CryptoError):
+                    _open(envelope)
+                continue
+            assert _open(envelope).hex() == case["pt"]
+            sealer = AesGcmEnvelope(GivenRandomness(bytes(32) + nonce))
+            assert sealer.seal(bytes.fromhex(case["pt"]), PLACE, key_version=7, material=MATERIAL) == envelope
+    assert ran > 200
