@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import discord
@@ -19,7 +19,6 @@ from app.services.credentials import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from app.bot.client import KeyhallBot
     from app.bot.views import Interaction
@@ -259,7 +258,7 @@ def _expiry(days: str) -> datetime | None:
         return None
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _LONGEST_EXPIRY):
         raise InvalidInput("expires", f"must be a whole number of days, 1 to {_LONGEST_EXPIRY}, or empty")
-    return discord.utils.utcnow() + timedelta(days=int(text))
+    return datetime.now(UTC) + timedelta(days=int(text))
 
 
 async def _find(bot: KeyhallBot, actor: Actor, key: str) -> str:

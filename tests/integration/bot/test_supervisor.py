@@ -20,27 +20,15 @@ from app.bot.client import BotOptions
 from app.bot.supervisor import run_bot
 from app.domain.errors import BotLoginFailed, ConfigInvalid
 from app.domain.secrets import SecretText
+from app.services import Services
 from tests.support.discord_wire import WireSimulator
 
 CONTENT_GRANTED = 1 << 19
 GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 15
 
 
-@pytest.fixture
-async def wire() -> AsyncIterator[WireSimulator]:
-    async with await WireSimulator.start() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def options(wire: WireSimulator) -> BotOptions:
-    return BotOptions(
-        token=SecretText(wire.token), api_base=wire.api_base, gateway_url=wire.gateway_url, restart_after=0.01
-    )
-
-
 @asynccontextmanager
-async def running(services: Any, options: BotOptions, **more: Any) -> AsyncIterator[asyncio.Task[None]]:
+async def running(services: Services, options: BotOptions, **more: Any) -> AsyncIterator[asyncio.Task[None]]:
     """The bot, until the block ends; what it raised by itself is raised here."""
     task = asyncio.create_task(run_bot(services, options, **more))
     try:
@@ -78,7 +66,7 @@ def restarting() -> Iterator[Heard]:
     logger.removeHandler(heard)
 
 
-async def failure(services: Any, options: BotOptions, **more: Any) -> BotLoginFailed:
+async def failure(services: Services, options: BotOptions, **more: Any) -> BotLoginFailed:
     with pytest.raises(BotLoginFailed) as caught:
         await asyncio.wait_for(run_bot(services, options, **more), 10)
     return caught.value
@@ -86,7 +74,7 @@ async def failure(services: Any, options: BotOptions, **more: Any) -> BotLoginFa
 
 class TestGivingUp:
     async def test_a_refused_token_ends_the_bot_at_once_and_is_not_repeated(
-        self, wire: WireSimulator, options: BotOptions, services: Any
+        self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         halted = await failure(services, replace(options, token=SecretText("wrong.token.of-somebody")))
         assert halted.slug == "bot_login_failed"
@@ -97,13 +85,13 @@ class TestGivingUp:
 
     @pytest.mark.parametrize("token", ["", "  ", "two words", "línea", "with\nbreak", "nul\0"], ids=repr)
     async def test_what_cannot_be_a_token_is_never_sent(
-        self, wire: WireSimulator, options: BotOptions, services: Any, token: str
+        self, wire: WireSimulator, options: BotOptions, services: Services, token: str
     ) -> None:
         await failure(services, replace(options, token=SecretText(token)))
         assert wire.calls == []
 
     async def test_a_token_that_is_reset_while_the_bot_runs_ends_it(
-        self, wire: WireSimulator, options: BotOptions, services: Any
+        self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         task = asyncio.create_task(run_bot(services, options))
         await wire.wait_ready()
@@ -114,7 +102,7 @@ class TestGivingUp:
 
     @pytest.mark.parametrize("code", [4010, 4011, 4012, 4013, 4014])
     async def test_a_close_code_that_waiting_cannot_cure_ends_the_bot_with_a_remedy(
-        self, wire: WireSimulator, options: BotOptions, services: Any, code: int
+        self, wire: WireSimulator, options: BotOptions, services: Services, code: int
     ) -> None:
         task = asyncio.create_task(run_bot(services, options))
         await wire.wait_ready()
@@ -126,7 +114,9 @@ class TestGivingUp:
 
 
 class TestComingBack:
-    async def test_a_lost_connection_is_resumed(self, wire: WireSimulator, options: BotOptions, services: Any) -> None:
+    async def test_a_lost_connection_is_resumed(
+        self, wire: WireSimulator, options: BotOptions, services: Services
+    ) -> None:
         async with running(services, options):
             await wire.wait_ready()
             await wire.kick(4000)
@@ -134,7 +124,7 @@ class TestComingBack:
             assert len(wire.identifies) == 1
 
     async def test_an_exception_in_a_parser_of_the_library_starts_a_new_session(
-        self, wire: WireSimulator, options: BotOptions, services: Any, restarting: Heard
+        self, wire: WireSimulator, options: BotOptions, services: Services, restarting: Heard
     ) -> None:
         invites: list[str] = []
         async with running(services, options, ready=invites.append):
@@ -145,7 +135,7 @@ class TestComingBack:
         assert len(invites) == 1, "the invitation is announced once, however often the bot starts"
 
     async def test_a_gateway_that_keeps_throwing_the_bot_out_gets_a_pause_and_a_new_session(
-        self, wire: WireSimulator, options: BotOptions, services: Any
+        self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         def resumed(times: int) -> bool:
             return len(wire.resumes) >= times
@@ -160,7 +150,7 @@ class TestComingBack:
             await wire.wait_ready(identifies=2)
 
     async def test_an_outage_at_login_is_waited_out(
-        self, wire: WireSimulator, options: BotOptions, services: Any
+        self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         wire.fault("/users/@me", 503, times=3)
         async with running(services, options):
@@ -168,7 +158,7 @@ class TestComingBack:
         assert len(wire.called("GET", "/users/@me")) == 4
 
     async def test_pauses_double_up_to_a_bound_that_spares_the_daily_identifications(
-        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+        self, wire: WireSimulator, options: BotOptions, services: Services, caplog: pytest.LogCaptureFixture
     ) -> None:
         wire.fault("/users/@me", 503, times=4)
         async with running(services, replace(options, restart_after=0.05)):
@@ -179,7 +169,7 @@ class TestComingBack:
 
 class TestLeaving:
     async def test_a_cancelled_bot_closes_its_session_and_restores_the_library(
-        self, wire: WireSimulator, options: BotOptions, services: Any
+        self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         before = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
         async with running(services, options) as task:
@@ -193,7 +183,7 @@ class TestLeaving:
         assert before == (Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY)
 
     async def test_a_bot_that_waits_for_its_next_start_leaves_at_once(
-        self, wire: WireSimulator, options: BotOptions, services: Any, restarting: Heard
+        self, wire: WireSimulator, options: BotOptions, services: Services, restarting: Heard
     ) -> None:
         wire.fault("/users/@me", 503, times=100)
         async with running(services, replace(options, restart_after=3600)) as task:
@@ -203,7 +193,7 @@ class TestLeaving:
 
 
 class TestIntents:
-    async def test_message_content_is_asked_for_where_it_was_granted(self, services: Any) -> None:
+    async def test_message_content_is_asked_for_where_it_was_granted(self, services: Services) -> None:
         async with await WireSimulator.start(application_flags=CONTENT_GRANTED) as wire:
             options = BotOptions(
                 token=SecretText(wire.token),
@@ -216,14 +206,14 @@ class TestIntents:
             assert wire.identifies[0]["intents"] == GUILDS | GUILD_MESSAGES | MESSAGE_CONTENT
 
     async def test_without_the_grant_the_bot_runs_on_without_the_intent(
-        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+        self, wire: WireSimulator, options: BotOptions, services: Services, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with running(services, replace(options, message_content=True)):
             await wire.wait_ready()
         assert [identify["intents"] for identify in wire.identifies] == [GUILDS]
         assert "MESSAGE CONTENT INTENT" in caplog.text
 
-    async def test_a_grant_that_is_withdrawn_costs_only_the_intent(self, services: Any) -> None:
+    async def test_a_grant_that_is_withdrawn_costs_only_the_intent(self, services: Services) -> None:
         async with await WireSimulator.start(application_flags=CONTENT_GRANTED) as wire:
             options = BotOptions(
                 token=SecretText(wire.token),
@@ -240,7 +230,7 @@ class TestIntents:
 
 class TestStarting:
     async def test_the_invitation_asks_for_the_bot_its_commands_and_no_permission(
-        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+        self, wire: WireSimulator, options: BotOptions, services: Services, caplog: pytest.LogCaptureFixture
     ) -> None:
         invited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         with caplog.at_level(logging.INFO):
@@ -255,21 +245,21 @@ class TestStarting:
         assert invite in caplog.text
 
     async def test_another_applications_id_in_the_settings_is_pointed_out(
-        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+        self, wire: WireSimulator, options: BotOptions, services: Services, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with running(services, replace(options, client_id="1")):
             await wire.wait_ready()
         assert "DISCORD_CLIENT_ID" in caplog.text
 
     async def test_one_process_can_serve_some_of_the_shards(
-        self, wire: WireSimulator, options: BotOptions, services: Any
+        self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         async with running(services, replace(options, shard_ids=(1,), shard_count=2)):
             await wire.wait_ready()
         assert [identify["shard"] for identify in wire.identifies] == [[1, 2]]
 
     async def test_a_start_gives_no_warning(
-        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+        self, wire: WireSimulator, options: BotOptions, services: Services, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with running(services, options):
             await wire.wait_ready()
@@ -305,7 +295,7 @@ class TestExtensions:
         return write
 
     async def test_an_extensions_cog_gets_the_same_services_and_actor(
-        self, wire: WireSimulator, options: BotOptions, services: Any, module: Callable[[str, str], None]
+        self, wire: WireSimulator, options: BotOptions, services: Services, module: Callable[[str, str], None]
     ) -> None:
         module("keyhall_greeting", EXTENSION)
         alice = wire.user(1001, "alice")
@@ -321,7 +311,7 @@ class TestExtensions:
         self,
         wire: WireSimulator,
         options: BotOptions,
-        services: Any,
+        services: Services,
         module: Callable[[str, str], None],
         source: str,
     ) -> None:
@@ -333,13 +323,18 @@ class TestExtensions:
 
 
 class TestSync:
-    async def start(self, wire: WireSimulator, services: Any, options: BotOptions, **more: Any) -> None:
+    async def start(self, wire: WireSimulator, services: Services, options: BotOptions, **more: Any) -> None:
         seen = len(wire.identifies)
         async with running(services, options, **more):
             await wire.wait_ready(identifies=seen + 1)
 
     async def test_commands_are_synced_once_and_then_only_when_they_changed(
-        self, wire: WireSimulator, options: BotOptions, services: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        wire: WireSimulator,
+        options: BotOptions,
+        services: Services,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         await self.start(wire, services, options)
         await self.start(wire, services, options)
@@ -352,13 +347,13 @@ class TestSync:
         assert wire.syncs == [None, None]
         assert "greet" in {command["name"] for command in wire.commands[None]}
 
-    async def test_the_operator_can_insist(self, wire: WireSimulator, options: BotOptions, services: Any) -> None:
+    async def test_the_operator_can_insist(self, wire: WireSimulator, options: BotOptions, services: Services) -> None:
         await self.start(wire, services, options)
         await self.start(wire, services, options, sync=True)
         assert wire.syncs == [None, None]
 
     async def test_a_failed_sync_does_not_keep_the_bot_from_starting_and_is_tried_again(
-        self, wire: WireSimulator, options: BotOptions, services: Any, caplog: pytest.LogCaptureFixture
+        self, wire: WireSimulator, options: BotOptions, services: Services, caplog: pytest.LogCaptureFixture
     ) -> None:
         wire.fault("/applications", 403, method="PUT")
         await self.start(wire, services, options)
@@ -367,7 +362,7 @@ class TestSync:
         await self.start(wire, services, options)
         assert wire.commands[None] != []
 
-    async def test_another_application_is_told_too(self, services: Any) -> None:
+    async def test_another_application_is_told_too(self, services: Services) -> None:
         for _ in range(2):
             async with await WireSimulator.start() as wire:
                 options = BotOptions(token=SecretText(wire.token), api_base=wire.api_base, gateway_url=wire.gateway_url)

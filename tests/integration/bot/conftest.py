@@ -1,0 +1,149 @@
+"""The real services on an embedded database, and a Discord on loopback for the bot to meet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import discord
+import pytest
+import simcord
+from simcord.results import InteractionResult
+
+from app.bootstrap import open_keys, open_services
+from app.bot.client import BotOptions, KeyhallBot
+from app.domain.credentials import CredentialView
+from app.domain.errors import AppError
+from app.domain.identity import Actor, GuildContext
+from app.domain.secrets import SecretText
+from app.services import Services
+from app.services.identity import DiscordEvent
+from app.settings import Settings
+from tests.support.discord_wire import WireSimulator
+
+SECRET = "sk-canary-0123456789-abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture
+async def services(tmp_path: Path, sqlite_url: str) -> AsyncIterator[Services]:
+    settings = Settings.load({"APP_ENV": "test", "DATA_DIR": tmp_path, "DATABASE_URL": SecretText(sqlite_url)})
+    async with (
+        open_keys(settings, may_create=True) as opened,
+        open_services(settings, opened, kind="bot") as services,
+    ):
+        yield services
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[WireSimulator]:
+    async with await WireSimulator.start() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def options(wire: WireSimulator) -> BotOptions:
+    return BotOptions(
+        token=SecretText(wire.token),
+        api_base=wire.api_base,
+        gateway_url=wire.gateway_url,
+        public_url="https://keys.example.org",
+        restart_after=0.01,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Members at their screens, without a network: SimCord drives the unmodified bot in this process
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Hall:
+    """One server with the bot in it: Alice and Bob are members, Mona manages it, Otto is a member of another one."""
+
+    def __init__(self, env: simcord.Env, bot: KeyhallBot) -> None:
+        self.env = env
+        self.bot = bot
+        self.services = bot.services
+        self.guild = env.create_guild()
+        self.channel = self.guild.create_text_channel("general")
+        manager = self.guild.create_role("managers", permissions=discord.Permissions(manage_guild=True))
+        self.alice = self.guild.add_member(env.create_user("alice"))
+        self.bob = self.guild.add_member(env.create_user("bob"))
+        self.mona = self.guild.add_member(env.create_user("mona"), roles=[manager])
+        self.elsewhere = env.create_guild()
+        self.other_channel = self.elsewhere.create_text_channel("general")
+        self.otto = self.elsewhere.add_member(env.create_user("otto"))
+        self.crashes_expected = 0
+
+    async def add(self, member: Any = None, *, secret: str = SECRET, **fields: Any) -> InteractionResult:
+        """Store a key through `/key add`; ``for_server`` goes to the command, the rest into the form."""
+        member = member or self.alice
+        options = {"for_server": fields.pop("for_server")} if "for_server" in fields else {}
+        form = await member.slash(self.channel, "key add", **options)
+        values = {"provider": "openai", "label": "work"} | fields
+        return await member.submit_modal(form, values | {"secret": secret})
+
+    async def views(self, member: Any = None, **more: Any) -> Sequence[CredentialView]:
+        """What is stored for a member, asked of the service."""
+        actor = await self.actor(member or self.alice)
+        return (await self.services.credentials.page(actor, **more)).items
+
+    async def actor(self, member: Any, guild: GuildContext | None = None) -> Actor:
+        """The member as the services know them."""
+
+        async def known() -> bool:
+            return True
+
+        event = DiscordEvent(discord_id=str(member.id), guild=guild, member_of_known_guild=known)
+        return await self.services.identity.from_discord(event)
+
+
+@pytest.fixture
+def simcord_bot(services: Services) -> KeyhallBot:
+    """What `simcord_env` runs."""
+    options = BotOptions(token=SecretText("simulated"), public_url="https://keys.example.org")
+    return KeyhallBot(services, options)
+
+
+@pytest.fixture
+def hall(simcord_env: simcord.Env, simcord_bot: KeyhallBot) -> Iterator[Hall]:
+    """A hall. Refusals are part of the game; a failure that nobody foresaw fails the test, unless it says so."""
+    hall = Hall(simcord_env, simcord_bot)
+    yield hall
+    raised = [getattr(error, "original", error) for error in simcord_env.errors]
+    assert len([error for error in raised if not isinstance(error, AppError)]) == hall.crashes_expected, raised
+
+
+@pytest.fixture
+def shown() -> Callable[[InteractionResult], str]:
+    """Everything that can be read in an answer, which nobody but its reader may see."""
+    return _shown
+
+
+@pytest.fixture
+def form_texts() -> Callable[[InteractionResult], str]:
+    """Everything that can be read in a form, what is filled in already included."""
+    return _form_texts
+
+
+def _shown(answer: InteractionResult) -> str:
+    assert answer.response is not None, "there is no answer"
+    assert answer.response.ephemeral
+    return "\n".join(_texts(answer.response.components))
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in {"content", "label", "description", "placeholder", "value", "title"} and isinstance(value, str):
+                yield value
+            else:
+                yield from _texts(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _texts(item)
+
+
+def _form_texts(form: InteractionResult) -> str:
+    assert form.modal is not None, "there is no form"
+    return "\n".join(_texts(form.modal))
