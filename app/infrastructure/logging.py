@@ -96,12 +96,12 @@ _RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
     (
         (
             *("sk-", "sk_", "rk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "akia"),
-            *("asia", "aiza", "hf_", "gsk_", "xai-", "pplx-", "gaaaa", "kh_", "khr_", "khs_", "age-secret-key-"),
+            *("asia", "aiza", "hf_", "gsk_", "xai-", "pplx-", "gaaaa", "kh_", "khc_", "khr_", "khs_", "age-secret-key-"),
         ),
         re.compile(
             r"(?<![A-Za-z0-9])(?:sk-[\w-]{16,}|[sr]k_(?:live|test)_\w{10,}|gh[opsur]_\w{16,}|github_pat_\w{16,}"
             r"|glpat-[\w-]{16,}|xox[a-z]-[\w-]{8,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|hf_\w{16,}|gsk_\w{16,}"
-            r"|xai-[\w-]{16,}|pplx-\w{16,}|gAAAA[\w-]{40,}={0,2}|kh[rs]?_[\w-]{16,}|AGE-SECRET-KEY-1[0-9A-Z]{20,})",
+            r"|xai-[\w-]{16,}|pplx-\w{16,}|gAAAA[\w-]{40,}={0,2}|kh[crs]?_[\w-]{16,}|AGE-SECRET-KEY-1[0-9A-Z]{20,})",
             re.ASCII,
         ),
         REDACTED,

@@ -48,7 +48,7 @@ PER_ADDRESS: Final = 100
 """Failed sign-ins from one address within fifteen minutes."""
 
 _REFRESH_PREFIX: Final = "khr_"
-_COOKIE_PREFIX: Final = "khs_"
+_COOKIE_PREFIX: Final = "khc_"
 _TOUCH_AFTER: Final = timedelta(minutes=1)
 _REMEMBERED_TOKENS: Final = 10_000
 

@@ -62,14 +62,14 @@ class KeyRepositoryImpl:
     async def keyset_names(self) -> frozenset[str]:
         """The names of all keyset rows."""
         # A range and not LIKE, which on SQLite takes KEYSET/ for keyset/; "0" follows "/".
-        within = app_config.c.key.between(_KEYSET, "keyset0")
-        rows = await self._connection.rows(select(app_config.c.key).where(within, app_config.c.key != "keyset0"))
-        return frozenset(key.removeprefix(_KEYSET) for (key,) in rows)
+        key = app_config.c.key
+        rows = await self._connection.rows(select(key).where(key >= _KEYSET, key < "keyset0"))
+        return frozenset(row[0].removeprefix(_KEYSET) for row in rows)
 
     async def guarded_rows(self) -> int:
-        """How many users and credentials there are."""
-        counted = [select(func.count()).select_from(table).scalar_subquery() for table in (users, api_credentials)]
-        return int(await self._connection.value(select(counted[0] + counted[1])))
+        """How many users and credentials there are; a table that is not there yet, or not any more, holds none."""
+        there = [table for table in (users, api_credentials) if await self._connection.has_table(table.name)]
+        return sum([await self._connection.value(select(func.count()).select_from(table)) for table in there])
 
     async def put(self, row: str, value: str, at: datetime) -> None:
         """Insert or replace a row."""
