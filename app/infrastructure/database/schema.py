@@ -50,21 +50,28 @@ class UtcDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(String(27) if dialect.name == "sqlite" else DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """What is stored. Raises ValueError for a moment without a time zone."""
+        """What is stored. Raises ValueError for a moment without a time zone, InvalidInput for one beyond the years."""
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError("a moment without a time zone is no moment")
-        moment = value.astimezone(UTC)
+        try:
+            moment = value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidInput("time", "must lie between the years 1 and 9999") from None
         if dialect.name == "sqlite":
             return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
         return moment
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """The moment that was stored."""
+        if value is None:
+            return None
         if dialect.name == "sqlite":
-            return None if value is None else datetime.fromisoformat(value)
-        return None if value is None else value.astimezone(UTC)
+            return datetime.fromisoformat(value)
+        # asyncpg takes the first and the last moment of all for infinity, and forgets their zone.
+        moment: datetime = value.replace(tzinfo=UTC)
+        return moment
 
 
 class PlainText(TypeDecorator[str]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, ColumnElement, Table, event, func, select, type_coerce
+from sqlalchemy import URL, ColumnElement, DateTime, Interval, Table, event, func, literal, select, type_coerce
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -71,8 +71,8 @@ class Postgresql:
 
     def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
         """The server's clock, moving on within a transaction."""
-        moment = type_coerce(func.clock_timestamp(), UtcDateTime)
-        return moment if later is None else type_coerce(moment + later, UtcDateTime)
+        moment = func.clock_timestamp(type_=DateTime(timezone=True))
+        return type_coerce(moment if later is None else moment + literal(later, Interval()), UtcDateTime)
 
     async def lock(self, connection: AsyncConnection, key: int, /) -> None:
         """An advisory lock that ends with the transaction, as PgBouncer demands."""

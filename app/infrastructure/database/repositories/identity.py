@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, literal, select, update
 
 from app.domain.identity import Role, User
-from app.infrastructure.database.schema import owner_claim, subjects, users
+from app.infrastructure.database.schema import UtcDateTime, owner_claim, subjects, users
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ class UserRepositoryImpl:
         """Disable, and count the token version up."""
         await self._update(
             user_id,
-            disabled_at=func.coalesce(users.c.disabled_at, at),
+            disabled_at=func.coalesce(users.c.disabled_at, literal(at, UtcDateTime)),
             token_version=users.c.token_version + 1,
             updated_at=at,
         )

@@ -1,0 +1,848 @@
+"""What every repository promises, on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import StatementError
+
+from app.domain.audit import Result
+from app.domain.credentials import Owner, OwnerKind, Status
+from app.domain.errors import InvalidInput, UniqueViolation
+from app.domain.identity import Role
+from app.domain.instances import Instance
+from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.infrastructure.database import schema
+from app.infrastructure.database.engine import open_database
+from app.infrastructure.database.errors import ConstraintBroken
+from app.infrastructure.database.unit_of_work import SqlStorage
+from app.services.ports import IdempotentRequest, RefreshUse
+from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from app.infrastructure.database.engine import Database
+
+GUILD = Owner(OwnerKind.GUILD, "900000000000000001")
+LATER = NOW + timedelta(hours=1)
+
+
+@pytest.fixture
+async def database(engine_url: str) -> AsyncIterator[Database]:
+    async with migrated(engine_url) as database:
+        yield database
+
+
+@pytest.fixture
+def storage(database: Database) -> SqlStorage:
+    return SqlStorage(database)
+
+
+async def rows(database: Database, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
+    async with database.read() as connection:
+        return [tuple(row) for row in await connection.rows(text(f"SELECT {columns} FROM {table}"))]  # noqa: S608
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Keys
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_key_store_exists_once_the_schema_does(engine_url: str) -> None:
+    async with open_database(engine_url, may_create=True) as database, SqlStorage(database).read() as unit:
+        assert not await unit.keys.exists()
+    async with migrated(engine_url) as database, SqlStorage(database).read() as unit:
+        assert await unit.keys.exists()
+
+
+async def test_rows_of_the_key_store_are_kept_to_the_letter_and_replaced(storage: SqlStorage) -> None:
+    value = '{"a":1,"ü":"\\u0000 \U0001f511"}'
+    async with storage.write() as unit:
+        await unit.keys.put("manifest", "old", NOW)
+        await unit.keys.put("manifest", value, NOW)
+        for name in KeyName:
+            await unit.keys.put(f"keyset/{name}", f"value of {name}", NOW)
+    async with storage.read() as unit:
+        assert await unit.keys.get_manifest() == value
+        assert [await unit.keys.get_keyset(name) for name in KeyName] == [f"value of {name}" for name in KeyName]
+        named = [
+            await unit.keys.get_jwt_secret_key(),
+            await unit.keys.get_aes_key(),
+            await unit.keys.get_encryption_key(),
+            await unit.keys.get_api_secret_key(),
+        ]
+        assert named == [f"value of {name}" for name in APPLICATION_KEYS]
+
+
+async def test_an_empty_key_store_answers_none(storage: SqlStorage) -> None:
+    async with storage.read() as unit:
+        assert await unit.keys.get_manifest() is None
+        assert await unit.keys.get_jwt_secret_key() is None
+        assert await unit.keys.keyset_names() == frozenset()
+        assert await unit.keys.guarded_rows() == 0
+
+
+async def test_keyset_names_tell_every_keyset_row_and_no_other(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        for row in ("manifest", "keyset", "keyset/AES_KEY", "keyset/unknown", "keyset0", "KEYSET/NO", "keyset-x", "z"):
+            await unit.keys.put(row, "x", NOW)
+        assert await unit.keys.keyset_names() == {"AES_KEY", "unknown"}
+
+
+async def test_users_and_credentials_guard_against_generating_keys(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+        await unit.credentials.add(replace(credential("removed"), deleted_at=NOW))
+        await unit.credentials.add(credential())
+        assert await unit.keys.guarded_rows() == 3
+
+
+async def test_one_changer_of_keys_works_at_a_time(storage: SqlStorage) -> None:
+    holds, let_go = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async with storage.write() as unit:
+            await unit.keys.lock()
+            holds.set()
+            await let_go.wait()
+            await unit.keys.put("manifest", "first", NOW)
+
+    async def second() -> str | None:
+        await holds.wait()
+        async with storage.write() as unit:
+            await unit.keys.lock()
+            return await unit.keys.get_manifest()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(first())
+        waiting = group.create_task(second())
+        await asyncio.wait({waiting}, timeout=0.2)
+        assert not waiting.done()
+        let_go.set()
+    assert waiting.result() == "first"
+
+
+async def test_a_manifest_read_under_share_lock_stays_until_the_unit_ends(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.keys.put("manifest", "before", NOW)
+
+    async def rotate() -> None:
+        async with storage.write() as unit:
+            await unit.keys.put("manifest", "after", NOW)
+
+    async with asyncio.TaskGroup() as group, storage.write() as unit:
+        assert await unit.keys.get_manifest(share_lock=True) == "before"
+        rotating = group.create_task(rotate())
+        await asyncio.wait({rotating}, timeout=0.2)
+        assert not rotating.done()
+        assert await unit.keys.get_manifest() == "before"
+    async with storage.read() as unit:
+        assert await unit.keys.get_manifest() == "after"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Users
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_user_comes_back_as_stored_by_id_name_and_discord_id(storage: SqlStorage) -> None:
+    alice = user("Älice", discord_id="123456789012345678", role=Role.OWNER)
+    async with storage.write() as unit:
+        await unit.users.add(alice)
+    async with storage.read() as unit:
+        assert await unit.users.get(alice.id) == alice
+        assert await unit.users.by_name("älice") == alice
+        assert await unit.users.by_discord("123456789012345678") == alice
+        assert await unit.users.get("nobody") is None
+        assert await unit.users.by_name("Älice") is None  # look-ups go by the casefolded name
+        assert await unit.users.by_discord("1") is None
+
+
+async def test_a_user_has_a_subject_of_their_own(database: Database, storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+    assert await rows(database, "subjects", "id, kind, value, user_id") == [
+        ("subject-alice", "user", "Alice", "user-alice")
+    ]
+
+
+@pytest.mark.parametrize("twin", [user("ALICE"), replace(user("Bob"), discord_id="42")], ids=["name", "discord id"])
+async def test_names_and_discord_ids_are_unique(storage: SqlStorage, twin: Any) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user("Alice", discord_id="42"))
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.users.add(replace(twin, id="another", subject_id="another"))
+
+
+async def test_users_are_paged_in_the_order_of_their_ids(storage: SqlStorage) -> None:
+    names = ["b", "a", "Z", "é", "\U0001f511", "aa", "-", "B"]
+    async with storage.write() as unit:
+        for number, name in enumerate(names):
+            new = user(f"user{number}")
+            await unit.users.add(replace(new, id=name))
+    async with storage.read() as unit:
+        found: list[str] = []
+        while page := await unit.users.page(after=found[-1] if found else None, limit=3):
+            assert len(page) <= 3
+            found += [each.id for each in page]
+    assert found == sorted(names, key=str.encode)  # byte by byte, whatever the collation of the server
+
+
+async def test_a_password_and_a_discord_account_can_be_replaced(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+        await unit.users.set_password("user-alice", "new hash", LATER)
+        await unit.users.set_discord("user-alice", "42", LATER)
+        found = await unit.users.get("user-alice")
+        assert found == replace(user(), password_hash="new hash", discord_id="42")
+        await unit.users.set_discord("user-alice", None, LATER)
+        assert await unit.users.by_discord("42") is None
+
+
+async def test_disabling_ends_every_session_and_keeps_its_first_time(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+        await unit.users.disable("user-alice", NOW)
+        await unit.users.disable("user-alice", LATER)
+        assert await unit.users.get("user-alice") == replace(user(), token_version=3, disabled_at=NOW)
+
+
+async def test_an_owner_is_claimed_once_for_ever(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        assert not await unit.users.owner_ever_existed()
+        await unit.users.claim_owner("user-alice", NOW)
+        assert await unit.users.owner_ever_existed()
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.users.claim_owner("user-bob", NOW)
+
+
+async def test_of_two_owners_that_are_claimed_at_once_one_wins(storage: SqlStorage) -> None:
+    async def claim(name: str) -> bool:
+        try:
+            async with storage.write() as unit:
+                await unit.users.add(user(name))
+                await unit.users.claim_owner(f"user-{name}", NOW)
+        except UniqueViolation:
+            return False
+        return True
+
+    won = await asyncio.gather(*(claim(f"user{number}") for number in range(8)))
+    assert sum(won) == 1
+    async with storage.read() as unit:
+        assert len(await unit.users.page(after=None, limit=10)) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sessions
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def with_alice(storage: SqlStorage) -> SqlStorage:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+    return storage
+
+
+async def test_a_session_comes_back_with_its_user_by_id_and_by_cookie(with_alice: SqlStorage) -> None:
+    cookie = b"\x00\x01" * 16
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(), cookie_hash=cookie)
+        await unit.sessions.add(session("without cookie"), cookie_hash=None)
+        await unit.sessions.add(session("without cookie either"), cookie_hash=None)
+    async with with_alice.read() as unit:
+        found = await unit.sessions.get("session-1")
+        assert found is not None
+        assert (found.session, found.user) == (session(), user())
+        assert await unit.sessions.by_cookie(cookie) == found
+        assert await unit.sessions.get("unknown") is None
+        assert await unit.sessions.by_cookie(cookie[1:]) is None
+
+
+async def test_a_session_needs_its_user(storage: SqlStorage) -> None:
+    with pytest.raises(ConstraintBroken):
+        async with storage.write() as unit:
+            await unit.sessions.add(session(), cookie_hash=None)
+
+
+async def test_live_sessions_are_told_latest_seen_first(with_alice: SqlStorage) -> None:
+    async with with_alice.write() as unit:
+        for id_, seen, lasts in (("a", NOW, 5), ("b", LATER, 5), ("expired", NOW, 0), ("revoked", NOW, 5)):
+            await unit.sessions.add(session(id_, seen=seen, lasts=timedelta(days=lasts)), cookie_hash=None)
+        await unit.sessions.revoke("revoked", NOW)
+    async with with_alice.read() as unit:
+        assert [each.id for each in await unit.sessions.live_of("user-alice", NOW)] == ["b", "a"]
+        assert await unit.sessions.live_of("user-bob", NOW) == []
+
+
+async def test_touching_and_proving_note_the_time_and_a_latecomer_does_not_turn_it_back(with_alice: SqlStorage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(), cookie_hash=None)
+        await unit.sessions.touch("session-1", LATER)
+        await unit.sessions.touch("session-1", NOW)
+        await unit.sessions.prove("session-1", LATER)
+        found = await unit.sessions.get("session-1")
+        assert found is not None
+        assert found.session == replace(session(), last_seen_at=LATER, authenticated_at=LATER)
+
+
+async def test_revoking_ends_a_session_and_its_refresh_tokens_once(with_alice: SqlStorage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(), cookie_hash=None)
+        await unit.sessions.add(session("expired", lasts=timedelta(0)), cookie_hash=None)
+        await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
+        assert await unit.sessions.revoke("session-1", NOW)
+        assert not await unit.sessions.revoke("session-1", LATER)
+        assert not await unit.sessions.revoke("expired", LATER)
+        assert not await unit.sessions.revoke("unknown", NOW)
+        assert await unit.sessions.use_refresh(b"token", NOW) is None
+        found = await unit.sessions.get("session-1")
+        assert found is not None
+        assert found.session.revoked_at == NOW
+
+
+async def test_a_refresh_token_is_used_up_by_its_first_use(with_alice: SqlStorage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(), cookie_hash=None)
+        await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
+        first = await unit.sessions.use_refresh(b"token", NOW)
+        again = await unit.sessions.use_refresh(b"token", NOW)
+        assert first == RefreshUse(session_id="session-1", first=True, expires_at=LATER)
+        assert again == RefreshUse(session_id="session-1", first=False, expires_at=LATER)
+        assert await unit.sessions.use_refresh(b"unknown", NOW) is None
+
+
+async def test_of_twenty_uses_of_a_refresh_token_at_once_one_is_first(with_alice: SqlStorage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(), cookie_hash=None)
+        await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
+
+    async def use() -> bool:
+        async with with_alice.write() as unit:
+            found = await unit.sessions.use_refresh(b"token", NOW)
+            assert found is not None
+            return found.first
+
+    assert sum(await asyncio.gather(*(use() for _ in range(20)))) == 1
+
+
+async def test_sessions_that_ended_are_purged_with_their_tokens(database: Database, with_alice: SqlStorage) -> None:
+    async with with_alice.write() as unit:
+        for id_, lasts in (("alive", 5), ("expired", 0), ("revoked", 5)):
+            await unit.sessions.add(session(id_, lasts=timedelta(days=lasts)), cookie_hash=None)
+            await unit.sessions.add_refresh(id_.encode(), id_, at=NOW, expires_at=LATER)
+        # Behind the back of revoke(), which drops the tokens itself.
+    async with database.write() as connection:
+        await connection.change(
+            schema.sessions.update().where(schema.sessions.c.id == "revoked").values(revoked_at=NOW)
+        )
+    async with with_alice.write() as unit:
+        assert await unit.sessions.purge(NOW) == 0
+        assert await unit.sessions.purge(LATER) == 2
+        assert await unit.sessions.get("alive") is not None
+        assert await unit.sessions.get("expired") is None
+    assert await rows(database, "refresh_tokens", "session_id") == [("alive",)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Credentials
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_credential_comes_back_as_stored(storage: SqlStorage) -> None:
+    full = replace(
+        credential(),
+        owner=GUILD,
+        version=7,
+        fingerprint=None,
+        status=Status.COULD_NOT_CHECK,
+        last_used_at=NOW,
+        last_verified_at=LATER,
+        deleted_at=LATER,
+    )
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add(replace(full, id="full"))
+    async with storage.read() as unit:
+        assert await unit.credentials.get("credential-1") == credential()
+        assert await unit.credentials.get("full") == replace(full, id="full")
+        assert await unit.credentials.get("unknown") is None
+
+
+async def test_every_status_and_owner_kind_can_be_stored(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        for status in Status:
+            await unit.credentials.add(replace(credential(status, label=status), status=status))
+            found = await unit.credentials.get(status)
+            assert found is not None
+            assert found.status is status
+
+
+async def test_a_live_label_is_unique_per_owner_and_provider_however_it_is_capitalised(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential("1", label="Straße"))
+        await unit.credentials.add(credential("2", label="STRASSE", owner=GUILD))
+        await unit.credentials.add(replace(credential("3", label="STRASSE"), provider="github"))
+        await unit.credentials.add(replace(credential("4", label="STRASSE"), deleted_at=NOW))
+        await unit.credentials.add(replace(credential("5", label="STRASSE"), deleted_at=NOW))
+        await unit.credentials.add(credential("other"))
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.add(credential("6", label="STRASSE"))
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.change("other", expected_version=1, label="STRASSE", expires_at=None, at=NOW)
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.set_removed("4", expected_version=1, at=NOW, removed=False)
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.move(
+                "2", expected_version=1, owner=ALICE, label="straße", encrypted_value=b"x", key_version=1, at=NOW
+            )
+
+
+async def test_the_credentials_of_an_owner_are_found_by_provider_label_and_state(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential("c", label="Third"))
+        await unit.credentials.add(credential("a", label="First"))
+        await unit.credentials.add(replace(credential("b", label="Second"), provider="github"))
+        await unit.credentials.add(replace(credential("d", label="Gone"), deleted_at=NOW))
+        await unit.credentials.add(credential("e", label="Foreign", owner=GUILD))
+        await unit.credentials.add(credential("f", label="Foreign", owner=Owner(OwnerKind.GUILD, ALICE.id)))
+
+    async def ids(**wanted: Any) -> list[str]:
+        async with storage.read() as unit:
+            return [each.id for each in await unit.credentials.of_owner(ALICE, **wanted)]
+
+    assert await ids() == ["a", "b", "c"]
+    assert await ids(provider="openai") == ["a", "c"]
+    assert await ids(label="FIRST") == ["a"]
+    assert await ids(provider="github", label="First") == []
+    assert await ids(removed=True) == ["d"]
+    assert await ids(after="a") == ["b", "c"]
+    assert await ids(limit=2) == ["a", "b"]
+    async with storage.read() as unit:
+        assert await unit.credentials.count(ALICE) == 4
+        assert await unit.credentials.count(Owner(OwnerKind.USER, "nobody")) == 0
+        assert [each.id for each in await unit.credentials.page(after=None, limit=4)] == ["a", "b", "c", "d"]
+        assert [each.id for each in await unit.credentials.page(after="d", limit=4)] == ["e", "f"]
+
+
+async def test_changes_that_people_make_count_the_version_up(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(replace(credential(), status=Status.VALID, last_used_at=NOW, last_verified_at=NOW))
+        assert await unit.credentials.change(
+            "credential-1", expected_version=1, label="Ünique", expires_at=None, at=LATER
+        )
+        relabelled = replace(
+            credential(),
+            label="Ünique",
+            status=Status.VALID,
+            last_used_at=NOW,
+            last_verified_at=NOW,
+            version=2,
+            expires_at=None,
+            updated_at=LATER,
+        )
+        assert await unit.credentials.get("credential-1") == relabelled
+        assert await unit.credentials.replace(
+            "credential-1",
+            expected_version=2,
+            encrypted_value=b"new",
+            key_version=2,
+            fingerprint="f" * 16,
+            expires_at=LATER,
+            at=NOW,
+        )
+        replaced = replace(
+            relabelled,
+            encrypted_value=b"new",
+            key_version=2,
+            fingerprint="f" * 16,
+            expires_at=LATER,
+            status=Status.UNCHECKED,
+            last_used_at=None,
+            last_verified_at=None,
+            version=3,
+            updated_at=NOW,
+        )
+        assert await unit.credentials.get("credential-1") == replaced
+        assert await unit.credentials.set_removed("credential-1", expected_version=3, at=LATER, removed=True)
+        removed = replace(replaced, deleted_at=LATER, updated_at=LATER, version=4)
+        assert await unit.credentials.get("credential-1") == removed
+        assert await unit.credentials.set_removed("credential-1", expected_version=4, at=NOW, removed=False)
+        assert await unit.credentials.get("credential-1") == replace(replaced, version=5)
+        assert await unit.credentials.move(
+            "credential-1",
+            expected_version=5,
+            owner=GUILD,
+            label="Moved",
+            encrypted_value=b"moved",
+            key_version=3,
+            at=LATER,
+        )
+        assert await unit.credentials.get("credential-1") == replace(
+            replaced, owner=GUILD, label="Moved", encrypted_value=b"moved", key_version=3, version=6, updated_at=LATER
+        )
+
+
+@pytest.mark.parametrize("credential_id", ["credential-1", "unknown"])
+async def test_a_change_of_another_version_or_row_changes_nothing(storage: SqlStorage, credential_id: str) -> None:
+    expected: dict[str, Any] = {"expected_version": 2, "at": LATER}
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        sealed: dict[str, Any] = {"encrypted_value": b"x", "key_version": 1}
+        repository = unit.credentials
+        assert not await repository.change(credential_id, **expected, label="x", expires_at=None)
+        assert not await repository.replace(credential_id, **expected, **sealed, fingerprint=None, expires_at=None)
+        assert not await repository.set_removed(credential_id, **expected, removed=True)
+        assert not await repository.move(credential_id, **expected, **sealed, owner=GUILD, label="x")
+        assert await unit.credentials.get("credential-1") == credential()
+
+
+async def test_of_ten_changes_of_one_version_at_once_one_is_made(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+
+    async def change(number: int) -> bool:
+        async with storage.read() as unit:
+            found = await unit.credentials.get("credential-1")
+        assert found is not None
+        async with storage.write() as unit:
+            return await unit.credentials.change(
+                "credential-1", expected_version=1, label=f"label {number}", expires_at=None, at=NOW
+            )
+
+    made = await asyncio.gather(*(change(number) for number in range(10)))
+    assert sum(made) == 1
+    async with storage.read() as unit:
+        found = await unit.credentials.get("credential-1")
+        assert found is not None
+        assert (found.label, found.version) == (f"label {made.index(True)}", 2)
+
+
+async def test_use_and_status_are_noted_without_a_new_version(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.mark_used("credential-1", LATER)
+        await unit.credentials.mark_used("credential-1", NOW)
+        await unit.credentials.set_status("credential-1", Status.VALID, NOW)
+        await unit.credentials.set_status("credential-1", Status.COULD_NOT_CHECK, LATER)
+        assert await unit.credentials.get("credential-1") == replace(
+            credential(), last_used_at=LATER, status=Status.COULD_NOT_CHECK, last_verified_at=NOW
+        )
+        await unit.credentials.set_status("credential-1", Status.REFUSED, LATER)
+        found = await unit.credentials.get("credential-1")
+        assert found is not None
+        assert found.last_verified_at == LATER
+
+
+async def test_the_history_is_told_latest_first_and_can_be_sealed_anew(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add(credential("other", label="Other"))
+        for version in (1, 3, 2):
+            await unit.credentials.add_history(former(version))
+        await unit.credentials.add_history(former(1, credential_id="other"))
+        await unit.credentials.replace_history("credential-1/2", encrypted_value=b"anew", key_version=9)
+    async with storage.read() as unit:
+        anew = replace(former(2), encrypted_value=b"anew", key_version=9)
+        assert await unit.credentials.history("credential-1") == [former(3), anew, former(1)]
+        assert await unit.credentials.history("unknown") == []
+
+
+async def test_removed_credentials_are_purged_with_their_history(database: Database, storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(replace(credential(), deleted_at=NOW))
+        await unit.credentials.add_history(former(1))
+        await unit.credentials.add(credential("live"))
+        assert await unit.credentials.purge_removed(NOW) == 0
+        assert await unit.credentials.purge_removed(LATER) == 1
+        assert [each.id for each in await unit.credentials.page(after=None, limit=9)] == ["live"]
+    assert await rows(database, "credential_history") == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Audit
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_audit_row_is_stored_unsealed_with_ids_for_people_and_addresses(
+    database: Database, with_alice: SqlStorage
+) -> None:
+    async with with_alice.write() as unit:
+        await unit.audit.append(event(subject_id="subject-alice", address="192.0.2.7"))
+        await unit.audit.append(event(address="192.0.2.7"))
+        await unit.audit.append(replace(event(), result=Result.INTENT, detail={}))
+    [(address_id,)] = await rows(database, "subjects WHERE kind = 'address' AND value = '192.0.2.7'", "id")
+    assert address_id != "192.0.2.7"
+    assert await rows(
+        database,
+        "audit_events ORDER BY id",
+        "action, result, source, subject_id, address_id, object_kind, object_id, detail, segment, seal",
+    ) == [
+        (
+            "credential.used",
+            result,
+            "discord",
+            subject_id,
+            address,
+            "credential",
+            "credential-1",
+            detail,
+            None,
+            None,
+        )
+        for result, subject_id, address, detail in (
+            ("ok", "subject-alice", address_id, '{"attempt":2,"paid_by":"member","über":"ß"}'),
+            ("ok", None, address_id, '{"attempt":2,"paid_by":"member","über":"ß"}'),
+            ("intent", None, None, "{}"),
+        )
+    ]
+
+
+async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, storage: SqlStorage) -> None:
+    async def append() -> None:
+        async with storage.write() as unit:
+            await unit.audit.append(event(address="2001:db8::7"))
+
+    await asyncio.gather(*(append() for _ in range(10)))
+    assert len(await rows(database, "subjects")) == 1
+    assert len(await rows(database, "audit_events", "address_id")) == 10
+
+
+async def test_an_audit_row_goes_with_its_unit_of_work(database: Database, storage: SqlStorage) -> None:
+    async def fail_after_it() -> None:
+        async with storage.write() as unit:
+            await unit.audit.append(event(address="192.0.2.7"))
+            await unit.users.claim_owner("user-alice", NOW)
+            await unit.users.claim_owner("user-alice", NOW)
+
+    with pytest.raises(UniqueViolation):
+        await fail_after_it()
+    assert await rows(database, "audit_events") == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Instances
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def instance(id_: str = "i1") -> Instance:
+    """Its times are wrong on purpose: the database's count."""
+    return Instance(
+        id=id_,
+        kind="web",
+        host="höst",
+        pid=4_194_304,
+        started_at=NOW - timedelta(days=999),
+        lease_until=NOW + timedelta(days=999),
+        epochs={"AES_KEY": 3, "JWT_SECRET_KEY": 1},
+    )
+
+
+async def test_a_lease_runs_on_the_clock_of_the_database(storage: SqlStorage) -> None:
+    before = datetime.now(UTC) - timedelta(milliseconds=1)  # SQLite tells milliseconds
+    async with storage.write() as unit:
+        await unit.instances.register(instance(), timedelta(seconds=15))
+    after = datetime.now(UTC)
+    async with storage.read() as unit:
+        [found] = await unit.instances.live()
+    assert found == replace(instance(), started_at=found.started_at, lease_until=found.lease_until)
+    assert before <= found.started_at <= after
+    assert timedelta(seconds=15) <= found.lease_until - found.started_at < timedelta(seconds=16)
+
+
+async def test_a_lease_is_renewed_with_the_epochs_and_given_back(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.instances.register(instance(), timedelta(seconds=15))
+        assert await unit.instances.renew("i1", {"AES_KEY": 4}, timedelta(seconds=100))
+        assert not await unit.instances.renew("gone", {}, timedelta(seconds=100))
+        [found] = await unit.instances.live()
+        assert found.epochs == {"AES_KEY": 4}
+        assert found.lease_until - found.started_at > timedelta(seconds=90)
+        await unit.instances.leave("i1")
+        assert await unit.instances.live() == []
+
+
+async def test_a_lapsed_lease_is_not_live_and_can_be_renewed_until_it_is_purged(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.instances.register(instance(), timedelta(seconds=-60))
+        await unit.instances.register(instance("i2"), timedelta(seconds=60))
+        assert [each.id for each in await unit.instances.live()] == ["i2"]
+        assert await unit.instances.purge(timedelta(seconds=100)) == 0
+        assert await unit.instances.renew("i1", {}, timedelta(seconds=-60))
+        assert await unit.instances.purge(timedelta(seconds=30)) == 1
+        assert not await unit.instances.renew("i1", {}, timedelta(seconds=15))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Attempts, idempotency, bot state
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_attempts_are_counted_per_key_and_window(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        assert [await unit.attempts.hit("login/alice", NOW) for _ in range(3)] == [1, 2, 3]
+        assert await unit.attempts.hit("login/alice", LATER) == 1
+        assert await unit.attempts.hit("login/bob", NOW) == 1
+        assert await unit.attempts.count("login/alice", NOW) == 3
+        assert await unit.attempts.count("login/carol", NOW) == 0
+
+
+async def test_a_taken_back_attempt_never_counts_below_nothing(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.attempts.take_back("k", NOW)
+        await unit.attempts.hit("k", NOW)
+        await unit.attempts.take_back("k", NOW)
+        await unit.attempts.take_back("k", NOW)
+        assert await unit.attempts.count("k", NOW) == 0
+        assert await unit.attempts.hit("k", NOW) == 1
+
+
+async def test_old_windows_are_purged(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        await unit.attempts.hit("k", NOW)
+        await unit.attempts.hit("k", LATER)
+        assert await unit.attempts.purge(LATER) == 1
+        assert (await unit.attempts.count("k", NOW), await unit.attempts.count("k", LATER)) == (0, 1)
+
+
+async def test_of_twenty_attempts_at_once_each_gets_a_number_of_its_own(storage: SqlStorage) -> None:
+    async def hit() -> int:
+        async with storage.write() as unit:
+            return await unit.attempts.hit("k", NOW)
+
+    assert sorted(await asyncio.gather(*(hit() for _ in range(20)))) == list(range(1, 21))
+
+
+async def test_an_idempotent_request_is_remembered_once_per_user(storage: SqlStorage) -> None:
+    request = IdempotentRequest(user_id="u", key="k", mac=b"\x00mac", resource_id="credential-1", created_at=NOW)
+    async with storage.write() as unit:
+        await unit.idempotency.add(request)
+        await unit.idempotency.add(replace(request, user_id="another"))
+        assert await unit.idempotency.get("u", "k") == request
+        assert await unit.idempotency.get("u", "unknown") is None
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.idempotency.add(replace(request, mac=b"other"))
+    async with storage.write() as unit:
+        assert await unit.idempotency.purge(NOW) == 0
+        assert await unit.idempotency.purge(LATER) == 2
+        assert await unit.idempotency.get("u", "k") is None
+
+
+async def test_a_fact_of_the_bot_is_replaced(storage: SqlStorage) -> None:
+    async with storage.write() as unit:
+        assert await unit.bot_state.get("tree") is None
+        await unit.bot_state.put("tree", "old", NOW)
+        await unit.bot_state.put("tree", "new", LATER)
+        assert await unit.bot_state.get("tree") == "new"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "'; DROP TABLE users; --",
+        "%s {0.__class__} $1 :x",
+        "\u202eRTL",
+        "e\u0301",
+        "\u00e9",
+        "\U0001f511" * 1000,
+    ],
+)
+async def test_text_comes_back_to_the_letter(storage: SqlStorage, value: str) -> None:
+    async with storage.write() as unit:
+        await unit.bot_state.put(value, value, NOW)
+    async with storage.read() as unit:
+        assert await unit.bot_state.get(value) == value
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", "a\udfffb"])
+async def test_text_that_one_engine_cannot_keep_is_refused_by_both(storage: SqlStorage, value: str) -> None:
+    for key, text_ in ((value, "x"), ("x", value)):
+        with pytest.raises(InvalidInput):
+            async with storage.write() as unit:
+                await unit.bot_state.put(key, text_, NOW)
+    with pytest.raises(InvalidInput):
+        async with storage.read() as unit:
+            await unit.users.by_name(value)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=-9, minutes=-30))),
+    ],
+    ids=str,
+)
+async def test_moments_come_back_to_the_microsecond_in_utc(storage: SqlStorage, moment: datetime) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(replace(credential(), created_at=moment))
+    async with storage.read() as unit:
+        found = await unit.credentials.get("credential-1")
+    assert found is not None
+    assert found.created_at == moment
+    assert found.created_at.tzinfo is UTC
+
+
+async def test_moments_are_compared_as_moments(storage: SqlStorage) -> None:
+    """Half a second before and after, across the change of a digit, a day and a zone."""
+    edge = datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    async with storage.write() as unit:
+        await unit.attempts.hit("k", edge)
+        assert await unit.attempts.purge(edge.astimezone(timezone(timedelta(hours=14)))) == 0
+        assert await unit.attempts.purge(edge + timedelta(microseconds=1)) == 1
+
+
+async def test_a_moment_that_utc_has_no_year_for_is_refused(storage: SqlStorage) -> None:
+    with pytest.raises(InvalidInput):
+        async with storage.write() as unit:
+            await unit.bot_state.put("k", "v", datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))))
+
+
+async def test_a_moment_without_a_time_zone_is_refused(storage: SqlStorage) -> None:
+    with pytest.raises(StatementError, match="without a time zone"):
+        async with storage.write() as unit:
+            await unit.bot_state.put("k", "v", NOW.replace(tzinfo=None))
+
+
+async def test_a_row_that_a_check_refuses_is_a_bug_and_is_not_repeated(database: Database) -> None:
+    statement = schema.subjects.insert().values(id="1", kind="canary-kind", value="canary-value")
+    with pytest.raises(ConstraintBroken) as caught:
+        async with database.write() as connection:
+            await connection.change(statement)
+    assert "kind_known" in str(caught.value)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_every_encrypted_column_is_marked_for_whoever_re_encrypts(database: Database) -> None:
+    marked = {
+        (table.name, column.name)
+        for table in schema.metadata.tables.values()
+        for column in table.columns
+        if column.info.get("encrypted")
+    }
+    assert marked == {("api_credentials", "encrypted_value"), ("credential_history", "encrypted_value")}
+    async with database.read() as connection:
+        for table, column in marked:
+            await connection.rows(select(schema.metadata.tables[table].c[column]))

@@ -1,0 +1,129 @@
+"""Databases at head, for tests that are about what is stored."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.domain.audit import Action, AuditEvent, Result
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
+from app.domain.identity import Role, Session, Source, User
+from app.infrastructure.database.engine import DEFAULT_TIMEOUTS, open_database
+from app.infrastructure.database.migrate import upgrade
+from tests.support.environment import process_environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from app.infrastructure.database.dialects import Timeouts
+    from app.infrastructure.database.engine import Database
+
+PROJECT = Path(__file__).resolve().parents[2]
+NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
+ALICE = Owner(OwnerKind.USER, "user-alice")
+
+
+@asynccontextmanager
+async def migrated(url: str, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> AsyncIterator[Database]:
+    """Open a database, its schema at head; the file of an embedded one is made."""
+    async with open_database(url, may_create=True, timeouts=timeouts) as database:
+        await upgrade(database)
+        yield database
+
+
+def start_python(program: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a process that runs ``program`` with the project importable; it talks over pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=PROJECT,
+        env=process_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a process that must succeed; return what it printed."""
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    return out
+
+
+def user(name: str = "Alice", *, discord_id: str | None = None, role: Role = Role.MEMBER) -> User:
+    """A user whose ids follow from the name."""
+    key = name.casefold()
+    return User(
+        id=f"user-{key}",
+        subject_id=f"subject-{key}",
+        username=name,
+        role=role,
+        password_hash="$argon2id$not-checked",
+        discord_id=discord_id,
+        created_at=NOW,
+    )
+
+
+def session(id_: str = "session-1", *, seen: datetime = NOW, lasts: timedelta = timedelta(days=30)) -> Session:
+    """A session of Alice's."""
+    return Session(
+        id=id_,
+        user_id="user-alice",
+        token_version=1,
+        device="Firefox",
+        address="192.0.2.7",
+        created_at=NOW,
+        last_seen_at=seen,
+        authenticated_at=NOW,
+        expires_at=NOW + lasts,
+    )
+
+
+def credential(id_: str = "credential-1", *, owner: Owner = ALICE, label: str = "Main") -> CredentialRecord:
+    """A credential; what is encrypted is not looked at."""
+    return CredentialRecord(
+        id=id_,
+        owner=owner,
+        provider="openai",
+        label=label,
+        encrypted_value=b"\x00\xff envelope",
+        key_version=0xFFFF_FFFF,
+        fingerprint="00ff00ff00ff00ff",
+        created_by="user-alice",
+        created_at=NOW,
+        updated_at=NOW,
+        expires_at=NOW + timedelta(days=90),
+    )
+
+
+def former(version: int, *, credential_id: str = "credential-1") -> HistoryRecord:
+    """A former secret of a credential."""
+    return HistoryRecord(
+        id=f"{credential_id}/{version}",
+        credential_id=credential_id,
+        version=version,
+        encrypted_value=b"former \x00",
+        key_version=1,
+        created_at=NOW,
+        replaced_at=NOW + timedelta(hours=version),
+    )
+
+
+def event(*, subject_id: str | None = None, address: str | None = None) -> AuditEvent:
+    """A row of the audit trail."""
+    return AuditEvent(
+        at=NOW,
+        action=Action.CREDENTIAL_USED,
+        result=Result.OK,
+        source=Source.DISCORD,
+        subject_id=subject_id,
+        address=address,
+        object_kind="credential",
+        object_id="credential-1",
+        detail={"paid_by": "member", "attempt": 2, "über": "ß"},
+    )
