@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from app.domain.errors import KeyhallError, NotReady
+from app.domain.errors import KeyhallError, NotReady, StartupError
 from app.domain.instances import CONFIRM_EVERY_SECONDS, LEASE_SECONDS, RENEW_EVERY_SECONDS, Instance
 
 if TYPE_CHECKING:
@@ -85,8 +85,11 @@ class InstanceService:
                 raise NotReady
             try:
                 await self._keep()
-            except KeyhallError:
+            except KeyhallError as error:
                 self._failed_at = self._clock.monotonic()
+                if isinstance(error, StartupError):  # what would halt a start must not serve either
+                    log.critical("the keys do not verify any more: %s", error.line())
+                    raise NotReady from error
                 raise
 
     async def _keep(self) -> None:

@@ -267,3 +267,13 @@ async def test_linking_moves_credentials_and_seals_them_for_their_new_owner(serv
         await services.identity.link(operator, "alice", "44")
     await services.identity.unlink(operator, "alice")
     assert (await services.identity.from_discord(_event("45"))).user_id != alice.id
+
+
+async def test_keys_that_are_damaged_while_running_are_served_no_longer(engine_url: str, tmp_path: Path) -> None:
+    place = Place(engine_url, tmp_path / "data")
+    async with place.services() as services:
+        await place.execute("UPDATE app_config SET value = '{}' WHERE key = 'manifest'")
+        services.keys.lease(float("-inf"))
+        with pytest.raises(NotReady):
+            await services.instances.catch_up()
+        assert not services.instances.serving()
