@@ -27,6 +27,7 @@ from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.master_key import MasterKeys
+from app.infrastructure.secret_files import judge_given_files
 from app.services import Services
 from app.services.key_management import InstallRules, KeyManagementService
 
@@ -66,6 +67,7 @@ class OpenKeys:
 @asynccontextmanager
 async def open_keys(settings: Settings, *, may_create: bool) -> AsyncIterator[OpenKeys]:
     """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall."""
+    judge_given_files(settings.secret_files)
     async with open_database(settings.database_url.reveal(), may_create=may_create) as database:
         storage = SqlStorage(database)
         keys = _key_management(settings, storage)

@@ -50,7 +50,7 @@ _QUIET: Final = {
     "discord": logging.INFO,
     "pydantic_settings": logging.INFO,
     "sqlalchemy": logging.WARNING,
-    "alembic": logging.INFO,
+    "alembic": logging.WARNING,
     "aiohttp.access": logging.CRITICAL + 1,  # the web's own middleware logs requests, without query strings
 }
 
@@ -96,7 +96,20 @@ _RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
     (
         (
             *("sk-", "sk_", "rk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "akia"),
-            *("asia", "aiza", "hf_", "gsk_", "xai-", "pplx-", "gaaaa", "kh_", "khc_", "khr_", "khs_", "age-secret-key-"),
+            *(
+                "asia",
+                "aiza",
+                "hf_",
+                "gsk_",
+                "xai-",
+                "pplx-",
+                "gaaaa",
+                "kh_",
+                "khc_",
+                "khr_",
+                "khs_",
+                "age-secret-key-",
+            ),
         ),
         re.compile(
             r"(?<![A-Za-z0-9])(?:sk-[\w-]{16,}|[sr]k_(?:live|test)_\w{10,}|gh[opsur]_\w{16,}|github_pat_\w{16,}"

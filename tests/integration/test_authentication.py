@@ -67,9 +67,7 @@ async def test_a_wrong_setup_token_claims_nothing(services: Services) -> None:
     assert await services.authentication.setup_open()
 
 
-@pytest.mark.parametrize(
-    "password", ["short", "password1234", "qwerty123456", "x" * 257, "a\0bcdefghijklmnop"]
-)
+@pytest.mark.parametrize("password", ["short", "password1234", "qwerty123456", "x" * 257, "a\0bcdefghijklmnop"])
 async def test_a_weak_or_malformed_password_is_refused(services: Services, password: str) -> None:
     token = services.keys.setup_token().reveal()
     with pytest.raises(InvalidInput):

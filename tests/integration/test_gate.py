@@ -377,6 +377,14 @@ async def test_a_mounted_key_file_may_be_readable_but_not_writable(place: Place,
         await _fingerprints(given)
 
 
+async def test_any_mounted_secret_that_others_may_write_is_refused(place: Place, tmp_path: Path) -> None:
+    mounted = tmp_path / "jwt"
+    mounted.write_text(secrets.token_hex(32))
+    mounted.chmod(0o666)
+    with pytest.raises(InsecureKey):
+        await _fingerprints(place.having(JWT_SECRET_KEY_FILE=str(mounted)))
+
+
 async def test_master_key_given_twice_is_a_setting_error(place: Place, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(_random_key())
     with pytest.raises(ConfigInvalid):
