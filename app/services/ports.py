@@ -389,6 +389,10 @@ class CredentialRepository(Protocol):
         """In the order of their ids; ``removed`` asks for the removed ones instead of the live ones."""
         ...
 
+    async def lock_owner(self, owner: Owner) -> None:
+        """Exclude every other who would add for this owner until the unit of work ends: a quota holds at once."""
+        ...
+
     async def count(self, owner: Owner) -> int:
         """Live and restorable ones."""
         ...

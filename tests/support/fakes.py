@@ -402,6 +402,9 @@ class FakeCredentialRepository:
             and (label is None or each.label.casefold() == label.casefold())
         ][:limit]
 
+    async def lock_owner(self, owner: Owner) -> None:
+        return None
+
     async def count(self, owner: Owner) -> int:
         return sum(each.owner == owner for each in self._tables.credentials.values())
 

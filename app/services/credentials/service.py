@@ -132,6 +132,7 @@ class CredentialService:
         credential_id = self._randomness.new_id()
         try:
             async with self._storage.write() as uow:
+                await uow.credentials.lock_owner(owner)
                 if await uow.credentials.count(owner) >= QUOTA:
                     raise QuotaExceeded(f"At most {QUOTA} credentials, those removed within 7 days included")
                 primary = await self._sealing.primary(uow)

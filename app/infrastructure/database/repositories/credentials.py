@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
@@ -128,6 +129,11 @@ class CredentialRepositoryImpl:
             statement = statement.where(api_credentials.c.id > after)
         rows = await self._connection.rows(statement.order_by(api_credentials.c.id).limit(limit))
         return [_to_record(row) for row in rows]
+
+    async def lock_owner(self, owner: Owner) -> None:
+        """Take the advisory lock that stands for this owner; two owners of one number only wait for each other."""
+        digest = hashlib.sha256(f"{owner.kind} {owner.id}".encode()).digest()
+        await self._connection.lock(int.from_bytes(digest[:8], "big", signed=True))
 
     async def count(self, owner: Owner) -> int:
         """All that were not purged yet."""
