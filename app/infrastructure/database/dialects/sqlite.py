@@ -162,8 +162,9 @@ class Sqlite:
     async def lock(self, _connection: AsyncConnection, _key: int, /) -> None:
         """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
 
-    async def read_only(self, _connection: AsyncConnection, /) -> bool:
-        """BEGIN IMMEDIATE would have failed."""
+    async def read_only(self, connection: AsyncConnection, /) -> bool:
+        """Raises SQLITE_READONLY instead: a write that is rolled back, since BEGIN IMMEDIATE alone tells nothing."""
+        await connection.exec_driver_sql("PRAGMA user_version=0")
         return False
 
     async def rebuild(self, _key: int, change: Callable[[Connection], None], /) -> None:
