@@ -135,6 +135,7 @@ async def _leave(bot: KeyhallBot) -> None:
             await bot.close()
     except TimeoutError:
         log.warning("Discord did not close the connection in time")
+    finally:  # in a hurry, too, nothing stays open
         await bot.http.close()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,35 @@ def options(wire: WireSimulator) -> BotOptions:
     )
 
 
+class _Heard(logging.Handler):
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.event = asyncio.Event()
+        self._words = words
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in record.getMessage():
+            self.event.set()
+
+
+@pytest.fixture
+def until_logged() -> Callable[[str], AbstractAsyncContextManager[None]]:
+    """A block that ends when the bot has logged a message with these words since the block began."""
+
+    @asynccontextmanager
+    async def block(words: str) -> AsyncIterator[None]:
+        heard, logger = _Heard(words), logging.getLogger("app.bot")
+        logger.addHandler(heard)
+        try:
+            yield
+            async with asyncio.timeout(10):
+                await heard.event.wait()
+        finally:
+            logger.removeHandler(heard)
+
+    return block
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Members at their screens, without a network: SimCord drives the unmodified bot in this process
 # ---------------------------------------------------------------------------------------------------------------------
@@ -81,7 +113,8 @@ class Hall:
         options = {"for_server": fields.pop("for_server")} if "for_server" in fields else {}
         form = await member.slash(self.channel, "key add", **options)
         values = {"provider": "openai", "label": "work"} | fields
-        return await member.submit_modal(form, values | {"secret": secret})
+        answer: InteractionResult = await member.submit_modal(form, values | {"secret": secret})
+        return answer
 
     async def views(self, member: Any = None, **more: Any) -> Sequence[CredentialView]:
         """What is stored for a member, asked of the service."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ CONTENT_GRANTED = 1 << 19
 GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 15
 
 
+UntilLogged = Callable[[str], AbstractAsyncContextManager[None]]
+
+
 @asynccontextmanager
 async def running(services: Services, options: BotOptions, **more: Any) -> AsyncIterator[asyncio.Task[None]]:
     """The bot, until the block ends; what it raised by itself is raised here."""
@@ -38,32 +41,6 @@ async def running(services: Services, options: BotOptions, **more: Any) -> Async
         await asyncio.wait([task])
         if not task.cancelled():
             task.result()
-
-
-class Heard(logging.Handler):
-    """Waits for a line in the log."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__()
-        self._words = words
-        self._event = asyncio.Event()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._words in record.getMessage():
-            self._event.set()
-
-    async def wait(self) -> None:
-        async with asyncio.timeout(10):
-            await self._event.wait()
-
-
-@pytest.fixture
-def restarting() -> Iterator[Heard]:
-    """The supervisor says that it will start the bot again."""
-    heard, logger = Heard("starting the bot again"), logging.getLogger("app.bot.supervisor")
-    logger.addHandler(heard)
-    yield heard
-    logger.removeHandler(heard)
 
 
 async def failure(services: Services, options: BotOptions, **more: Any) -> BotLoginFailed:
@@ -124,13 +101,13 @@ class TestComingBack:
             assert len(wire.identifies) == 1
 
     async def test_an_exception_in_a_parser_of_the_library_starts_a_new_session(
-        self, wire: WireSimulator, options: BotOptions, services: Services, restarting: Heard
+        self, wire: WireSimulator, options: BotOptions, services: Services, until_logged: UntilLogged
     ) -> None:
         invites: list[str] = []
         async with running(services, options, ready=invites.append):
             await wire.wait_ready()
-            wire.dispatch("INTERACTION_CREATE", {"type": 2})
-            await restarting.wait()
+            async with until_logged("starting the bot again"):
+                wire.dispatch("INTERACTION_CREATE", {"type": 2})
             await wire.wait_ready(identifies=2)
         assert len(invites) == 1, "the invitation is announced once, however often the bot starts"
 
@@ -182,14 +159,38 @@ class TestLeaving:
             await wire.until(lambda: not any(each.socket for each in wire.sessions), what="the end of the connection")
         assert before == (Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY)
 
+    async def test_a_gateway_that_does_not_take_leave_does_not_keep_the_bot(
+        self,
+        wire: WireSimulator,
+        options: BotOptions,
+        services: Services,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr("app.bot.supervisor._CLOSE_WITHIN", 0.1)
+        async with running(services, options) as task:
+            await wire.wait_ready()
+            with monkeypatch.context() as patch:
+                patch.setattr(DiscordWebSocket, "close", never)
+                task.cancel()
+                done, _ = await asyncio.wait([task], timeout=5)
+        assert done == {task}
+        assert "did not close the connection in time" in caplog.text
+        await wire.until(lambda: not any(each.socket for each in wire.sessions), what="the end of the connection")
+
     async def test_a_bot_that_waits_for_its_next_start_leaves_at_once(
-        self, wire: WireSimulator, options: BotOptions, services: Services, restarting: Heard
+        self, wire: WireSimulator, options: BotOptions, services: Services, until_logged: UntilLogged
     ) -> None:
         wire.fault("/users/@me", 503, times=100)
-        async with running(services, replace(options, restart_after=3600)) as task:
-            await restarting.wait()
-            task.cancel()
-            await asyncio.wait_for(asyncio.wait([task]), 5)
+        async with until_logged("starting the bot again"):
+            task = asyncio.create_task(run_bot(services, replace(options, restart_after=3600)))
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done == {task}
+        assert task.cancelled()
 
 
 class TestIntents:
