@@ -292,6 +292,16 @@ async def test_a_replay_outlives_the_expiry_that_the_request_named(house: House,
     assert (await add(house, mia, **request)).id == first.id
 
 
+async def test_a_replay_shows_nothing_that_went_to_another_owner_since(
+    house: House, storage: FakeStorage, mia: Actor, tom: Actor
+) -> None:
+    await add(house, mia, idempotency_key="k1")
+    async with storage.write() as uow:
+        await house.credentials.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
+    with pytest.raises(NotFound):
+        await add(house, mia, idempotency_key="k1")
+
+
 async def test_two_equal_requests_at_once_store_one_credential(house: House, storage: FakeStorage, mia: Actor) -> None:
     async def request() -> tuple[str, bool]:
         added = await house.credentials.add(mia, provider="openai", label="main", secret=SECRET, idempotency_key="k1")
@@ -398,6 +408,26 @@ async def test_the_trail_and_the_log_hear_once_of_an_unreadable_row(
             await house.credentials.health(mia)
     assert storage.trail() == [(Action.CREDENTIAL_UNREADABLE, Result.OK)]
     assert [record.args for record in caplog.records] == [(view.id,)]
+
+
+async def test_whoever_reads_a_known_unreadable_row_writes_nothing(
+    house: House, storage: FakeStorage, mia: Actor
+) -> None:
+    view = await add(house, mia)
+    damage(storage, view.id)
+    await house.credentials.get(mia, view.id)
+    commits = storage.commits
+    await house.credentials.page(mia)
+    assert storage.commits == commits
+
+
+async def test_a_row_that_opens_again_is_shown_as_before(house: House, storage: FakeStorage, mia: Actor) -> None:
+    """As after a backup was put back: what had been noted about it does not outlive the damage."""
+    view = await add(house, mia)
+    damage(storage, view.id)
+    assert (await house.credentials.get(mia, view.id)).status is Status.UNREADABLE
+    damage(storage, view.id)
+    assert await house.credentials.get(mia, view.id) == view
 
 
 async def test_an_unreadable_row_is_shown_also_when_the_disk_is_full(
@@ -542,6 +572,10 @@ async def test_a_replaced_secret_goes_to_the_history(house: House, clock: FakeCl
     (former,) = await house.credentials.versions(mia, view.id)
     assert (former.version, former.masked, former.readable) == (2, "sk-proj••••••••6Rn", True)
     assert (former.created_at, former.replaced_at) == (EPOCH, EPOCH + timedelta(minutes=2))
+    house.advance(clock, timedelta(minutes=1))
+    await house.credentials.replace(mia, view.id, SECRET)
+    latest = (await house.credentials.versions(mia, view.id))[0]
+    assert (latest.created_at, latest.replaced_at) == (EPOCH + timedelta(minutes=2), EPOCH + timedelta(minutes=3))
 
 
 async def test_a_former_secret_is_bound_to_its_place_in_the_history(
@@ -711,6 +745,18 @@ async def test_revealing_needs_a_password_proven_within_ten_minutes(
     with pytest.raises(ReauthenticationRequired):
         await house.credentials.reveal(mia, view.id)
     assert storage.trail().count((Action.CREDENTIAL_REVEALED, Result.OK)) == 1
+
+
+async def test_what_is_removed_at_the_same_moment_is_not_revealed(
+    house: House, storage: FakeStorage, mia: Actor
+) -> None:
+    view = await add(house, mia)
+    removal, revelation = await asyncio.gather(
+        house.credentials.remove(mia, view.id), house.credentials.reveal(mia, view.id), return_exceptions=True
+    )
+    assert removal is None
+    assert isinstance(revelation, NotFound)
+    assert (Action.CREDENTIAL_REVEALED, Result.OK) not in storage.trail()
 
 
 async def test_discord_is_shown_no_secret(house: House, mia: Actor) -> None:
@@ -1067,6 +1113,8 @@ async def test_health_of_everybody_tells_no_label_of_others(
 ) -> None:
     hurt = await add(house, mia, label="something private")
     await add(house, tom, provider="github", label="something else")
+    removed = await add(house, tom, provider="github", label="something removed")
+    await house.credentials.remove(tom, removed.id)
     damage(storage, hurt.id)
     report = await house.credentials.health(member(house.clock, "boss", role=role))
     assert report.everybody
@@ -1150,3 +1198,23 @@ async def test_an_unreadable_credential_moves_too_and_can_be_entered_again(
         await house.credentials.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     assert (await house.credentials.get(tom, view.id)).status is Status.UNREADABLE
     assert (await house.credentials.replace(tom, view.id, OTHER_SECRET)).status is Status.UNCHECKED
+
+
+async def test_a_credential_that_changes_while_it_moves_stops_the_move(
+    house: House, storage: FakeStorage, mia: Actor, tom: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one would stay behind with an account that nobody can sign in to any more."""
+    view = await add(house, mia)
+
+    async def too_late(*_: Any, **__: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(FakeCredentialRepository, "move", too_late)
+
+    async def move() -> None:
+        async with storage.write() as uow:
+            await house.credentials.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
+
+    with pytest.raises(VersionConflict):
+        await move()
+    assert await house.credentials.get(mia, view.id) == view
