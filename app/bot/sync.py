@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import discord
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from app.bot.client import KeyhallBot
 
 log = logging.getLogger(__name__)
+
+_SYNC_WITHIN: Final = 30.0
 
 
 async def tree_digest(bot: KeyhallBot) -> str:
@@ -29,19 +32,19 @@ async def tree_digest(bot: KeyhallBot) -> str:
     return hashlib.sha256("\n".join([str(bot.application_id), *lines]).encode()).hexdigest()
 
 
-async def sync_tree(bot: KeyhallBot, *, force: bool) -> bool:
-    """Sync the global commands where their digest changed, or in any case with ``force``; whether it was done.
+async def sync_tree(bot: KeyhallBot, *, force: bool) -> None:
+    """Sync the global commands where their digest changed, or in any case with ``force``; it takes at most 30 s.
 
     A failure is logged and not fatal: commands that Discord knows already keep working, the next start tries again.
     """
     digest = await tree_digest(bot)
     try:
-        if not force and await bot.services.bot_state.synced_tree() == digest:
-            return False
-        await bot.tree.sync()
-        await bot.services.bot_state.remember_tree(digest)
+        async with asyncio.timeout(_SYNC_WITHIN):
+            if force or await bot.services.bot_state.synced_tree() != digest:
+                await bot.tree.sync()
+                await bot.services.bot_state.remember_tree(digest)
+                log.info("told Discord of the commands")
     except (discord.DiscordException, aiohttp.ClientError, OSError, AppError) as error:
-        log.warning("the commands could not be synced, the next start tries again: %s", error)
-        return False
-    log.info("told Discord of the commands")
-    return True
+        log.warning(
+            "the commands could not be synced, the next start tries again: %s", str(error) or type(error).__name__
+        )

@@ -143,6 +143,23 @@ class TestComingBack:
         pauses = [record.args for record in caplog.records if "starting the bot again" in record.msg]
         assert pauses == [(0.05,), (0.1,), (0.2,), (0.4,)]
 
+    async def test_a_session_that_lasted_makes_the_next_pause_short_again(
+        self,
+        wire: WireSimulator,
+        options: BotOptions,
+        services: Services,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        wire.fault("/users/@me", 503, times=2)
+        async with running(services, options):
+            await wire.wait_ready()
+            monkeypatch.setattr("app.bot.supervisor._LONGEST_PAUSE", 0.0)  # so that this session has lasted
+            wire.dispatch("INTERACTION_CREATE", {"type": 2})
+            await wire.wait_ready(identifies=2)
+        pauses = [record.args for record in caplog.records if "starting the bot again" in record.msg]
+        assert pauses == [(0.01,), (0.02,), (0.01,)]
+
 
 class TestLeaving:
     async def test_a_cancelled_bot_closes_its_session_and_restores_the_library(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import discord
+import pytest
 from discord import app_commands
 
 from app.bot.client import KeyhallBot
@@ -81,3 +83,29 @@ def test_only_the_guilds_are_asked_for_unless_content_is_wanted(bot: KeyhallBot)
     assert {name for name, on in wanting.intents if on} >= {"guilds", "guild_messages", "message_content"}
     assert not wanting.intents.members
     assert not wanting.intents.presences
+
+
+def test_what_was_served_is_remembered_and_the_memory_is_bounded(
+    bot: KeyhallBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.bot.client._REMEMBERED_INTERACTIONS", 3)
+
+    def first_time(number: int) -> bool:
+        return bot.first_time(cast("Any", SimpleNamespace(id=number)))
+
+    assert [first_time(number) for number in (1, 2, 3, 3, 1)] == [True, True, True, False, False]
+    assert first_time(4)
+    assert first_time(1), "the oldest was forgotten"
+    assert len(bot._seen) == 3
+
+
+async def test_a_listener_that_fails_is_logged_without_what_it_was_called_with(
+    bot: KeyhallBot, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def on_thing(value: str) -> None:
+        raise RuntimeError("broken")
+
+    await bot._run_event(on_thing, "on_thing", "a canary")
+    assert "on_thing failed" in caplog.text
+    assert "broken" in caplog.text
+    assert "a canary" not in caplog.text
