@@ -147,7 +147,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 
 def _operation_id(endpoint: Endpoint) -> str:
     words = re.sub(r"\W+", "_", canonical(endpoint.path).removeprefix("/api/v1")).strip("_")
-    return f"{endpoint.method.lower()}_{words or 'hall'}"
+    return "_".join(filter(None, (endpoint.method.lower(), "page" if endpoint.tag == "Pages" else "", words)))
 
 
 def _parameters(endpoint: Endpoint, schemas: _Schemas) -> Iterable[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from app.domain.identity import Client, Source
-from app.web.problems import CrossSite, MalformedRequest, Misdirected
+from app.web.problems import CrossSite, InsecureConnection, MalformedRequest, Misdirected
 
 if TYPE_CHECKING:
     from app.web.options import WebOptions
@@ -41,6 +41,11 @@ class Origin:
     def cookies_allowed(self, request: web.Request) -> bool:
         """Whether a session cookie may travel: over https, or in the clear on this machine outside production."""
         return self.https or (not self._production and _is_loopback_host(request.host))
+
+    def check_connection(self, request: web.Request) -> None:
+        """Refuse to make a session whose cookie may not travel. Raises InsecureConnection."""
+        if not self.cookies_allowed(request):
+            raise InsecureConnection
 
     def check_host(self, request: web.Request) -> None:
         """Refuse a Host that is not ours, which also ends DNS rebinding. Raises Misdirected or MalformedRequest."""

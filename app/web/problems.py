@@ -37,6 +37,16 @@ class CrossSite(AppError):
     title = "This request did not come from Keyhall's own pages"
 
 
+class InsecureConnection(AppError):
+    """A session cookie would travel in the clear."""
+
+    code = "insecure_connection"
+    title = "Signing in here would send your session in the clear"
+
+    def __init__(self) -> None:
+        super().__init__(f"{self.title}: open PUBLIC_URL, which must be https, or localhost outside production")
+
+
 class MethodNotAllowed(AppError):
     """The address exists, the method does not."""
 
@@ -95,6 +105,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.ReauthenticationRequired: 401,
         errors.Forbidden: 403,
         CrossSite: 403,
+        InsecureConnection: 403,
         errors.NotFound: 404,
         errors.NoCredential: 404,
         MethodNotAllowed: 405,

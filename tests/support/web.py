@@ -85,7 +85,7 @@ class Site:
         *,
         token: str | None = None,
         cookie: str | None = None,
-        json: Any = None,  # noqa: A002 - as aiohttp names it
+        json: Any = None,
         data: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -101,7 +101,9 @@ class Site:
         ) as response:
             return Answer(response.status, response.headers, await response.read())
 
-    async def submit(self, path: str, cookie: str, *, headers: Mapping[str, str] | None = None, **fields: str) -> Answer:
+    async def submit(
+        self, path: str, cookie: str, *, headers: Mapping[str, str] | None = None, **fields: str
+    ) -> Answer:
         """Send a form as a browser does from one of our own pages."""
         sent = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"} if headers is None else dict(headers)
         return await self.request("POST", path, cookie=cookie, token="", data=fields, headers=sent)
@@ -175,7 +177,8 @@ class Away:
 
 def without(services: Services, error: Exception, *names: str) -> Services:
     """The services, some of which fail."""
-    return replace(services, **{name: Away(error) for name in names})
+    away: dict[str, Any] = {name: Away(error) for name in names}
+    return replace(services, **away)
 
 
 async def raw(site: Site, data: bytes, *, within: float = 10) -> bytes:

@@ -90,7 +90,7 @@ async def _login_again(request: web.Request, error: AppError, fields: Mapping[st
         username=fields.get("username", ""),
         next=_own_page(fields.get("next", "/")),
         news=None,
-        usable=True,
+        usable=request.app[ORIGIN].cookies_allowed(request),
     )
 
 
@@ -120,6 +120,7 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
 )
 async def login(request: web.Request, client: Client, form: LoginForm) -> web.Response:
     """Sign in; every sign-in is a new session."""
+    request.app[ORIGIN].check_connection(request)
     session = await request.app[SERVICES].authentication.login_browser(form.username, form.password, client)
     response = see_other(_own_page(form.next))
     begin_session(request, response, session)

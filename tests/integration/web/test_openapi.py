@@ -1,0 +1,144 @@
+"""The document and the router say the same, and every route is closed that is not open on purpose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiohttp import hdrs
+
+from app.domain.errors import AppError
+from app.web import problems
+from app.web.api.documentation import DOCUMENT
+from app.web.openapi import error_table
+from tests.support.web import ABSENT, Site
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OPEN_TO_EVERYBODY = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/setup"),
+    ("POST", "/setup"),
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("GET", "/static/{digest}/{name}"),
+    ("GET", "/api/openapi.json"),
+    ("GET", "/api/docs"),
+    ("POST", "/api/v1/setup"),
+    ("POST", "/api/v1/auth/login"),
+    ("POST", "/api/v1/auth/refresh"),
+    ("POST", "/api/v1/auth/logout"),
+}
+
+
+def served_routes(site: Site) -> set[tuple[str, str]]:
+    routes = set()
+    for route in site.app.router.routes():
+        assert route.resource is not None
+        if route.method != hdrs.METH_HEAD:
+            routes.add((route.method, route.resource.canonical))
+    return routes
+
+
+def documented_routes(document: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+async def test_every_route_stands_in_the_document_and_nothing_else(site: Site) -> None:
+    document = (await site.request("GET", "/api/openapi.json", token="")).json
+    assert document["openapi"].startswith("3.1.")
+    assert documented_routes(document) == served_routes(site)
+
+
+async def test_every_reference_leads_somewhere_and_every_operation_has_its_own_name(site: Site) -> None:
+    document = site.app[DOCUMENT].content
+    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= schemas
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(names) == len(set(names))
+    assert all(operation["summary"] for operation in operations)
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            named = {each["name"] for each in operation["parameters"] if each["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", path))
+
+
+async def test_no_input_takes_members_that_are_not_declared(site: Site) -> None:
+    document = site.app[DOCUMENT].content
+    bodies = [
+        content["schema"]["$ref"].rpartition("/")[2]
+        for path in document["paths"].values()
+        for operation in path.values()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+    ]
+    assert bodies
+    assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
+
+
+async def test_whoever_is_not_signed_in_gets_nowhere_but_where_it_is_meant(site: Site) -> None:
+    document = site.app[DOCUMENT].content
+    closed = served_routes(site) - OPEN_TO_EVERYBODY
+    for method, path in closed:
+        assert document["paths"][path][method.lower()]["security"], (method, path)
+        filled = re.sub(r"{\w+}", ABSENT, path)
+        for token in ("", "forged"):
+            answer = await site.request(method, filled, token=token, headers={"Sec-Fetch-Site": "same-origin"})
+            assert answer.code == "invalid_token", (method, path)
+            assert answer.status == 401
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+    for method, path in OPEN_TO_EVERYBODY:
+        assert document["paths"][path][method.lower()]["security"] == []
+
+
+async def test_an_answer_has_no_member_that_its_documentation_does_not_name(site: Site) -> None:
+    document = site.app[DOCUMENT].content
+    made = await site.add("documented")
+    checked = 0
+    for path, operations in document["paths"].items():
+        content = operations.get("get", {}).get("responses", {}).get("200", {}).get("content", {})
+        schema = content.get("application/json", {}).get("schema")
+        if schema is None:
+            continue
+        answer = await site.request("GET", path.replace("{credential_id}", made["id"]))
+        members = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]
+        assert answer.json.keys() == members.keys(), path
+        checked += 1
+    assert checked >= 7
+
+
+async def test_people_can_read_the_same(site: Site) -> None:
+    page = (await site.page("/api/docs")).text
+    for method, path in documented_routes(site.app[DOCUMENT].content):
+        if path.startswith("/api/v1/"):
+            assert f"<b>{method}</b> {path}" in page
+    assert "idempotency_conflict" in page
+
+
+def _kinds(kind: type[AppError]) -> Iterator[type[AppError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _kinds(each)
+
+
+async def test_every_error_has_a_status_and_a_place_in_the_documentation() -> None:
+    named = {code for _, code, _ in error_table()}
+    for kind in _kinds(AppError):
+        if kind.__module__.startswith("app."):
+            assert any(each in problems.STATUS for each in kind.__mro__), kind
+            assert kind.code in named
