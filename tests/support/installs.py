@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -194,3 +195,29 @@ class Running:
         if self.process.stderr is not None:
             self.process.stderr.close()
         return code
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Over HTTP
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def client_of(address: str) -> aiohttp.ClientSession:
+    """A client whose paths begin at an address; nothing hangs longer than a test may."""
+    return aiohttp.ClientSession(address, timeout=aiohttp.ClientTimeout(total=30))
+
+
+async def sign_up(client: aiohttp.ClientSession, setup_token: str, username: str, password: str) -> None:
+    """Claim the first owner."""
+    body = {"setup_token": setup_token, "username": username, "password": password}
+    async with client.post("/api/v1/setup", json=body) as answer:
+        assert answer.status == 201, await answer.text()
+
+
+async def sign_in(client: aiohttp.ClientSession, username: str, password: str) -> dict[str, Any]:
+    """Sign in; the client sends the access token from then on. Returns the answer."""
+    async with client.post("/api/v1/auth/login", json={"username": username, "password": password}) as answer:
+        assert answer.status == 200, await answer.text()
+        tokens: dict[str, Any] = await answer.json()
+    client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+    return tokens
