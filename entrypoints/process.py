@@ -160,7 +160,9 @@ async def _run_bot(services: Services, settings: Settings, sides: Sides) -> None
         guild_allowlist=settings.guild_allowlist,
     )
     try:
-        await run_bot(services, options, sync=sides.sync)
+        await run_bot(
+            services, options, sync=sides.sync, ready=lambda address: say(f"invite the bot: {address}")
+        )
     except BotLoginFailed as error:
         if not sides.web:
             raise

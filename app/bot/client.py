@@ -19,7 +19,7 @@ from app.bot.cogs.messages import MessageCommands
 from app.bot.sync import sync_tree
 from app.bot.texts import CommandTexts
 from app.bot.views import CUSTOM_ID
-from app.domain.errors import ConfigInvalid, NotReady
+from app.domain.errors import ConfigInvalid, NotReady, StorageError
 from app.domain.identity import GuildContext
 from app.domain.secrets import SecretText
 from app.services.identity import DiscordEvent
@@ -166,6 +166,24 @@ class KeyhallBot(commands.Bot):
         times, seconds = _LOOP
         if len(self._disconnects) == times and now - self._disconnects[0] < seconds and self.thrown_out is not None:
             self.thrown_out()
+
+    async def on_ready(self) -> None:
+        """The servers are known: the first-run list ticks its line."""
+        await self._note_guilds()
+
+    async def on_guild_join(self, _: discord.Guild) -> None:
+        """The bot was invited to another server."""
+        await self._note_guilds()
+
+    async def on_guild_remove(self, _: discord.Guild) -> None:
+        """The bot was removed from a server."""
+        await self._note_guilds()
+
+    async def _note_guilds(self) -> None:
+        try:
+            await self.services.overview.note_guilds(len(self.guilds))
+        except StorageError as error:  # worth a line in a list, not the session
+            log.warning("could not note in how many servers the bot is: %s", error)
 
     # -- every interaction ---------------------------------------------------------------------------------------------
 

@@ -386,3 +386,23 @@ class TestSync:
                 options = BotOptions(token=SecretText(wire.token), api_base=wire.api_base, gateway_url=wire.gateway_url)
                 await self.start(wire, services, options)
                 assert wire.syncs == [None]
+
+
+class TestFirstRun:
+    async def test_a_server_that_invited_the_bot_ticks_its_line_in_the_hall(
+        self, wire: WireSimulator, options: BotOptions, services: Services
+    ) -> None:
+        operator = await services.identity.operator()
+        await services.identity.create_owner("alice", "correct horse battery staple", operator.client)
+        pair = await services.authentication.login("alice", "correct horse battery staple", operator.client)
+        owner = await services.authentication.authenticate(pair.access_token.reveal(), operator.client)
+        wire.add_guild(id=900, name="Smiths", owner=wire.user(1, "smith"))
+
+        async def invited() -> bool:
+            steps = (await services.overview.hall(owner)).first_run
+            return steps is not None and steps.bot_invited
+
+        assert not await invited()
+        async with running(services, options), asyncio.timeout(10):
+            while not await invited():
+                await asyncio.sleep(0.05)
