@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, Queue
@@ -195,6 +196,61 @@ class Running:
         if self.process.stderr is not None:
             self.process.stderr.close()
         return code
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The keys, as other processes see them
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KeysFound:
+    """What a process printed that opened the keys."""
+
+    install_id: str
+    fingerprints: tuple[str, ...]
+    created: bool
+
+    @classmethod
+    def read(cls, line: str) -> KeysFound:
+        """Understand what tests/support/open_keys.py prints."""
+        members = json.loads(line)
+        return cls(members["install_id"], tuple(members["fingerprints"]), members["created"])
+
+
+OPEN_KEYS = [sys.executable, "-m", "tests.support.open_keys"]
+
+
+def keys_of_many(place: Place, processes: int) -> list[KeysFound]:
+    """Open the keys in many processes that begin at one moment; every one of them must succeed."""
+    with ExitStack() as stack:
+        racing = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*OPEN_KEYS, "wait"],
+                    cwd=PROJECT,
+                    env=process_environment(**place.environment),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(processes)
+        ]
+        for each in racing:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "ready\n"
+        for each in racing:
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        found = []
+        for each in racing:
+            out, err = each.communicate(timeout=300)
+            assert each.returncode == 0, err
+            found.append(KeysFound.read(out))
+        return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
