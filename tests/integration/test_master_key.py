@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -28,7 +29,8 @@ from app.infrastructure.secret_files import judge_given_files
 from tests.support.tools import require_tool
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY, OTHER = os.urandom(32), os.urandom(32)
+# The same in every process of the run, for they stand in the names of tests.
+KEY, OTHER = hashlib.sha256(b"a master key").digest(), hashlib.sha256(b"another master key").digest()
 TEXT = base64.b64encode(KEY).decode()
 
 
