@@ -38,4 +38,4 @@ async def hall(request: web.Request, actor: Actor) -> web.Response:
 def _share(key: KeyAge) -> float:
     """How much of its time a key has spent, in percent for the timeline."""
     days = max((key.due_at - key.since).days, 1)
-    return round(min(key.age_days / days, 1.0) * 100, 1)
+    return round(min(max(key.age_days / days, 0.005), 0.995) * 100, 1)  # the mark stays within the picture

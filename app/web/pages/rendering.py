@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from app.domain import bitting
 from app.domain.errors import AppError, InvalidInput, InvalidToken
@@ -35,6 +36,7 @@ def templates() -> Environment:
     )
     environment.filters["day"] = day
     environment.filters["moment"] = moment
+    environment.filters["with_code"] = with_code
     environment.globals["blade"] = blade
     return environment
 
@@ -119,22 +121,30 @@ def moment(value: datetime) -> str:
     return f"{value.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
 
 
-_NOTCH: Final = 9
-_RISE: Final = 2
-_BASE: Final = 22
+def with_code(text: str) -> Markup:
+    """A sentence in which what stands between backticks is code."""
+    parts = text.split("`")
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts))
+
+
+_SPINE: Final = 22.0
+_SHOULDER: Final = 6.0
+_PITCH: Final = 10
+_SLOPE: Final = 4
 
 
 def blade(fingerprint: str | None) -> str:
-    """The outline of a key's blade as the data of an SVG path, in a box of 92 by 24.
+    """The blade of a key as the data of an SVG path, to the right of a bow at 12, 14 in a box of 112 by 28.
 
-    It has eight notches whose heights are the bitting; without a fingerprint it is a blank.
+    Its upper edge has eight notches whose heights are the bitting; without a fingerprint it is a blank.
     """
-    depths = bitting.depths(fingerprint) if fingerprint else (6,) * 8
-    points = [(1.0, _BASE - 17.0)]
-    x = 6.0
+    depths = bitting.depths(fingerprint) if fingerprint else (7,) * 8
+    x = 26
+    points = [(21.5, _SPINE), (21.5, _SHOULDER), (x - 1.0, _SHOULDER)]
     for depth in depths:
-        y = _BASE - 3.0 - _RISE * depth
-        points += [(x + 2, y), (x + _NOTCH - 1, y)]
-        x += _NOTCH + 1
-    points += [(x + 3, _BASE - 3.0), (x + 3, _BASE), (1.0, _BASE)]
+        y = 18 - 1.6 * depth
+        points += [(x + _SLOPE / 2, y), (x + _PITCH - _SLOPE / 2, y)]
+        x += _PITCH
+    points += [(x + 4.0, 18.0), (x + 4.0, 20.0), (x + 2.0, _SPINE)]
     return "M" + " L".join(f"{x:g} {y:g}" for x, y in points) + " Z"
