@@ -102,11 +102,17 @@ class Site:
             return Answer(response.status, response.headers, await response.read())
 
     async def submit(
-        self, path: str, cookie: str, *, headers: Mapping[str, str] | None = None, **fields: str
+        self,
+        path: str,
+        cookie: str,
+        fields: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: str,
     ) -> Answer:
         """Send a form as a browser does from one of our own pages."""
         sent = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"} if headers is None else dict(headers)
-        return await self.request("POST", path, cookie=cookie, token="", data=fields, headers=sent)
+        return await self.request("POST", path, cookie=cookie, token="", data={**(fields or {}), **more}, headers=sent)
 
     async def page(self, path: str, cookie: str = "") -> Answer:
         """Open a page as a browser does."""

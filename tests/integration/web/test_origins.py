@@ -142,7 +142,7 @@ async def test_a_cookie_changes_nothing_without_a_word_from_the_browser_about_wh
 async def test_our_own_pages_may(site: Site, headers: dict[str, str]) -> None:
     cookie, form_token = await site.log_in_browser()
     fields = {"provider": "openai", "label": f"own {len(headers)} {sorted(headers.items())}"[:60], "secret": "x" * 20}
-    answer = await site.submit("/credentials", cookie, headers=headers, form_token=form_token, **fields)
+    answer = await site.submit("/credentials", cookie, headers=headers, form_token=form_token, fields=fields)
     assert answer.status == 303, answer.text
 
 
@@ -158,7 +158,7 @@ async def test_a_form_needs_the_token_of_its_own_session(site: Site, wrong: str)
     _, other = await site.log_in_browser()
     token = other if wrong == "of somebody else" else wrong
     answer = await site.submit(
-        "/logout", cookie, headers={"Sec-Fetch-Site": "same-origin"}, **({"form_token": token} if token else {})
+        "/logout", cookie, headers={"Sec-Fetch-Site": "same-origin"}, fields={"form_token": token} if token else {}
     )
     assert (answer.status, answer.code) == (403, "cross_site")
     assert (await site.page("/", cookie)).status == 200

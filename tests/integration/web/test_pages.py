@@ -1,0 +1,275 @@
+"""The pages as plain forms, without any script."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+
+from app.domain.errors import CredentialUnreadable, StorageError
+from app.web.api.documentation import DOCUMENT
+from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, open_site, served, sqlite_place, without
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with open_site(sqlite_place(tmp_path_factory.mktemp("fresh")), owner=False) as site:
+        assert (await site.page("/")).headers["Location"] == "/login"
+        assert (await site.page("/login")).headers["Location"] == "/setup"
+        form = await site.page("/setup")
+        assert "setup token=" in form.text
+        token = site.services.keys.setup_token().reveal()
+        assert token not in form.text
+
+        wrong = await site.submit("/setup", "", setup_token="wrong", username=OWNER, password=PASSWORD)
+        assert wrong.status == 401
+        assert "setup token is not right" in wrong.text
+        assert f'value="{OWNER}"' in wrong.text
+        short = await site.submit("/setup", "", setup_token=token, username=OWNER, password="short")
+        assert short.status == 422
+        assert "Password must be 12 to 256 characters." in short.text
+        assert token not in short.text
+
+        made = await site.submit("/setup", "", setup_token=token, username=OWNER, password=PASSWORD)
+        assert (made.status, made.headers["Location"]) == (303, "/login?done=owner")
+        assert "The owner is there" in (await site.page("/login?done=owner")).text
+        assert (await site.page("/setup")).headers["Location"] == "/login"
+        again = await site.submit("/setup", "", setup_token=token, username="second", password=PASSWORD)
+        assert again.status == 409
+
+
+async def test_a_wrong_password_shows_the_form_again_without_it(site: Site) -> None:
+    answer = await site.submit("/login", "", username=OWNER, password="canary of a password", next="/credentials")
+    assert answer.status == 401
+    assert "The username or password is wrong." in answer.text
+    assert "canary" not in answer.text
+    assert 'value="/credentials"' in answer.text
+    assert "Set-Cookie" not in answer.headers
+
+
+async def test_too_many_attempts_are_told_on_the_page_too(site: Site) -> None:
+    answers = [await site.submit("/login", "", username="besieged", password="not it") for _ in range(12)]
+    assert answers[-1].status == 429
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert "Try again in" in answers[-1].text
+
+
+async def test_the_hall_says_the_one_thing_to_do_and_shows_the_keys_to_those_who_may(site: Site) -> None:
+    cookie, _ = await site.log_in_browser()
+    page = await site.page("/", cookie)
+    assert page.status == 200
+    assert len(re.findall(r'<h1 class="sentence">[^<]+\.</h1>', page.text)) == 1
+    for name in ("JWT_SECRET_KEY", "AES_KEY", "ENCRYPTION_KEY", "API_SECRET_KEY"):
+        assert name in page.text
+    assert "AUDIT_SEAL_KEY" not in page.text
+
+
+def _id_of(text: str, label: str) -> str:
+    found = re.search(
+        rf'href="/credentials/([0-9a-f-]{{36}})">(?:(?!</a>).)*<strong>{re.escape(label)}</strong>', text, re.DOTALL
+    )
+    assert found, f"{label} is not on the page"
+    return found[1]
+
+
+async def test_a_credential_from_adding_to_restoring(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+
+    async def submit(path: str, **fields: str) -> Answer:
+        return await site.submit(path, cookie, fields, form_token=token)
+
+    form = await site.page("/credentials/new", cookie)
+    key = re.search(r'name="request_key" value="([^"]+)"', form.text)
+    assert key
+    fields = {
+        "provider": "OpenAI",
+        "label": "on paper",
+        "secret": SECRET,
+        "expires": "2099-12-31",
+        "request_key": key[1],
+    }
+    for _ in range(2):  # sent twice, stored once
+        added = await submit("/credentials", **fields)
+        assert (added.status, added.headers["Location"]) == (303, "/credentials?done=added")
+    listed = await site.page("/credentials?done=added", cookie)
+    assert "It hangs in its place." in listed.text
+    assert listed.text.count("<strong>on paper</strong>") == 1
+    assert SECRET not in listed.text
+    assert "expires 31 Dec 2099" in listed.text
+    path = f"/credentials/{_id_of(listed.text, 'on paper')}"
+
+    changed = await submit(f"{path}/change", label="on parchment", expires="", version="1")
+    assert changed.headers["Location"] == f"{path}?done=changed"
+    page = await site.page(f"{path}?done=changed", cookie)
+    assert "<h1>on parchment</h1>" in page.text
+    assert 'name="version" value="2"' in page.text
+    assert "2099" not in page.text
+
+    stale = await submit(f"{path}/replace", secret=SECRET[::-1], version="1")
+    assert stale.status == 412
+    assert "It was changed in the meantime." in stale.text
+    assert SECRET[::-1] not in stale.text
+    assert (await submit(f"{path}/replace", secret=SECRET[::-1], version="2")).status == 303
+
+    revealed = await submit(f"{path}/reveal")
+    assert revealed.status == 200
+    assert revealed.headers["Cache-Control"] == "no-store"
+    assert SECRET[::-1] in revealed.text
+    assert SECRET[::-1] not in (await site.page(path, cookie)).text
+
+    removed = await submit(f"{path}/remove", version="3")
+    assert removed.headers["Location"].startswith("/credentials?done=removed&id=")
+    after = await site.page(removed.headers["Location"], cookie)
+    assert "Removed. It can be brought back for seven days." in after.text
+    assert f'action="{path}/restore"' in after.text
+    assert "<strong>on parchment</strong>" not in after.text
+    assert "<strong>on parchment</strong>" in (await site.page("/credentials?removed=true", cookie)).text
+    assert (await site.page(path, cookie)).status == 404
+    assert (await submit(f"{path}/restore")).headers["Location"] == "/credentials?done=restored"
+    assert "<strong>on parchment</strong>" in (await site.page("/credentials", cookie)).text
+
+
+async def test_what_was_refused_does_not_come_back_on_the_page(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    pasted = "ghp_kanarienvogelkanarienvogel0123"
+    answer = await site.submit(
+        "/credentials", cookie, form_token=token, provider="github", label=pasted, secret=f"{pasted}x", expires=""
+    )
+    assert answer.status == 422
+    assert "Label looks like a secret; a label is shown in clear." in answer.text
+    assert pasted not in answer.text
+    assert 'value="github"' in answer.text
+    assert 'aria-describedby="label-hint refused"' in answer.text
+
+
+@pytest.mark.parametrize("expires", ["tomorrow", "2001-01-01", "31.12.2099", "9999-99-99", "2099-12-31T00:00"])
+async def test_a_day_that_cannot_be_is_refused(site: Site, expires: str) -> None:
+    cookie, token = await site.log_in_browser()
+    fields = {"provider": "openai", "label": f"never {expires}", "secret": SECRET, "expires": expires}
+    answer = await site.submit("/credentials", cookie, fields, form_token=token)
+    assert answer.status == 422
+    assert "Expires " in answer.text
+
+
+async def test_after_ten_minutes_revealing_asks_for_the_password_first(site: Site) -> None:
+    made = await site.add("behind the password")
+    path = f"/credentials/{made['id']}"
+    cookie, token = await site.log_in_browser()
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=11), tick=True):
+        await site.services.instances.catch_up()
+        asked = await site.submit(f"{path}/reveal", cookie, form_token=token)
+        assert asked.status == 401
+        assert "Is it still you?" in asked.text
+        assert SECRET not in asked.text
+        assert 'class="refused"' not in asked.text
+        wrong = await site.submit(f"{path}/reveal", cookie, form_token=token, password="canary, not it")
+        assert wrong.status == 401
+        assert "The username or password is wrong." in wrong.text
+        assert "canary" not in wrong.text
+        right = await site.submit(f"{path}/reveal", cookie, form_token=token, password=PASSWORD)
+        assert right.status == 200
+        assert SECRET in right.text
+        without_it = await site.submit(f"{path}/reveal", cookie, form_token=token)
+        assert without_it.status == 200
+
+
+async def test_a_credential_that_cannot_be_read_says_so_where_it_was_asked_for(site: Site) -> None:
+    class Unreadable:
+        get = staticmethod(site.services.credentials.get)
+
+        async def reveal(self, *_: object) -> None:
+            raise CredentialUnreadable
+
+    made = await site.add("unreadable")
+    services = replace(site.services, credentials=Unreadable())  # type: ignore[arg-type]
+    cookie, token = await site.log_in_browser()
+    async with served(services) as broken:
+        answer = await broken.submit(f"/credentials/{made['id']}/reveal", cookie, form_token=token)
+        assert answer.status == 409
+        assert "This credential cannot be read: enter it again." in answer.text
+
+
+async def test_markup_in_a_label_stays_text(site: Site) -> None:
+    label = '"><script> alert(1) </script>{{ 7*7 }}'
+    made = await site.add(label)
+    cookie, _ = await site.log_in_browser()
+    for path in ("/credentials", f"/credentials/{made['id']}"):
+        page = (await site.page(path, cookie)).text
+        assert "<script> alert" not in page
+        assert "&lt;script&gt; alert(1) &lt;/script&gt;{{ 7*7 }}" in page
+
+
+async def test_nobody_sees_somebody_elses_credential(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    for action in ("change", "replace", "reveal", "remove", "restore"):
+        fields = {"label": "x", "expires": "", "version": "1"} if action == "change" else {}
+        fields |= {"secret": "x" * 20, "version": "1"} if action == "replace" else {}
+        fields |= {"version": "1"} if action == "remove" else {}
+        answer = await site.submit(f"/credentials/{ABSENT}/{action}", cookie, fields, form_token=token)
+        assert answer.status == 404, action
+        assert "There is nothing here" in answer.text
+    assert (await site.page(f"/credentials/{ABSENT}", cookie)).status == 404
+
+
+async def test_a_session_that_ended_leads_to_signing_in_from_every_page(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    assert (await site.submit("/logout", cookie, form_token=token)).status == 303
+    for path, operations in site.app[DOCUMENT].content["paths"].items():
+        filled = re.sub(r"{\w+}", ABSENT, path)
+        if "get" in operations and operations["get"]["security"] and not path.startswith("/api"):
+            answer = await site.page(filled, cookie)
+            back = "" if filled == "/" else f"?next={filled}"
+            assert (answer.status, answer.headers["Location"]) == (303, f"/login{back}")
+    answer = await site.submit(f"/credentials/{ABSENT}/remove", cookie, form_token=token, version="1")
+    assert (answer.status, answer.headers["Location"]) == (303, "/login")
+
+
+HOSTILE_FORMS = {
+    "twice": b"username=a&username=b&password=c",
+    "bad percent": b"username=%ff%fe&password=c",
+    "raw bytes": b"username=\xff&password=c",
+    "no equals": b"username",
+    "unknown field": b"username=a&password=b&kanarienvogel=c",
+    "hundreds of fields": b"&".join(b"a%d=kanarienvogel" % number for number in range(500)),
+    "NUL": b"username=a%00&password=b",
+    "surrogate": b"username=%ed%a0%80&password=b",
+    "nothing": b"",
+    "a megabyte": b"username=" + b"kanarienvogel" * 80_000,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_FORMS)
+async def test_a_hostile_form_is_refused_and_nothing_of_it_is_repeated(site: Site, case: str) -> None:
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"
+    }  # fmt: skip
+    for path in ("/login", "/setup"):
+        answer = await site.request("POST", path, token="", data=HOSTILE_FORMS[case], headers=headers)
+        assert 400 <= answer.status < 500, (path, answer.status)
+        assert "kanarienvogel" not in answer.text
+
+
+async def test_static_files_may_be_kept_for_ever_and_change_their_name_when_they_change(site: Site) -> None:
+    page = await site.page("/login")
+    paths = re.findall(r'(?:href|src)="(/static/[0-9a-f]{16}/[a-z.]+)"', page.text)
+    assert {path.rpartition(".")[2] for path in paths} == {"css", "js", "svg"}
+    for path in paths:
+        answer = await site.request("GET", path, token="")
+        assert answer.status == 200
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert (await site.request("GET", path.replace("/static/", "/static/0"), token="")).status == 404
+
+
+async def test_a_page_of_the_house_in_trouble_is_a_page(site: Site) -> None:
+    cookie, _ = await site.log_in_browser()
+    async with served(without(site.services, StorageError(), "overview")) as broken:
+        page = await broken.page("/", cookie)
+        assert page.status == 503
+        assert "The database does not answer" in page.text
+        assert page.headers["Retry-After"] == "2"
