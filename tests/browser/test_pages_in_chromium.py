@@ -1,0 +1,249 @@
+"""The pages as people meet them: in a browser, wide and narrow, light and dark, by mouse and by keyboard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, expect
+
+from tests.support.web import OWNER, PASSWORD, SECRET, Site
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+DESKTOP_LIGHT = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}
+PHONE_DARK = {
+    "viewport": {"width": 360, "height": 740},
+    "color_scheme": "dark",
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
+LOOKS = pytest.mark.parametrize("look", [DESKTOP_LIGHT, PHONE_DARK], ids=["desktop, light", "phone, dark"])
+
+
+@asynccontextmanager
+async def opened(browser: Browser, look: Mapping[str, Any], **more: Any) -> AsyncIterator[Page]:
+    """A page whose console stays empty, but for the statuses that answers are meant to have."""
+    context = await browser.new_context(**{**look, **more}, reduced_motion="reduce")
+    page = await context.new_page()
+    said: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if not re.match(r"Failed to load resource: .* status of 4\d\d", message.text):
+            said.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.set_default_timeout(10_000)
+    try:
+        yield page
+        assert said == []
+    finally:
+        await context.close()
+
+
+async def fits(page: Page) -> None:
+    """Nothing sticks out to the side, there is one main heading, and every field has its label."""
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await expect(page.locator("h1")).to_have_count(1)
+    await expect(page.locator("main")).to_have_count(1)
+    for field in await page.locator("input:not([type=hidden]):not([disabled]), textarea").all():
+        name = await field.get_attribute("id")
+        await expect(page.locator(f'label[for="{name}"]')).to_be_visible()
+    for control in await page.locator("button:visible, .button:visible").all():
+        box = await control.bounding_box()
+        assert box is not None
+        assert box["height"] >= 24, "too small to be hit (WCAG 2.2, 2.5.8)"
+
+
+async def sign_in(page: Page, site: Site) -> None:
+    await page.goto(f"{site.url}/login")
+    await page.get_by_label("Username").fill(OWNER)
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page).to_have_url(f"{site.url}/")
+
+
+@LOOKS
+async def test_from_an_empty_house_to_a_restored_credential(
+    browser: Browser, empty_site: Site, look: Mapping[str, Any]
+) -> None:
+    site = empty_site
+    async with opened(browser, look) as page:
+        await page.goto(site.url)
+        await expect(page).to_have_url(f"{site.url}/setup")
+        await fits(page)
+        await page.get_by_label("Setup token").fill(site.services.keys.setup_token().reveal())
+        await page.get_by_label("Username").fill(OWNER)
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Create the owner").click()
+        await expect(page.get_by_role("status")).to_contain_text("The owner is there.")
+        await fits(page)
+
+        await sign_in(page, site)
+        await expect(page.locator("h1")).to_have_text("No credential hangs here yet: add your first.")
+        await fits(page)
+        await page.get_by_role("link", name="Add a credential").click()
+        await fits(page)
+        await page.get_by_label("Provider").fill("openai")
+        await page.get_by_label("Label").fill("Summer bot")
+        await page.get_by_label("Secret").fill(SECRET)
+        await page.get_by_role("button", name="Store it").click()
+        await expect(page.get_by_role("status")).to_have_text("It hangs in its place.")
+        await page.reload()
+        await expect(page.get_by_role("link", name="Summer bot")).to_be_visible()
+        await fits(page)
+
+        await page.get_by_role("link", name="Summer bot").click()
+        await fits(page)
+        await expect(page.get_by_text(SECRET)).to_have_count(0)
+        await page.get_by_role("button", name="Reveal the secret").click()
+        await expect(page.locator("#secret")).to_have_text(SECRET)
+        assert SECRET not in page.url
+        await fits(page)
+        await page.get_by_role("link", name="Done").click()
+
+        await page.get_by_role("button", name="Remove").click()
+        await expect(page.get_by_role("status")).to_contain_text("It can be brought back for seven days.")
+        await expect(page.get_by_role("link", name="Summer bot")).to_have_count(0)
+        await page.get_by_role("button", name="Undo").click()
+        await expect(page.get_by_role("link", name="Summer bot")).to_be_visible()
+
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("status")).to_have_text("You are signed out.")
+        assert await page.context.cookies() == []
+        await page.goto(f"{site.url}/credentials")
+        await expect(page).to_have_url(f"{site.url}/login?next=/credentials")
+
+
+@LOOKS
+async def test_a_label_of_full_length_and_a_long_secret_stay_within_the_page(
+    browser: Browser, site: Site, look: Mapping[str, Any]
+) -> None:
+    made = await site.add("W" * 63 + str(len(look)), secret="sk-" + "0123456789abcdef" * 200, provider="w" * 32)
+    async with opened(browser, look) as page:
+        await sign_in(page, site)
+        for path in ("/", "/credentials", f"/credentials/{made['id']}", "/credentials?removed=true", "/api/docs"):
+            await page.goto(site.url + path)
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        await page.goto(f"{site.url}/credentials/{made['id']}")
+        await page.get_by_role("button", name="Reveal the secret").click()
+        await expect(page.locator("#secret")).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await site.request("DELETE", f"/api/v1/credentials/{made['id']}")
+
+
+async def test_signing_in_needs_nothing_but_a_keyboard(browser: Browser, site: Site) -> None:
+    async with opened(browser, DESKTOP_LIGHT) as page:
+        await page.goto(f"{site.url}/login")
+        await expect(page.get_by_label("Username")).to_be_focused()
+        await page.keyboard.type(OWNER)
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_label("Password")).to_be_focused()
+        focused = page.locator(":focus-visible")
+        await expect(focused).to_have_css("outline-style", "solid")
+        await expect(focused).to_have_css("outline-width", "2px")
+        await page.keyboard.type("not it at all")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_have_text("The username or password is wrong.")
+        await expect(page.get_by_label("Password")).to_be_focused()
+        await page.keyboard.type(PASSWORD)
+        await page.keyboard.press("Enter")
+        await expect(page).to_have_url(f"{site.url}/")
+
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#content")).to_be_focused()
+        visited = []
+        for _ in range(8):
+            await page.keyboard.press("Shift+Tab")
+            visited.append(await page.evaluate("document.activeElement.textContent.trim()"))
+        assert {"Sign out", "Credentials", "Hall", "Keyhall"} <= set(visited)
+
+
+async def test_a_revealed_secret_hides_after_half_a_minute_and_can_be_copied_before(
+    browser: Browser, site: Site
+) -> None:
+    made = await site.add("seen for a moment")
+    async with opened(browser, DESKTOP_LIGHT, permissions=["clipboard-read", "clipboard-write"]) as page:
+        await page.clock.install()
+        await sign_in(page, site)
+        await page.goto(f"{site.url}/credentials/{made['id']}")
+        await page.get_by_role("button", name="Reveal the secret").click()
+        await page.get_by_role("button", name="Copy").click()
+        await expect(page.get_by_role("status")).to_have_text("Copied.")
+        assert await page.evaluate("navigator.clipboard.readText()") == SECRET
+        await page.clock.fast_forward(29_000)
+        await expect(page.locator("#secret")).to_have_text(SECRET)
+        await page.clock.fast_forward(2_000)
+        await expect(page.locator("#secret")).to_have_text("•" * 8)
+        assert SECRET not in await page.content()
+
+
+async def test_going_back_does_not_bring_a_revealed_secret_back(browser: Browser, site: Site) -> None:
+    made = await site.add("gone by")
+    async with opened(browser, DESKTOP_LIGHT) as page:
+        await sign_in(page, site)
+        await page.goto(f"{site.url}/credentials/{made['id']}")
+        await page.get_by_role("button", name="Reveal the secret").click()
+        await expect(page.locator("#secret")).to_have_text(SECRET)
+        await page.get_by_role("link", name="Done").click()
+        await expect(page.get_by_role("heading", name="gone by")).to_be_visible()
+        with pytest.raises(Error, match="ERR_CACHE_MISS"):  # the answer was not stored, so there is nothing to show
+            await page.go_back()
+        await expect(page.get_by_text(SECRET)).to_have_count(0)
+
+
+async def test_everything_works_without_scripts(browser: Browser, site: Site) -> None:
+    async with opened(browser, PHONE_DARK, java_script_enabled=False) as page:
+        await sign_in(page, site)
+        await page.get_by_role("link", name="Credentials").click()
+        await page.get_by_role("link", name="Add a credential").click()
+        await page.get_by_label("Provider").fill("github")
+        await page.get_by_label("Label").fill("No scripts")
+        await page.get_by_label("Secret").fill(SECRET)
+        await page.get_by_role("button", name="Store it").click()
+        await page.get_by_role("link", name="No scripts").click()
+        await page.get_by_role("button", name="Reveal the secret").click()
+        await expect(page.locator("#secret")).to_have_text(SECRET)
+        await expect(page.get_by_role("button", name="Copy")).to_be_hidden()
+        await page.get_by_role("link", name="Done").click()
+        await page.get_by_label("Label", exact=True).fill("Renamed")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_role("heading", name="Renamed")).to_be_visible()
+        await page.get_by_role("button", name="Remove").click()
+        await page.get_by_role("link", name="Removed ones").click()
+        await page.get_by_role("button", name="Restore Renamed").click()
+        await expect(page.get_by_role("link", name="Renamed")).to_be_visible()
+
+
+async def test_another_site_can_neither_frame_the_pages_nor_post_to_them(
+    browser: Browser, site: Site, empty_site: Site
+) -> None:
+    """The other site is one on another port: same-site, so the cookie travels, but another origin."""
+    made = await site.add("coveted")
+    context = await browser.new_context()
+    page = await context.new_page()
+    await sign_in(page, site)
+    await page.goto(f"{empty_site.url}/setup")
+    await page.route("**/attack", lambda route: route.fulfill(content_type="text/html", body=f"""
+        <iframe src="{site.url}/"></iframe>
+        <form method="post" action="{site.url}/credentials/{made['id']}/remove"><input name="version" value="1"></form>
+    """))  # fmt: skip
+    await page.goto(f"{empty_site.url}/attack")
+    framed = await page.locator("iframe").element_handle()
+    assert framed is not None
+    frame = await framed.content_frame()
+    assert frame is not None
+    assert "Keyhall" not in await frame.content()
+    async with page.expect_response(f"**/credentials/{made['id']}/remove") as answered:
+        await page.evaluate("document.forms[0].submit()")
+    assert (await answered.value).status == 403
+    assert (await site.request("GET", f"/api/v1/credentials/{made['id']}")).status == 200
+    await context.close()
