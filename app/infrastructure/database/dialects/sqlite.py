@@ -78,11 +78,17 @@ class Sqlite:
 
         return engine
 
-    def _connect(self, pragmas: tuple[str, ...]) -> aiosqlite.Connection:
+    async def _connect(self, pragmas: tuple[str, ...]) -> aiosqlite.Connection:
         connection = aiosqlite.Connection(partial(self._open, pragmas), iter_chunk_size=64)
+        thread = connection._thread  # noqa: SLF001 - aiosqlite shows it to nobody
         # As SQLAlchemy does where it connects itself: a connection that was lost must not keep the process from ending.
-        connection._thread.daemon = True  # noqa: SLF001
-        return connection
+        thread.daemon = True
+        try:
+            return await connection
+        except BaseException:
+            # aiosqlite tells its thread to end and does not wait; one that outlives the loop ends with a traceback.
+            await asyncio.to_thread(thread.join)
+            raise
 
     def _open(self, pragmas: tuple[str, ...]) -> sqlite3.Connection:
         """Connect, in the connection's own thread, where waiting is allowed."""
