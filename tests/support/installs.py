@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,12 +21,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.bootstrap import OpenKeys, open_keys, open_services
+from app.domain.keys import MATERIAL_BYTES, KeysetEntry, KeyState, KeyVersion, Origin
+from app.domain.secrets import SecretBytes
+from app.infrastructure.clock import SystemClock
+from app.infrastructure.crypto.derive import Derivation
+from app.services import key_rows
 from app.settings import Settings
 from tests.support.environment import process_environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
+    from app.domain.keys import KeyName
     from app.services import Services
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -111,6 +118,30 @@ class Place:
     async def app_config(self) -> dict[str, str]:
         """The rows of the key store."""
         return {row[0]: row[1] for row in (await self.contents())["app_config"]}
+
+    async def revoke(self, name: KeyName) -> None:
+        """Put a new version in the primary's place and mark the old one compromised, with the domain's own means."""
+        async with self.keys(may_create=False) as opened:
+            ring = opened.keys.ring
+            now, keyset = SystemClock().now(), ring.keysets[name]
+            old, new = keyset.primary.version, max(each.version for each in keyset) + 1
+            material = SecretBytes(secrets.token_bytes(MATERIAL_BYTES))
+            version = KeyVersion(
+                version=new,
+                state=KeyState.PRE_ACTIVATION,
+                fingerprint=Derivation().fingerprint(name, material),
+                wrapped=ring.wrapping.wrap(material, install_id=keyset.install_id, name=name, version=new),
+                origin=Origin.GENERATED,
+                created_at=now,
+            )
+            revoked = keyset.add(version).promote(new, now).mark(old, KeyState.COMPROMISED, now)
+            value = key_rows.encode_keyset(revoked, ring.wrapping)
+            entry = KeysetEntry(epoch=revoked.epoch, digest=key_rows.digest(value))
+            manifest = key_rows.encode_manifest(ring.manifest.with_keyset(name, entry), ring.wrapping)
+            async with opened.storage.write() as uow:
+                await uow.keys.put(key_rows.keyset_row(name), value, now)
+                await uow.keys.put(key_rows.MANIFEST_ROW, manifest, now)
+            assert await opened.keys.reload()
 
     # -- as a command --------------------------------------------------------------------------------------------------
 
