@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -97,6 +98,8 @@ async def _serve(settings: Settings, sides: Sides) -> None:
             tasks.append(asyncio.create_task(run_worker(services), name="worker"))
         for task in tasks:
             stack.push_async_callback(_cancelled, task)
+        # What a start leaves behind stays: no collection walks through it again, in the middle of somebody's request.
+        gc.freeze()
         if not tasks:
             await asyncio.Event().wait()
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
