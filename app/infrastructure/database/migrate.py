@@ -44,8 +44,9 @@ async def current_revision(database: Database) -> str | None:
     async with database.read() as connection:
         if not await connection.has_table(_VERSION_TABLE.name):
             return None
-        revision: str | None = await connection.value(select(_VERSION_TABLE.c.version_num))
-        return revision
+        revisions = [number for (number,) in await connection.rows(select(_VERSION_TABLE.c.version_num))]
+        # Two are the mark of branches, which Keyhall does not have: together they are an unknown revision.
+        return "+".join(sorted(revisions)) or None
 
 
 async def check_schema(database: Database, *, scripts: Path = SCRIPTS) -> None:
@@ -59,8 +60,9 @@ async def check_schema(database: Database, *, scripts: Path = SCRIPTS) -> None:
     if revision is None:
         return
     async with database.read() as connection:
-        # The first migration makes the table.
-        oldest: str | None = await connection.value(select(schema_info.c.min_app))
+        # The first migration makes the table; a database of another application has none.
+        there = await connection.has_table(schema_info.name)
+        oldest: str | None = await connection.value(select(schema_info.c.min_app)) if there else None
     if oldest is not None and _version(oldest) > _version(__version__):
         raise SchemaNewer(
             f"the database demands Keyhall {oldest} or newer, and this is {__version__}",

@@ -86,7 +86,8 @@ class PlainText(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """The column's type on that engine; the operating system's collation decides nothing."""
-        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else Text(collation="C"))
+        # Not through type_descriptor(), which would make it AsyncpgString, and the column VARCHAR.
+        return Text() if dialect.name == "sqlite" else Text(collation="C")
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
         """The text itself. Raises InvalidInput."""

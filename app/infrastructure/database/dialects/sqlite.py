@@ -174,20 +174,18 @@ class Sqlite:
         return False
 
     async def rebuild(self, _key: int, change: Callable[[Connection], None], /) -> None:
-        """With foreign keys off: dropping the old copy of a parent table would delete its children.
+        """On a connection without foreign keys: dropping the old copy of a parent table would delete its children.
 
         Raises DanglingReference for rows that a foreign key would have refused.
         """
-        async with self.turn(), self.writer.connect() as connection:
-            raw: Any = (await connection.get_raw_connection()).driver_connection
-            await raw.execute_fetchall("PRAGMA foreign_keys=OFF")  # would have no effect within the transaction
-            try:
-                async with connection.begin():
-                    await connection.run_sync(change)
-                    if broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all():
-                        raise DanglingReference(f"{len(broken)} rows, the first in {broken[0][0]}")
-            finally:
-                await raw.execute_fetchall("PRAGMA foreign_keys=ON")
+        engine = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=(*_PRAGMAS, "foreign_keys=OFF"))
+        try:
+            async with self.turn(), engine.begin() as connection:
+                await connection.run_sync(change)
+                if broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all():
+                    raise DanglingReference(f"{len(broken)} rows, the first in {broken[0][0]}")
+        finally:
+            await engine.dispose()
 
     async def close(self) -> None:
         """Close every connection."""

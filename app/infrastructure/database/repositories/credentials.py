@@ -115,6 +115,7 @@ class CredentialRepositoryImpl:
         provider: str | None = None,
         label: str | None = None,
         removed: bool = False,
+        created_by: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[CredentialRecord]:
@@ -123,12 +124,19 @@ class CredentialRepositoryImpl:
         statement = _ALL.where(*_of(owner), deleted_at.is_not(None) if removed else deleted_at.is_(None))
         if provider is not None:
             statement = statement.where(api_credentials.c.provider == provider)
+        if created_by is not None:
+            statement = statement.where(api_credentials.c.created_by == created_by)
         if label is not None:
             statement = statement.where(api_credentials.c.label_key == _label_key(label))
         if after is not None:
             statement = statement.where(api_credentials.c.id > after)
         rows = await self._connection.rows(statement.order_by(api_credentials.c.id).limit(limit))
         return [_to_record(row) for row in rows]
+
+    async def hand_over(self, source: str, target: str) -> int:
+        """Name another user as who shared them; `created_by` is no part of what the envelope binds."""
+        shared = (api_credentials.c.created_by == source, api_credentials.c.owner_kind == OwnerKind.GUILD)
+        return await self._connection.change(update(api_credentials).where(*shared).values(created_by=target))
 
     async def lock_owner(self, owner: Owner) -> None:
         """Take the advisory lock that stands for this owner; two owners of one number only wait for each other."""
