@@ -62,17 +62,19 @@ class OpenKeys:
     storage: SqlStorage
     keys: KeyManagementService
     created: bool
+    patience: Patience
 
 
 @asynccontextmanager
 async def open_keys(settings: Settings, *, may_create: bool) -> AsyncIterator[OpenKeys]:
     """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall."""
     judge_given_files(settings.secret_files)
+    remembered = InstallFile(settings.data_dir).read()  # before the database is looked at, as KeyManagementService does
     async with open_database(settings.database_url.reveal(), may_create=may_create) as database:
         storage = SqlStorage(database)
         keys = _key_management(settings, storage)
         if not database.exists():
-            keys.require_no_install_expected()
+            keys.require_no_install_expected(remembered)
             if not may_create:
                 raise NoInstall(_NO_INSTALL)
         patience = Patience(settings.database_name_for_people, SystemClock())
@@ -83,25 +85,33 @@ async def open_keys(settings: Settings, *, may_create: bool) -> AsyncIterator[Op
             raise NoInstall(_NO_INSTALL)
         await patience.until(lambda: upgrade(database))
         created = await patience.until(lambda: keys.initialize(may_create=may_create))
-        yield OpenKeys(storage=storage, keys=keys, created=created)
+        yield OpenKeys(storage=storage, keys=keys, created=created, patience=patience)
 
 
 @asynccontextmanager
 async def open_unverified_keys(settings: Settings) -> AsyncIterator[KeyManagementService]:
     """Open nothing but the key store, for judging it: nothing is verified, migrated or made. Raises NoInstall."""
+    judge_given_files(settings.secret_files)
+    remembered = InstallFile(settings.data_dir).read()
     async with open_database(settings.database_url.reveal(), may_create=False) as database:
         keys = _key_management(settings, SqlStorage(database))
         if not database.exists():
-            keys.require_no_install_expected()
+            keys.require_no_install_expected(remembered)
             raise NoInstall(_NO_INSTALL)
         yield keys
 
 
 async def schema_state(settings: Settings, *, upgrade_first: bool) -> SchemaState:
     """Where the schema stands, after running pending migrations where asked. Raises StartupError, NoInstall."""
+    judge_given_files(settings.secret_files)
+    remembered = InstallFile(settings.data_dir).read()
     async with open_database(settings.database_url.reveal(), may_create=upgrade_first) as database:
-        if not database.exists() and not upgrade_first:
-            raise NoInstall(f"there is no database at {settings.database_name_for_people}: run `keyhall db upgrade`")
+        if not database.exists():
+            _key_management(settings, SqlStorage(database)).require_no_install_expected(remembered)
+            if not upgrade_first:
+                raise NoInstall(
+                    f"there is no database at {settings.database_name_for_people}: run `keyhall db upgrade`"
+                )
         patience = Patience(settings.database_name_for_people, SystemClock())
         await patience.until(database.probe)
         await patience.until(lambda: check_schema(database))
@@ -203,6 +213,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
         housekeeping=HousekeepingService(storage=storage, clock=clock),
     )
     try:
+        await opened.patience.until(instances.take_lease)
         async with instances.present():
             yield services
     finally:

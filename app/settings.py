@@ -186,6 +186,10 @@ def _websocket_url(value: object) -> str:
     return _url(value, "ws", "wss", origin=False)
 
 
+_DATABASE_PARAMETERS: Final = frozenset({"host", "port", "ssl", "prepared_statement_cache_size"})
+"""What may follow the question mark in a PostgreSQL URL; asyncpg would stumble over any other name."""
+
+
 def _parse_database_url(text: str) -> URL:
     # Imported here: commands that never open a database do not pay for SQLAlchemy.
     from sqlalchemy.engine import make_url  # noqa: PLC0415
@@ -214,6 +218,8 @@ def _database_url(value: SecretText) -> SecretText:
             raise ValueError("must name the database, as in postgresql+asyncpg://host/database")
         if "sslmode" in url.query:  # libpq's name for what asyncpg calls ssl
             url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
+        if unknown := sorted(set(url.query) - _DATABASE_PARAMETERS):
+            raise ValueError(f"has a parameter that is not known: {unknown[0][:40]}")
     return SecretText(url.render_as_string(hide_password=False))
 
 

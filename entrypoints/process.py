@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import importlib
 import logging
 import signal
 import socket
@@ -19,6 +20,7 @@ from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from app.bootstrap import Patience
     from app.services import Services
     from app.settings import Settings
 
@@ -80,6 +82,7 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(settings: Settings, sides: Sides) -> None:
+    _require_what_sides_need(settings, sides)
     async with AsyncExitStack() as stack:
         # Bound before anything is changed, so that a taken address halts first; it listens only after the gate.
         listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if sides.web else None
@@ -88,7 +91,7 @@ async def _serve(settings: Settings, sides: Sides) -> None:
             say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_name_for_people}")
         services = await stack.enter_async_context(open_services(settings, opened, kind=sides.kind))
         if listener is not None:
-            await _start_web(stack, services, settings, listener)
+            await _start_web(stack, services, settings, listener, opened.patience)
         tasks = []
         if sides.bot:
             tasks.append(asyncio.create_task(_run_bot(services, settings, sides), name="bot"))
@@ -107,12 +110,31 @@ async def _serve(settings: Settings, sides: Sides) -> None:
             task.result()
 
 
+def _require_what_sides_need(settings: Settings, sides: Sides) -> None:
+    """Halt on what will fail later before anything was changed. Raises ConfigInvalid."""
+    if sides.bot and not sides.web and settings.discord_bot_token is None:
+        raise ConfigInvalid("DISCORD_BOT_TOKEN is not set", remedy="set DISCORD_BOT_TOKEN or DISCORD_BOT_TOKEN_FILE")
+    web = settings.web_extensions if sides.web else ()
+    bot = settings.bot_extensions if sides.bot and settings.discord_bot_token is not None else ()
+    for setting, modules in (("WEB_EXTENSIONS", web), ("BOT_EXTENSIONS", bot)):
+        for module in modules:
+            try:
+                importlib.import_module(module)
+            except Exception as error:
+                raise ConfigInvalid(
+                    f"{setting}: {module} cannot be imported ({type(error).__name__})",
+                    remedy=f"correct {module}, or take it out of {setting}",
+                ) from error
+
+
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
 
 
-async def _start_web(stack: AsyncExitStack, services: Services, settings: Settings, listener: socket.socket) -> None:
+async def _start_web(
+    stack: AsyncExitStack, services: Services, settings: Settings, listener: socket.socket, patience: Patience
+) -> None:
     from app.domain.keys import Environment  # noqa: PLC0415
     from app.web import WebOptions  # noqa: PLC0415
     from app.web.server import build_app, serving  # noqa: PLC0415
@@ -132,7 +154,9 @@ async def _start_web(stack: AsyncExitStack, services: Services, settings: Settin
     shown = f"[{host}]" if ":" in host else host
     address = settings.public_url or f"http://{shown}:{port}"
     say(f"serving {address} (listening on {shown}:{port})")
-    if await services.authentication.setup_open():
+    if options.production and not address.startswith("https://"):
+        say("production demands https: set PUBLIC_URL to the https address; until then only the probes are answered")
+    if await patience.until(services.authentication.setup_open):
         # Not through the logger: a token in a log outlives its use.
         say(f"setup token={services.keys.setup_token().reveal()}")
         say(f"open {address}/setup to make the first owner")
@@ -140,10 +164,6 @@ async def _start_web(stack: AsyncExitStack, services: Services, settings: Settin
 
 async def _run_bot(services: Services, settings: Settings, sides: Sides) -> None:
     if settings.discord_bot_token is None:
-        if not sides.web:
-            raise ConfigInvalid(
-                "DISCORD_BOT_TOKEN is not set", remedy="set DISCORD_BOT_TOKEN or DISCORD_BOT_TOKEN_FILE"
-            )
         say("DISCORD_BOT_TOKEN is not set: the web runs alone, without the bot")
         await asyncio.Event().wait()
         return
@@ -163,9 +183,7 @@ async def _run_bot(services: Services, settings: Settings, sides: Sides) -> None
         guild_allowlist=settings.guild_allowlist,
     )
     try:
-        await run_bot(
-            services, options, sync=sides.sync, ready=lambda address: say(f"invite the bot: {address}")
-        )
+        await run_bot(services, options, sync=sides.sync, ready=lambda address: say(f"invite the bot: {address}"))
     except BotLoginFailed as error:
         if not sides.web:
             raise

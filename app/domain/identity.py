@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -173,7 +174,7 @@ class Session:
 
 def name_key(username: str) -> str:
     """The casefolded form under which a username is unique."""
-    return username.casefold()
+    return unicodedata.normalize("NFC", username).casefold()
 
 
 def new_username(value: object) -> str:

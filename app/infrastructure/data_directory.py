@@ -77,3 +77,8 @@ class LockedDirectory:
                 os.unlink(temporary, dir_fd=here)
             raise
         os.fsync(here)
+
+    def prove(self) -> None:
+        """Write a file and take it away again. Raises OSError where that is not possible."""
+        self.replace(".probe", b"probe")
+        os.unlink(".probe", dir_fd=self._descriptor)

@@ -63,6 +63,11 @@ class InstallFile:
             if merged is not None:
                 directory.replace(FILE_NAME, _encode(merged))
 
+    def prove(self) -> None:
+        """Make sure that it could be written. Raises ConfigInvalid."""
+        with self._directory.locked() as directory:
+            directory.prove()
+
     def _merged(self, install_id: str, epochs: Mapping[str, int]) -> RememberedInstall | None:
         """What to remember from now on, or None where that is remembered already."""
         known = self.read()

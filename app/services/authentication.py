@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from app.domain.audit import Action
-from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, SetupClosed, StorageError
+from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, Overloaded, SetupClosed, StorageError
 from app.domain.identity import Actor, Client, Session, User, name_key
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
@@ -146,9 +146,13 @@ class AuthenticationService:
         typed = opaque(password, "password", longest=1024)
         limits = self._limits(name, client)
         await self._limiter.reserve(limits)
-        async with self._storage.read() as uow:
-            user = await uow.users.by_name(name)
-        check = await self._passwords.verify(user.password_hash if user else None, typed)
+        try:
+            async with self._storage.read() as uow:
+                user = await uow.users.by_name(name)
+            check = await self._passwords.verify(user.password_hash if user else None, typed)
+        except (Overloaded, StorageError):  # nothing was judged, so nothing was guessed
+            await self._limiter.forgive(limits)
+            raise
         if user is None or not check.ok or user.disabled_at is not None:
             about = ("user", user.id) if user else None
             async with self._storage.write() as uow:
@@ -166,8 +170,8 @@ class AuthenticationService:
         secret = self._keys.primary(KeyName.API_SECRET_KEY).material
         account = self._derivation.mac(secret, "attempts", name.encode()).hex()
         return [
-            Limit(f"login/account/{account}", PER_ACCOUNT),
             Limit(f"login/address/{client.address or client.source.value}", PER_ADDRESS),
+            Limit(f"login/account/{account}", PER_ACCOUNT),
         ]
 
     async def _begin(self, uow: UnitOfWork, user: User, client: Client, *, cookie_hash: bytes | None) -> Session:

@@ -155,6 +155,7 @@ class IdentityService:
                     raise AlreadyExists("This Discord account is linked to another user: unlink it first")
                 await uow.users.set_discord(other.id, None, now)
                 await uow.users.disable(other.id, now)
+                await uow.credentials.hand_over(other.id, user.id)
                 moved = await self._moving(uow, Owner(OwnerKind.USER, other.id), Owner(OwnerKind.USER, user.id))
             await uow.users.set_discord(user.id, number, now)
             await uow.audit.append(by(actor, Action.USER_LINKED, now, about=("user", user.id), moved=moved))

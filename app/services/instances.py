@@ -55,7 +55,8 @@ class InstanceService:
     @asynccontextmanager
     async def present(self) -> AsyncIterator[None]:
         """Take a lease, keep it in the background, give it back at the end."""
-        await self._keep()
+        if not self.serving():
+            await self.take_lease()
         keeper = asyncio.create_task(self._keep_going(), name="lease keeper")
         try:
             yield
@@ -64,6 +65,11 @@ class InstanceService:
             with contextlib.suppress(asyncio.CancelledError):
                 await keeper
             await self._leave()
+
+    async def take_lease(self) -> None:
+        """Confirm the keys and take or renew the lease, once. Raises StorageError, NotReady, StartupError."""
+        async with self._catching_up:
+            await self._keep()
 
     def serving(self) -> bool:
         """Whether the lease lasts, the keysets are confirmed and, where that can be known, nobody committed since."""
@@ -137,6 +143,9 @@ class InstanceService:
             except KeyhallError as error:
                 if not failing:
                     log.warning("the keys cannot be confirmed, this process stops serving: %s", error)
+                failing = True
+            except Exception:  # a bug must not end the keeper: without it the process would never serve again
+                log.exception("the keys could not be confirmed")
                 failing = True
             else:
                 if failing:

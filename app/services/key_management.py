@@ -148,6 +148,7 @@ class KeyManagementService:
         self._clock = clock
         self._randomness = randomness
         self._ring: KeyRing | None = None
+        self._remembered: KeyRing | None = None
         self._confirmed_at = float("-inf")
         self._lease_until = float("-inf")
         self._reloaded_at = float("-inf")
@@ -160,35 +161,40 @@ class KeyManagementService:
 
         Raises the StartupError that fits what is wrong; a failed read raises StorageError.
         """
+        remembered = self._record.read()
         async with self._storage.read() as uow:
-            return await self._load(uow) is not None
+            return await self._load(uow, remembered) is not None
 
     async def initialize(self, *, may_create: bool) -> bool:
         """Load the keys; on a first run generate or adopt all of them in one transaction. True when they are new.
 
         Raises NoInstall where there is nothing and ``may_create`` is False, StartupError where something is wrong.
         """
+        remembered = self._record.read()
         async with self._storage.read() as uow:
-            ring = await self._load(uow)
+            ring = await self._load(uow, remembered)
         created = False
         if ring is None:
             if not may_create:
                 raise NoInstall("there is no install yet: start `keyhall run` once, it makes one")
             ring, created = await self._create()
         self._take_up(ring)
-        self._record.remember(ring.manifest.install_id, ring.manifest.epochs)
+        self._remember(ring)
         return created
 
     async def _create(self) -> tuple[KeyRing, bool]:
+        # Whatever can be refused is refused before anything is made, first of all a key from outside.
+        materials = {name: self._first_material(name) for name in KeyName}
+        self._record.prove()
         wrapping = self._wrapping(self._master_key_for_creation())
+        remembered = self._record.read()
         async with self._storage.write() as uow:
             await uow.keys.lock()
-            existing = await self._load(uow)
+            existing = await self._load(uow, remembered)
             if existing is not None:  # another process won the race
                 return existing, False
             now = self._clock.now()
             install_id = self._randomness.new_id()
-            materials = {name: self._first_material(name) for name in KeyName}
             entries: dict[KeyName, KeysetEntry] = {}
             for name, (material, origin) in materials.items():
                 first = KeyVersion(
@@ -212,7 +218,7 @@ class KeyManagementService:
                 keysets=entries,
             )
             await uow.keys.put(key_rows.MANIFEST_ROW, key_rows.encode_manifest(manifest, wrapping), now)
-            ring = await self._load(uow)
+            ring = await self._load(uow, remembered)
             # Nothing wrapped is kept before it was read back and unwrapped to what went in.
             if ring is None or any(
                 ring.materials[name].get(1) != material for name, (material, _) in materials.items()
@@ -253,12 +259,15 @@ class KeyManagementService:
 
     # -- reading and verifying -----------------------------------------------------------------------------------------
 
-    async def _load(self, uow: UnitOfWork) -> KeyRing | None:
-        """Read and verify everything in this unit of work; None when there is no install and none is remembered."""
-        remembered = self._record.read()
+    async def _load(self, uow: UnitOfWork, remembered: RememberedInstall | None) -> KeyRing | None:
+        """Read and verify everything in this unit of work; None when there is no install and none is remembered.
+
+        ``remembered`` was read before the unit of work began: what another process commits meanwhile, and only then
+        remembers, must not look like something that was lost.
+        """
         value = await uow.keys.get_manifest() if await uow.keys.exists() else None
         if value is None:
-            await self._require_nothing(uow)
+            await self._require_nothing(uow, remembered)
             return None
         members = key_rows.parse(key_rows.MANIFEST_ROW, value)
         wrapping, manifest = self._open_manifest(members, remembered)
@@ -283,7 +292,7 @@ class KeyManagementService:
         self._require_outside_agrees(ring)
         return ring
 
-    async def _require_nothing(self, uow: UnitOfWork) -> None:
+    async def _require_nothing(self, uow: UnitOfWork, remembered: RememberedInstall | None) -> None:
         """Without a manifest there must be nothing at all, or something was lost."""
         keysets = await uow.keys.keyset_names() if await uow.keys.exists() else frozenset()
         rows = await uow.keys.guarded_rows()
@@ -292,11 +301,10 @@ class KeyManagementService:
                 f"the manifest is not in app_config, while {len(keysets)} keysets and {rows} users or credentials are",
                 remedy="restore the database from a backup; nothing was generated and nothing was changed",
             )
-        self.require_no_install_expected()
+        self.require_no_install_expected(remembered)
 
-    def require_no_install_expected(self) -> None:
+    def require_no_install_expected(self, remembered: RememberedInstall | None) -> None:
         """Where the database is empty or not there: raise InstallMismatch if an install is remembered or pinned."""
-        remembered = self._record.read()
         if remembered is not None:
             raise InstallMismatch(
                 f"the database is empty, but this data directory belongs to install {remembered.install_id}",
@@ -495,7 +503,8 @@ class KeyManagementService:
         value = await uow.keys.get_manifest(share_lock=True)
         ring = self.ring
         if value != ring.manifest_value:
-            moved = await self._load(uow)
+            # Nobody can change the keys while this unit of work lasts, so what is remembered by now is there to see.
+            moved = await self._load(uow, self._record.read())
             if moved is None:
                 raise NotReady
             self._take_up(moved)
@@ -509,15 +518,15 @@ class KeyManagementService:
         """
         async with self._reloading:
             started = self._clock.monotonic()
+            remembered = self._record.read()
             async with self._storage.read() as uow:
                 value = await uow.keys.get_manifest()
                 moved = value != self.ring.manifest_value
-                ring = await self._load(uow) if moved else self.ring
+                ring = await self._load(uow, remembered) if moved else self.ring
             if ring is None:
                 raise NotReady
-            if moved:
-                self._take_up(ring)
-                self._record.remember(ring.manifest.install_id, ring.manifest.epochs)
+            self._take_up(ring)
+            self._remember(ring)
             self.confirm(started)
             return moved
 
@@ -531,6 +540,12 @@ class KeyManagementService:
 
     def _take_up(self, ring: KeyRing) -> None:
         self._ring = ring
+
+    def _remember(self, ring: KeyRing) -> None:
+        """Note the ring's epochs outside the database, also of one that a unit of work took up by the way."""
+        if self._remembered is not ring:
+            self._record.remember(ring.manifest.install_id, ring.manifest.epochs)
+            self._remembered = ring
 
     # -- for people ----------------------------------------------------------------------------------------------------
 
@@ -553,13 +568,16 @@ class KeyManagementService:
         ]
 
     async def validate(self) -> Sequence[KeyVerdict]:
-        """Read every application key anew and say of each whether it is whole. Raises StartupError for the manifest."""
+        """Read every application key anew and say of each whether it is whole.
+
+        Raises StartupError for what is wrong with the install as a whole, as a start would.
+        """
         verdicts = []
+        remembered = self._record.read()
         async with self._storage.read() as uow:
             value = await uow.keys.get_manifest() if await uow.keys.exists() else None
-            remembered = self._record.read()
             if value is None:
-                await self._require_nothing(uow)
+                await self._require_nothing(uow, remembered)
                 raise NoInstall("there is no install yet: start `keyhall run` once, it makes one")
             wrapping, manifest = self._open_manifest(key_rows.parse(key_rows.MANIFEST_ROW, value), remembered)
             for name in APPLICATION_KEYS:
@@ -571,6 +589,8 @@ class KeyManagementService:
                     primary = keyset.primary
                     said = f"version {primary.version}, {primary.state}, fingerprint {primary.fingerprint}"
                     verdicts.append(KeyVerdict(name=name, ok=True, message=said))
+            if all(each.ok for each in verdicts):
+                await self._load(uow, remembered)
         return verdicts
 
 

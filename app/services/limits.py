@@ -43,7 +43,10 @@ class AttemptLimiter:
         async with self._storage.write() as uow:
             for limit in limits:
                 before = await uow.attempts.count(limit.key, window - WINDOW)
-                over = await uow.attempts.hit(limit.key, window) + before * (1 - passed) > limit.most or over
+                # Over the first limit the others are not counted: invented names must not fill the table.
+                over = await uow.attempts.hit(limit.key, window) + before * (1 - passed) > limit.most
+                if over:
+                    break
         if over:
             raise TooManyAttempts(math.ceil(WINDOW.total_seconds() * (1 - passed)) or 1)
 

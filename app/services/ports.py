@@ -240,6 +240,10 @@ class InstallRecord(Protocol):
         """Write atomically; an epoch never goes down."""
         ...
 
+    def prove(self) -> None:
+        """Make sure that it could be written, before anything depends on it. Raises ConfigInvalid."""
+        ...
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Storage
@@ -383,6 +387,7 @@ class CredentialRepository(Protocol):
         provider: str | None = None,
         label: str | None = None,
         removed: bool = False,
+        created_by: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[CredentialRecord]:
@@ -436,6 +441,10 @@ class CredentialRepository(Protocol):
         ...
 
     async def mark_used(self, credential_id: str, at: datetime) -> None: ...
+
+    async def hand_over(self, source: str, target: str) -> int:
+        """Name one user instead of another as who shared credentials with guilds; tells how many."""
+        ...
 
     async def set_status(self, credential_id: str, status: Status, at: datetime) -> None: ...
 

@@ -42,6 +42,7 @@ async def gate(
     try:
         if request.path not in PROBES:
             origin = request.app[ORIGIN]
+            origin.check_transport()
             origin.check_host(request)
             if request.method in UNSAFE:
                 origin.check_site(request, browser=False)

@@ -47,6 +47,11 @@ class Origin:
         if not self.cookies_allowed(request):
             raise InsecureConnection
 
+    def check_transport(self) -> None:
+        """Production is served over https only: passwords and tokens must not travel in the clear."""
+        if self._production and not self.https:
+            raise InsecureConnection
+
     def check_host(self, request: web.Request) -> None:
         """Refuse a Host that is not ours, which also ends DNS rebinding. Raises Misdirected or MalformedRequest."""
         hosts = request.headers.getall("Host", ())

@@ -24,4 +24,6 @@ async def run_worker(services: Services) -> None:
             await services.housekeeping.sweep()
         except KeyhallError as error:
             log.warning("the sweep failed and will be repeated: %s", error)
+        except Exception:  # a bug in a sweep must not end the web beside it
+            log.exception("the sweep failed and will be repeated")
         await asyncio.sleep(SWEEP_EVERY_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import jwt
@@ -265,6 +266,52 @@ async def test_linking_moves_credentials_and_seals_them_for_their_new_owner(serv
         await services.identity.link(operator, "alice", "44")
     await services.identity.unlink(operator, "alice")
     assert (await services.identity.from_discord(_event("45"))).user_id != alice.id
+
+
+async def test_linking_hands_over_what_was_shared_with_a_guild(services: Services, alice: User) -> None:
+    manager = GuildContext(guild_id="900", manages_guild=True)
+    visitor = replace(await services.identity.from_discord(_event("46")), guild=manager)
+    added = await services.credentials.add(
+        visitor, provider="openai", label="ours", secret="sk-" + "a1B2c3D4" * 6, guild_id="900"
+    )
+    await services.identity.link(await services.identity.operator(), "alice", "46")
+    with pytest.raises(Forbidden):  # admitted before the link, stored after it: it would belong to nobody
+        await services.credentials.add(visitor, provider="openai", label="late", secret="sk-" + "a1B2c3D4" * 6)
+    secret = await services.credentials.reveal(await _signed_in(services), added.view.id)
+    assert secret.reveal() == "sk-" + "a1B2c3D4" * 6
+
+
+async def test_a_guild_that_is_not_the_actors_shows_nothing_not_even_a_cursor(services: Services, alice: User) -> None:
+    operator = await services.identity.operator_for(guild_id="900")
+    for label in ("one", "two"):
+        await services.credentials.add(
+            operator, provider="openai", label=label, secret="sk-" + "a1B2c3D4" * 6, guild_id="900"
+        )
+    stranger = await services.identity.from_discord(_event("47"))
+    page = await services.credentials.page(stranger, guild_id="900", limit=1)
+    assert (page.items, page.next_cursor) == ([], None)
+
+
+async def test_a_name_is_the_same_however_its_accents_are_encoded(services: Services) -> None:
+    await services.identity.create_owner("Jos\u00e9", PASSWORD, WEB)
+    await services.authentication.login("jose\u0301", PASSWORD, WEB)
+
+
+async def test_the_keeper_survives_a_bug(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = asyncio.Event()
+
+    async def fail() -> bool:
+        failed.set()
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(services.keys, "reload", fail)
+        services.keys.lease(float("-inf"))
+        async with asyncio.timeout(10):
+            await failed.wait()
+    async with asyncio.timeout(10):
+        while not services.keys.leased:  # noqa: ASYNC110 - the keeper has no event to tell of a lease
+            await asyncio.sleep(0.05)
 
 
 async def test_keys_that_are_damaged_while_running_are_served_no_longer(engine_url: str, tmp_path: Path) -> None:

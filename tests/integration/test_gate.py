@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from app.bootstrap import open_unverified_keys
 from app.domain.errors import (
     ConfigInvalid,
     EnvironmentMismatch,
@@ -28,6 +30,7 @@ from app.domain.errors import (
     StartupError,
 )
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeysetEntry, KeyState, KeyVersion, Origin
+from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.services import key_rows
 from app.services.key_management import KeyRing
 from tests.support.installs import Place
@@ -261,6 +264,60 @@ async def test_a_change_by_another_process_is_taken_up(place: Place) -> None:
         assert await services.keys.reload() or services.keys.ring.keysets[KeyName.JWT_SECRET_KEY].epoch == 3
         assert services.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
         assert set(services.keys.opening(KeyName.JWT_SECRET_KEY)) == {1, 2}
+
+
+async def test_an_install_made_while_another_start_looked_is_no_loss(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = KeyRepositoryImpl.guarded_rows
+
+    async def meanwhile(repository: KeyRepositoryImpl) -> int:
+        rows = await count(repository)
+        monkeypatch.undo()
+        await asyncio.create_task(_in_thread(place))
+        return rows
+
+    monkeypatch.setattr(KeyRepositoryImpl, "guarded_rows", meanwhile)
+    async with place.keys() as opened:
+        assert not opened.created
+
+
+async def _in_thread(place: Place) -> None:
+    await asyncio.to_thread(lambda: asyncio.run(_fingerprints(place)))
+
+
+async def test_a_weak_key_from_outside_is_refused_before_anything_is_made(place: Place) -> None:
+    with pytest.raises(InsecureKey):
+        await _fingerprints(place.having(APP_ENV="development", AES_KEY="changeme"))
+    assert not (place.data_dir / "master.key").exists()
+
+
+async def test_a_data_directory_that_cannot_be_written_halts_before_anything_is_made(
+    place: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    blocked = Place(place.url, tmp_path / "file", {"MASTER_KEY": _random_key()})
+    with pytest.raises((ConfigInvalid, InstallMismatch)):
+        await _fingerprints(blocked)
+    async with place.keys() as opened:
+        assert opened.created
+
+
+async def test_a_database_of_another_application_halts_as_a_newer_schema(place: Place) -> None:
+    if place.url.startswith("sqlite"):
+        place.data_dir.mkdir()
+    await place.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    await place.execute("INSERT INTO alembic_version VALUES ('another'), ('and_another')")
+    with pytest.raises(SchemaNewer):
+        await _fingerprints(place)
+
+
+async def test_validation_finds_what_would_halt_a_start(place: Place) -> None:
+    await _fingerprints(place)
+    await place.execute("DELETE FROM app_config WHERE key = 'keyset/AUDIT_SEAL_KEY'")
+    async with open_unverified_keys(place.load()) as keys:
+        with pytest.raises(KeyMissing):
+            await keys.validate()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.domain.audit import Action, AuditEvent, Result
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
 from app.domain.errors import StorageError, StorageFull, UniqueViolation
 from app.domain.identity import Session, User
 from app.domain.instances import Instance
@@ -88,6 +88,9 @@ class FakeInstallRecord:
         before = self.remembered.epochs if self.remembered else {}
         kept = {name: max(epoch, before.get(name, 0)) for name, epoch in epochs.items()}
         self.remembered = RememberedInstall(install_id=install_id, epochs=kept)
+
+    def prove(self) -> None:
+        return None
 
 
 class FakePasswords:
@@ -390,6 +393,7 @@ class FakeCredentialRepository:
         provider: str | None = None,
         label: str | None = None,
         removed: bool = False,
+        created_by: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[CredentialRecord]:
@@ -399,11 +403,22 @@ class FakeCredentialRepository:
             if each.owner == owner
             and (each.deleted_at is not None) is removed
             and provider in {None, each.provider}
+            and created_by in {None, each.created_by}
             and (label is None or each.label.casefold() == label.casefold())
         ][:limit]
 
     async def lock_owner(self, owner: Owner) -> None:
         return None
+
+    async def hand_over(self, source: str, target: str) -> int:
+        shared = [
+            each
+            for each in self._tables.credentials.values()
+            if each.created_by == source and each.owner.kind is OwnerKind.GUILD
+        ]
+        for each in shared:
+            self._tables.credentials[each.id] = replace(each, created_by=target)
+        return len(shared)
 
     async def count(self, owner: Owner) -> int:
         return sum(each.owner == owner for each in self._tables.credentials.values())

@@ -26,6 +26,7 @@ class CredentialMoving:
 
     async def move(self, uow: UnitOfWork, source: Owner, target: Owner) -> int:
         """See ``CredentialService.move``."""
+        await uow.credentials.lock_owner(source)  # nobody stores for the former owner behind our back
         primary = await self._sealing.primary(uow)
         live = await _all_of(uow, source, removed=False)
         taken = {(each.provider, each.label.casefold()) for each in await _all_of(uow, target, removed=False)}

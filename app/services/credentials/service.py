@@ -133,6 +133,7 @@ class CredentialService:
         try:
             async with self._storage.write() as uow:
                 await uow.credentials.lock_owner(owner)
+                await _require_present(uow, owner)
                 if await uow.credentials.count(owner) >= QUOTA:
                     raise QuotaExceeded(f"At most {QUOTA} credentials, those removed within 7 days included")
                 primary = await self._sealing.primary(uow)
@@ -374,7 +375,9 @@ class CredentialService:
         limit = page_size(limit)
         begin = read_cursor(after)
         async with self._storage.read() as uow:
-            rows = await uow.credentials.of_owner(owner, removed=removed, after=begin, limit=limit + 1)
+            rows = await uow.credentials.of_owner(
+                owner, removed=removed, created_by=_only_by(actor, owner), after=begin, limit=limit + 1
+            )
         page = paged(rows, limit, lambda record: record.id)
         now = self._clock.now()
         seen = [
@@ -480,3 +483,18 @@ class CredentialService:
 
 def _taken() -> AlreadyExists:
     return AlreadyExists("There is a credential of this provider with this label already")
+
+
+async def _require_present(uow: UnitOfWork, owner: Owner) -> None:
+    """Refuse to store for an account that was joined to another, or disabled, since its request was admitted."""
+    if owner.kind is OwnerKind.USER:
+        user = await uow.users.get(owner.id)
+        if user is not None and user.disabled_at is not None:
+            raise Forbidden("This account is not in use any more: try again")
+
+
+def _only_by(actor: Actor, owner: Owner) -> str | None:
+    """Whose shares alone this actor may see of a guild; even a cursor tells nothing of the others."""
+    if owner.kind is OwnerKind.USER or manages(actor, owner.id):
+        return None
+    return actor.user_id
