@@ -620,7 +620,7 @@ def test_the_libraries_write_through_the_same_handler(name: str, log: Log) -> No
     ]
 
 
-@pytest.mark.parametrize("name", ["aiosqlite", "asyncpg", "discord.gateway", "discord.http", "asyncio", "alembic"])
+@pytest.mark.parametrize("name", ["aiosqlite", "asyncpg", "discord.gateway", "discord.http", "asyncio"])
 def test_libraries_that_repeat_what_they_are_given_stay_quiet_at_debug(name: str, log: Log) -> None:
     logging.getLogger(name).debug("executing %s", BODY)
     assert log.text == ""
