@@ -229,6 +229,23 @@ async def test_later_migrations_follow_in_one_upgrade(at_head: Database, scripts
         assert await connection.has_table("later")
 
 
+async def test_whoever_is_open_while_another_migrates_goes_on(
+    engine_url: str, at_head: Database, scripts: Path
+) -> None:
+    """Statements name their columns, so a prepared one survives that the table gets another."""
+
+    async def use() -> None:
+        async with SqlStorage(at_head).write() as unit:
+            await unit.credentials.get("credential-1")
+            await unit.users.by_name("alice")
+
+    await use()
+    add_migration(scripts, "op.add_column('users', sa.Column('later', sa.Text()))")
+    async with open_database(engine_url, may_create=False) as other:
+        await upgrade(other, scripts=scripts)
+    await use()
+
+
 async def test_copying_a_parent_table_keeps_its_children(at_head: Database, scripts: Path) -> None:
     """SQLite changes most things by copying; with foreign keys on, dropping the old copy deletes by cascade."""
     async with SqlStorage(at_head).write() as unit:

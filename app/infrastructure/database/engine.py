@@ -26,6 +26,9 @@ AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]
 
 DEFAULT_TIMEOUTS: Final = Timeouts()
 
+_SERVER_OPTIONS: Final = frozenset({"host", "port", "ssl", "prepared_statement_cache_size"})
+_SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+
 
 class Connection:
     """A transaction and the statements in it. Whatever the driver raises leaves translated (errors.py).
@@ -180,21 +183,24 @@ def _dialect(url: str, *, may_create: bool, timeouts: Timeouts) -> Dialect:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        parsed = None
-    if parsed is not None and parsed.drivername == "postgresql+asyncpg":
+        raise _refused() from None
+    if parsed.drivername == "postgresql+asyncpg":
         from app.infrastructure.database.dialects.postgresql import Postgresql  # noqa: PLC0415
 
-        return Postgresql(parsed, timeouts=timeouts)
-    if (
-        parsed is not None
-        and parsed.drivername == "sqlite+aiosqlite"
-        and parsed.database not in {None, "", ":memory:"}
-        and not parsed.query
-    ):
+        # libpq's name for it, which is what people know.
+        options = {"ssl" if name == "sslmode" else name: value for name, value in parsed.query.items()}
+        if options.keys() <= _SERVER_OPTIONS and options.get("ssl", "prefer") in _SSL_MODES:
+            return Postgresql(parsed.set(query=options), timeouts=timeouts)
+    elif parsed.drivername == "sqlite+aiosqlite" and parsed.database not in {None, "", ":memory:"} and not parsed.query:
         from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
 
         return Sqlite(Path(str(parsed.database)), may_create=may_create, timeouts=timeouts)
-    raise ConfigInvalid(
+    raise _refused()
+
+
+def _refused() -> ConfigInvalid:
+    return ConfigInvalid(
         "DATABASE_URL names no database that Keyhall can use",
-        remedy="set it to sqlite+aiosqlite:///path or postgresql+asyncpg://user:password@host/database",
+        remedy="set it to sqlite+aiosqlite:///path or postgresql+asyncpg://user:password@host/database, "
+        f"the latter with no other options than {', '.join(sorted(_SERVER_OPTIONS))}",
     )
