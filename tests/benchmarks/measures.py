@@ -17,7 +17,7 @@ from typing import Any
 
 from app.domain.identity import Client, Role, Source
 from tests.benchmarks.load import Load, Outcome, Playing, request, run_load
-from tests.benchmarks.machine import pin, processor_seconds, resident_megabytes, two_cores, unpin
+from tests.benchmarks.machine import children_seconds, pin, processor_seconds, resident_megabytes, two_cores, unpin
 from tests.support.installs import PROJECT, Place, Running
 
 IMPORTS = "import aiohttp, sqlalchemy, aiosqlite, discord, jwt, cryptography"
@@ -67,6 +67,7 @@ def starts(directory: Path, rounds: int) -> list[Figure]:
     first = Figure(name="first start", unit="s")
     with_bot = Figure(name="start, schema at head, with a bot", unit="s")
     of_again = Figure(name="start / imports", aim=1.5)
+    cost = Figure(name="start / imports, processor time each")
     of_first = Figure(name="first start / imports", aim=2.5)
     memory = Figure(name="memory after the start, web alone", unit="MB", aim=130)
     bare = [sys.executable, "-c", IMPORTS]
@@ -74,12 +75,13 @@ def starts(directory: Path, rounds: int) -> list[Figure]:
         subprocess.run(bare, check=True)
         for number in range(rounds + 1):
             place = _place(directory / f"start-{number}")
-            began = time.perf_counter()
+            used, began = children_seconds(), time.perf_counter()
             subprocess.run(bare, check=True)
-            imports = time.perf_counter() - began
+            imports, imports_cost = time.perf_counter() - began, children_seconds() - used
             with _ready(place) as (first_seconds, _):
                 pass
             with _ready(place) as (seconds, running):
+                start_cost = processor_seconds(running.process.pid)
                 megabytes = resident_megabytes(running.process.pid)
             with _ready(place.having(**discord)) as (bot_seconds, _):
                 pass
@@ -90,9 +92,10 @@ def starts(directory: Path, rounds: int) -> list[Figure]:
             first.values.append(first_seconds)
             with_bot.values.append(bot_seconds)
             of_again.values.append(seconds / imports)
+            cost.values.append(start_cost / imports_cost)
             of_first.values.append(first_seconds / imports)
             memory.values.append(megabytes)
-    return [floor, again, of_again, first, of_first, with_bot, memory]
+    return [floor, again, of_again, cost, first, of_first, with_bot, memory]
 
 
 def _place(directory: Path) -> Place:
