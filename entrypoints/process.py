@@ -144,6 +144,7 @@ async def _start_web(
         trusted_proxies=settings.trusted_proxies,
         production=settings.app_env is Environment.PRODUCTION,
         extensions=settings.web_extensions,
+        discord_client_id=settings.discord_client_id,
     )
     app = build_app(services, options)
     try:

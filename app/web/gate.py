@@ -42,11 +42,13 @@ async def gate(
     try:
         if request.path not in PROBES:
             origin = request.app[ORIGIN]
-            origin.check_transport()
+            static = request.path.startswith(_STATIC)
+            if not static:  # the page that explains the refusal is to look like one
+                origin.check_transport()
             origin.check_host(request)
             if request.method in UNSAFE:
                 origin.check_site(request, browser=False)
-            if not request.path.startswith(_STATIC):
+            if not static:
                 await request.app[SERVICES].instances.catch_up()
         response = await handler(request)
     except web.HTTPException as refusal:
@@ -65,7 +67,9 @@ async def gate(
 
 def _refusal(request: web.Request, refusal: web.HTTPException) -> web.StreamResponse:
     if refusal.status < 400:  # a redirect that an extension raised
-        return web.Response(status=refusal.status, headers={hdrs.LOCATION: refusal.headers[hdrs.LOCATION]})
+        headers = refusal.headers.copy()
+        headers.popall(hdrs.CONTENT_TYPE, None)
+        return web.Response(status=refusal.status, headers=headers)
     response = _answer(request, as_app_error(refusal))
     if hdrs.ALLOW in refusal.headers:
         response.headers[hdrs.ALLOW] = refusal.headers[hdrs.ALLOW]

@@ -58,7 +58,7 @@ def build_app(services: Services, options: WebOptions) -> web.Application:
     app[ORIGIN] = Origin(options)
     app[METRICS] = Metrics()
     app[ASSETS] = Assets()
-    app[TEMPLATES] = templates()
+    app[TEMPLATES] = templates(options.invite_url)
     app[ERROR_PAGE] = error_page
     for routes in _FAMILIES:
         routes.add_to(app)

@@ -15,6 +15,7 @@ from app.domain import errors
 from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
+from app.services.credentials import UNSET
 from app.web.endpoints import ID, Model, Retry, Routes
 from app.web.options import SERVICES
 from app.web.pages.rendering import Refused, page, see_other
@@ -72,6 +73,7 @@ class ChangeForm(Model):
 
     label: str
     expires: str = ""
+    expires_before: str = ""
     version: str
 
 
@@ -116,7 +118,10 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
 async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
     # What was refused may be a secret in the wrong field, so only what was not comes back.
     refused = Refused(error)
-    kept = {name: "" if name == refused.field else fields.get(name, "") for name in ("provider", "label", "expires")}
+    kept = {
+        name: "" if refused.field in {name, f"{name}_at"} else fields.get(name, "")
+        for name in ("provider", "label", "expires")
+    }
     return _add_page(request, await actor_of(request), refused, kept)
 
 
@@ -213,7 +218,8 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
         actor,
         credential_id,
         label=form.label,
-        expires_at=_end_of(form.expires),
+        # A day shows less than what is stored: only a day that was changed replaces it.
+        expires_at=UNSET if form.expires == form.expires_before else _end_of(form.expires),
         expected_version=_version(form.version),
     )
     return see_other(f"{_ALL}/{credential_id}?done=changed")
@@ -367,7 +373,7 @@ def _end_of(text: str) -> datetime | None:
     try:
         return datetime.combine(date.fromisoformat(text.strip()), time(23, 59, 59), UTC)
     except ValueError:
-        raise InvalidInput("expires", "must be a day such as 2027-03-31") from None
+        raise InvalidInput("expires_at", "must be a day such as 2027-03-31") from None
 
 
 def _version(text: str) -> int:

@@ -25,7 +25,7 @@ TEMPLATES: web.AppKey[Environment] = web.AppKey("keyhall.templates", Environment
 _DIRECTORY: Final = Path(__file__).parents[1] / "templates"
 
 
-def templates() -> Environment:
+def templates(invite_url: str | None) -> Environment:
     """The environment of the templates: everything is escaped, and a misspelt name is an error."""
     environment = Environment(
         loader=FileSystemLoader(_DIRECTORY),
@@ -38,6 +38,7 @@ def templates() -> Environment:
     environment.filters["moment"] = moment
     environment.filters["with_code"] = with_code
     environment.globals["blade"] = blade
+    environment.globals["invite_url"] = invite_url
     return environment
 
 

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
+import pytest_asyncio
 
 from app.domain.identity import Client, Role, Source
+from tests.support.installs import Place
+from tests.support.postgres import PostgresServer
 from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Site, open_site, sqlite_place
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+)
+async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A house on either engine."""
+    directory = tmp_path_factory.mktemp("contract")
+    with ExitStack() as stack:
+        place = sqlite_place(directory)
+        if request.param == "postgresql":
+            server: PostgresServer = request.getfixturevalue("postgres_server")
+            place = Place(stack.enter_context(server.database()), directory / "data")
+        async with open_site(place) as opened:
+            yield opened
+
+
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 

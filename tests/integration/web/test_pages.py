@@ -10,6 +10,7 @@ import pytest
 import time_machine
 
 from app.domain.errors import CredentialUnreadable, StorageError
+from app.web import WebOptions
 from app.web.api.documentation import DOCUMENT
 from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, open_site, served, sqlite_place, without
 
@@ -19,11 +20,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    async with open_site(sqlite_place(tmp_path_factory.mktemp("fresh")), owner=False) as site:
+    options = WebOptions(discord_client_id="1234567890")
+    async with open_site(sqlite_place(tmp_path_factory.mktemp("fresh")), options, owner=False) as site:
         assert (await site.page("/")).headers["Location"] == "/login"
         assert (await site.page("/login")).headers["Location"] == "/setup"
         form = await site.page("/setup")
         assert "setup token=" in form.text
+        assert "https://discord.com/oauth2/authorize?client_id=1234567890&amp;" in form.text
         token = site.services.keys.setup_token().reveal()
         assert token not in form.text
 
@@ -104,7 +107,7 @@ async def test_a_credential_from_adding_to_restoring(site: Site) -> None:
     assert "expires 31 Dec 2099" in listed.text
     path = f"/credentials/{_id_of(listed.text, 'on paper')}"
 
-    changed = await submit(f"{path}/change", label="on parchment", expires="", version="1")
+    changed = await submit(f"{path}/change", label="on parchment", expires="", expires_before="2099-12-31", version="1")
     assert changed.headers["Location"] == f"{path}?done=changed"
     page = await site.page(f"{path}?done=changed", cookie)
     assert "<h1>on parchment</h1>" in page.text
@@ -133,6 +136,27 @@ async def test_a_credential_from_adding_to_restoring(site: Site) -> None:
     assert (await site.page(path, cookie)).status == 404
     assert (await submit(f"{path}/restore")).headers["Location"] == "/credentials?done=restored"
     assert "<strong>on parchment</strong>" in (await site.page("/credentials", cookie)).text
+
+
+async def test_relabelling_leaves_the_moment_of_expiry_alone(site: Site) -> None:
+    made = await site.add("to the minute", expires_at="2099-06-01T08:15:00Z")
+    cookie, token = await site.log_in_browser()
+    path = f"/credentials/{made['id']}"
+    page = await site.page(path, cookie)
+    assert 'name="expires_before" value="2099-06-01"' in page.text
+    fields = {"label": "to the minute still", "expires": "2099-06-01", "expires_before": "2099-06-01", "version": "1"}
+    assert (await site.submit(f"{path}/change", cookie, fields, form_token=token)).status == 303
+    after = (await site.request("GET", f"/api/v1{path}")).json
+    assert (after["label"], after["expires_at"]) == ("to the minute still", "2099-06-01T08:15:00Z")
+
+
+async def test_where_the_bot_is_known_the_pages_say_how_to_invite_it(site: Site) -> None:
+    cookie, _ = await site.log_in_browser()
+    async with served(site.services, WebOptions(discord_client_id="1234567890")) as with_bot:
+        page = (await with_bot.page("/", cookie)).text
+        invite = "https://discord.com/oauth2/authorize?client_id=1234567890&amp;scope=bot+applications.commands"
+        assert f'href="{invite}&amp;permissions=0"' in page
+    assert "discord.com" not in (await site.page("/", cookie)).text
 
 
 async def test_what_was_refused_does_not_come_back_on_the_page(site: Site) -> None:
