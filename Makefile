@@ -47,7 +47,8 @@ test: $(DEV_READY)  ## the whole suite on SQLite and PostgreSQL (JOBS=2)
 
 .PHONY: test-fast
 test-fast: $(DEV_READY)  ## what answers within 20 seconds
-	$(PYTEST) -m "not (browser or faults or postgres or slow)" tests/unit tests/integration
+	$(PYTEST) -m "not (browser or faults or postgres or slow)" tests/unit \
+		tests/integration/test_authentication.py tests/integration/test_credential_service.py
 
 .PHONY: faults
 faults: $(DEV_READY)  ## the long rounds: kills, races, broken disks and clocks

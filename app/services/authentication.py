@@ -22,6 +22,7 @@ from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import by, by_stranger
 from app.services.limits import Limit
+from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import AccessClaims, SessionAndUser, UnknownKeyId
 
 if TYPE_CHECKING:
@@ -260,10 +261,14 @@ class AuthenticationService:
         if actor.session_id is not None:
             await self._revoke(actor, actor.session_id, Action.LOGOUT)
 
-    async def sessions(self, actor: Actor) -> Sequence[Session]:
-        """The actor's own sessions that are alive, latest seen first."""
+    async def sessions(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[Session]:
+        """The actor's own sessions that are alive, newest first. Raises InvalidInput."""
+        size, begin = page_size(limit), read_cursor(after)
         async with self._storage.read() as uow:
-            return await uow.sessions.live_of(actor.user_id, self._clock.now())
+            alive = await uow.sessions.live_of(actor.user_id, self._clock.now())
+        newest_first = sorted(alive, key=lambda session: session.id, reverse=True)  # ids are made in order of time
+        rows = [each for each in newest_first if begin is None or each.id < begin]
+        return paged(rows[: size + 1], size, lambda session: session.id)
 
     async def revoke_session(self, actor: Actor, session_id: str) -> None:
         """End one of the actor's own sessions. Raises NotFound."""

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 import orjson
 from aiohttp import hdrs, web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from app.domain.errors import AppError, InvalidInput, InvalidToken, NotFound, VersionConflict
 from app.web.bodies import read_form, read_json
@@ -54,6 +54,13 @@ class Model(BaseModel):
         return f"<{type(self).__name__}>"
 
     __str__ = __repr__
+
+
+class PageQuery(Model):
+    """Which page of a list."""
+
+    limit: int = Field(default=50, ge=1, le=100)
+    cursor: str | None = Field(default=None, description="The `next_cursor` of the page before")
 
 
 def _read_time(value: object) -> object:

@@ -139,9 +139,20 @@ async def test_a_session_can_be_revoked_by_its_user_only(services: Services, ali
     assert mine.session_id is not None
     with pytest.raises(NotFound):
         await services.authentication.revoke_session(bob, mine.session_id)
-    assert [each.id for each in await services.authentication.sessions(mine)] == [mine.session_id]
+    assert [each.id for each in (await services.authentication.sessions(mine)).items] == [mine.session_id]
     await services.authentication.revoke_session(mine, mine.session_id)
-    assert await services.authentication.sessions(mine) == []
+    assert (await services.authentication.sessions(mine)).items == []
+
+
+async def test_sessions_come_in_pages_newest_first(services: Services, alice: User) -> None:
+    ids = [(await _signed_in(services)).session_id for _ in range(3)]
+    actor = await _signed_in(services)
+    first = await services.authentication.sessions(actor, limit=2)
+    second = await services.authentication.sessions(actor, after=first.next_cursor, limit=2)
+    assert [each.id for each in (*first.items, *second.items)] == [actor.session_id, *reversed(ids)]
+    assert second.next_cursor is None
+    with pytest.raises(InvalidInput):
+        await services.authentication.sessions(actor, limit=0)
 
 
 async def test_a_browser_session_ends_with_its_sign_out(services: Services, alice: User) -> None:

@@ -82,7 +82,7 @@ async def test_a_credentials_whole_life(house: House, database: Database, mia: A
     assert await credentials.get(mia, view.id) == view
     assert (await credentials.change(mia, view.id, label="renamed")).version == 2
     assert (await credentials.replace(mia, view.id, OTHER_SECRET)).version == 3
-    assert [each.version for each in await credentials.versions(mia, view.id)] == [2]
+    assert [each.version for each in (await credentials.versions(mia, view.id)).items] == [2]
     assert (await credentials.rollback(mia, view.id)).version == 4
     assert (await credentials.reveal(mia, view.id)).reveal() == SECRET
     await credentials.remove(mia, view.id)

@@ -27,6 +27,7 @@ from app.domain.errors import (
     CredentialUnreadable,
     CryptoError,
     Forbidden,
+    InvalidInput,
     NotFound,
     QuotaExceeded,
     StorageError,
@@ -391,13 +392,20 @@ class CredentialService:
         """One credential, its secret as a mask."""
         return await self._access.view(await self._access.find(actor, credential_id, Action.CREDENTIAL_READ))
 
-    async def versions(self, actor: Actor, credential_id: str) -> Sequence[HistoryView]:
-        """Its former secrets as masks, latest first."""
+    async def versions(
+        self, actor: Actor, credential_id: str, *, after: str | None = None, limit: int = 50
+    ) -> Page[HistoryView]:
+        """Its former secrets as masks, latest first. Raises InvalidInput."""
+        size, begin = page_size(limit), read_cursor(after)
+        if begin is not None and not begin.isdecimal():
+            raise InvalidInput("cursor", "is not one that was given out")
         record = await self._access.find(actor, credential_id, Action.CREDENTIAL_READ)
         async with self._storage.read() as uow:
             history = await uow.credentials.history(credential_id)
-        opened = [(each, await self._access.open_former(each, record.owner)) for each in history]
-        return [
+        rows = [each for each in history if begin is None or each.version < int(begin)]
+        page = paged(rows[: size + 1], size, lambda former: str(former.version))
+        opened = [(each, await self._access.open_former(each, record.owner)) for each in page.items]
+        views = [
             HistoryView(
                 version=each.version,
                 masked=UNREADABLE_MASK if secret is None else mask(secret),
@@ -407,6 +415,7 @@ class CredentialService:
             )
             for each, secret in opened
         ]
+        return Page(views, page.next_cursor)
 
     async def labels(self, actor: Actor, prefix: str, limit: int = 25) -> Sequence[LabelChoice]:
         """Labels or providers that begin like ``prefix``, for autocompletion; the guild's where the actor is in one."""

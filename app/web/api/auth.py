@@ -8,7 +8,7 @@ from pydantic import Field
 from app.domain import errors
 from app.domain.identity import Actor, Client
 from app.web.api import shapes
-from app.web.endpoints import ID, Model, Routes, answer
+from app.web.endpoints import ID, Model, PageQuery, Routes, answer
 from app.web.options import SERVICES
 
 routes = Routes("Signing in")
@@ -111,9 +111,10 @@ async def reauthenticate(request: web.Request, actor: Actor, body: Proof) -> web
 
 
 @routes("GET", "/api/v1/auth/sessions", shape=shapes.SignIns)
-async def sessions(request: web.Request, actor: Actor) -> web.Response:
+async def sessions(request: web.Request, actor: Actor, query: PageQuery) -> web.Response:
     """Where you are signed in."""
-    return answer(200, shapes.sign_ins(await request.app[SERVICES].authentication.sessions(actor), actor))
+    page = await request.app[SERVICES].authentication.sessions(actor, after=query.cursor, limit=query.limit)
+    return answer(200, shapes.sign_ins(page, actor))
 
 
 @routes("DELETE", f"/api/v1/auth/sessions/{{session_id:{ID}}}", status=204, errors=[errors.NotFound])

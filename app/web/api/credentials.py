@@ -12,7 +12,7 @@ from app.domain.credentials import CredentialView
 from app.domain.identity import Actor
 from app.services.credentials import UNSET
 from app.web.api import shapes
-from app.web.endpoints import ID, Model, Routes, Time, answer
+from app.web.endpoints import ID, Model, PageQuery, Routes, Time, answer
 from app.web.options import SERVICES
 
 routes = Routes("Credentials")
@@ -51,11 +51,9 @@ class RollbackTo(Model):
     version: int | None = Field(default=None, description="Left out: the latest of the former ones")
 
 
-class Listing(Model):
+class Listing(PageQuery):
     """Which credentials."""
 
-    limit: int = Field(default=50, ge=1, le=100)
-    cursor: str | None = Field(default=None, description="The `next_cursor` of the page before")
     guild_id: str | None = Field(default=None, description="A guild's instead of yours")
     removed: bool = Field(default=False, description="The removed ones that can still be restored")
 
@@ -182,9 +180,10 @@ async def restore(request: web.Request, actor: Actor, credential_id: str) -> web
 
 
 @routes("GET", f"{_ONE}/versions", shape=shapes.FormerSecrets, errors=[errors.NotFound])
-async def versions(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
+async def versions(request: web.Request, actor: Actor, credential_id: str, query: PageQuery) -> web.Response:
     """Its former secrets, as masks."""
-    return answer(200, shapes.former_secrets(await request.app[SERVICES].credentials.versions(actor, credential_id)))
+    page = await request.app[SERVICES].credentials.versions(actor, credential_id, after=query.cursor, limit=query.limit)
+    return answer(200, shapes.former_secrets(page))
 
 
 @routes(

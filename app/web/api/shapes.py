@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -86,13 +85,13 @@ class FormerSecret(TypedDict):
 
 
 class FormerSecrets(TypedDict):
-    """Former secrets, latest first; all there are."""
+    """Former secrets, latest first."""
 
     items: list[FormerSecret]
-    next_cursor: None
+    next_cursor: str | None
 
 
-def former_secrets(history: Sequence[HistoryView]) -> FormerSecrets:
+def former_secrets(history: Page[HistoryView]) -> FormerSecrets:
     """The shape of a history."""
     return {
         "items": [
@@ -103,9 +102,9 @@ def former_secrets(history: Sequence[HistoryView]) -> FormerSecrets:
                 "created_at": each.created_at,
                 "replaced_at": each.replaced_at,
             }
-            for each in history
+            for each in history.items
         ],
-        "next_cursor": None,
+        "next_cursor": history.next_cursor,
     }
 
 
@@ -224,13 +223,13 @@ class SignIn(TypedDict):
 
 
 class SignIns(TypedDict):
-    """Sessions, latest seen first; all there are."""
+    """Sessions, newest first."""
 
     items: list[SignIn]
-    next_cursor: None
+    next_cursor: str | None
 
 
-def sign_ins(sessions: Sequence[Session], actor: Actor) -> SignIns:
+def sign_ins(sessions: Page[Session], actor: Actor) -> SignIns:
     """The shape of somebody's sessions."""
     return {
         "items": [
@@ -243,7 +242,7 @@ def sign_ins(sessions: Sequence[Session], actor: Actor) -> SignIns:
                 "expires_at": each.expires_at,
                 "current": each.id == actor.session_id,
             }
-            for each in sessions
+            for each in sessions.items
         ],
-        "next_cursor": None,
+        "next_cursor": sessions.next_cursor,
     }

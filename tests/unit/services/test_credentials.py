@@ -446,7 +446,7 @@ async def test_entering_an_unreadable_credential_again_heals_it(house: House, st
     healed = await house.credentials.replace(mia, view.id, OTHER_SECRET)
     assert (healed.status, healed.version) == (Status.UNCHECKED, 2)
     assert (await house.credentials.reveal(mia, view.id)).reveal() == OTHER_SECRET
-    assert await house.credentials.versions(mia, view.id) == []
+    assert (await house.credentials.versions(mia, view.id)).items == []
 
 
 async def test_a_process_behind_a_rotation_catches_up_before_it_calls_a_row_unreadable(
@@ -554,7 +554,7 @@ async def test_no_update_is_lost_when_many_come_at_once(house: House, mia: Actor
     secrets = [f"{OTHER_SECRET}-{number}" for number in range(10)]
     await asyncio.gather(*(house.credentials.replace(mia, view.id, secret) for secret in secrets))
     assert (await house.credentials.get(mia, view.id)).version == 11
-    assert [each.version for each in await house.credentials.versions(mia, view.id)] == list(range(10, 0, -1))
+    assert [each.version for each in (await house.credentials.versions(mia, view.id)).items] == list(range(10, 0, -1))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -569,12 +569,12 @@ async def test_a_replaced_secret_goes_to_the_history(house: House, clock: FakeCl
     house.advance(clock, timedelta(minutes=1))
     replaced = await house.credentials.replace(mia, view.id, OTHER_SECRET)
     assert (replaced.version, replaced.masked) == (3, "sk-proj••••••••Mz9")
-    (former,) = await house.credentials.versions(mia, view.id)
+    (former,) = (await house.credentials.versions(mia, view.id)).items
     assert (former.version, former.masked, former.readable) == (2, "sk-proj••••••••6Rn", True)
     assert (former.created_at, former.replaced_at) == (EPOCH, EPOCH + timedelta(minutes=2))
     house.advance(clock, timedelta(minutes=1))
     await house.credentials.replace(mia, view.id, SECRET)
-    latest = (await house.credentials.versions(mia, view.id))[0]
+    latest = (await house.credentials.versions(mia, view.id)).items[0]
     assert (latest.created_at, latest.replaced_at) == (EPOCH + timedelta(minutes=2), EPOCH + timedelta(minutes=3))
 
 
@@ -590,7 +590,7 @@ async def test_a_former_secret_is_bound_to_its_place_in_the_history(
     storage.tables.credentials[view.id] = replace(row, encrypted_value=former.encrypted_value)
     storage.tables.history[other_id] = replace(other, encrypted_value=former.encrypted_value)
     assert (await house.credentials.get(mia, view.id)).status is Status.UNREADABLE
-    readable = {each.version: each.readable for each in await house.credentials.versions(mia, view.id)}
+    readable = {each.version: each.readable for each in (await house.credentials.versions(mia, view.id)).items}
     assert readable == {storage.tables.history[history_id].version: True, other.version: False}
 
 
@@ -600,7 +600,7 @@ async def test_rolling_back_puts_the_former_secret_in_force_and_keeps_the_presen
     back = await house.credentials.rollback(mia, view.id)
     assert (back.version, back.fingerprint) == (3, view.fingerprint)
     assert (await house.credentials.reveal(mia, view.id)).reveal() == SECRET
-    assert [each.version for each in await house.credentials.versions(mia, view.id)] == [2, 1]
+    assert [each.version for each in (await house.credentials.versions(mia, view.id)).items] == [2, 1]
 
 
 async def test_rolling_back_to_a_version_finds_that_very_secret(house: House, mia: Actor) -> None:
