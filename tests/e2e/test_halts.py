@@ -26,7 +26,7 @@ from tests.support.installs import PROJECT, Place
 from tests.support.postgres import PostgresServer
 
 REMEDY_WITHIN = 60
-LOCKED_FOR_SECONDS = 15
+LOCKED_FOR_SECONDS = 30
 OTHER_ID = "00000000-0000-4000-8000-000000000000"
 
 
