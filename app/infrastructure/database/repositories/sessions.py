@@ -110,9 +110,10 @@ class SessionRepositoryImpl:
         """End a session and its refresh tokens; False if it was not alive."""
         alive = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
         ended = update(sessions).where(sessions.c.id == session_id, *alive).values(revoked_at=at)
-        was_alive = await self._connection.change(ended) == 1
+        # Tokens first, as everywhere: PostgreSQL keeps a token's row locked for whoever waited to use it, and two that
+        # took session and token in opposite order would wait for each other.
         await self._connection.change(delete(refresh_tokens).where(refresh_tokens.c.session_id == session_id))
-        return was_alive
+        return await self._connection.change(ended) == 1
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
         """Store a refresh token."""
