@@ -114,11 +114,11 @@ async def test_a_refresh_token_works_once_and_its_reuse_ends_the_family(services
 
 
 async def test_one_of_many_simultaneous_refreshes_wins(services: Services, alice: User) -> None:
-    pair = await services.authentication.login("alice", PASSWORD, WEB)
-    tries = [services.authentication.refresh(pair.refresh_token.reveal(), WEB) for _ in range(10)]
-    results = await asyncio.gather(*tries, return_exceptions=True)
-    assert sum(not isinstance(each, BaseException) for each in results) == 1
-    assert all(isinstance(each, InvalidToken) for each in results if isinstance(each, BaseException))
+    for _ in range(20):  # a deadlock between the losers needs some luck
+        pair = await services.authentication.login("alice", PASSWORD, WEB)
+        tries = [services.authentication.refresh(pair.refresh_token.reveal(), WEB) for _ in range(10)]
+        results = await asyncio.gather(*tries, return_exceptions=True)
+        assert [type(each) for each in results if isinstance(each, BaseException)] == [InvalidToken] * 9
 
 
 async def test_logout_ends_access_and_refresh_at_once_and_may_be_repeated(services: Services, alice: User) -> None:

@@ -110,10 +110,9 @@ class SessionRepositoryImpl:
         """End a session and its refresh tokens; False if it was not alive."""
         alive = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
         ended = update(sessions).where(sessions.c.id == session_id, *alive).values(revoked_at=at)
-        # Tokens first, as everywhere: PostgreSQL keeps a token's row locked for whoever waited to use it, and two that
-        # took session and token in opposite order would wait for each other.
+        was_alive = await self._connection.change(ended) == 1
         await self._connection.change(delete(refresh_tokens).where(refresh_tokens.c.session_id == session_id))
-        return await self._connection.change(ended) == 1
+        return was_alive
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
         """Store a refresh token."""
@@ -127,6 +126,10 @@ class SessionRepositoryImpl:
         """Use up a refresh token; of any number at once, one is first."""
         told = (refresh_tokens.c.session_id, refresh_tokens.c.expires_at)
         this = refresh_tokens.c.token_hash == token_hash
+        # The session's row is locked before its tokens, as `revoke` does: in any other order two reuses of one token
+        # could wait for each other.
+        of_token = select(refresh_tokens.c.session_id).where(this).scalar_subquery()
+        await self._connection.row(select(sessions.c.id).where(sessions.c.id == of_token).with_for_update())
         unused = refresh_tokens.c.used_at.is_(None)
         used = update(refresh_tokens).where(this, unused).values(used_at=at).returning(*told)
         if row := await self._connection.row(used):
