@@ -48,9 +48,10 @@ async def opened(browser: Browser, look: Mapping[str, Any], **more: Any) -> Asyn
 
 async def fits(page: Page) -> None:
     """Nothing sticks out to the side, there is one main heading, and every field has its label."""
-    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await page.wait_for_load_state()  # a page that has only just begun has no root to measure
     await expect(page.locator("h1")).to_have_count(1)
     await expect(page.locator("main")).to_have_count(1)
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for field in await page.locator("input:not([type=hidden]):not([disabled]), textarea").all():
         name = await field.get_attribute("id")
         await expect(page.locator(f'label[for="{name}"]')).to_be_visible()
