@@ -34,18 +34,21 @@ def vector_json(path: str) -> list[dict[str, Any]]:
     return cases
 
 
-def nist_cases(path: str) -> Iterator[dict[str, str]]:
-    """The cases of a NIST response file, their names in lower case; each knows its section's lengths as well."""
+def nist_cases(path: str, *, first: str = "count") -> Iterator[dict[str, str]]:
+    """The cases of a NIST response file, their names in lower case; each knows its section's lengths as well.
+
+    ``first`` is the name that every case begins with.
+    """
     section: dict[str, str] = {}
     case: dict[str, str] = {}
-    for line in [*vector_text(path).splitlines(), "Count ="]:
+    for line in [*vector_text(path).splitlines(), f"{first} ="]:
         name, _, value = line.strip("[] ").partition("=")
         name, value = name.strip().lower(), value.strip()
         if line.startswith("["):
             section[name] = value
-        elif name == "count":
+        elif name == first:
             if case:
                 yield case
-            case = dict(section)
+            case = {**section, name: value}
         elif name and not name.startswith("#"):
             case[name] = value
