@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MATERIAL_BYTES: Final = 32
 """Every application key that Keyhall generates is 32 bytes (256 bits)."""
@@ -222,6 +222,27 @@ class Keyset:
             raise IllegalKeyset(f"{self.name}: use promote to make version {number} {state}")
         return self._with({number: target.become(state, at)})
 
+    def retire(self, numbers: Iterable[int], at: datetime) -> Keyset:
+        """With those versions retired: nothing that is stored or in force needs them any more. Reversible."""
+        changed = {}
+        for number in numbers:
+            target = self.version(number)
+            if target is None or target.state not in {KeyState.DEACTIVATED, KeyState.COMPROMISED}:
+                raise IllegalKeyset(f"{self.name}: version {number} is not out of use, so it cannot be retired")
+            changed[number] = replace(target, retired_at=at)
+        return self._with(changed) if changed else self
+
+    def reinstate(self, number: int) -> Keyset:
+        """With that deactivated version not retired any more, so that every process loads it again."""
+        target = self.version(number)
+        if target is None or target.state is not KeyState.DEACTIVATED:
+            raise IllegalKeyset(f"{self.name}: version {number} is not deactivated")
+        return self if target.retired_at is None else self._with({number: replace(target, retired_at=None)})
+
+    def rewrapped(self, wrapped: Mapping[int, bytes]) -> Keyset:
+        """With the same versions under another master key; ``wrapped`` has every version that is not destroyed."""
+        return self._with({each.version: replace(each, wrapped=wrapped[each.version]) for each in self if each.wrapped})
+
     def _with(self, changed: Mapping[int, KeyVersion]) -> Keyset:
         versions = tuple(changed.get(each.version, each) for each in self.versions)
         return replace(self, epoch=self.epoch + 1, versions=versions)
@@ -253,6 +274,10 @@ class Manifest:
     def epochs(self) -> dict[str, int]:
         """Key name to epoch, as install.json and `instances` keep them."""
         return {name.value: entry.epoch for name, entry in self.keysets.items()}
+
+    def under(self, master_key_id: str, canary: bytes) -> Manifest:
+        """The manifest under another master key."""
+        return replace(self, master_key_id=master_key_id, canary=canary)
 
     def with_keyset(self, name: KeyName, entry: KeysetEntry) -> Manifest:
         """The manifest after that keyset changed; stored in the same transaction."""
