@@ -78,6 +78,12 @@ class LockedDirectory:
             raise
         os.fsync(here)
 
+    def remove(self, name: str) -> None:
+        """Take a file away for good; none there is fine. Raises OSError."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
+        os.fsync(self._descriptor)  # also where it is gone: another process may have been killed before its own
+
     def prove(self) -> None:
         """Write a file and take it away again. Raises OSError where that is not possible."""
         self.replace(".probe", b"probe")

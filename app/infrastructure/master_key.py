@@ -1,4 +1,8 @@
-"""Where the master key comes from: MASTER_KEY, MASTER_KEY_FILE, or the file that a first start makes in DATA_DIR."""
+"""Where the master key comes from: MASTER_KEY, MASTER_KEY_FILE, or the file that a first start makes in DATA_DIR.
+
+Where it is that file, Keyhall changes it as well: ``begin_change`` keeps the old key beside the new one, the database
+is rewrapped, and ``finish_change`` lets the old one go. Whatever dies in between, the database's key is in a file.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from app.domain.adoption import WeakKey, master_key_from_text
 from app.domain.errors import ConfigInvalid, InsecureKey
 from app.domain.keys import MATERIAL_BYTES
 from app.domain.secrets import SecretBytes
-from app.infrastructure.data_directory import DataDirectory
+from app.infrastructure.data_directory import DataDirectory, LockedDirectory
 from app.infrastructure.secret_files import judge_given_file, read_small_file
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from app.services.ports import Randomness
 
 FILE_NAME: Final = "master.key"
+PREVIOUS_FILE_NAME: Final = "master.key.previous"
 
 _LARGEST: Final = 4096
 
@@ -34,7 +39,7 @@ class MasterKeys:
     """Implements ``MasterKeySource`` from what the settings give.
 
     ``master_key`` and ``previous`` are texts, empty ones included; ``master_key_file`` is read and judged here, as
-    somebody else's. The default file is ours alone, and judged more strictly.
+    somebody else's. The default file is ours alone, and judged more strictly, as is the previous key beside it.
     """
 
     def __init__(
@@ -57,30 +62,48 @@ class MasterKeys:
 
     @property
     def default_file(self) -> Path:
-        """Where ``create`` puts the key."""
+        """Where ``create`` and ``install`` put the key."""
         return self._directory.path / FILE_NAME
 
+    @property
+    def previous_file(self) -> Path:
+        """Where the old key is while the default file is being changed."""
+        return self._directory.path / PREVIOUS_FILE_NAME
+
+    @property
+    def overridden_by(self) -> str | None:
+        """The setting that goes before the default file; None where nothing does."""
+        if self._master_key is not None:
+            return "MASTER_KEY"
+        return None if self._master_key_file is None else "MASTER_KEY_FILE"
+
+    @property
+    def in_default_file(self) -> bool:
+        """Whether the current key comes from the default file, so that Keyhall itself can change it."""
+        return self.overridden_by is None and os.path.lexists(self.default_file)
+
     def given(self) -> Sequence[SecretBytes]:
-        """The current and, during a change, the previous master key; empty when none is given.
+        """The current and, during a change, the previous master keys; empty when none is given.
 
         Raises InsecureKey for a key, or a file's mode, that must not be used, and ConfigInvalid for a file that cannot
         be read, a key given twice, and a previous key without a current one.
         """
         current = self._from_settings()
-        if current is None:
-            current = self._from_default_file()
-        elif not self._warned and os.path.lexists(self.default_file):
-            log.warning("MASTER_KEY overrides the master key in %s, which is not read", self.default_file)
-        self._warned = True  # the key is read again with every reload of the keys
-        if self._previous is None:
-            return () if current is None else (current,)
-        if current is None:
-            raise ConfigInvalid(
-                "MASTER_KEY_PREVIOUS is given without a master key",
-                remedy="give the new master key as MASTER_KEY or MASTER_KEY_FILE beside it",
-            )
-        previous = self._judge("MASTER_KEY_PREVIOUS", self._previous.reveal())
-        return (current,) if previous == current else (current, previous)
+        older: list[SecretBytes | None] = []
+        if self.overridden_by is None:
+            # In this order: the old key is written before the current one is replaced, and goes when nothing needs it.
+            current = self._from_private_file(self.default_file)
+            older.append(self._from_private_file(self.previous_file))
+        self._warn_once()
+        if self._previous is not None:
+            older.append(self._judge("MASTER_KEY_PREVIOUS", self._previous.reveal()))
+        keys = [] if current is None else [current]
+        for each in older:
+            if each is not None and each not in keys:
+                keys.append(each)
+        if keys and current is None:
+            raise self._previous_alone()
+        return tuple(keys)
 
     def create(self) -> SecretBytes:
         """Make the default key file, or read it where another process was faster.
@@ -88,12 +111,75 @@ class MasterKeys:
         The file is durable when this returns. Raises ConfigInvalid where it cannot be written, and as ``given`` does.
         """
         with self._directory.locked() as directory:
-            existing = self._from_default_file()
-            if existing is not None:
-                return existing
-            material = self._randomness.token_bytes(MATERIAL_BYTES)
-            directory.replace(FILE_NAME, base64.b64encode(material) + b"\n")
-            return SecretBytes(material)
+            existing = self._from_private_file(self.default_file)
+            return existing or self._write_new(directory)
+
+    def install(self, material: SecretBytes) -> bool:
+        """Put a master key into the default file; False where it was there already.
+
+        Raises ConfigInvalid where another key, or anything else, is there or the file cannot be written, and
+        InsecureKey for a file that is open to others.
+        """
+        path = self.default_file
+        with self._directory.locked() as directory:
+            text = self._private_text(path)
+            if text is None:
+                directory.replace(FILE_NAME, _encode(material))
+                return True
+            try:
+                existing = self._judge(str(path), text)
+            except InsecureKey:  # empty or damaged: not to be lost either
+                existing = None
+        if existing != material:
+            raise ConfigInvalid(
+                f"{path} holds something else than this master key",
+                remedy=f"if no install needs it, run `{_move(path, f'{path}.old')}` and repeat",
+            )
+        return False
+
+    # -- changing the default file -------------------------------------------------------------------------------------
+
+    def begin_change(self) -> SecretBytes:
+        """Put a fresh key into the default file, the old one beside it, and return the fresh one.
+
+        Where a change was begun before and not finished, its key is returned and nothing changes: rewrap the database
+        under what is returned, then call ``finish_change``. Raises ConfigInvalid where the key is not in the default
+        file or that cannot be written, and InsecureKey.
+        """
+        if self.overridden_by is not None:
+            raise ConfigInvalid(
+                f"the master key is given as {self.overridden_by}, so Keyhall cannot change it",
+                remedy=f"give a new one as {self.overridden_by} and the old one as MASTER_KEY_PREVIOUS",
+            )
+        with self._directory.locked() as directory:
+            current = self._from_private_file(self.default_file)
+            if current is None:
+                raise ConfigInvalid(
+                    f"there is no master key in {self.default_file} to change", remedy="put the master key's file back"
+                )
+            previous = self._from_private_file(self.previous_file)
+            if previous is not None and previous != current:
+                return current
+            # Killed after this, the two are the same, and the next call goes on from here.
+            directory.replace(PREVIOUS_FILE_NAME, _encode(current))
+            return self._write_new(directory)
+
+    def finish_change(self, current: SecretBytes) -> None:
+        """Let the previous key go: the database is under ``current``, durably.
+
+        Does nothing where ``current`` is not the current key any more: then another change has begun since, which
+        needs its own previous key. Raises ConfigInvalid, InsecureKey.
+        """
+        with self._directory.locked() as directory:
+            if self._from_private_file(self.default_file) == current:
+                directory.remove(PREVIOUS_FILE_NAME)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _write_new(self, directory: LockedDirectory) -> SecretBytes:
+        material = SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES))
+        directory.replace(FILE_NAME, _encode(material))
+        return material
 
     def _from_settings(self) -> SecretBytes | None:
         text, path = self._master_key, self._master_key_file
@@ -112,17 +198,43 @@ class MasterKeys:
         judge_given_file("MASTER_KEY", path, mode, warn=not self._warned)
         return self._judge(str(path), content)
 
-    def _from_default_file(self) -> SecretBytes | None:
-        path = self.default_file
+    def _from_private_file(self, path: Path) -> SecretBytes | None:
+        text = self._private_text(path)
+        return None if text is None else self._judge(str(path), text)
+
+    def _private_text(self, path: Path) -> str | None:
         content, mode = self._read("the master key", path) or (None, 0)
-        if content is None:
-            return None
         if mode & 0o077:
             raise InsecureKey(
                 f"the master key in {path} is open to group or others",
                 remedy=f"run `chmod 600 {shlex.quote(str(path))}`",
             )
-        return self._judge(str(path), content)
+        return content
+
+    def _warn_once(self) -> None:
+        if self._warned:  # the key is read again with every reload of the keys
+            return
+        self._warned = True
+        if self.overridden_by is not None and os.path.lexists(self.default_file):
+            log.warning("MASTER_KEY overrides the master key in %s, which is not read", self.default_file)
+        elif self.overridden_by is None and os.path.lexists(self.previous_file):
+            log.warning(
+                "a change of the master key is under way or was cut short, for %s is there: "
+                "`keyhall keys rotate-master` finishes it",
+                self.previous_file,
+            )
+
+    def _previous_alone(self) -> ConfigInvalid:
+        if self._previous is not None:
+            return ConfigInvalid(
+                "MASTER_KEY_PREVIOUS is given without a master key",
+                remedy="give the new master key as MASTER_KEY or MASTER_KEY_FILE beside it",
+            )
+        return ConfigInvalid(
+            f"{self.previous_file} is there, and {self.default_file} is not",
+            remedy="put the current master key back; where there is no copy of it, the previous one may still open the "
+            f"install: run `{_move(self.previous_file, str(self.default_file))}`",
+        )
 
     def _read(self, what: str, path: Path) -> tuple[str, int] | None:
         try:
@@ -144,3 +256,11 @@ class MasterKeys:
                 remedy="give the install's own master key; a new install takes 32 random bytes in base64 or hex, "
                 "such as keyhall keys generate-master prints",
             ) from None
+
+
+def _encode(material: SecretBytes) -> bytes:
+    return base64.b64encode(material.reveal()) + b"\n"
+
+
+def _move(path: Path, to: str) -> str:
+    return f"mv {shlex.quote(str(path))} {shlex.quote(to)}"

@@ -490,6 +490,283 @@ def test_killed_at_any_system_call_the_next_start_finds_all_or_nothing(data_dir:
     pytest.fail("no run ever got through")
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Changing it
+# ---------------------------------------------------------------------------------------------------------------------
+
+OTHER_TEXT = base64.b64encode(OTHER).decode()
+
+
+def _previous_file(data_dir: Path, content: str | bytes = OTHER_TEXT + "\n", mode: int = 0o600) -> Path:
+    return _file(data_dir / "master.key.previous", content, mode)
+
+
+def test_a_change_puts_a_fresh_key_in_the_file_and_keeps_the_old_one_until_it_is_finished(data_dir: Path) -> None:
+    _default_file(data_dir)
+    keys = _keys(data_dir)
+    new = keys.begin_change()
+    assert new.reveal() != KEY
+    assert _given(keys) == _given(_keys(data_dir)) == [new.reveal(), KEY]
+    keys.finish_change(new)
+    assert _given(keys) == _given(_keys(data_dir)) == [new.reveal()]
+    assert [path.name for path in data_dir.iterdir()] == ["master.key"]
+
+
+def test_a_change_that_was_begun_is_taken_up_and_not_begun_again(data_dir: Path) -> None:
+    _default_file(data_dir)
+    new = _keys(data_dir).begin_change()
+    assert _keys(data_dir).begin_change() == new
+    assert _given(_keys(data_dir)) == [new.reveal(), KEY]
+
+
+def test_a_change_that_wrote_the_previous_key_and_no_more_is_begun_again(data_dir: Path) -> None:
+    """Else the same key would pass for a new one, and nothing would have been changed."""
+    _default_file(data_dir)
+    _previous_file(data_dir, TEXT)
+    assert _given(_keys(data_dir)) == [KEY]
+    new = _keys(data_dir).begin_change()
+    assert new.reveal() != KEY
+    assert _given(_keys(data_dir)) == [new.reveal(), KEY]
+
+
+def test_a_straggler_does_not_finish_the_change_of_another(data_dir: Path) -> None:
+    _default_file(data_dir)
+    first = _keys(data_dir).begin_change()
+    _keys(data_dir).finish_change(first)
+    second = _keys(data_dir).begin_change()
+    _keys(data_dir).finish_change(first)
+    assert _given(_keys(data_dir)) == [second.reveal(), first.reveal()]
+    _keys(data_dir).finish_change(second)
+    _keys(data_dir).finish_change(second)
+    assert _given(_keys(data_dir)) == [second.reveal()]
+
+
+@pytest.mark.usefixtures("umask")
+def test_both_files_of_a_change_are_for_the_owner_alone_under_every_umask(data_dir: Path) -> None:
+    _keys(data_dir).create()
+    _keys(data_dir).begin_change()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in data_dir.iterdir()}
+    assert modes == {"master.key": 0o600, "master.key.previous": 0o600}
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o666])
+def test_a_previous_file_that_is_open_to_others_is_refused_until_its_remedy_was_run(data_dir: Path, mode: int) -> None:
+    _default_file(data_dir)
+    _previous_file(data_dir, mode=mode)
+    with pytest.raises(InsecureKey):
+        _keys(data_dir).begin_change()
+    with pytest.raises(InsecureKey, match=r"master\.key\.previous is open to group or others") as refused:
+        _given(_keys(data_dir))
+    _run_the_remedy(refused.value)
+    assert _given(_keys(data_dir)) == [KEY, OTHER]
+
+
+def test_a_previous_file_that_holds_no_key_is_refused(data_dir: Path) -> None:
+    _default_file(data_dir)
+    _previous_file(data_dir, "")
+    with pytest.raises(InsecureKey, match=r"master\.key\.previous"):
+        _given(_keys(data_dir))
+
+
+def test_a_previous_file_alone_is_a_mistake_whose_remedy_brings_it_back(data_dir: Path) -> None:
+    _previous_file(data_dir)
+    with pytest.raises(ConfigInvalid, match=r"master\.key\.previous") as refused:
+        _given(_keys(data_dir))
+    _run_the_remedy(refused.value)
+    assert _given(_keys(data_dir)) == [OTHER]
+
+
+def test_a_change_that_was_cut_short_is_told_once_with_its_remedy(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _default_file(data_dir)
+    _previous_file(data_dir)
+    keys = _keys(data_dir)
+    assert _given(keys) == _given(keys) == [KEY, OTHER]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "`keyhall keys rotate-master`" in record.getMessage()
+
+
+def test_the_previous_key_of_the_settings_comes_after_that_of_the_files(data_dir: Path) -> None:
+    third = hashlib.sha256(b"a third master key").digest()
+    _default_file(data_dir)
+    _previous_file(data_dir)
+    assert _given(_keys(data_dir, previous=third.hex())) == [KEY, OTHER, third]
+    assert _given(_keys(data_dir, previous=OTHER.hex())) == [KEY, OTHER]
+
+
+def test_a_key_from_the_settings_is_not_changed_and_looks_at_no_file(data_dir: Path, tmp_path: Path) -> None:
+    _default_file(data_dir)
+    _previous_file(data_dir, mode=0o666)
+    mounted = _file(tmp_path / "mounted", OTHER_TEXT)
+    for keys, setting in (
+        (_keys(data_dir, master_key=OTHER_TEXT), "MASTER_KEY"),
+        (_keys(data_dir, master_key_file=mounted), "MASTER_KEY_FILE"),
+    ):
+        assert (keys.in_default_file, keys.overridden_by) == (False, setting)
+        assert _given(keys) == [OTHER]
+        with pytest.raises(ConfigInvalid, match=f"{setting},") as refused:
+            keys.begin_change()
+        assert "MASTER_KEY_PREVIOUS" in refused.value.remedy
+    assert (data_dir / "master.key").read_text() == TEXT + "\n"
+
+
+def test_there_is_nothing_to_change_where_there_is_no_key(data_dir: Path) -> None:
+    keys = _keys(data_dir)
+    assert (keys.in_default_file, keys.overridden_by) == (False, None)
+    with pytest.raises(ConfigInvalid, match="no master key"):
+        keys.begin_change()
+    keys.create()
+    assert keys.in_default_file
+
+
+_CHANGES_FILES = ("open", "fchmod", "fsync", "replace", "unlink", "close")
+
+
+class _Refusing:
+    """Functions of ``os`` of which the nth call in all raises, before it does anything."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+        self.calls = 0
+        self._nth = nth
+        for name in _CHANGES_FILES:
+            monkeypatch.setattr(os, name, self._counting(name, getattr(os, name)))
+
+    def _counting(self, name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            self.calls += 1
+            if self.calls == self._nth:
+                if name == "close":  # it lets go of the descriptor also where it fails
+                    function(*arguments, **options)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return function(*arguments, **options)
+
+        return call
+
+
+def test_wherever_a_change_fails_the_key_of_the_database_is_given_and_the_next_one_ends_it(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = 0
+    for nth in range(1, 200):
+        shutil.rmtree(data_dir, ignore_errors=True)
+        _default_file(data_dir)
+        database = KEY
+        with monkeypatch.context() as broken:
+            refusing = _Refusing(broken, nth)
+            try:
+                new = _keys(data_dir).begin_change()
+                database = new.reveal()
+                _keys(data_dir).finish_change(new)
+            except ConfigInvalid as failed:
+                assert os.strerror(errno.EIO) in failed.line()  # noqa: PT017 - the last round fails nowhere
+                reached += 1
+        assert database in _given(_keys(data_dir))
+        again = _keys(data_dir).begin_change()
+        assert again.reveal() != KEY
+        assert database in _given(_keys(data_dir))
+        _keys(data_dir).finish_change(again)
+        assert _given(_keys(data_dir)) == [again.reveal()]
+        assert [path.name for path in data_dir.iterdir()] == ["master.key"]
+        if refusing.calls < nth:
+            break
+    assert reached >= 15
+
+
+# Changes the master key; the file that stands for the database is rewrapped in between.
+_CHANGE_SCRIPT = """
+from pathlib import Path
+from app.domain.keys import Environment
+from app.infrastructure.clock import SystemRandomness
+from app.infrastructure.master_key import MasterKeys
+
+database = Path({database!r})
+keys = MasterKeys(data_dir=Path({data_dir!r}), environment=Environment.PRODUCTION, randomness=SystemRandomness())
+new = keys.begin_change()
+assert database.read_bytes() in [each.reveal() for each in keys.given()]
+database.write_bytes(new.reveal())
+keys.finish_change(new)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["openat", "flock", "fchmod", "write", "fsync", "/^rename", "/^unlink", "close"])
+def test_killed_at_any_system_call_of_a_change_the_key_of_the_database_is_given(
+    data_dir: Path, tmp_path: Path, call: str
+) -> None:
+    """SIGKILL at the first, second, … such call that touches DATA_DIR, until one run gets through."""
+    names = ("master.key", ".master.key.new", "master.key.previous", ".master.key.previous.new")
+    database = tmp_path / "database"
+    strace = [require_tool("strace"), "-f", "-qq", "-e", f"trace={call}"]
+    strace += [argument for path in (data_dir, *(data_dir / name for name in names)) for argument in ("-P", str(path))]
+    script = [sys.executable, "-c", _CHANGE_SCRIPT.format(data_dir=str(data_dir), database=str(database))]
+    for number in range(1, 60):
+        shutil.rmtree(data_dir, ignore_errors=True)
+        _default_file(data_dir)
+        database.write_bytes(KEY)
+        run = subprocess.run(
+            [*strace, "-e", f"inject={call}:signal=SIGKILL:when={number}", *script],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+        )
+        assert run.returncode in {0, -signal.SIGKILL, 128 + signal.SIGKILL}, run.stderr
+        assert database.read_bytes() in _given(_keys(data_dir))
+        new = _keys(data_dir).begin_change()
+        assert database.read_bytes() in _given(_keys(data_dir))
+        _keys(data_dir).finish_change(new)
+        assert sorted(path.name for path in data_dir.iterdir()) == ["master.key"]
+        if run.returncode == 0:
+            assert number > 1, "nothing was killed"
+            return
+    pytest.fail("no run ever got through")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Putting one back
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_key_is_put_where_there_is_none_for_the_owner_alone(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    assert _keys(data_dir).install(SecretBytes(KEY)) is True
+    assert (data_dir / "master.key").read_text() == TEXT + "\n"
+    assert (data_dir / "master.key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in data_dir.iterdir()] == ["master.key"]
+
+
+@pytest.mark.parametrize("text", [TEXT, KEY.hex()])
+def test_a_key_that_is_there_already_is_left_as_it_is(data_dir: Path, text: str) -> None:
+    _default_file(data_dir, text)
+    assert _keys(data_dir).install(SecretBytes(KEY)) is False
+    assert (data_dir / "master.key").read_text() == text
+
+
+@pytest.mark.parametrize("content", [OTHER_TEXT, "", TEXT[:20], b"\xff" * 32])
+def test_what_is_there_instead_is_never_overwritten_and_its_remedy_moves_it_away(
+    data_dir: Path, content: str | bytes
+) -> None:
+    path = _default_file(data_dir, content)
+    before = path.read_bytes()
+    with pytest.raises(ConfigInvalid, match="holds something else") as refused:
+        _keys(data_dir).install(SecretBytes(KEY))
+    assert path.read_bytes() == before
+    _run_the_remedy(refused.value)
+    assert _keys(data_dir).install(SecretBytes(KEY)) is True
+    assert (data_dir / "master.key.old").read_bytes() == before
+
+
+def test_a_file_that_is_open_to_others_is_refused_even_with_the_same_key(data_dir: Path) -> None:
+    _default_file(data_dir, mode=0o644)
+    with pytest.raises(InsecureKey) as refused:
+        _keys(data_dir).install(SecretBytes(KEY))
+    _run_the_remedy(refused.value)
+    assert _keys(data_dir).install(SecretBytes(KEY)) is False
+
+
 def test_the_key_never_shows(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     made = _keys(data_dir).create()
