@@ -8,6 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 _NOTCHES: Final = "▁▂▃▄▅▆▇█"
+_SPINE: Final = 22.0
+_SHOULDER: Final = 6.0
+_PITCH: Final = 10
+_SLOPE: Final = 4
 
 
 def depths(fingerprint: str) -> tuple[int, ...]:
@@ -20,3 +24,19 @@ def cut(fingerprint: str | None) -> str:
     if fingerprint is None:
         return "▁" * 8
     return "".join(_NOTCHES[depth] for depth in depths(fingerprint))
+
+
+def blade(fingerprint: str | None) -> str:
+    """The blade of a key as the data of an SVG path, to the right of a bow at 12, 14 in a box of 112 by 28.
+
+    Its upper edge has eight notches whose heights are the bitting; without a fingerprint it is a blank.
+    """
+    heights = depths(fingerprint) if fingerprint else (7,) * 8
+    x = 26
+    points = [(21.5, _SPINE), (21.5, _SHOULDER), (x - 1.0, _SHOULDER)]
+    for depth in heights:
+        y = 18 - 1.6 * depth
+        points += [(x + _SLOPE / 2, y), (x + _PITCH - _SLOPE / 2, y)]
+        x += _PITCH
+    points += [(x + 4.0, 18.0), (x + 4.0, 20.0), (x + 2.0, _SPINE)]
+    return "M" + " L".join(f"{x:g} {y:g}" for x, y in points) + " Z"

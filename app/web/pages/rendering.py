@@ -12,7 +12,7 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from app.domain import bitting
+from app.domain.bitting import blade
 from app.domain.errors import AppError, InvalidInput, InvalidToken
 from app.domain.identity import Actor
 from app.web.gate import REQUEST_ID
@@ -127,25 +127,3 @@ def with_code(text: str) -> Markup:
     parts = text.split("`")
     code = Markup("<code>{}</code>")
     return Markup().join(code.format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts))
-
-
-_SPINE: Final = 22.0
-_SHOULDER: Final = 6.0
-_PITCH: Final = 10
-_SLOPE: Final = 4
-
-
-def blade(fingerprint: str | None) -> str:
-    """The blade of a key as the data of an SVG path, to the right of a bow at 12, 14 in a box of 112 by 28.
-
-    Its upper edge has eight notches whose heights are the bitting; without a fingerprint it is a blank.
-    """
-    depths = bitting.depths(fingerprint) if fingerprint else (7,) * 8
-    x = 26
-    points = [(21.5, _SPINE), (21.5, _SHOULDER), (x - 1.0, _SHOULDER)]
-    for depth in depths:
-        y = 18 - 1.6 * depth
-        points += [(x + _SLOPE / 2, y), (x + _PITCH - _SLOPE / 2, y)]
-        x += _PITCH
-    points += [(x + 4.0, 18.0), (x + 4.0, 20.0), (x + 2.0, _SPINE)]
-    return "M" + " L".join(f"{x:g} {y:g}" for x, y in points) + " Z"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.web.pages.rendering import blade
+from app.domain.bitting import blade
 
 STYLES = (Path(__file__).parents[3] / "app" / "web" / "static" / "keyhall.css").read_text(encoding="utf-8")
 
