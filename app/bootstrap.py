@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from app.domain.secrets import SecretText
+    from app.infrastructure.database.engine import Database
+    from app.services.ports import MasterKeySource
     from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ def log_to_stderr(settings: Settings, level: str) -> None:
 class OpenKeys:
     """The stage in which the keys are verified and loaded; ``created`` when this very start made them."""
 
+    database: Database
     storage: SqlStorage
     keys: KeyManagementService
     created: bool
@@ -85,7 +89,7 @@ async def open_keys(settings: Settings, *, may_create: bool) -> AsyncIterator[Op
             raise NoInstall(_NO_INSTALL)
         await patience.until(lambda: upgrade(database))
         created = await patience.until(lambda: keys.initialize(may_create=may_create))
-        yield OpenKeys(storage=storage, keys=keys, created=created, patience=patience)
+        yield OpenKeys(database=database, storage=storage, keys=keys, created=created, patience=patience)
 
 
 @asynccontextmanager
@@ -146,6 +150,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     # These pull in what `keyhall keys list` has no use for.
     from app.infrastructure.crypto.messages import FernetMessages  # noqa: PLC0415
     from app.infrastructure.crypto.tokens import JwtAccessTokens  # noqa: PLC0415
+    from app.infrastructure.database.feed import DatabaseFeed  # noqa: PLC0415
     from app.infrastructure.passwords import Argon2Passwords  # noqa: PLC0415
     from app.services.authentication import AuthenticationService, Lifetimes  # noqa: PLC0415
     from app.services.bot_state import BotStateService  # noqa: PLC0415
@@ -162,7 +167,8 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     clock, randomness, derivation = SystemClock(), SystemRandomness(), Derivation()
     passwords = Argon2Passwords(cheap=settings.app_env is Environment.TEST)
     sealing = CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
-    instances = InstanceService(storage=storage, keys=keys, clock=clock, randomness=randomness, kind=kind)
+    feed = DatabaseFeed(opened.database)
+    instances = InstanceService(storage=storage, keys=keys, feed=feed, clock=clock, randomness=randomness, kind=kind)
     credentials = CredentialService(
         storage=storage,
         sealing=sealing,
@@ -182,6 +188,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
         moving=credentials.move,
     )
     services = Services(
+        feed=feed,
         keys=keys,
         instances=instances,
         identity=identity,
@@ -214,7 +221,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     )
     try:
         await opened.patience.until(instances.take_lease)
-        async with instances.present():
+        async with feed.listening(), instances.present():
             yield services
     finally:
         await passwords.close()

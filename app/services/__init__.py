@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from app.services.key_management import KeyManagementService
     from app.services.messages import MessageService
     from app.services.overview import OverviewService
+    from app.services.ports import ChangeFeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything that web, bot, CLI, worker and extensions share: ``bot.services``, ``request.app[SERVICES]``."""
 
+    feed: ChangeFeed
     keys: KeyManagementService
     instances: InstanceService
     authentication: AuthenticationService

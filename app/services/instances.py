@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from app.services.key_management import KeyManagementService
-    from app.services.ports import Clock, Randomness, Storage
+    from app.services.ports import ChangeFeed, Clock, Randomness, Storage
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,18 @@ class InstanceService:
     """
 
     def __init__(
-        self, *, storage: Storage, keys: KeyManagementService, clock: Clock, randomness: Randomness, kind: str
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        feed: ChangeFeed,
+        clock: Clock,
+        randomness: Randomness,
+        kind: str,
     ) -> None:
         self._storage = storage
         self._keys = keys
+        self._changes = feed.subscribe()
         self._clock = clock
         self._id = randomness.new_id()
         self._kind = kind
@@ -136,7 +144,7 @@ class InstanceService:
     async def _keep_going(self) -> None:
         failing = False
         while True:
-            await asyncio.sleep(CONFIRM_EVERY_SECONDS)
+            await self._changes.changed(CONFIRM_EVERY_SECONDS)
             try:
                 async with self._catching_up:
                     await self._keep()

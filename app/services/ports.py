@@ -576,3 +576,25 @@ class Storage(Protocol):
         Where ``moved()`` is None nothing is kept. Only ciphertext and metadata may be cached, never plaintext.
         """
         ...
+
+
+class ChangeFeed(Protocol):
+    """Tells the processes that share a database of each other's changes, soon and without a promise: a hint to look.
+
+    What may change unheard, for instance while the connection is lost, is found by who looks when `changed` says False.
+    """
+
+    def subscribe(self) -> Subscription:
+        """Changes from now on, for one waiter; dropping it ends it."""
+        ...
+
+
+class Subscription(Protocol):
+    """One waiter's end of the feed."""
+
+    async def changed(self, within: float) -> bool:
+        """True as soon as somebody may have changed keys or queued a job since the last call; False after ``within`` s.
+
+        This process's own changes count. At most ten times a second True. Raises nothing.
+        """
+        ...

@@ -108,6 +108,38 @@ class FakePasswords:
         return password == "password1234"
 
 
+class FakeChangeFeed:
+    """Hears what the test tells it."""
+
+    def __init__(self) -> None:
+        self._subscriptions: list[FakeSubscription] = []
+
+    def subscribe(self) -> FakeSubscription:
+        self._subscriptions.append(FakeSubscription())
+        return self._subscriptions[-1]
+
+    def tell(self) -> None:
+        """Somebody changed something."""
+        for each in self._subscriptions:
+            each.told.set()
+
+
+class FakeSubscription:
+    """Waits in real time."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    async def changed(self, within: float) -> bool:
+        try:
+            async with asyncio.timeout(within):
+                await self.told.wait()
+        except TimeoutError:
+            return False
+        self.told.clear()
+        return True
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Storage
 # ---------------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 
 from app.domain.errors import StorageError
 from app.domain.identity import Role, User
-from app.services.ports import Clock, PasswordHasher, Randomness, Storage
-from tests.support.fakes import EPOCH, FakeClock, FakePasswords, FakeRandomness, FakeStorage
+from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
+from tests.support.fakes import EPOCH, FakeChangeFeed, FakeClock, FakePasswords, FakeRandomness, FakeStorage
 
 USER = User(id="u", subject_id="s", username="mia", role=Role.MEMBER, created_at=EPOCH)
 
@@ -18,7 +18,8 @@ def test_the_fakes_implement_the_production_ports() -> None:
     clock: Clock = FakeClock()
     randomness: Randomness = FakeRandomness()
     passwords: PasswordHasher = FakePasswords()
-    assert all((storage, clock, randomness, passwords))
+    feed: ChangeFeed = FakeChangeFeed()
+    assert all((storage, clock, randomness, passwords, feed))
 
 
 @pytest.mark.parametrize("unit", ["read", "write"])

@@ -69,6 +69,11 @@ class Connection:
         with self._remembering(), translated():
             await self.dialect.lock(self._connection, key)
 
+    async def announce(self) -> None:
+        """Have every process hear of this transaction once it has committed: keys changed, or a job was queued."""
+        with self._remembering(), translated():
+            await self.dialect.announce(self._connection)
+
     async def _execute(self, statement: Executable, parameters: Mapping[str, object] | None) -> AnyResult:
         with self._remembering(), translated():
             return await self._connection.execute(statement, parameters)

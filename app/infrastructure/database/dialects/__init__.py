@@ -64,6 +64,17 @@ class Dialect(Protocol):
         """Exclude every other holder of that key until the transaction ends."""
         ...
 
+    async def announce(self, connection: AsyncConnection, /) -> None:
+        """Once the transaction has committed, have everybody hear of it who listens."""
+        ...
+
+    async def listen(self, heard: Callable[[], None], /) -> None:
+        """Call ``heard`` after every change that was announced, and whenever one may have been missed; until cancelled.
+
+        Raises nothing of the driver's. Returns where nobody can listen.
+        """
+        ...
+
     async def read_only(self, connection: AsyncConnection, /) -> bool:
         """Whether the database as a whole refuses writes; ``connection`` is the writer's, in a transaction."""
         ...

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, ColumnElement, DateTime, Interval, Table, event, func, literal, select, type_coerce
+import asyncpg
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    ColumnElement,
+    DateTime,
+    Interval,
+    Table,
+    column,
+    event,
+    func,
+    literal,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -21,11 +38,22 @@ if TYPE_CHECKING:
 
     from app.infrastructure.database.dialects import Timeouts
 
+log = logging.getLogger(__name__)
+
 _CONNECTIONS: Final = 5
 _MORE_CONNECTIONS: Final = 10
 """Opened under load and closed after it."""
 _REBUILD_SECONDS: Final = 3600.0
 """A migration may copy a large table, or wait for another process that does."""
+
+_CHANNEL: Final = "keyhall"
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 5.0
+_PROBE_EVERY_SECONDS: Final = 30.0
+"""How often a silent connection is asked whether it is still one."""
+_CLOSE_SECONDS: Final = 1.0
+_LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises when the server cannot be reached, lets nobody in, or goes away; TimeoutError is an OSError."""
 
 
 class Postgresql:
@@ -78,6 +106,48 @@ class Postgresql:
         """An advisory lock that ends with the transaction, as PgBouncer demands."""
         await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
+    async def announce(self, connection: AsyncConnection, /) -> None:
+        """NOTIFY, which PostgreSQL holds back until the commit and drops with a rollback."""
+        await connection.execute(select(func.pg_notify(_CHANNEL, "")))
+
+    async def listen(self, heard: Callable[[], None], /) -> None:
+        """LISTEN, on a connection of its own that is replaced when it is lost.
+
+        PgBouncer in transaction mode lends a connection for a transaction only: behind it nobody can listen.
+        """
+        if "statement_cache_size" in self._arguments:
+            return
+        lost, pause = False, _FIRST_PAUSE
+        while True:
+            try:
+                async with self._listening(heard) as connection:
+                    if lost:
+                        log.info("listening for changes again")
+                    lost, pause = False, _FIRST_PAUSE
+                    heard()  # of what was announced while nobody listened
+                    await _until_lost(connection)
+            except _LOST as error:  # its message may name the server
+                if not lost:
+                    log.warning(
+                        "the connection for changes is lost (%s), polling until it is back", type(error).__name__
+                    )
+                lost = True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    @asynccontextmanager
+    async def _listening(self, heard: Callable[[], None]) -> AsyncIterator[Any]:
+        _, options = self.writer.dialect.create_connect_args(self._url)
+        options.pop("prepared_statement_cache_size", None)  # SQLAlchemy's own
+        options.update(self._arguments | {"server_settings": {"application_name": "keyhall changes"}})
+        connection = await asyncpg.connect(**options)
+        try:
+            await connection.add_listener(_CHANNEL, lambda *_: heard())
+            yield connection
+        finally:
+            with suppress(*_LOST):  # it may be closed already, and nothing waits for its answer
+                await connection.close(timeout=_CLOSE_SECONDS)
+
     async def read_only(self, connection: AsyncConnection, /) -> bool:
         """A standby, or default_transaction_read_only."""
         row = await connection.execute(select(func.pg_is_in_recovery(), func.current_setting("transaction_read_only")))
@@ -99,6 +169,17 @@ class Postgresql:
     async def close(self) -> None:
         """Close every connection."""
         await self.writer.dispose()
+
+
+async def _until_lost(connection: Any) -> None:
+    """Raises one of _LOST, at once when the server closes the connection and within a minute when it falls silent."""
+    closed = asyncio.Event()
+    connection.add_termination_listener(lambda _: closed.set())
+    while True:
+        await connection.execute("SELECT 1")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PROBE_EVERY_SECONDS):
+                await closed.wait()
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:

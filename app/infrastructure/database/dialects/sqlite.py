@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _READERS: Final = 4
 """Connections for reading; each has a thread of its own."""
+_LOOK_EVERY_SECONDS: Final = 0.1
 
 # synchronous=FULL: with WAL, NORMAL may lose the last commits when the power fails, and those were acknowledged.
 # secure_delete: what is removed or replaced is overwritten, so that old ciphertext does not linger in the file.
@@ -167,6 +168,21 @@ class Sqlite:
 
     async def lock(self, _connection: AsyncConnection, _key: int, /) -> None:
         """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
+
+    async def announce(self, _connection: AsyncConnection, /) -> None:
+        """Nothing to do: every commit moves data_version."""
+
+    async def listen(self, heard: Callable[[], None], /) -> None:
+        """Look at data_version ten times a second; commits of this process move it too."""
+        seen: int | None = None
+        while True:
+            # While the file cannot be read nothing is known. Whoever reads from it says what is wrong.
+            with suppress(sqlite3.Error):
+                moved = self.moved()
+                if moved != seen:
+                    seen = moved
+                    heard()
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
     async def read_only(self, connection: AsyncConnection, /) -> bool:
         """Raises SQLITE_READONLY instead: a write that is rolled back, since BEGIN IMMEDIATE alone tells nothing."""

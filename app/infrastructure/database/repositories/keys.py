@@ -79,6 +79,8 @@ class KeyRepositoryImpl:
                 index_elements=["key"], set_={"value": insert.excluded.value, "updated_at": insert.excluded.updated_at}
             )
         )
+        if row == _MANIFEST:  # every change of keys changes it
+            await self._connection.announce()
 
     async def _get(self, key: str, *, share_lock: bool = False) -> str | None:
         statement = select(app_config.c.value).where(app_config.c.key == key)

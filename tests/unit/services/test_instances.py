@@ -1,0 +1,56 @@
+"""What the keeper of the lease does when the change feed tells it of something."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.domain.keys import KeyName
+from app.services.instances import InstanceService
+from tests.support.fakes import FakeChangeFeed, FakeStorage
+from tests.support.house import House
+
+
+@pytest.fixture
+def feed() -> FakeChangeFeed:
+    return FakeChangeFeed()
+
+
+@pytest.fixture
+def instances(house: House, feed: FakeChangeFeed, monkeypatch: pytest.MonkeyPatch) -> InstanceService:
+    monkeypatch.setattr("app.services.instances.CONFIRM_EVERY_SECONDS", 3600)
+    return InstanceService(
+        storage=house.storage, keys=house.keys, feed=feed, clock=house.clock, randomness=house.randomness, kind="test"
+    )
+
+
+async def _settled() -> None:
+    for _ in range(20):  # more turns than the keeper's two units of work take
+        await asyncio.sleep(0)
+
+
+async def test_new_keys_are_taken_up_and_acknowledged_when_the_feed_tells(
+    instances: InstanceService, feed: FakeChangeFeed, house: House, storage: FakeStorage
+) -> None:
+    async with instances.present():
+        await house.rotate(KeyName.JWT_SECRET_KEY)
+        await _settled()
+        assert house.keys.primary(KeyName.JWT_SECRET_KEY).version == 1
+        feed.tell()
+        await _settled()
+        assert house.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
+        assert storage.tables.instances[instances.id].epochs == house.keys.epochs
+
+
+async def test_somebody_elses_commit_costs_a_read_and_no_commit_of_our_own(
+    instances: InstanceService, feed: FakeChangeFeed, storage: FakeStorage
+) -> None:
+    async with instances.present():
+        async with storage.write():
+            pass
+        commits, units = storage.commits, storage.units
+        feed.tell()
+        await _settled()
+        assert storage.units == units + 1
+        assert storage.commits == commits
