@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.domain.identity import Session, User
     from app.domain.instances import Instance
     from app.domain.keys import KeyName
+    from app.domain.sealed import Resealed, SealedColumn, SealedRow
     from app.domain.secrets import SecretBytes, SecretText
 
 _T = TypeVar("_T")
@@ -130,6 +131,21 @@ class Envelope(Protocol):
 
     def open(self, envelope: bytes, place: Place, *, material: SecretBytes) -> bytes:
         """The plaintext. Raises CryptoError, whatever is wrong."""
+        ...
+
+    def reseal(
+        self,
+        items: Sequence[tuple[bytes, Place]],
+        *,
+        materials: Mapping[int, SecretBytes],
+        key_version: int,
+        material: SecretBytes,
+    ) -> Sequence[bytes | None]:
+        """Each opened by the version that its header names and sealed by this one; None for what does not open."""
+        ...
+
+    def verify(self, items: Sequence[tuple[bytes, Place]], *, materials: Mapping[int, SecretBytes]) -> Sequence[bool]:
+        """Whether each opens, by the version that its header names."""
         ...
 
 
@@ -465,6 +481,29 @@ class CredentialRepository(Protocol):
         ...
 
 
+class SealedRepository(Protocol):
+    """Every encrypted column, in bulk. Pages are in the order of ids and begin after ``after``."""
+
+    async def batch(self, column: SealedColumn, *, primary: int, after: str | None, limit: int) -> Sequence[SealedRow]:
+        """Rows that another key version than ``primary`` sealed; removed credentials are among them."""
+        ...
+
+    async def all(self, column: SealedColumn, *, after: str | None, limit: int) -> Sequence[SealedRow]:
+        """Rows, whoever sealed them."""
+        ...
+
+    async def swap(self, column: SealedColumn, rows: Sequence[Resealed]) -> int:
+        """Replace envelopes and their key versions, nothing else; tells how many.
+
+        A row that was changed, moved, re-encrypted or removed since it was read is left as it is.
+        """
+        ...
+
+    async def counts(self, column: SealedColumn) -> Mapping[int, int]:
+        """How many rows each key version sealed."""
+        ...
+
+
 class AuditRepository(Protocol):
     async def append(self, event: AuditEvent) -> None:
         """Store a row, unsealed, in this unit of work."""
@@ -543,6 +582,8 @@ class UnitOfWork(Protocol):
     def sessions(self) -> SessionRepository: ...
     @property
     def credentials(self) -> CredentialRepository: ...
+    @property
+    def sealed(self) -> SealedRepository: ...
     @property
     def audit(self) -> AuditRepository: ...
     @property

@@ -21,6 +21,7 @@ from app.domain.credentials import Status
 from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViolation
 from app.domain.instances import Instance
 from app.domain.keys import KeyName
+from app.domain.sealed import CREDENTIAL_SECRETS, Resealed, SealedRow
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.engine import open_database
@@ -50,6 +51,8 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "KeyName": KeyName.AES_KEY,
     "Mapping[str, int]": {"AES_KEY": 1},
     "Owner": ALICE,
+    "SealedColumn": CREDENTIAL_SECRETS,
+    "Sequence[Resealed]": [Resealed(SealedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
     "Session": session(),
     "Status": Status.VALID,
     "User": user(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from app.domain.errors import StorageError, StorageFull, UniqueViolation
 from app.domain.identity import Session, User
 from app.domain.instances import Instance
 from app.domain.keys import KeyName
+from app.domain.sealed import CREDENTIAL_SECRETS, Resealed, SealedColumn, SealedRow
 from app.domain.secrets import SecretBytes
 from app.services.ports import IdempotentRequest, PasswordCheck, RefreshUse, RememberedInstall, SessionAndUser
 
@@ -255,6 +257,7 @@ class FakeUnitOfWork:
         self.users = FakeUserRepository(tables)
         self.sessions = FakeSessionRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
+        self.sealed = FakeSealedRepository(tables)
         self.audit = FakeAuditRepository(tables)
         self.instances = FakeInstanceRepository(tables, clock)
         self.attempts = FakeAttemptRepository(tables)
@@ -559,6 +562,43 @@ class FakeCredentialRepository:
 
 def _live_name(record: CredentialRecord) -> tuple[Owner, str, str] | None:
     return None if record.deleted_at is not None else (record.owner, record.provider, record.label.casefold())
+
+
+class FakeSealedRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def batch(self, column: SealedColumn, *, primary: int, after: str | None, limit: int) -> Sequence[SealedRow]:
+        return [each for each in self._rows(column, after) if each.key_version != primary][:limit]
+
+    async def all(self, column: SealedColumn, *, after: str | None, limit: int) -> Sequence[SealedRow]:
+        return self._rows(column, after)[:limit]
+
+    async def swap(self, column: SealedColumn, rows: Sequence[Resealed]) -> int:
+        table: Any = self._table(column)
+        swapped = 0
+        for new in rows:
+            stored = table.get(new.row.id)
+            if stored and (stored.version, stored.key_version) == (new.row.version, new.row.key_version):
+                table[new.row.id] = replace(stored, encrypted_value=new.value, key_version=new.key_version)
+                swapped += 1
+        return swapped
+
+    async def counts(self, column: SealedColumn) -> Mapping[int, int]:
+        return Counter(each.key_version for each in self._table(column).values())
+
+    def _table(self, column: SealedColumn) -> Mapping[str, CredentialRecord] | Mapping[str, HistoryRecord]:
+        return self._tables.credentials if column == CREDENTIAL_SECRETS else self._tables.history
+
+    def _rows(self, column: SealedColumn, after: str | None) -> list[SealedRow]:
+        found = []
+        table: Mapping[str, CredentialRecord | HistoryRecord] = self._table(column)
+        for key, each in sorted(table.items()):
+            if key > (after or ""):
+                of = each if isinstance(each, CredentialRecord) else self._tables.credentials[each.credential_id]
+                place = (each.id, of.owner.kind.value, of.owner.id)
+                found.append(SealedRow(*place, each.version, each.key_version, each.encrypted_value))
+        return found
 
 
 class FakeAuditRepository:

@@ -38,6 +38,7 @@ class House:
     clock: Clock
     randomness: Randomness
     keys: KeyManagementService
+    sealing: CredentialSealing
     credentials: CredentialService
     messages: MessageService
     overview: OverviewService
@@ -99,9 +100,10 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
     await keys.initialize(may_create=True)
     keys.confirm(clock.monotonic())
     keys.lease(float("inf"))
+    sealing = CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
     credentials = CredentialService(
         storage=storage,
-        sealing=CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation),
+        sealing=sealing,
         idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
         environment=EnvironmentCredentials(
             by_provider={"envai": SecretText(ENVIRONMENT_SECRET)}, guilds=frozenset({ENVIRONMENT_GUILD})
@@ -114,6 +116,7 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
         clock=clock,
         randomness=randomness,
         keys=keys,
+        sealing=sealing,
         credentials=credentials,
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
         overview=OverviewService(

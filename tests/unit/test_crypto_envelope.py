@@ -139,7 +139,7 @@ def test_a_ciphertext_for_two_keys_is_refused() -> None:
 
     The second envelope is what a forger who knows ``OTHER`` can make: right tag, but the commitment of the first key.
     """
-    context = module._context(PLACE, 7)
+    context = module._context(module._encode(PLACE), 7)
     salt, nonce = bytes(32), bytes(12)
     _, commitment = module._derive(MATERIAL, salt, context)
     other_key, _ = module._derive(OTHER, salt, context)
@@ -159,7 +159,7 @@ def test_the_commitment_is_checked_before_anything_is_decrypted(monkeypatch: pyt
 def test_record_key_and_commitment_share_nothing() -> None:
     """Knowing an envelope's commitment must not help with its record key: they are separate halves of HKDF's output."""
     envelope = _seal()
-    key, commitment = module._derive(MATERIAL, envelope[6:38], module._context(PLACE, 7))
+    key, commitment = module._derive(MATERIAL, envelope[6:38], module._context(module._encode(PLACE), 7))
     assert commitment == envelope[50:82]
     assert key != commitment
     assert key not in envelope
@@ -169,3 +169,64 @@ def test_the_format_never_changes_unnoticed() -> None:
     """A digest of one envelope with given randomness; docs/vectors holds more of them."""
     sealed = AesGcmEnvelope(GivenRandomness(bytes(44))).seal(SECRET, PLACE, key_version=7, material=MATERIAL)
     assert hashlib.sha256(sealed).hexdigest() == ("c467bd7fdc3766068f72aa42ff1864293cf0b084b41a5957d74fcec0a4a151b8")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In bulk
+# ---------------------------------------------------------------------------------------------------------------------
+
+ELSEWHERE = dataclasses.replace(PLACE, row_id="other", owner_kind="guild", owner_id="900000000000000001")
+
+
+def test_what_was_resealed_opens_in_its_place_under_the_new_version_only() -> None:
+    third = SecretBytes(bytes(32))
+    items = [
+        (_seal(), PLACE),
+        (ENVELOPE.seal(b"", ELSEWHERE, key_version=9, material=OTHER), ELSEWHERE),
+    ]
+    resealed = ENVELOPE.reseal(items, materials={7: MATERIAL, 9: OTHER}, key_version=70_000, material=third)
+    opened = []
+    for value, (_, place) in zip(resealed, items, strict=True):
+        assert value is not None
+        assert ENVELOPE.key_version(value) == 70_000
+        opened.append(ENVELOPE.open(value, place, material=third))
+        with pytest.raises(CryptoError):
+            ENVELOPE.open(value, place, material=MATERIAL)
+        with pytest.raises(CryptoError):
+            ENVELOPE.open(value, dataclasses.replace(place, row_id="moved"), material=third)
+    assert opened == [SECRET, b""]
+
+
+def test_every_row_is_resealed_with_salt_and_nonce_of_its_own() -> None:
+    items = [(_seal(), PLACE)] * 50
+    resealed = ENVELOPE.reseal(items, materials={7: MATERIAL}, key_version=7, material=MATERIAL)
+    values = [value for value in (*resealed, items[0][0]) if value is not None]
+    assert len({value[6:38] for value in values}) == len({value[38:50] for value in values}) == 51
+
+
+def test_reseal_and_seal_agree_to_the_letter() -> None:
+    random = bytes(range(44))
+    resealed = AesGcmEnvelope(GivenRandomness(random)).reseal(
+        [(_seal(), PLACE)], materials={7: MATERIAL}, key_version=8, material=OTHER
+    )
+    assert resealed == [AesGcmEnvelope(GivenRandomness(random)).seal(SECRET, PLACE, key_version=8, material=OTHER)]
+
+
+@pytest.mark.parametrize("position", range(HEADER + len(SECRET) + 16))
+def test_what_does_not_open_is_told_and_holds_up_no_other(position: int) -> None:
+    changed = bytearray(_seal())
+    changed[position] ^= 1
+    items = [(_seal(), PLACE), (bytes(changed), PLACE), (_seal(), ELSEWHERE), (_seal()[:90], PLACE), (_seal(), PLACE)]
+    materials = {7: MATERIAL, 6: MATERIAL}  # the bit that makes 6 of 7 is changed as well
+    assert ENVELOPE.verify(items, materials=materials) == [True, False, False, False, True]
+    resealed = ENVELOPE.reseal(items, materials=materials, key_version=8, material=OTHER)
+    assert [value is not None for value in resealed] == [True, False, False, False, True]
+
+
+def test_what_a_version_that_is_gone_sealed_does_not_open() -> None:
+    assert ENVELOPE.verify([(_seal(), PLACE)], materials={8: MATERIAL}) == [False]
+    assert ENVELOPE.reseal([(_seal(), PLACE)], materials={8: MATERIAL}, key_version=8, material=MATERIAL) == [None]
+
+
+def test_nothing_to_reseal_is_nothing() -> None:
+    assert ENVELOPE.reseal([], materials={}, key_version=8, material=MATERIAL) == []

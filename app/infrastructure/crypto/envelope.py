@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
@@ -17,6 +18,8 @@ from app.domain.errors import CryptoError
 from app.infrastructure.crypto.derive import encode_tuple, hkdf_sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from app.domain.secrets import SecretBytes
     from app.services.ports import Place, Randomness
 
@@ -29,8 +32,10 @@ _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
 _COMMITMENT_BYTES: Final = 32
 _TAG_BYTES: Final = 16
+_RANDOM_BYTES: Final = _SALT_BYTES + _NONCE_BYTES
 # Format version, algorithm, key version, salt, nonce, commitment.
 _HEADER: Final = struct.Struct(f">BBI{_SALT_BYTES}s{_NONCE_BYTES}s{_COMMITMENT_BYTES}s")
+_VERSION: Final = struct.Struct(">II")
 
 
 class AesGcmEnvelope:
@@ -43,12 +48,7 @@ class AesGcmEnvelope:
 
     def seal(self, plaintext: bytes, place: Place, *, key_version: int, material: SecretBytes) -> bytes:
         """The envelope: salt and nonce are new with every call."""
-        random = self._randomness.token_bytes(_SALT_BYTES + _NONCE_BYTES)
-        salt, nonce = random[:_SALT_BYTES], random[_SALT_BYTES:]
-        context = _context(place, key_version)
-        record_key, commitment = _derive(material, salt, context)
-        header = _HEADER.pack(FORMAT, AES_256_GCM, key_version, salt, nonce, commitment)
-        return header + AESGCM(record_key).encrypt(nonce, plaintext, context)
+        return _seal(plaintext, _encode(place), self._randomness.token_bytes(_RANDOM_BYTES), key_version, material)
 
     def key_version(self, envelope: bytes) -> int:
         """Which version sealed it, read from the header. Raises CryptoError if it is no envelope."""
@@ -56,15 +56,61 @@ class AesGcmEnvelope:
 
     def open(self, envelope: bytes, place: Place, *, material: SecretBytes) -> bytes:
         """The plaintext. Raises CryptoError, whatever is wrong."""
-        key_version, salt, nonce, commitment = _parse(envelope)
-        context = _context(place, key_version)
-        record_key, expected = _derive(material, salt, context)
-        if not hmac.compare_digest(commitment, expected):
-            raise _refused()
-        try:
-            return AESGCM(record_key).decrypt(nonce, envelope[_HEADER.size :], context)
-        except InvalidTag:
-            raise _refused() from None
+        return _open(envelope, _encode(place), lambda _: material)
+
+    def verify(self, items: Sequence[tuple[bytes, Place]], *, materials: Mapping[int, SecretBytes]) -> list[bool]:
+        """Whether each opens under the version that its header names."""
+        return [_opened(envelope, _encode(place), materials) is not None for envelope, place in items]
+
+    def reseal(
+        self,
+        items: Sequence[tuple[bytes, Place]],
+        *,
+        materials: Mapping[int, SecretBytes],
+        key_version: int,
+        material: SecretBytes,
+    ) -> list[bytes | None]:
+        """Each opened by the version that its header names and sealed by this one; None for what does not open."""
+        random = self._randomness.token_bytes(_RANDOM_BYTES * len(items))  # one system call for all of them
+        resealed: list[bytes | None] = []
+        for start, (envelope, place) in zip(range(0, len(random), _RANDOM_BYTES), items, strict=True):
+            encoded = _encode(place)
+            plaintext = _opened(envelope, encoded, materials)
+            if plaintext is None:
+                resealed.append(None)
+            else:
+                resealed.append(_seal(plaintext, encoded, random[start : start + _RANDOM_BYTES], key_version, material))
+        return resealed
+
+
+def _seal(plaintext: bytes, place: bytes, random: bytes, key_version: int, material: SecretBytes) -> bytes:
+    salt, nonce = random[:_SALT_BYTES], random[_SALT_BYTES:]
+    context = _context(place, key_version)
+    record_key, commitment = _derive(material, salt, context)
+    header = _HEADER.pack(FORMAT, AES_256_GCM, key_version, salt, nonce, commitment)
+    return header + AESGCM(record_key).encrypt(nonce, plaintext, context)
+
+
+def _open(envelope: bytes, place: bytes, material_of: Callable[[int], SecretBytes | None]) -> bytes:
+    key_version, salt, nonce, commitment = _parse(envelope)
+    material = material_of(key_version)
+    if material is None:
+        raise _refused()
+    context = _context(place, key_version)
+    record_key, expected = _derive(material, salt, context)
+    if not hmac.compare_digest(commitment, expected):
+        raise _refused()
+    try:
+        return AESGCM(record_key).decrypt(nonce, envelope[_HEADER.size :], context)
+    except InvalidTag:
+        raise _refused() from None
+
+
+def _opened(envelope: bytes, place: bytes, materials: Mapping[int, SecretBytes]) -> bytes | None:
+    try:
+        return _open(envelope, place, materials.get)
+    except CryptoError:
+        return None
 
 
 def _parse(envelope: bytes) -> tuple[int, bytes, bytes, bytes]:
@@ -77,20 +123,25 @@ def _parse(envelope: bytes) -> tuple[int, bytes, bytes, bytes]:
     return key_version, salt, nonce, commitment
 
 
-def _context(place: Place, key_version: int) -> bytes:
+def _context(place: bytes, key_version: int) -> bytes:
     """Both the HKDF info and the AAD. Another algorithm must take another scheme, as the record key would be shared."""
-    return encode_tuple(
-        _SCHEME,
-        FORMAT.to_bytes(1, "big"),
-        place.install_id,
-        place.table,
-        place.row_id,
-        place.owner_kind,
-        place.owner_id,
-        place.field,
-        place.key_name,
-        key_version.to_bytes(4, "big"),
-    )
+    return place + _VERSION.pack(4, key_version)  # its length and itself, as encode_tuple has it
+
+
+def _encode(place: Place) -> bytes:
+    """What all rows of a column have in common is encoded once."""
+    row = encode_tuple(place.row_id, place.owner_kind, place.owner_id)
+    return _before_row(place.install_id, place.table) + row + _after_row(place.field, place.key_name)
+
+
+@lru_cache(maxsize=16)
+def _before_row(install_id: str, table: str) -> bytes:
+    return encode_tuple(_SCHEME, FORMAT.to_bytes(1, "big"), install_id, table)
+
+
+@lru_cache(maxsize=16)
+def _after_row(field: str, key_name: str) -> bytes:
+    return encode_tuple(field, key_name)
 
 
 def _derive(material: SecretBytes, salt: bytes, context: bytes) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from app.infrastructure.database.errors import DRIVER_ERRORS, translated, transl
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Executable, Table
     from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -58,6 +58,15 @@ class Connection:
     async def change(self, statement: Executable) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         return (await self._execute(statement, None)).rowcount
+
+    async def change_many(
+        self, table: Table, *, change: Sequence[str], where: Sequence[str], rows: Sequence[tuple[object, ...]]
+    ) -> int:
+        """Update a row for each of ``rows``, as `Dialect.change_many` has it; how many were touched."""
+        if not rows:
+            return 0
+        with self._remembering(), translated():
+            return await self.dialect.change_many(self._connection, table, change, where, rows)
 
     async def has_table(self, name: str) -> bool:
         """Whether a table is there, from the catalogue."""

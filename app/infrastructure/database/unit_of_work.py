@@ -13,6 +13,7 @@ from app.infrastructure.database.repositories.idempotency import IdempotencyRepo
 from app.infrastructure.database.repositories.identity import UserRepositoryImpl
 from app.infrastructure.database.repositories.instances import InstanceRepositoryImpl
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
+from app.infrastructure.database.repositories.sealed import SealedRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
 
@@ -33,6 +34,7 @@ class SqlUnitOfWork:
         self.users = UserRepositoryImpl(connection)
         self.sessions = SessionRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
+        self.sealed = SealedRepositoryImpl(connection)
         self.audit = AuditRepositoryImpl(connection)
         self.instances = InstanceRepositoryImpl(connection)
         self.attempts = AttemptRepositoryImpl(connection)

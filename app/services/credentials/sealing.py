@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Final
 from app.domain.credentials import has_fingerprint
 from app.domain.errors import CryptoError
 from app.domain.keys import KeyName
+from app.domain.sealed import CREDENTIAL_SECRETS, FORMER_SECRETS, Resealed
 from app.services.ports import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.domain.credentials import CredentialRecord, HistoryRecord, Owner
+    from app.domain.sealed import SealedColumn, SealedRow
     from app.services.key_management import KeyManagementService, Primary
     from app.services.ports import Envelope, KeyDerivation, UnitOfWork
 
@@ -31,25 +35,61 @@ class CredentialSealing:
 
     def seal(self, secret: str, credential_id: str, owner: Owner, primary: Primary) -> bytes:
         """The secret for its row in `api_credentials`."""
-        return self._seal(secret, self._place("api_credentials", credential_id, owner), primary)
+        return self._seal(secret, self._place(CREDENTIAL_SECRETS, credential_id, owner.kind, owner.id), primary)
 
     def seal_former(self, secret: str, history_id: str, owner: Owner, primary: Primary) -> bytes:
         """The secret for its row in `credential_history`."""
-        return self._seal(secret, self._place("credential_history", history_id, owner), primary)
+        return self._seal(secret, self._place(FORMER_SECRETS, history_id, owner.kind, owner.id), primary)
 
     def open(self, record: CredentialRecord) -> str:
         """The secret of a credential. Raises CryptoError where it does not open, NotReady while keys are stale."""
-        return self._open(record.encrypted_value, self._place("api_credentials", record.id, record.owner))
+        place = self._place(CREDENTIAL_SECRETS, record.id, record.owner.kind, record.owner.id)
+        return self._open(record.encrypted_value, place)
 
     def open_former(self, record: HistoryRecord, owner: Owner) -> str:
         """A former secret of a credential of that owner. Raises as ``open`` does."""
-        return self._open(record.encrypted_value, self._place("credential_history", record.id, owner))
+        return self._open(record.encrypted_value, self._place(FORMER_SECRETS, record.id, owner.kind, owner.id))
+
+    def reseal(self, column: SealedColumn, rows: Sequence[SealedRow], primary: Primary) -> list[Resealed | None]:
+        """The rows under that version; None for one that does not open. Raises NotReady while keys are stale.
+
+        Computes for some 15 µs per row: call it in a thread, with not more than a few thousand rows.
+        """
+        envelopes = self._envelope.reseal(
+            [(row.value, self._place(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
+            materials=self._keys.opening(column.key_name),
+            key_version=primary.version,
+            material=primary.material,
+        )
+        return [
+            None if envelope is None else Resealed(row, primary.version, envelope)
+            for row, envelope in zip(rows, envelopes, strict=True)
+        ]
+
+    def verify(self, column: SealedColumn, rows: Sequence[SealedRow]) -> list[bool]:
+        """Whether each opens, and by the version that its row names. Raises NotReady while keys are stale.
+
+        Nothing protects a row's `key_version` but this: a row that names the primary, and was sealed by a version that
+        is about to go, would be passed over by a re-encryption and then lost. Call it in a thread, as ``reseal``.
+        """
+        opened = self._envelope.verify(
+            [(row.value, self._place(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
+            materials=self._keys.opening(column.key_name),
+        )
+        return [
+            opens and self._envelope.key_version(row.value) == row.key_version
+            for row, opens in zip(rows, opened, strict=True)
+        ]
 
     async def fingerprint(self, uow: UnitOfWork, secret: str) -> str | None:
         """16 hex digits by which a leaked secret is known again; None for one that could be guessed from them."""
+        primary = await self._keys.primary_under_lock(uow, KeyName.API_SECRET_KEY)
+        return self.fingerprint_with(primary, secret)
+
+    def fingerprint_with(self, primary: Primary, secret: str) -> str | None:
+        """The fingerprint under that version of API_SECRET_KEY."""
         if not has_fingerprint(secret):
             return None
-        primary = await self._keys.primary_under_lock(uow, KeyName.API_SECRET_KEY)
         mac = self._derivation.mac(primary.material, "credential-fingerprint", secret.encode())
         return mac[:_FINGERPRINT_BYTES].hex()
 
@@ -60,15 +100,15 @@ class CredentialSealing:
         """
         return await self._keys.reload()
 
-    def _place(self, table: str, row_id: str, owner: Owner) -> Place:
+    def _place(self, column: SealedColumn, row_id: str, owner_kind: str, owner_id: str) -> Place:
         return Place(
             install_id=self._keys.install_id,
-            table=table,
+            table=column.table,
             row_id=row_id,
-            owner_kind=owner.kind.value,
-            owner_id=owner.id,
-            field="encrypted_value",
-            key_name=KeyName.AES_KEY.value,
+            owner_kind=owner_kind,
+            owner_id=owner_id,
+            field=column.field,
+            key_name=column.key_name,
         )
 
     def _seal(self, secret: str, place: Place, primary: Primary) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
 
@@ -58,6 +58,21 @@ class Dialect(Protocol):
 
     def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
         """The time on the database's clock while the statement runs."""
+        ...
+
+    async def change_many(
+        self,
+        connection: AsyncConnection,
+        table: Table,
+        change: Sequence[str],
+        where: Sequence[str],
+        rows: Sequence[tuple[object, ...]],
+        /,
+    ) -> int:
+        """Set the columns ``change`` where the columns ``where`` are equal, for each of ``rows``; how many it touched.
+
+        A row holds the values of ``change``, then those of ``where``: text, integers and bytes. There is at least one.
+        """
         ...
 
     async def lock(self, connection: AsyncConnection, key: int, /) -> None:

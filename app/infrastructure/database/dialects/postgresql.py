@@ -31,7 +31,7 @@ from sqlalchemy.pool import NullPool
 from app.infrastructure.database.schema import UtcDateTime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime, timedelta
 
     from sqlalchemy.engine import Connection
@@ -101,6 +101,33 @@ class Postgresql:
         """The server's clock, moving on within a transaction."""
         moment = func.clock_timestamp(type_=DateTime(timezone=True))
         return type_coerce(moment if later is None else moment + literal(later, Interval()), UtcDateTime)
+
+    async def change_many(
+        self,
+        connection: AsyncConnection,
+        table: Table,
+        change: Sequence[str],
+        where: Sequence[str],
+        rows: Sequence[tuple[object, ...]],
+        /,
+    ) -> int:
+        """One statement, with an array per column."""
+        names = [*(f"new_{name}" for name in change), *(f"old_{name}" for name in where)]
+        types = [table.c[name].type for name in (*change, *where)]
+        arrays = [
+            literal(list(values), ARRAY(kind)) for values, kind in zip(zip(*rows, strict=True), types, strict=True)
+        ]
+        given = (
+            func.unnest(*arrays)
+            .table_valued(*(column(name, kind) for name, kind in zip(names, types, strict=True)), name="given")
+            .render_derived()
+        )
+        statement = (
+            update(table)
+            .values({name: given.c[f"new_{name}"] for name in change})
+            .where(*(table.c[name] == given.c[f"old_{name}"] for name in where))
+        )
+        return (await connection.execute(statement)).rowcount
 
     async def lock(self, connection: AsyncConnection, key: int, /) -> None:
         """An advisory lock that ends with the transaction, as PgBouncer demands."""

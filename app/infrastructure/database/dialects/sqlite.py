@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import aiosqlite
-from sqlalchemy import URL, ColumnElement, Table, event, func, literal_column, type_coerce
+from sqlalchemy import URL, ColumnElement, Table, bindparam, event, func, literal_column, type_coerce, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
@@ -24,7 +24,7 @@ from app.domain.errors import StorageBusy
 from app.infrastructure.database.schema import UtcDateTime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -165,6 +165,27 @@ class Sqlite:
         shift = () if later is None else (f"{later.total_seconds():+.3f} seconds",)
         moment = func.strftime("%Y-%m-%dT%H:%M:%f", "now", *shift)
         return type_coerce(moment.op("||")(literal_column("'000Z'")), UtcDateTime)
+
+    async def change_many(
+        self,
+        connection: AsyncConnection,
+        table: Table,
+        change: Sequence[str],
+        where: Sequence[str],
+        rows: Sequence[tuple[object, ...]],
+        /,
+    ) -> int:
+        """One statement, run for row after row in the connection's thread.
+
+        Its parameters go straight to the driver: SQLAlchemy's own executemany takes as long again for each row.
+        """
+        statement = (
+            update(table)
+            .values({name: bindparam(f"new_{name}") for name in change})
+            .where(*(table.c[name] == bindparam(f"old_{name}") for name in where))
+        )
+        compiled = str(statement.compile(dialect=connection.dialect))
+        return (await connection.exec_driver_sql(compiled, list(rows))).rowcount
 
     async def lock(self, _connection: AsyncConnection, _key: int, /) -> None:
         """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
