@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from app.domain.audit import Action
 from app.domain.errors import ConfigInvalid, DatabaseUnavailable, NoInstall, StorageError, StorageFull, StorageReadOnly
 from app.domain.keys import Environment
+from app.domain.master_key import RestoredMasterKey
 from app.domain.schema import SchemaState
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
@@ -26,9 +28,10 @@ from app.infrastructure.database.migrate import check_schema, current_revision, 
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.logging import configure_logging
-from app.infrastructure.master_key import MasterKeys
+from app.infrastructure.master_key import MasterKeys, OneMasterKey
 from app.infrastructure.secret_files import judge_given_files
 from app.services import Services
+from app.services.audit import by_operator
 from app.services.key_management import InstallRules, KeyManagementService
 
 if TYPE_CHECKING:
@@ -127,10 +130,12 @@ async def schema_state(settings: Settings, *, upgrade_first: bool) -> SchemaStat
         return SchemaState(database=settings.database_name_for_people, current=current, head=known_revisions()[-1])
 
 
-def _key_management(settings: Settings, storage: SqlStorage) -> KeyManagementService:
+def _key_management(
+    settings: Settings, storage: SqlStorage, source: MasterKeySource | None = None
+) -> KeyManagementService:
     return KeyManagementService(
         storage=storage,
-        master_keys=master_keys(settings),
+        master_keys=source or master_keys(settings),
         wrapping=MasterKeyWrapping,
         derivation=Derivation(),
         record=InstallFile(settings.data_dir),
@@ -248,6 +253,55 @@ def write_master_key(settings: Settings) -> Path:
         )
     source.create()
     return source.default_file
+
+
+async def master_key_page(settings: Settings) -> str:
+    """The master key as a page to print, once the audit trail knows of it durably. Raises StartupError, NoInstall."""
+    from app.infrastructure.paper import page  # noqa: PLC0415
+
+    async with open_keys(settings, may_create=False) as opened:
+        needed = opened.keys.ring.manifest.master_key_id
+        material = master_keys(settings).given()[0]
+        if MasterKeyWrapping(material).master_key_id != needed:
+            raise ConfigInvalid(
+                f"a change of the master key is under way: the install still needs the previous one, {needed}",
+                remedy="run `keyhall keys rotate-master` to its end, then print the new one",
+            )
+        now = SystemClock().now()
+        async with opened.storage.write() as uow:
+            await uow.audit.append(by_operator(Action.MASTER_KEY_PRINTED, now, about=("master_key", needed)))
+        return page(material, opened.keys.install_id, needed, now)
+
+
+async def restore_master_key(settings: Settings, given: SecretText, *, write: bool) -> RestoredMasterKey:
+    """Read a master key from words or text, prove that it opens the install, and put its file back where asked to.
+
+    Nothing else is changed. Raises InvalidInput for what is no master key, MasterKeyMismatch for another install's,
+    ConfigInvalid where something else is in the file's place, NoInstall and every other StartupError.
+    """
+    from app.infrastructure.paper import from_words_or_text  # noqa: PLC0415
+
+    material = from_words_or_text(given.reveal(), settings.app_env)
+    judge_given_files(settings.secret_files)
+    remembered = InstallFile(settings.data_dir).read()
+    async with open_database(settings.database_url.reveal(), may_create=False) as database:
+        keys = _key_management(settings, SqlStorage(database), OneMasterKey(material))
+        if not database.exists():
+            keys.require_no_install_expected(remembered)
+            raise NoInstall(_NO_INSTALL)
+        patience = Patience(settings.database_name_for_people, SystemClock())
+        await patience.until(database.probe)
+        await patience.until(lambda: check_schema(database))
+        if not await patience.until(keys.verify):
+            raise NoInstall(_NO_INSTALL)
+    source = master_keys(settings)
+    return RestoredMasterKey(
+        master_key_id=MasterKeyWrapping(material).master_key_id,
+        database=settings.database_name_for_people,
+        file=str(source.default_file),
+        written=write and source.install(material),
+        overridden_by=source.overridden_by,
+    )
 
 
 class Patience:

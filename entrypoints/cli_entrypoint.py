@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from app.domain.master_key import RestoredMasterKey
     from app.domain.schema import SchemaState
+    from app.domain.secrets import SecretText
     from app.services import Services
     from app.services.key_management import KeyManagementService
 
@@ -77,6 +79,16 @@ class _Opener:
         from app.bootstrap import write_master_key  # noqa: PLC0415
 
         return write_master_key(self._settings)
+
+    async def master_key_page(self) -> str:
+        from app.bootstrap import master_key_page  # noqa: PLC0415
+
+        return await master_key_page(self._quietly())
+
+    async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:
+        from app.bootstrap import restore_master_key  # noqa: PLC0415
+
+        return await restore_master_key(self._quietly(), given, write=write)
 
     def run(self, *, web: bool, bot: bool, worker: bool, sync: bool = False) -> None:
         from entrypoints.process import Sides, run  # noqa: PLC0415

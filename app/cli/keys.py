@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli import master_key
 from app.cli.opener import opener
 from app.cli.output import AsJson, show_json, show_table, when
 from app.domain.bitting import cut
@@ -89,3 +90,7 @@ def generate_master(
         typer.echo(f"a new master key is in {opener(context).write_master_key()}: keep a copy elsewhere")
     else:
         typer.echo(opener(context).new_master_key())
+
+
+group.command("print-master")(master_key.print_master)
+group.command("restore-master")(master_key.restore_master)

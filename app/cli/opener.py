@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from app.domain.master_key import RestoredMasterKey
     from app.domain.schema import SchemaState
+    from app.domain.secrets import SecretText
     from app.services import Services
     from app.services.key_management import KeyManagementService
 
@@ -40,6 +42,17 @@ class Opener(Protocol):
 
     def write_master_key(self) -> Path:
         """Make the default master key file. Raises StartupError where one exists."""
+        ...
+
+    async def master_key_page(self) -> str:
+        """The master key as an SVG page to print; the audit trail knows of it first."""
+        ...
+
+    async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:
+        """Prove that words or text are this install's master key, and put its file back if ``write`` says so.
+
+        Raises InvalidInput for what is no master key.
+        """
         ...
 
     def run(self, *, web: bool, bot: bool, worker: bool, sync: bool = False) -> None:

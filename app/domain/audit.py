@@ -16,6 +16,7 @@ class Action(StrEnum):
 
     INSTALL_CREATED = "install.created"
     KEY_ADOPTED = "key.adopted"
+    MASTER_KEY_PRINTED = "master_key.printed"
     OWNER_CREATED = "owner.created"
     USER_CREATED = "user.created"
     USER_LINKED = "user.linked"

@@ -258,6 +258,21 @@ class MasterKeys:
             ) from None
 
 
+class OneMasterKey:
+    """Implements ``MasterKeySource`` with a key that somebody has just given, and with no other."""
+
+    def __init__(self, material: SecretBytes) -> None:
+        self._material = material
+
+    def given(self) -> Sequence[SecretBytes]:
+        """That key."""
+        return (self._material,)
+
+    def create(self) -> SecretBytes:
+        """The same: there is nothing to make."""
+        return self._material
+
+
 def _encode(material: SecretBytes) -> bytes:
     return base64.b64encode(material.reveal()) + b"\n"
 

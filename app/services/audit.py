@@ -6,12 +6,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.domain.audit import Action, AuditEvent, Result
-from app.domain.identity import Source
+from app.domain.identity import Client, Source
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from app.domain.identity import Actor, Client
+    from app.domain.identity import Actor
 
 
 def by(
@@ -38,6 +38,11 @@ def by_stranger(
 ) -> AuditEvent:
     """What somebody did who had not signed in. Never pass on what they typed: it may be a password."""
     return _event(client, None, action, at, about, result, detail)
+
+
+def by_operator(action: Action, at: datetime, *, about: tuple[str, str], **detail: str | int) -> AuditEvent:
+    """What whoever runs the command line did, who holds the master key."""
+    return _event(Client(source=Source.CLI), None, action, at, about, Result.OK, detail)
 
 
 def by_system(action: Action, at: datetime, *, about: tuple[str, str], **detail: str | int) -> AuditEvent:
