@@ -11,10 +11,15 @@ import typer
 
 from app.cli.opener import opener
 from app.cli.output import AsJson, read_secret, show_json, show_table, when
+from app.domain.credentials import AGED_AFTER, SOON, Concern
+from app.services.credentials import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.cli.opener import Opener
     from app.domain.credentials import CredentialView
+    from app.services.credentials import HistoryView
 
 group = typer.Typer(help="Credentials of members and guilds.", no_args_is_help=True)
 
@@ -23,7 +28,14 @@ _Guild = Annotated[str | None, typer.Option("--guild", metavar="ID", help="Whose
 _SecretFile = Annotated[
     Path | None, typer.Option("--secret-file", exists=True, dir_okay=False, help="Read it from here.")
 ]
+_Id = Annotated[str, typer.Argument(metavar="ID")]
+_Expires = Annotated[datetime | None, typer.Option("--expires", help="When it expires, in UTC.")]
 _PAGE = 100
+_CONCERNS = {
+    Concern.EXPIRED: "expired",
+    Concern.EXPIRING: f"expiring within {SOON.days} days",
+    Concern.AGED: f"with a secret older than {AGED_AFTER.days} days",
+}
 
 
 @group.command("list")
@@ -48,9 +60,29 @@ async def _list(opened: Opener, user: str | None, guild: str | None, *, as_json:
         show_json([_members(each) for each in items])
         return
     show_table(
-        ("ID", "PROVIDER", "LABEL", "SECRET", "STATUS", "UPDATED"),
-        [(each.id, each.provider, each.label, each.masked, each.status.value, when(each.updated_at)) for each in items],
+        ("ID", "PROVIDER", "LABEL", "SECRET", "STATUS", "EXPIRES", "AGE", "UPDATED", "CONCERN"),
+        [
+            (
+                each.id,
+                each.provider,
+                each.label,
+                each.masked,
+                each.status.value,
+                when(each.expires_at),
+                f"{each.secret_age_days}d",
+                when(each.updated_at),
+                each.concern.value if each.concern else "-",
+            )
+            for each in items
+        ],
     )
+    _warn([each.concern for each in items])
+
+
+def _warn(concerns: Sequence[Concern | None]) -> None:
+    counted = [f"{count} {words}" for each, words in _CONCERNS.items() if (count := concerns.count(each))]
+    if counted:
+        typer.echo(f"⚠️ to be replaced: {', '.join(counted)}", err=True)
 
 
 @group.command()
@@ -61,14 +93,13 @@ def add(  # noqa: PLR0917 - each is an argument or option of the command
     user: _User = None,
     guild: _Guild = None,
     secret_file: _SecretFile = None,
-    expires: Annotated[datetime | None, typer.Option("--expires", help="When it expires, in UTC.")] = None,
+    expires: _Expires = None,
     as_json: AsJson = False,
 ) -> None:
     """Store a credential; the secret comes from a prompt, from standard input or from a file."""
     _one_owner(user, guild)
     secret = read_secret("Secret", secret_file)
-    moment = expires.replace(tzinfo=UTC) if expires else None
-    asyncio.run(_add(opener(context), (provider, label, secret, moment), user, guild, as_json=as_json))
+    asyncio.run(_add(opener(context), (provider, label, secret, _utc(expires)), user, guild, as_json=as_json))
 
 
 async def _add(
@@ -92,9 +123,101 @@ async def _add(
 
 
 @group.command()
+def replace(  # noqa: PLR0917 - each is an argument or option of the command
+    context: typer.Context,
+    credential_id: _Id,
+    user: _User = None,
+    guild: _Guild = None,
+    secret_file: _SecretFile = None,
+    expires: _Expires = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a secret; the new one comes from a prompt, from standard input or from a file.
+
+    The former one stays in the history. An expiry stays unless a new one is given or it has passed.
+    """
+    _one_owner(user, guild)
+    secret = read_secret("New secret", secret_file)
+    view = asyncio.run(_replace(opener(context), credential_id, (secret, _utc(expires)), user, guild))
+    _tell("replaced", view, as_json=as_json)
+
+
+async def _replace(
+    opened: Opener, credential_id: str, new: tuple[str, datetime | None], user: str | None, guild: str | None
+) -> CredentialView:
+    secret, expires_at = new
+    async with opened.services() as services:
+        actor = await services.identity.operator_for(username=user, guild_id=guild)
+        return await services.credentials.replace(actor, credential_id, secret, expires_at=expires_at or UNSET)
+
+
+@group.command()
+def versions(
+    context: typer.Context, credential_id: _Id, user: _User = None, guild: _Guild = None, as_json: AsJson = False
+) -> None:
+    """List the former secrets of a credential, masked, latest first."""
+    _one_owner(user, guild)
+    history = asyncio.run(_versions(opener(context), credential_id, user, guild))
+    if as_json:
+        show_json([_former_members(each) for each in history])
+        return
+    show_table(
+        ("VERSION", "SECRET", "READABLE", "FROM", "TO"),
+        [
+            (
+                str(each.version),
+                each.masked,
+                "yes" if each.readable else "no",
+                when(each.created_at),
+                when(each.replaced_at),
+            )
+            for each in history
+        ],
+    )
+
+
+async def _versions(opened: Opener, credential_id: str, user: str | None, guild: str | None) -> Sequence[HistoryView]:
+    async with opened.services() as services:
+        actor = await services.identity.operator_for(username=user, guild_id=guild)
+        return (await services.credentials.versions(actor, credential_id, limit=_PAGE)).items
+
+
+@group.command()
+def rollback(  # noqa: PLR0917 - each is an argument or option of the command
+    context: typer.Context,
+    credential_id: _Id,
+    version: Annotated[
+        int | None, typer.Option("--version", help="Which, as `versions` tells; without it the latest.")
+    ] = None,
+    user: _User = None,
+    guild: _Guild = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a former secret back in force; the present one goes to the history."""
+    _one_owner(user, guild)
+    view = asyncio.run(_rollback(opener(context), credential_id, version, user, guild))
+    _tell("rolled back", view, as_json=as_json)
+
+
+async def _rollback(
+    opened: Opener, credential_id: str, version: int | None, user: str | None, guild: str | None
+) -> CredentialView:
+    async with opened.services() as services:
+        actor = await services.identity.operator_for(username=user, guild_id=guild)
+        return await services.credentials.rollback(actor, credential_id, version=version)
+
+
+def _tell(done: str, view: CredentialView, *, as_json: bool) -> None:
+    if as_json:
+        show_json(_members(view))
+    else:
+        typer.echo(f"{done} {view.provider} {view.label}: {view.masked} is in force, as version {view.version}")
+
+
+@group.command()
 def remove(
     context: typer.Context,
-    credential_id: Annotated[str, typer.Argument(metavar="ID")],
+    credential_id: _Id,
     user: _User = None,
     guild: _Guild = None,
 ) -> None:
@@ -137,6 +260,10 @@ def _one_owner(user: str | None, guild: str | None) -> None:
         raise typer.BadParameter("say whose: --user NAME or --guild ID")
 
 
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
 def _members(view: CredentialView) -> dict[str, Any]:
     return {
         "id": view.id,
@@ -149,4 +276,16 @@ def _members(view: CredentialView) -> dict[str, Any]:
         "updated_at": view.updated_at,
         "expires_at": view.expires_at,
         "last_used_at": view.last_used_at,
+        "secret_age_days": view.secret_age_days,
+        "concern": None if view.concern is None else view.concern.value,
+    }
+
+
+def _former_members(former: HistoryView) -> dict[str, Any]:
+    return {
+        "version": former.version,
+        "masked": former.masked,
+        "readable": former.readable,
+        "created_at": former.created_at,
+        "replaced_at": former.replaced_at,
     }

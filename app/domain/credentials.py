@@ -20,6 +20,12 @@ QUOTA: Final = 100
 """Credentials per owner; removed ones that can still be restored count."""
 RECOVERABLE_FOR: Final = timedelta(days=7)
 """How long a removed credential can be restored."""
+HISTORY_KEPT: Final = 20
+"""Former secrets per credential; those beyond go with the replacement that makes them too many."""
+AGED_AFTER: Final = timedelta(days=180)
+"""A secret that has been in force for longer is worth replacing."""
+SOON: Final = timedelta(days=30)
+"""A credential that expires within this time is worth a word."""
 
 _PROVIDER = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?")
 _BULLETS: Final = "•" * 8
@@ -59,12 +65,21 @@ class Status(StrEnum):
     UNREADABLE = "unreadable"
 
 
+class Concern(StrEnum):
+    """Why the clock says that a secret should be replaced; the first that holds is told."""
+
+    EXPIRED = "expired"
+    EXPIRING = "expiring"
+    AGED = "aged"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialRecord:
     """One row of `api_credentials`: ciphertext, never plaintext.
 
     ``version`` counts changes that people make (ETag); ``key_version`` is the AES_KEY version of the envelope.
-    ``fingerprint`` is None for secrets too weak to have one.
+    ``fingerprint`` is None for secrets too weak to have one. ``replaced_at`` is no column: the history tells when the
+    secret in force took another's place, None where it is the first.
     """
 
     id: str
@@ -83,11 +98,17 @@ class CredentialRecord:
     last_used_at: datetime | None = None
     last_verified_at: datetime | None = None
     deleted_at: datetime | None = None
+    replaced_at: datetime | None = None
+
+    @property
+    def secret_since(self) -> datetime:
+        """Since when its secret has been in force: the last replacement or rollback, else its creation."""
+        return self.replaced_at or self.created_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialView:
-    """What people and programs see of a credential."""
+    """What people and programs see of a credential; ``secret_age_days`` are whole days."""
 
     id: str
     owner: Owner
@@ -103,6 +124,8 @@ class CredentialView:
     last_used_at: datetime | None
     last_verified_at: datetime | None
     deleted_at: datetime | None
+    secret_age_days: int
+    concern: Concern | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +180,25 @@ def expiry(value: datetime | None, now: datetime) -> datetime | None:
         return value.astimezone(UTC)
     except OverflowError:  # the last hours of the year 9999, west of Greenwich
         raise InvalidInput("expires_at", "must be before the year 10000") from None
+
+
+def expired(record: CredentialRecord, now: datetime) -> bool:
+    """Whether its expiry has passed."""
+    return record.expires_at is not None and record.expires_at <= now
+
+
+def aged(record: CredentialRecord, now: datetime) -> bool:
+    """Whether its secret has been in force for too long."""
+    return now - record.secret_since > AGED_AFTER
+
+
+def concern(record: CredentialRecord, now: datetime) -> Concern | None:
+    """Why its secret should be replaced, or None."""
+    if expired(record, now):
+        return Concern.EXPIRED
+    if expired(record, now + SOON):
+        return Concern.EXPIRING
+    return Concern.AGED if aged(record, now) else None
 
 
 _KNOWN_SECRETS = re.compile(

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from app.domain.credentials import SOON
 from app.domain.errors import StorageError
 from app.domain.identity import Permission, Role
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from app.services.credentials import CredentialService, Standing
     from app.services.key_management import KeyManagementService
     from app.services.ports import Clock, Storage
-
-SOON: Final = timedelta(days=30)
-"""A credential that expires within this time is worth a word."""
 
 _BOT_GUILDS: Final = "guilds"
 

@@ -386,7 +386,10 @@ class SessionRepository(Protocol):
 
 
 class CredentialRepository(Protocol):
-    """Rows of `api_credentials`; removed ones are there until purged and only come back where asked for."""
+    """Rows of `api_credentials`; removed ones are there until purged and only come back where asked for.
+
+    Whatever gives records tells of each, in the same query, when the latest row of its history was replaced.
+    """
 
     async def add(self, record: CredentialRecord) -> None:
         """Raises UniqueViolation where the owner has a live one of that provider and label."""
@@ -479,6 +482,8 @@ class CredentialRepository(Protocol):
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
         """The same secret, sealed anew after a change of owner."""
         ...
+
+    async def drop_history(self, record_id: str) -> None: ...
 
 
 class SealedRepository(Protocol):

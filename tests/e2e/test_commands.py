@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,69 @@ def test_credentials_are_stored_shown_masked_verified_and_removed(installed: Pla
     assert json.loads(_succeeded(installed, "credentials", "list", "--user", "alice", "--json")) == []
     assert installed.command("credentials", "list", "--user", "nobody").returncode == 1
     assert installed.command("credentials", "list").returncode == 2
+
+
+def test_a_secret_is_replaced_its_former_ones_are_listed_and_one_is_put_back(installed: Place, tmp_path: Path) -> None:
+    _succeeded(installed, "users", "create-owner", "alice", stdin=PASSWORD)
+    alice = ("--user", "alice")
+    add = _succeeded(installed, "credentials", "add", "openai", "main", *alice, "--json", stdin=SECRET)
+    added = json.loads(add)
+    assert (added["secret_age_days"], added["concern"]) == (0, None)
+    one = added["id"]
+    told = _succeeded(installed, "credentials", "replace", one, *alice, stdin=SECRET[::-1] + "\n")
+    assert "replaced openai main" in told
+    assert "version 2" in told
+    file = tmp_path / "secret"
+    file.write_text("another secret, from a file\n")
+    replaced = _succeeded(installed, "credentials", "replace", one, *alice, "--secret-file", str(file), "--json")
+    assert (json.loads(replaced)["version"], json.loads(replaced)["masked"]) == (3, "anothe••••••••ile")
+    history = json.loads(_succeeded(installed, "credentials", "versions", one, *alice, "--json"))
+    assert [(each["version"], each["readable"]) for each in history] == [(2, True), (1, True)]
+    assert history[1]["masked"] == added["masked"]
+    assert history[0]["created_at"] == history[1]["replaced_at"]
+    table = _succeeded(installed, "credentials", "versions", one, *alice).splitlines()
+    assert table[0].split() == ["VERSION", "SECRET", "READABLE", "FROM", "TO"]
+    assert len(table) == 3
+    back = _succeeded(installed, "credentials", "rollback", one, "--version", "1", *alice, "--json")
+    assert (json.loads(back)["masked"], json.loads(back)["version"]) == (added["masked"], 4)
+    assert "version 5" in _succeeded(installed, "credentials", "rollback", one, *alice)
+    for wrong in ("99", "5"):
+        assert installed.command("credentials", "rollback", one, "--version", wrong, *alice).returncode == 1
+    assert installed.command("credentials", "versions", one, "--guild", "900").returncode == 1
+    assert installed.command("credentials", "replace", one, stdin=SECRET).returncode == 2
+    assert "5 of 5 secrets open" in _succeeded(installed, "credentials", "verify")
+
+
+def test_the_list_marks_what_should_be_replaced_and_warns_at_the_end(installed: Place) -> None:
+    _succeeded(installed, "users", "create-owner", "alice", stdin=PASSWORD)
+    for label in ("aged", "expired", "fresh"):
+        _succeeded(installed, "credentials", "add", "openai", label, "--user", "alice", stdin=SECRET)
+    soon = (datetime.now(UTC) + timedelta(days=10)).strftime("%Y-%m-%d")
+    _succeeded(
+        installed, "credentials", "add", "openai", "expiring", "--user", "alice", "--expires", soon, stdin=SECRET
+    )
+    calm = installed.command("credentials", "list", "--guild", "900")
+    assert (calm.returncode, calm.stderr) == (0, "")
+    past = "2001-02-03T04:05:06.000000Z"
+    asyncio.run(
+        installed.execute("UPDATE api_credentials SET created_at = :past WHERE label IN ('aged', 'expired')", past=past)
+    )
+    asyncio.run(installed.execute("UPDATE api_credentials SET expires_at = :past WHERE label = 'expired'", past=past))
+    done = installed.command("credentials", "list", "--user", "alice")
+    assert done.returncode == 0
+    heading, *rows = done.stdout.splitlines()
+    assert heading.split() == ["ID", "PROVIDER", "LABEL", "SECRET", "STATUS", "EXPIRES", "AGE", "UPDATED", "CONCERN"]
+    concerns = {row.split()[2]: row.split()[-1] for row in rows}
+    assert concerns == {"aged": "aged", "expired": "expired", "expiring": "expiring", "fresh": "-"}
+    assert done.stderr.splitlines()[-1] == (
+        "⚠️ to be replaced: 1 expired, 1 expiring within 30 days, 1 with a secret older than 180 days"
+    )
+    items = json.loads(_succeeded(installed, "credentials", "list", "--user", "alice", "--json"))
+    ages = {each["label"]: each["secret_age_days"] for each in items}
+    assert ages["aged"] > 9000
+    assert ages["fresh"] == 0
+    assert {each["label"]: each["concern"] for each in items} == {**concerns, "fresh": None}
+    assert next(each["expires_at"] for each in items if each["label"] == "expired") == "2001-02-03T04:05:06Z"
 
 
 def test_verify_names_the_credential_that_does_not_open(installed: Place) -> None:

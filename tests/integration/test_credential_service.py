@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from app.domain.identity import Actor, GuildContext, Role, Source, User
 from app.domain.keys import KeyName
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.database.engine import Database
-from app.infrastructure.database.schema import api_credentials, audit_events
+from app.infrastructure.database.schema import api_credentials, audit_events, credential_history
 from app.infrastructure.database.unit_of_work import SqlStorage
 from tests.support.database import migrated
 from tests.support.house import House, member, open_house
@@ -154,6 +155,44 @@ async def test_no_update_is_lost_between_two_processes(
         await house.credentials.rollback(mia, view.id, version=version)
         found.add((await house.credentials.reveal(mia, view.id)).reveal())
     assert found == secrets
+
+
+async def test_20_replacements_and_rollbacks_at_once_lose_no_secret_that_was_acknowledged(
+    engine_url: str, stack: AsyncExitStack, house: House, mia: Actor
+) -> None:
+    """Each is in force or in the history, and the history's times follow on each other."""
+    other = await process(stack, engine_url)
+    view = (await house.credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
+    await house.credentials.replace(mia, view.id, OTHER_SECRET)
+    secrets = [f"{OTHER_SECRET}-{number}" for number in range(12)]
+    operations = [
+        (house if number % 2 else other).credentials.replace(mia, view.id, each) for number, each in enumerate(secrets)
+    ]
+    for number in range(7):
+        operations.insert(number * 2, (other if number % 2 else house).credentials.rollback(mia, view.id))
+    await asyncio.gather(*operations)
+    now = await house.credentials.get(mia, view.id)
+    assert now.version == 21
+    history = (await house.credentials.versions(mia, view.id)).items
+    assert [each.version for each in history] == list(range(20, 0, -1))
+    assert all(later.created_at == earlier.replaced_at for later, earlier in pairwise(history))
+    found = {(await house.credentials.reveal(mia, view.id)).reveal()}
+    async with house.storage.read() as uow:
+        record = await uow.credentials.get(view.id)
+        assert record is not None
+        former = await uow.credentials.history(view.id)
+    found |= {house.credentials._sealing.open_former(each, record.owner) for each in former}
+    assert found == {SECRET, OTHER_SECRET, *secrets}
+
+
+async def test_the_20_latest_former_secrets_are_kept(house: House, database: Database, mia: Actor) -> None:
+    view = (await house.credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
+    for number in range(23):
+        await house.credentials.replace(mia, view.id, f"{OTHER_SECRET}-{number}")
+    history = (await house.credentials.versions(mia, view.id)).items
+    assert [each.version for each in history] == list(range(23, 3, -1))
+    async with database.read() as connection:
+        assert len(await connection.rows(select(credential_history.c.id))) == 20
 
 
 async def test_of_two_processes_that_expect_the_same_version_one_wins(

@@ -560,6 +560,25 @@ async def test_the_history_is_told_latest_first_and_can_be_sealed_anew(storage: 
         assert await unit.credentials.history("unknown") == []
 
 
+async def test_every_read_of_a_credential_tells_when_its_latest_former_secret_was_replaced(storage: SqlStorage) -> None:
+    owner = credential().owner
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add(credential("other", label="Other"))
+        for version in (1, 3, 2):
+            await unit.credentials.add_history(former(version))
+    for latest in (3, 2, 1, None):
+        at = former(latest).replaced_at if latest else None
+        async with storage.read() as unit:
+            expected = [replace(credential(), replaced_at=at), credential("other", label="Other")]
+            assert [await unit.credentials.get(each.id) for each in expected] == expected
+            assert await unit.credentials.of_owner(owner) == expected
+            assert await unit.credentials.page(after=None, limit=9) == expected
+        if latest is not None:
+            async with storage.write() as unit:
+                await unit.credentials.drop_history(former(latest).id)
+
+
 async def test_removed_credentials_are_purged_with_their_history(database: Database, storage: SqlStorage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(replace(credential(), deleted_at=NOW))

@@ -419,7 +419,8 @@ class FakeCredentialRepository:
         self._store(record)
 
     async def get(self, credential_id: str) -> CredentialRecord | None:
-        return self._tables.credentials.get(credential_id)
+        record = self._tables.credentials.get(credential_id)
+        return None if record is None else await self._told(record)
 
     async def of_owner(
         self,
@@ -519,7 +520,7 @@ class FakeCredentialRepository:
 
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
         ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
-        return [self._tables.credentials[key] for key in ids[:limit]]
+        return [await self._told(self._tables.credentials[key]) for key in ids[:limit]]
 
     async def purge_removed(self, before: datetime) -> int:
         gone = [
@@ -543,6 +544,13 @@ class FakeCredentialRepository:
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
         former = self._tables.history[record_id]
         self._tables.history[record_id] = replace(former, encrypted_value=encrypted_value, key_version=key_version)
+
+    async def drop_history(self, record_id: str) -> None:
+        del self._tables.history[record_id]
+
+    async def _told(self, record: CredentialRecord) -> CredentialRecord:
+        history = await self.history(record.id)
+        return replace(record, replaced_at=history[0].replaced_at if history else None)
 
     def _store(self, record: CredentialRecord) -> None:
         for each in self._tables.credentials.values():

@@ -11,7 +11,17 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from app.domain.audit import Action, Result
-from app.domain.credentials import RECOVERABLE_FOR, CredentialRecord, CredentialView, Owner, OwnerKind, Status, mask
+from app.domain.credentials import (
+    RECOVERABLE_FOR,
+    CredentialRecord,
+    CredentialView,
+    Owner,
+    OwnerKind,
+    Status,
+    concern,
+    expired,
+    mask,
+)
 from app.domain.errors import CryptoError, NotFound, StorageError
 from app.domain.identity import Permission
 from app.services.audit import by, by_system
@@ -180,6 +190,8 @@ def seen(record: CredentialRecord, secret: str | None, now: datetime) -> Credent
         last_used_at=record.last_used_at,
         last_verified_at=record.last_verified_at,
         deleted_at=record.deleted_at,
+        secret_age_days=max((now - record.secret_since).days, 0),
+        concern=concern(record, now),
     )
 
 
@@ -190,11 +202,6 @@ def _status(record: CredentialRecord, now: datetime, *, readable: bool) -> Statu
     if expired(record, now):
         return Status.EXPIRED
     return Status.UNCHECKED if record.status is Status.UNREADABLE else record.status
-
-
-def expired(record: CredentialRecord, now: datetime) -> bool:
-    """Whether its expiry has passed."""
-    return record.expires_at is not None and record.expires_at <= now
 
 
 def restorable(record: CredentialRecord, now: datetime) -> bool:

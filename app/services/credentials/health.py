@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from app.domain.credentials import CredentialRecord, Owner
+from app.domain.credentials import CredentialRecord, Owner, aged, expired
 from app.domain.identity import Permission
-from app.services.credentials.access import expired, own
+from app.services.credentials.access import own
 from app.services.credentials.values import HealthReport, LabelChoice, ProviderHealth, Standing, Verdict
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def _counted(record: CredentialRecord, now: datetime, *, readable: bool) -> Prov
         readable=int(readable),
         unreadable=int(not readable),
         expired=int(expired(record, now)),
+        aged=int(aged(record, now)),
         oldest_update=record.updated_at,
         last_used=record.last_used_at,
         last_verified=record.last_verified_at,
@@ -110,6 +111,7 @@ def _added_up(one: ProviderHealth, other: ProviderHealth) -> ProviderHealth:
         readable=one.readable + other.readable,
         unreadable=one.unreadable + other.unreadable,
         expired=one.expired + other.expired,
+        aged=one.aged + other.aged,
         oldest_update=min(one.oldest_update, other.oldest_update),
         last_used=_later(one.last_used, other.last_used),
         last_verified=_later(one.last_verified, other.last_verified),

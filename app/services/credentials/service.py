@@ -13,21 +13,18 @@ from app.domain.credentials import (
     QUOTA,
     CredentialRecord,
     CredentialView,
-    HistoryRecord,
     Owner,
     OwnerKind,
+    expired,
     expiry,
     label_name,
-    mask,
     provider_name,
     secret_value,
 )
 from app.domain.errors import (
     AlreadyExists,
     CredentialUnreadable,
-    CryptoError,
     Forbidden,
-    InvalidInput,
     NotFound,
     QuotaExceeded,
     StorageError,
@@ -36,21 +33,12 @@ from app.domain.errors import (
 )
 from app.domain.identity import Permission, Source, snowflake
 from app.domain.secrets import SecretText
-from app.services.credentials.access import (
-    UNREADABLE_MASK,
-    CredentialAccess,
-    Reach,
-    expired,
-    manages,
-    own,
-    reach,
-    restorable,
-    seen,
-)
+from app.services.credentials.access import CredentialAccess, Reach, manages, own, reach, restorable, seen
 from app.services.credentials.health import CredentialHealth
+from app.services.credentials.history import CredentialHistory
 from app.services.credentials.moving import CredentialMoving
 from app.services.credentials.use import CredentialUse
-from app.services.credentials.values import UNSET, Added, HistoryView, LabelChoice, Unset
+from app.services.credentials.values import UNSET, Added, LabelChoice, Unset
 from app.services.idempotency import idempotency_key as idempotency_key_text
 from app.services.paging import Page, page_size, paged, read_cursor
 
@@ -64,6 +52,7 @@ if TYPE_CHECKING:
     from app.services.credentials.values import (
         EnvironmentCredentials,
         HealthReport,
+        HistoryView,
         Standing,
         UsableCredential,
         Verdict,
@@ -98,6 +87,7 @@ class CredentialService:
         self._clock = clock
         self._randomness = randomness
         self._access = CredentialAccess(storage=storage, sealing=sealing, clock=clock)
+        self._history = CredentialHistory(storage=storage, access=self._access, sealing=sealing, randomness=randomness)
         self._health = CredentialHealth(storage=storage, access=self._access, clock=clock)
         self._moving = CredentialMoving(sealing=sealing, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
@@ -204,27 +194,28 @@ class CredentialService:
         record = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
         return await self._read_back(credential_id, record.version + 1, secret)
 
-    async def rollback(self, actor: Actor, credential_id: str, *, version: int | None = None) -> CredentialView:
+    async def rollback(
+        self,
+        actor: Actor,
+        credential_id: str,
+        *,
+        version: int | None = None,
+        expected_version: int | None = None,
+    ) -> CredentialView:
         """Put a former secret back in force: that of ``version``, or the latest; the present one goes to the history.
 
-        Raises NotFound where there is no such secret, CredentialUnreadable where it does not open.
+        An expiry is kept unless it has passed. Raises NotFound where there is no such secret, InvalidInput where it is
+        in force, CredentialUnreadable where it does not open, VersionConflict.
         """
         secret = ""
 
         async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
             nonlocal secret
-            history = await uow.credentials.history(record.id)
-            former = next((each for each in history if version in {None, each.version}), None)
-            if former is None:
-                raise NotFound
             primary = await self._sealing.primary(uow)  # takes up a keyset that moved, so that every version opens
-            try:
-                secret = self._sealing.open_former(former, record.owner)
-            except CryptoError:
-                raise CredentialUnreadable from None
+            secret = await self._history.former(uow, record, version)
             return await self._put_secret(uow, record, secret, UNSET, primary)
 
-        record = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, None, put)
+        record = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
         return await self._read_back(credential_id, record.version + 1, secret)
 
     async def _put_secret(
@@ -248,27 +239,8 @@ class CredentialService:
             at=now,
         )
         if swapped:
-            await self._keep_former(uow, record, now, primary)
+            await self._history.keep(uow, record, primary, successor=secret, now=now)
         return swapped
-
-    async def _keep_former(self, uow: UnitOfWork, record: CredentialRecord, now: datetime, primary: Primary) -> None:
-        try:
-            former = self._sealing.open(record)
-        except CryptoError:  # what does not open cannot be sealed for another place
-            return
-        history = await uow.credentials.history(record.id)
-        history_id = self._randomness.new_id()
-        await uow.credentials.add_history(
-            HistoryRecord(
-                id=history_id,
-                credential_id=record.id,
-                version=record.version,
-                encrypted_value=self._sealing.seal_former(former, history_id, record.owner, primary),
-                key_version=primary.version,
-                created_at=history[0].replaced_at if history else record.created_at,
-                replaced_at=now,
-            )
-        )
 
     async def _read_back(self, credential_id: str, version: int, secret: str) -> CredentialView:
         """What was just committed, read again and opened. Raises StorageError where it is not what was stored."""
@@ -395,27 +367,9 @@ class CredentialService:
     async def versions(
         self, actor: Actor, credential_id: str, *, after: str | None = None, limit: int = 50
     ) -> Page[HistoryView]:
-        """Its former secrets as masks, latest first. Raises InvalidInput."""
-        size, begin = page_size(limit), read_cursor(after)
-        if begin is not None and not begin.isdecimal():
-            raise InvalidInput("cursor", "is not one that was given out")
+        """Its former secrets as masks, latest first, at most 20. Raises InvalidInput."""
         record = await self._access.find(actor, credential_id, Action.CREDENTIAL_READ)
-        async with self._storage.read() as uow:
-            history = await uow.credentials.history(credential_id)
-        rows = [each for each in history if begin is None or each.version < int(begin)]
-        page = paged(rows[: size + 1], size, lambda former: str(former.version))
-        opened = [(each, await self._access.open_former(each, record.owner)) for each in page.items]
-        views = [
-            HistoryView(
-                version=each.version,
-                masked=UNREADABLE_MASK if secret is None else mask(secret),
-                readable=secret is not None,
-                created_at=each.created_at,
-                replaced_at=each.replaced_at,
-            )
-            for each, secret in opened
-        ]
-        return Page(views, page.next_cursor)
+        return await self._history.page(record, after=after, limit=limit)
 
     async def labels(self, actor: Actor, prefix: str, limit: int = 25) -> Sequence[LabelChoice]:
         """Labels or providers that begin like ``prefix``, for autocompletion; the guild's where the actor is in one."""

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from app.domain.audit import Action, Result
-from app.domain.credentials import CredentialRecord, Owner, OwnerKind, PaidBy, label_name, provider_name
+from app.domain.credentials import CredentialRecord, Owner, OwnerKind, PaidBy, expired, label_name, provider_name
 from app.domain.errors import CredentialUnreadable, NoCredential, StorageError
 from app.domain.identity import Permission
 from app.domain.secrets import SecretText
 from app.services.audit import by
-from app.services.credentials.access import expired, own
+from app.services.credentials.access import own
 from app.services.credentials.values import EnvironmentCredentials, UsableCredential
 
 if TYPE_CHECKING:

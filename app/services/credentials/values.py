@@ -63,13 +63,14 @@ class LabelChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderHealth:
-    """How the credentials of one provider do; a readable one may have expired."""
+    """How the credentials of one provider do; a readable one may have expired, or be aged."""
 
     provider: str
     total: int
     readable: int
     unreadable: int
     expired: int
+    aged: int
     oldest_update: datetime
     last_used: datetime | None
     last_verified: datetime | None

@@ -181,7 +181,7 @@ async def restore(request: web.Request, actor: Actor, credential_id: str) -> web
 
 @routes("GET", f"{_ONE}/versions", shape=shapes.FormerSecrets, errors=[errors.NotFound])
 async def versions(request: web.Request, actor: Actor, credential_id: str, query: PageQuery) -> web.Response:
-    """Its former secrets, as masks."""
+    """Its latest 20 former secrets, as masks."""
     page = await request.app[SERVICES].credentials.versions(actor, credential_id, after=query.cursor, limit=query.limit)
     return answer(200, shapes.former_secrets(page))
 
@@ -193,7 +193,15 @@ async def versions(request: web.Request, actor: Actor, credential_id: str, query
     headers=_ETAG,
     errors=[errors.NotFound, errors.CredentialUnreadable],
 )
-async def rollback(request: web.Request, actor: Actor, credential_id: str, body: RollbackTo | None) -> web.Response:
-    """Put a former secret back in force."""
+async def rollback(
+    request: web.Request, actor: Actor, credential_id: str, body: RollbackTo | None, expected_version: int | None
+) -> web.Response:
+    """Put a former secret back in force; the present one goes to the history.
+
+    Without a version, a repeated request goes back to where the first one came from: send If-Match.
+    """
     version = body.version if body else None
-    return _one(await request.app[SERVICES].credentials.rollback(actor, credential_id, version=version))
+    view = await request.app[SERVICES].credentials.rollback(
+        actor, credential_id, version=version, expected_version=expected_version
+    )
+    return _one(view)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Credential(TypedDict):
-    """A credential, without its secret. `masked` shows at most a third of it."""
+    """A credential, without its secret. `masked` shows at most a third of it.
+
+    `secret_age_days` counts from the last replacement or rollback. `concern` says why it is time for a new secret.
+    """
 
     id: str
     provider: str
@@ -34,6 +37,8 @@ class Credential(TypedDict):
     last_used_at: datetime | None
     last_verified_at: datetime | None
     removed_at: datetime | None
+    secret_age_days: int
+    concern: Literal["expired", "expiring", "aged"] | None
 
 
 def credential(view: CredentialView) -> Credential:
@@ -53,6 +58,8 @@ def credential(view: CredentialView) -> Credential:
         "last_used_at": view.last_used_at,
         "last_verified_at": view.last_verified_at,
         "removed_at": view.deleted_at,
+        "secret_age_days": view.secret_age_days,
+        "concern": None if view.concern is None else view.concern.value,
     }
 
 
@@ -85,7 +92,7 @@ class FormerSecret(TypedDict):
 
 
 class FormerSecrets(TypedDict):
-    """Former secrets, latest first."""
+    """Former secrets, latest first: the latest 20."""
 
     items: list[FormerSecret]
     next_cursor: str | None
@@ -109,13 +116,14 @@ def former_secrets(history: Page[HistoryView]) -> FormerSecrets:
 
 
 class ProviderHealth(TypedDict):
-    """How the credentials of one provider do."""
+    """How the credentials of one provider do; `aged` are those whose secret has been in force for over 180 days."""
 
     provider: str
     total: int
     readable: int
     unreadable: int
     expired: int
+    aged: int
     oldest_update: datetime
     last_used: datetime | None
     last_verified: datetime | None
@@ -148,6 +156,7 @@ def health(report: HealthReport) -> Health:
                 "readable": each.readable,
                 "unreadable": each.unreadable,
                 "expired": each.expired,
+                "aged": each.aged,
                 "oldest_update": each.oldest_update,
                 "last_used": each.last_used,
                 "last_verified": each.last_verified,

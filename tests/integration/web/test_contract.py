@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -185,6 +186,57 @@ async def test_a_stale_version_is_refused(site: Site) -> None:
         assert (stale.status, stale.code) == (412, "version_conflict")
         assert (await site.request("DELETE", path, headers={"If-Match": tag})).status == 412
     assert (await site.request("PATCH", path, json={"label": "won"}, headers={"If-Match": "*"})).json["label"] == "won"
+
+
+async def test_a_rollback_honours_if_match_so_that_a_replay_does_not_go_back_again(site: Site) -> None:
+    path = f"/api/v1/credentials/{(await site.add('replayed'))['id']}"
+    await site.request("PUT", f"{path}/secret", json={"secret": SECRET[::-1]})
+    answers = [
+        await site.request("POST", f"{path}/rollback", json={"version": 1}, headers={"If-Match": '"2"'})
+        for _ in range(2)
+    ]
+    assert [each.status for each in answers] == [200, 412]
+    assert answers[0].headers["ETag"] == '"3"'
+    assert (await site.request("POST", f"{path}/reveal")).json == {"secret": SECRET}
+    present = await site.request("POST", f"{path}/rollback", json={"version": 3})
+    assert (present.status, present.code) == (422, "invalid_input")
+    unknown = await site.request("POST", f"{path}/rollback", json={"version": 99})
+    assert (unknown.status, unknown.code) == (404, "not_found")
+    assert (await site.request("DELETE", path)).status == 204
+    removed = await site.request("POST", f"{path}/rollback", json={"version": 1})
+    assert (removed.status, removed.code) == (404, "not_found")
+
+
+async def test_20_replacements_and_rollbacks_at_once_lose_no_secret_that_was_acknowledged(site: Site) -> None:
+    path = f"/api/v1/credentials/{(await site.add('crowded'))['id']}"
+    secrets = [f"{SECRET}-{number}" for number in range(10)]
+    await site.request("PUT", f"{path}/secret", json={"secret": secrets[0]})
+    replacing = [site.request("PUT", f"{path}/secret", json={"secret": each}) for each in secrets[1:]]
+    rolling = [site.request("POST", f"{path}/rollback") for _ in range(10)]
+    answers = await asyncio.gather(*replacing, *rolling)
+    assert [each.status for each in answers] == [200] * 19
+    assert max(each.json["version"] for each in answers) == 21
+    found = {(await site.request("POST", f"{path}/reveal")).json["secret"]}
+    for version in [each["version"] for each in (await site.request("GET", f"{path}/versions")).json["items"]]:
+        before = (await site.request("GET", path)).json["version"]
+        back = await site.request(
+            "POST", f"{path}/rollback", json={"version": version}, headers={"If-Match": f'"{before}"'}
+        )
+        if back.status == 200:
+            found.add((await site.request("POST", f"{path}/reveal")).json["secret"])
+        else:  # a copy, which made room for the secret that the rollback before replaced
+            assert back.code == "not_found"
+    assert found == {SECRET, *secrets}
+
+
+async def test_a_credential_tells_the_age_of_its_secret_and_whether_to_replace_it(site: Site) -> None:
+    made = await site.add("ageing")
+    assert (made["secret_age_days"], made["concern"]) == (0, None)
+    soon = (datetime.now(UTC) + timedelta(days=20)).isoformat()
+    expiring = await site.request("PATCH", f"/api/v1/credentials/{made['id']}", json={"expires_at": soon})
+    assert expiring.json["concern"] == "expiring"
+    health = (await site.request("GET", "/api/v1/credentials/health")).json
+    assert {each["aged"] for each in health["providers"]} == {0}
 
 
 async def test_an_idempotency_key_stores_once_and_refuses_another_body(site: Site) -> None:

@@ -31,6 +31,8 @@ def view(**changes: Any) -> CredentialView:
         "last_used_at": None,
         "last_verified_at": None,
         "deleted_at": None,
+        "secret_age_days": 0,
+        "concern": None,
     }
     return CredentialView(**values | changes)
 

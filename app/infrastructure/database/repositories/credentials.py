@@ -34,6 +34,12 @@ _COLUMNS: Final = (
     api_credentials.c.last_used_at,
     api_credentials.c.last_verified_at,
     api_credentials.c.deleted_at,
+    # The index of the unique (credential_id, version) leads to the one row that is read.
+    select(credential_history.c.replaced_at)
+    .where(credential_history.c.credential_id == api_credentials.c.id)
+    .order_by(credential_history.c.version.desc())
+    .limit(1)
+    .scalar_subquery(),
 )
 _ALL: Final = select(*_COLUMNS)
 _BY_ID: Final = _ALL.where(api_credentials.c.id == bindparam("key"))  # built once: it stands before every use
@@ -60,6 +66,7 @@ def _to_record(row: Sequence[Any]) -> CredentialRecord:
         last_used_at=row[14],
         last_verified_at=row[15],
         deleted_at=row[16],
+        replaced_at=row[17],
     )
 
 
@@ -225,6 +232,15 @@ class CredentialRepositoryImpl:
             update(api_credentials).where(api_credentials.c.id == credential_id).values(status=status, **verified)
         )
 
+    async def set_fingerprint(self, credential_id: str, *, expected_version: int, fingerprint: str | None) -> bool:
+        """The fingerprint under another key; no change that people make, so the version stays."""
+        statement = (
+            update(api_credentials)
+            .where(api_credentials.c.id == credential_id, api_credentials.c.version == expected_version)
+            .values(fingerprint=fingerprint)
+        )
+        return await self._connection.change(statement) == 1
+
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
         """All rows in the order of their ids."""
         statement = _ALL.order_by(api_credentials.c.id).limit(limit)
@@ -286,6 +302,10 @@ class CredentialRepositoryImpl:
             .where(credential_history.c.id == record_id)
             .values(encrypted_value=encrypted_value, key_version=key_version)
         )
+
+    async def drop_history(self, record_id: str) -> None:
+        """Forget a former secret."""
+        await self._connection.change(delete(credential_history).where(credential_history.c.id == record_id))
 
     async def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: object) -> bool:
         """Compare and swap on the version: whoever read an older row changes nothing."""
