@@ -102,6 +102,17 @@ class PlainText(TypeDecorator[str]):
         return str(value)
 
 
+class Sealed(TypeDecorator[bytes]):
+    """An envelope. SQLite keeps a value of any type in any column: what is no bytes is read as empty, so as damaged."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
+        """The bytes that were stored."""
+        return value if value is None or isinstance(value, bytes) else b""
+
+
 def _one_of(column: str, values: type[StrEnum] | tuple[str, ...]) -> CheckConstraint:
     """A check for a set that will hardly grow: SQLite changes a check only by copying the table."""
     listed = ", ".join(f"'{value}'" for value in values)
@@ -223,7 +234,7 @@ api_credentials: Final = Table(
     Column("provider", PlainText, nullable=False),
     Column("label", PlainText, nullable=False),
     Column("label_key", PlainText, nullable=False),
-    Column("encrypted_value", LargeBinary, nullable=False, info=_ENCRYPTED),
+    Column("encrypted_value", Sealed, nullable=False, info=_ENCRYPTED),
     Column("key_version", BigInteger, nullable=False),
     Column("version", Integer, nullable=False),
     Column("fingerprint", PlainText, index=True),
@@ -257,7 +268,7 @@ credential_history: Final = Table(
     _id(),
     Column("credential_id", PlainText, ForeignKey("api_credentials.id", ondelete="CASCADE"), nullable=False),
     Column("version", Integer, nullable=False),
-    Column("encrypted_value", LargeBinary, nullable=False, info=_ENCRYPTED),
+    Column("encrypted_value", Sealed, nullable=False, info=_ENCRYPTED),
     Column("key_version", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("replaced_at", UtcDateTime, nullable=False),

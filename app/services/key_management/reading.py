@@ -119,6 +119,8 @@ class KeyReader:
             self._require_this_install(manifest.install_id, remembered)
             self._require_environment(manifest.environment.value)
             return wrapping, manifest
+        if not members.keys() >= {"install_id", "environment", "master_key_id", "canary"}:
+            raise key_rows.damaged(key_rows.MANIFEST_ROW, "is no manifest: it was edited, or another row put there")
         # Nothing that is given opens it. An edited row must not pass for a wrong key: a master key whose id the row
         # names, or which opens the canary for the remembered id, is right, and then the row is wrong.
         named = str(members.get("master_key_id"))

@@ -107,7 +107,11 @@ class Sqlite:
     def _open_existing(self, *, busy: float) -> sqlite3.Connection:
         # mode=rw: a file that went away is an error, not an empty database.
         uri = f"file:{quote(str(self._path))}?mode=rw"
-        return sqlite3.connect(uri, uri=True, timeout=busy, isolation_level=None, cached_statements=256)
+        connection = sqlite3.connect(uri, uri=True, timeout=busy, isolation_level=None, cached_statements=256)
+        # SQLite keeps bytes that are no UTF-8 as text. They are read as what nobody has stored, so that whoever reads
+        # finds a damaged value among sound ones, instead of the driver's refusal of them all.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        return connection
 
     def _create_file(self) -> None:
         with self._creating:

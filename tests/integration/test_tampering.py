@@ -1,0 +1,904 @@
+"""What whoever can write the database, and no more, can do to secrets and keys: make them unreadable, never wrong.
+
+A secret that was changed, cut or moved is shown as unreadable and takes no other with it; a key that was halts the
+start. Most cases run in a transaction that nobody else sees and that is undone; samples of them are committed and go
+through the services and over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import combinations, islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, literal_column, select, update
+
+from app import bootstrap
+from app.domain.credentials import CredentialView, Owner, OwnerKind, Status
+from app.domain.errors import (
+    CredentialUnreadable,
+    CryptoError,
+    InstallMismatch,
+    KeyDamaged,
+    KeyMissing,
+    NotFound,
+    StartupError,
+)
+from app.domain.identity import Actor, GuildContext, Role, Source, User
+from app.domain.keys import KeyName
+from app.infrastructure.clock import SystemClock, SystemRandomness
+from app.infrastructure.crypto.derive import Derivation
+from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.infrastructure.database.engine import Connection, Database, open_database
+from app.infrastructure.database.schema import api_credentials, app_config, credential_history, metadata
+from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
+from app.services import Services
+from app.services.credentials import CredentialSealing
+from app.services.key_management import KeyManagementService
+from tests.support.fakes import FakeStorage
+from tests.support.house import member
+from tests.support.installs import Place
+from tests.support.web import open_site
+
+CLOCK = SystemClock()
+GUILD, OTHER_GUILD = "123456789012345678", "876543210987654321"
+MASTER_KEY = "ab" * 32
+UNREADABLE = "•" * 8
+
+ENCRYPTED = [
+    column for table in metadata.sorted_tables for column in table.columns if column.info.get("encrypted", False)
+]
+"""Every column that holds envelopes, as the schema marks them."""
+
+
+@pytest.fixture
+def place(engine_url: str, tmp_path: Path) -> Place:
+    return Place(engine_url, tmp_path / "data")
+
+
+class _Undone(Exception):
+    """Ends a transaction without a trace."""
+
+
+@asynccontextmanager
+async def _undone(database: Database) -> AsyncIterator[Connection]:
+    """A transaction in which everything may be broken: nobody else sees it, and it never commits."""
+    with suppress(_Undone):
+        async with database.write() as connection:
+            yield connection
+            raise _Undone
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Secrets
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """An encrypted value at rest: where it stands, whose it is, and what it opens to."""
+
+    column: Column[Any]
+    row_id: str
+    credential_id: str
+    owner: Owner
+    value: bytes
+    key_version: int
+    secret: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hall:
+    """An install with secrets of two members and two guilds, present and former, under two versions of AES_KEY."""
+
+    place: Place
+    services: Services
+    database: Database
+    sealing: CredentialSealing
+    alice: Actor
+    bob: Actor
+    cells: list[Cell]
+
+    def cell(self, label: str, column: Column[Any] = api_credentials.c.encrypted_value) -> Cell:
+        """The cell whose secret ends with that label."""
+        return next(each for each in self.cells if each.column is column and each.secret.endswith(f"-{label}"))
+
+    async def opened(self, connection: Connection, cell: Cell) -> str | None:
+        """What the cell opens to in this transaction, or None; any other error than the one for that gets through."""
+        read = READERS[str(cell.column)]
+        try:
+            return await read(self, connection, cell.row_id)
+        except CryptoError:
+            return None
+
+    async def unreadable(self, connection: Connection) -> set[str]:
+        """The secrets that do not open in this transaction; what opens must open to what was stored."""
+        lost = set()
+        for cell in self.cells:
+            opened = await self.opened(connection, cell)
+            assert opened in {None, cell.secret}
+            if opened is None:
+                lost.add(cell.secret)
+        return lost
+
+
+async def _read_live(hall: Hall, connection: Connection, row_id: str) -> str:
+    record = await SqlUnitOfWork(connection).credentials.get(row_id)
+    assert record is not None
+    return hall.sealing.open(record)
+
+
+async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
+    columns = credential_history.c
+    credential_id = await connection.value(select(columns.credential_id).where(columns.id == row_id))
+    uow = SqlUnitOfWork(connection)
+    record = await uow.credentials.get(credential_id)
+    assert record is not None
+    former = next(each for each in await uow.credentials.history(record.id) if each.id == row_id)
+    return hall.sealing.open_former(former, record.owner)
+
+
+READERS = {
+    "api_credentials.encrypted_value": _read_live,
+    "credential_history.encrypted_value": _read_former,
+}
+"""How each encrypted column is read: a new one is not covered before it stands here."""
+
+
+def _where(cell: Cell) -> Any:
+    return cell.column.table.c.id == cell.row_id
+
+
+async def _put(connection: Connection, cell: Cell, value: bytes, **more: Any) -> None:
+    changed = await connection.change(
+        update(cell.column.table).where(_where(cell)).values({cell.column.name: value, **more})
+    )
+    assert changed == 1
+
+
+async def _commit(hall: Hall, cell: Cell, value: bytes) -> None:
+    async with hall.database.write() as connection:
+        await _put(connection, cell, value)
+
+
+async def _register(database: Database, actor: Actor) -> Actor:
+    """The actor, as a user whom the trail can name."""
+    now = CLOCK.now()
+    async with SqlStorage(database).write() as uow:
+        await uow.users.add(
+            User(
+                id=actor.user_id,
+                subject_id=actor.subject_id or "",
+                username=actor.username,
+                role=actor.role,
+                created_at=now,
+            )
+        )
+    return actor
+
+
+def _secret(label: str) -> str:
+    return f"sk-proj-4f9aTq7ZbX2mLw8v-{label}"
+
+
+async def _add(
+    services: Services, actor: Actor, label: str, *, provider: str = "openai", guild_id: str | None = None
+) -> CredentialView:
+    added = await services.credentials.add(
+        actor, provider=provider, label=label, secret=_secret(label), guild_id=guild_id
+    )
+    return added.view
+
+
+async def _cells(database: Database, sealing: CredentialSealing) -> list[Cell]:
+    """Every encrypted value that is stored, found by the schema's marks alone."""
+    cells = []
+    storage = SqlStorage(database)
+    async with storage.read() as uow:
+        records = {each.id: each for each in await uow.credentials.page(after=None, limit=100)}
+        secrets = {each.id: sealing.open(each) for each in records.values()}
+        for record in records.values():
+            for former in await uow.credentials.history(record.id):
+                secrets[former.id] = sealing.open_former(former, record.owner)
+    async with database.read() as connection:
+        for column in ENCRYPTED:
+            table = column.table
+            credential_id = table.c.get("credential_id", table.c.id)
+            rows = await connection.rows(select(table.c.id, credential_id, column, table.c.key_version))
+            cells += [
+                Cell(
+                    column=column,
+                    row_id=row[0],
+                    credential_id=row[1],
+                    owner=records[row[1]].owner,
+                    value=row[2],
+                    key_version=row[3],
+                    secret=secrets[row[0]],
+                )
+                for row in rows
+            ]
+    return cells
+
+
+@asynccontextmanager
+async def _open_hall(place: Place) -> AsyncIterator[Hall]:
+    async with place.services() as services, open_database(place.url, may_create=False) as database:
+        alice = await _register(database, member(CLOCK, "alice"))
+        bob = await _register(database, member(CLOCK, "bob"))
+        boss = await _register(database, member(CLOCK, "boss", role=Role.OWNER))
+        credentials = services.credentials
+        one = await _add(services, alice, "one-first")
+        await _add(services, alice, "two", provider="github")
+        await credentials.replace(alice, one.id, _secret("one-second"))
+        await _add(services, boss, "guild", guild_id=GUILD)
+        await place.revoke(KeyName.AES_KEY)
+        await services.keys.reload()
+        await credentials.replace(alice, one.id, _secret("one"))
+        bobs = await _add(services, bob, "bob-first")
+        await credentials.replace(bob, bobs.id, _secret("bob"))
+        await _add(services, boss, "other-guild", guild_id=OTHER_GUILD)
+        sealing = CredentialSealing(
+            keys=services.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation()
+        )
+        cells = await _cells(database, sealing)
+        yield Hall(
+            place=place,
+            services=services,
+            database=database,
+            sealing=sealing,
+            alice=alice,
+            bob=bob,
+            cells=cells,
+        )
+
+
+@pytest.fixture
+async def hall(place: Place) -> AsyncIterator[Hall]:
+    async with _open_hall(place) as hall:
+        yield hall
+
+
+async def test_the_matrix_covers_every_encrypted_column(hall: Hall) -> None:
+    assert {str(column) for column in ENCRYPTED} == READERS.keys()
+    assert {str(cell.column) for cell in hall.cells} == READERS.keys()
+    assert {cell.key_version for cell in hall.cells} == {1, 2}
+    secrets = [cell.secret for cell in hall.cells]
+    assert len(secrets) == len(set(secrets)) == 8
+    async with _undone(hall.database) as connection:
+        assert await hall.unreadable(connection) == set()
+
+
+def _damages(value: bytes) -> Iterator[bytes]:
+    for position in range(len(value)):
+        for mask in (0x01, 0x80):
+            yield value[:position] + bytes([value[position] ^ mask]) + value[position + 1 :]
+    for length in range(len(value)):
+        yield value[:length]
+    yield from (value[1:], value + b"\0", b"\0" + value, value + value)
+
+
+@pytest.mark.parametrize("column", ENCRYPTED, ids=str)
+async def test_no_changed_byte_and_no_truncation_opens(hall: Hall, column: Column[Any]) -> None:
+    tried = 0
+    for cell in hall.cells:
+        if cell.column is not column:
+            continue
+        async with _undone(hall.database) as connection:
+            for damaged in _damages(cell.value):
+                await _put(connection, cell, damaged)
+                assert await hall.opened(connection, cell) is None, damaged
+                tried += 1
+            assert await hall.unreadable(connection) == {cell.secret}
+            await _put(connection, cell, cell.value)
+            assert await hall.unreadable(connection) == set()
+    assert tried >= 1000
+
+
+def _relations(one: Cell, other: Cell) -> Iterator[str]:
+    """What a swap of the two stands for."""
+    yield "the same table" if one.column is other.column else "live and former"
+    yield "one row and its history" if one.credential_id == other.credential_id else "two credentials"
+    if one.owner == other.owner:
+        yield "the same owner"
+    else:
+        yield " and ".join(sorted({one.owner.kind.value, other.owner.kind.value}))
+    yield "the same key version" if one.key_version == other.key_version else "two key versions"
+
+
+@pytest.mark.parametrize("with_key_version", [False, True], ids=["value", "value-and-key-version"])
+async def test_no_two_values_can_be_swapped(hall: Hall, with_key_version: bool) -> None:  # noqa: FBT001 - a parameter
+    relations: set[str] = set()
+    async with _undone(hall.database) as connection:
+        for one, other in combinations(hall.cells, 2):
+            relations.update(_relations(one, other))
+            for target, source in ((one, other), (other, one)):
+                more = {"key_version": source.key_version} if with_key_version else {}
+                await _put(connection, target, source.value, **more)
+            assert await hall.opened(connection, one) is None
+            assert await hall.opened(connection, other) is None
+            for cell in (one, other):
+                await _put(connection, cell, cell.value, key_version=cell.key_version)
+        assert await hall.unreadable(connection) == set()
+    assert relations == {
+        *("the same table", "live and former", "one row and its history", "two credentials"),
+        *("the same owner", "user", "guild", "guild and user", "the same key version", "two key versions"),
+    }
+
+
+async def test_a_value_of_another_install_does_not_open(hall: Hall, tmp_path: Path) -> None:
+    elsewhere = Place(f"sqlite+aiosqlite:///{tmp_path / 'elsewhere.db'}", tmp_path / "elsewhere")
+    async with _open_hall(elsewhere) as other, _undone(hall.database) as connection:
+        for mine in hall.cells:
+            theirs = other.cell(mine.secret.removeprefix(_secret("")), mine.column)
+            await _put(connection, mine, theirs.value, key_version=theirs.key_version)
+        assert await hall.unreadable(connection) == {cell.secret for cell in hall.cells}
+
+
+async def test_the_key_version_beside_a_value_decides_nothing(hall: Hall) -> None:
+    """The envelope names its version itself, authenticated; the column is only what a rotation looks for."""
+    async with _undone(hall.database) as connection:
+        for cell in hall.cells:
+            for version in (0, 1, 2, 3, 2**32):
+                await _put(connection, cell, cell.value, key_version=version)
+                assert await hall.opened(connection, cell) == cell.secret
+
+
+NEW_ID = "01999f00-0000-7000-8000-000000000001"
+
+
+async def _change(connection: Connection, cell: Cell, **values: Any) -> None:
+    assert await connection.change(update(cell.column.table).where(_where(cell)).values(values)) == 1
+
+
+async def test_a_row_given_to_somebody_else_opens_for_nobody_and_neither_does_its_history(hall: Hall) -> None:
+    one, bob, guild = hall.cell("one"), hall.cell("bob"), hall.cell("guild")
+    lost = {_secret("one"), _secret("one-first"), _secret("one-second")}
+    for owner in (
+        bob.owner,
+        guild.owner,
+        Owner(OwnerKind.GUILD, one.owner.id),
+        Owner(OwnerKind.USER, GUILD),
+        Owner(OwnerKind.USER, one.owner.id + " "),
+        Owner(OwnerKind.USER, ""),
+    ):
+        async with _undone(hall.database) as connection:
+            await _change(connection, one, owner_kind=owner.kind, owner_id=owner.id, label_key="taken away")
+            assert await hall.unreadable(connection) == lost, owner
+    async with _undone(hall.database) as connection:
+        await _change(connection, guild, owner_id=OTHER_GUILD)
+        assert await hall.unreadable(connection) == {guild.secret}
+
+
+async def test_a_row_under_another_id_does_not_open(hall: Hall) -> None:
+    two, former = hall.cell("two"), hall.cell("bob-first", credential_history.c.encrypted_value)
+    async with _undone(hall.database) as connection:
+        await _change(connection, two, id=NEW_ID)
+        with pytest.raises(CryptoError):
+            await _read_live(hall, connection, NEW_ID)
+        await _change(connection, former, id=NEW_ID)
+        with pytest.raises(CryptoError):
+            await _read_former(hall, connection, NEW_ID)
+
+
+async def test_a_former_value_does_not_open_under_the_credential_of_another_owner(hall: Hall) -> None:
+    former = hall.cell("one-first", credential_history.c.encrypted_value)
+    for target in (hall.cell("bob"), hall.cell("guild")):
+        async with _undone(hall.database) as connection:
+            await _change(connection, former, credential_id=target.credential_id, version=7)
+            assert await hall.unreadable(connection) == {former.secret}
+
+
+async def test_not_promised_that_provider_label_or_place_in_the_history_of_one_owner_are_bound(hall: Hall) -> None:
+    """The envelope binds row and owner (KEYS: AAD). What stands beside it is as trustworthy as the database."""
+    one, two = hall.cell("one"), hall.cell("two")
+    former = hall.cell("one-first", credential_history.c.encrypted_value)
+    async with _undone(hall.database) as connection:
+        await _change(connection, one, provider="another", label="another", label_key="another", version=9)
+        await _change(connection, former, credential_id=two.credential_id, version=7)
+        assert await hall.unreadable(connection) == set()
+
+
+async def test_not_promised_that_an_older_value_put_back_in_its_own_row_is_found(hall: Hall) -> None:
+    """The row's version is no part of what the envelope binds, so that a rotation need not change it."""
+    two = hall.cell("two")
+    await hall.services.credentials.replace(hall.alice, two.credential_id, _secret("newer"))
+    async with hall.database.write() as connection:
+        await _put(connection, two, two.value, key_version=two.key_version)
+    assert (await hall.services.credentials.reveal(hall.alice, two.credential_id)).reveal() == two.secret
+
+
+async def test_an_older_value_from_before_a_change_of_owner_does_not_open(hall: Hall) -> None:
+    two = hall.cell("two")
+    async with SqlStorage(hall.database).write() as uow:
+        await hall.services.credentials.move(uow, two.owner, hall.cell("bob").owner)
+    assert (await hall.services.credentials.reveal(hall.bob, two.credential_id)).reveal() == two.secret
+    await _commit(hall, two, two.value)
+    assert (await hall.services.credentials.get(hall.bob, two.credential_id)).status is Status.UNREADABLE
+
+
+# -- through the services ---------------------------------------------------------------------------------------------
+
+PARTS = {"format": 0, "algorithm": 1, "key version": 5, "salt": 6, "nonce": 38, "commitment": 50, "text": 82, "tag": -1}
+"""A byte of each part of an envelope (docs/envelope.md)."""
+
+
+def _flipped(value: bytes, position: int) -> bytes:
+    changed = bytearray(value)
+    changed[position] ^= 1
+    return bytes(changed)
+
+
+async def _verdicts(hall: Hall) -> dict[tuple[str, int | None], bool]:
+    operator = member(CLOCK, "operator", role=Role.OWNER, source=Source.CLI)
+    return {(each.id, each.former): each.ok async for each in hall.services.credentials.verify_all(operator)}
+
+
+async def _assert_only_this_is_unreadable(hall: Hall, cell: Cell) -> None:
+    """Through every method that reads a present secret."""
+    credentials, alice = hall.services.credentials, hall.alice
+    view = await credentials.get(alice, cell.credential_id)
+    assert (view.status, view.masked) == (Status.UNREADABLE, UNREADABLE)
+    listed = (await credentials.page(alice)).items
+    assert {each.id: each.status for each in listed} == {
+        cell.credential_id: Status.UNREADABLE,
+        hall.cell("two").credential_id: Status.UNCHECKED,
+    }
+    with pytest.raises(CredentialUnreadable):
+        await credentials.reveal(alice, cell.credential_id)
+    with pytest.raises(CredentialUnreadable):
+        async with credentials.use(alice, view.provider, view.label):
+            pass
+    async with credentials.use(alice, "github") as other:
+        assert other.reveal() == _secret("two")
+    assert [each.id for each in (await credentials.health(alice)).unreadable] == [cell.credential_id]
+    verdicts = await _verdicts(hall)
+    assert [key for key, ok in verdicts.items() if not ok] == [(cell.credential_id, None)]
+    assert len(verdicts) == len(hall.cells)
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_changed_secret_is_unreadable_for_every_service_and_takes_no_other_with_it(
+    hall: Hall, part: str
+) -> None:
+    one = hall.cell("one")
+    await _commit(hall, one, _flipped(one.value, PARTS[part]))
+    await _assert_only_this_is_unreadable(hall, one)
+    await _commit(hall, one, one.value)
+    assert (await hall.services.credentials.reveal(hall.alice, one.credential_id)).reveal() == one.secret
+    assert all((await _verdicts(hall)).values())
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_changed_former_secret_is_unreadable_and_is_not_put_back_in_force(hall: Hall, part: str) -> None:
+    credentials, former = hall.services.credentials, hall.cell("one-first", credential_history.c.encrypted_value)
+    await _commit(hall, former, _flipped(former.value, PARTS[part]))
+    versions = (await credentials.versions(hall.alice, former.credential_id)).items
+    assert [(each.version, each.readable, each.masked == UNREADABLE) for each in versions] == [
+        (2, True, False),
+        (1, False, True),
+    ]
+    with pytest.raises(CredentialUnreadable):
+        await credentials.rollback(hall.alice, former.credential_id, version=1)
+    assert (await credentials.reveal(hall.alice, former.credential_id)).reveal() == _secret("one")
+    verdicts = await _verdicts(hall)
+    assert [key for key, ok in verdicts.items() if not ok] == [(former.credential_id, 1)]
+    await _commit(hall, former, former.value)
+    await credentials.rollback(hall.alice, former.credential_id, version=1)
+    assert (await credentials.reveal(hall.alice, former.credential_id)).reveal() == former.secret
+
+
+async def test_what_was_taken_from_another_member_shows_them_nothing(hall: Hall) -> None:
+    """Bob writes himself into Alice's row: it is his now, and unreadable."""
+    credentials, one = hall.services.credentials, hall.cell("one")
+    async with hall.database.write() as connection:
+        await _change(connection, one, owner_id=hall.bob.user_id)
+    with pytest.raises(NotFound):
+        await credentials.get(hall.alice, one.credential_id)
+    statuses = {each.id: each.status for each in (await credentials.page(hall.bob)).items}
+    assert statuses == {
+        one.credential_id: Status.UNREADABLE,
+        hall.cell("bob").credential_id: Status.UNCHECKED,
+    }
+    with pytest.raises(CredentialUnreadable):
+        await credentials.reveal(hall.bob, one.credential_id)
+    for version in (1, 2):
+        with pytest.raises(CredentialUnreadable):
+            await credentials.rollback(hall.bob, one.credential_id, version=version)
+    async with credentials.use(hall.bob, "openai", "bob-first") as own:
+        assert own.reveal() == _secret("bob")
+
+
+async def test_what_was_moved_to_another_guild_serves_nobody_there(hall: Hall) -> None:
+    guild = hall.cell("guild")
+    async with hall.database.write() as connection:
+        await _change(connection, guild, owner_id=OTHER_GUILD, provider="github")
+    context = GuildContext(guild_id=OTHER_GUILD, manages_guild=True)
+    gwen = await _register(hall.database, member(CLOCK, "gwen", source=Source.DISCORD, guild=context))
+    with pytest.raises(CredentialUnreadable):
+        async with hall.services.credentials.use(gwen, "github"):
+            pass
+    async with hall.services.credentials.use(gwen, "openai") as theirs:
+        assert theirs.reveal() == _secret("other-guild")
+
+
+@pytest.mark.parametrize("stored", ["'sk-typed-by-hand'", "'" + "x" * 200 + "'", "5", "1.5", "1000000000000", "''"])
+async def test_what_is_no_bytes_at_all_is_unreadable_as_well(sqlite_url: str, tmp_path: Path, stored: str) -> None:
+    """SQLite keeps a value of any type in any column."""
+    async with _open_hall(Place(sqlite_url, tmp_path / "data")) as hall:
+        one = hall.cell("one")
+        former = hall.cell("bob-first", credential_history.c.encrypted_value)
+        async with _undone(hall.database) as connection:
+            for cell in (one, former):
+                statement = update(cell.column.table).where(_where(cell)).values(encrypted_value=literal_column(stored))
+                assert await connection.change(statement) == 1
+            assert await hall.unreadable(connection) == {one.secret, former.secret}
+        async with hall.database.write() as connection:
+            await connection.change(
+                update(api_credentials).where(_where(one)).values(encrypted_value=literal_column(stored))
+            )
+        await _assert_only_this_is_unreadable(hall, one)
+
+
+async def test_over_http_an_unreadable_secret_is_a_typed_answer_and_all_else_goes_on(place: Place) -> None:
+    async with open_site(place) as site, open_database(place.url, may_create=False) as database:
+        damaged, whole = await site.add("damaged"), await site.add("whole", provider="github")
+        path = f"/api/v1/credentials/{damaged['id']}"
+        assert (await site.request("PUT", f"{path}/secret", json={"secret": _secret("second")})).status == 200
+        async with database.write() as connection:
+            for table, column in ((api_credentials, "id"), (credential_history, "credential_id")):
+                rows = await connection.rows(
+                    select(table.c.id, table.c.encrypted_value).where(table.c[column] == damaged["id"])
+                )
+                assert len(rows) == 1
+                values = {"encrypted_value": _flipped(rows[0][1], 90)}
+                await connection.change(update(table).where(table.c.id == rows[0][0]).values(values))
+        shown = await site.request("GET", path)
+        assert (shown.status, shown.json["status"], shown.json["masked"]) == (200, "unreadable", UNREADABLE)
+        listed = (await site.request("GET", "/api/v1/credentials")).json["items"]
+        assert {each["label"]: each["status"] for each in listed} == {"damaged": "unreadable", "whole": "unchecked"}
+        versions = (await site.request("GET", f"{path}/versions")).json["items"]
+        assert [each["readable"] for each in versions] == [False]
+        for refused in ("reveal", "rollback"):
+            answer = await site.request("POST", f"{path}/{refused}")
+            assert (answer.status, answer.code) == (409, "credential_unreadable")
+        revealed = await site.request("POST", f"/api/v1/credentials/{whole['id']}/reveal")
+        assert revealed.status == 200
+        cookie, _ = await site.log_in_browser()
+        assert (await site.page("/credentials", cookie)).status == 200
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Keys
+# ---------------------------------------------------------------------------------------------------------------------
+
+Rows = dict[str, str]
+
+
+class _InOneTransaction:
+    """A storage whose every read sees what one unfinished transaction sees."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._unit = SqlUnitOfWork(connection)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[SqlUnitOfWork]:
+        yield self._unit
+
+
+@dataclass(frozen=True)
+class Vault:
+    """The key store of an install inside a transaction, judged as a start does before anything else."""
+
+    connection: Connection
+    keys: KeyManagementService
+    rows: MappingProxyType[str, str]
+
+    async def put(self, row: str, value: Any) -> None:
+        """Change a row behind Keyhall's back."""
+        statement = update(app_config).where(app_config.c.key == row).values(value=value)
+        assert await self.connection.change(statement) == 1
+
+    async def halts(self, row: str, value: Any) -> None:
+        """That row with that value must halt the start."""
+        await self.put(row, value)
+        with pytest.raises(KeyDamaged):
+            await self.keys.verify()
+
+    async def opens_again(self) -> None:
+        """With every row restored it must open."""
+        for row, value in self.rows.items():
+            await self.put(row, value)
+        assert await self.keys.verify()
+
+
+@asynccontextmanager
+async def _open_vault(place: Place) -> AsyncIterator[Vault]:
+    async with place.keys():  # makes the install
+        pass
+    await place.revoke(KeyName.AES_KEY)
+    rows = MappingProxyType(await place.app_config())
+    assert rows.keys() == {"manifest", *(f"keyset/{name}" for name in KeyName)}
+    async with open_database(place.url, may_create=False) as database, _undone(database) as connection:
+        storage: Any = _InOneTransaction(connection)
+        vault = Vault(connection, bootstrap._key_management(place.load(), storage), rows)
+        assert await vault.keys.verify()
+        yield vault
+
+
+@pytest.fixture
+async def vault(place: Place) -> AsyncIterator[Vault]:
+    async with _open_vault(place) as vault:
+        yield vault
+
+
+def _as_text(value: bytes) -> Any:
+    """SQL for a text of these bytes, be it UTF-8 or not: SQLite keeps what it is given."""
+    return literal_column(f"CAST(x'{value.hex()}' AS TEXT)")
+
+
+WAYS: list[Callable[[str], str]] = [
+    lambda character: chr(ord(character) ^ 0x01),
+    lambda character: chr(ord(character) ^ 0x80),
+    lambda _: "",
+    lambda character: 2 * character,
+]
+"""What may become of a character: one bit, another alphabet, gone, twice."""
+
+
+def _changes(value: str) -> Iterator[str]:
+    """Every character in every way, and every length."""
+    for position, character in enumerate(value):
+        for way in WAYS:
+            yield value[:position] + way(character) + value[position + 1 :]
+    for length in range(len(value)):
+        yield value[:length]
+
+
+@pytest.mark.slow
+async def test_every_changed_character_and_every_truncation_of_a_row_halts(sqlite_url: str, tmp_path: Path) -> None:
+    """The rows of a real install, read from memory for speed: some 18,000 cases."""
+    place = Place(sqlite_url, tmp_path / "data")
+    async with place.keys():
+        pass
+    storage: Any = FakeStorage()
+    keys = bootstrap._key_management(place.load(), storage)
+    rows = storage.tables.config = await place.app_config()
+    assert rows.keys() == {"manifest", *(f"keyset/{name}" for name in KeyName)}
+    tried = 0
+    for row, value in dict(rows).items():
+        for changed in _changes(value):
+            assert changed != value
+            rows[row] = changed
+            with pytest.raises(KeyDamaged):
+                await keys.verify()
+            tried += 1
+        rows[row] = value
+        assert await keys.verify()
+    assert tried > 10_000
+
+
+async def test_a_changed_character_and_a_truncation_in_the_database_halts(vault: Vault) -> None:
+    for row, value in vault.rows.items():
+        for changed in islice(_changes(value), 0, None, 41):
+            await vault.halts(row, changed)
+        await vault.opens_again()
+
+
+async def test_text_that_is_no_utf_8_halts(sqlite_url: str, tmp_path: Path) -> None:
+    """PostgreSQL keeps no such text; SQLite does, and its driver refuses to decode it."""
+    place = Place(sqlite_url, tmp_path / "data")
+    async with _open_vault(place) as vault:
+        for row, value in vault.rows.items():
+            raw = value.encode()
+            for position in range(0, len(raw), 13):
+                await vault.halts(row, _as_text(raw[:position] + bytes([raw[position] ^ 0x80]) + raw[position + 1 :]))
+            await vault.opens_again()
+
+
+async def test_every_swap_of_two_rows_halts(vault: Vault) -> None:
+    for one, other in combinations(vault.rows, 2):
+        await vault.put(one, vault.rows[other])
+        await vault.halts(other, vault.rows[one])
+        await vault.opens_again()
+        await vault.halts(one, vault.rows[other])
+        await vault.opens_again()
+
+
+def _paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The way to every member and element, at any depth."""
+    items: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    for key, inner in items:
+        yield (*path, key)
+        yield from _paths(inner, (*path, key))
+
+
+def _edited(value: str, path: tuple[str | int, ...], edit: Callable[[Any, str | int], None]) -> str:
+    """The row with one member edited, in canonical form as ever."""
+    members = json.loads(value)
+    container = members
+    for key in path[:-1]:
+        container = container[key]
+    edit(container, path[-1])
+    return json.dumps(members, sort_keys=True, separators=(",", ":"))
+
+
+def _remove(container: Any, key: str | int) -> None:
+    del container[key]
+
+
+def _put_null(container: Any, key: str | int) -> None:
+    container[key] = None if container[key] is not None else "2026-01-01T00:00:00.000000+00:00"
+
+
+def _put_list(container: Any, key: str | int) -> None:
+    container[key] = [container[key]]
+
+
+@pytest.mark.parametrize("edit", [_remove, _put_null, _put_list])
+async def test_every_member_that_is_removed_or_replaced_halts(
+    vault: Vault, edit: Callable[[Any, str | int], None]
+) -> None:
+    tried = 0
+    for row, value in vault.rows.items():
+        for path in _paths(json.loads(value)):
+            changed = _edited(value, path, edit)
+            assert changed != value
+            await vault.halts(row, changed)
+            tried += 1
+        await vault.opens_again()
+    assert tried > 90
+
+
+async def test_every_name_that_stands_twice_halts(vault: Vault) -> None:
+    """With the same value or with another, before or after: whichever a reader of JSON would take."""
+    for row, value in vault.rows.items():
+        members = json.loads(value)
+        for path in _paths(members):
+            if not isinstance(path[-1], str):
+                continue
+            name = json.dumps(path[-1]) + ":"
+            for at in range(len(value)):
+                if value.startswith(name, at):
+                    await vault.halts(row, f"{value[:at]}{name}0,{value[at:]}")
+                    await vault.halts(row, f"{value[:at]}{name}{_first_value(value[at + len(name) :])},{value[at:]}")
+        await vault.opens_again()
+
+
+def _first_value(text: str) -> str:
+    """The JSON value that a text begins with, as it stands there."""
+    _, end = json.JSONDecoder().raw_decode(text)
+    return text[:end]
+
+
+RESHAPED: dict[str, Callable[[str], str]] = {
+    "a space behind": lambda value: value + " ",
+    "a line feed behind": lambda value: value + "\n",
+    "a space before": lambda value: " " + value,
+    "a byte order mark": lambda value: "\ufeff" + value,
+    "spaces between": lambda value: json.dumps(json.loads(value), sort_keys=True),
+    "lines": lambda value: json.dumps(json.loads(value), sort_keys=True, indent=1),
+    "another order": lambda value: json.dumps(dict(reversed(json.loads(value).items())), separators=(",", ":")),
+    "an escape": lambda value: value.replace("m", r"\u006d", 1),
+    "a fraction": lambda value: value.replace('"format":1', '"format":1.0'),
+    "an exponent": lambda value: value.replace('"format":1', '"format":1e0'),
+    "a boolean": lambda value: value.replace('"format":1', '"format":true'),
+    "no number": lambda value: value.replace('"format":1', '"format":NaN'),
+    "a number beyond all bounds": lambda value: value.replace('"format":1', f'"format":{"9" * 5000}'),
+    "a list around": lambda value: f"[{value}]",
+    "two documents": lambda value: value + value,
+    "padding": lambda value: value.replace('="', '=="', 1),
+    "no padding": lambda value: value.replace('="', '"', 1),
+    "a lone surrogate": lambda value: value.replace('":"', r'":"\ud800', 1),
+    "NUL, escaped": lambda value: value.replace('":"', r'":"\u0000', 1),
+    "very deep": lambda _: "[" * 100_000,
+    "very long": lambda value: value + " " * (1 << 20),
+    "nothing": lambda _: "",
+}
+
+
+@pytest.mark.parametrize("shape", RESHAPED)
+async def test_the_same_content_in_another_form_halts(vault: Vault, shape: str) -> None:
+    for row, value in vault.rows.items():
+        reshaped = RESHAPED[shape](value)
+        assert reshaped != value
+        await vault.halts(row, reshaped)
+    await vault.opens_again()
+
+
+# -- committed, and with whole starts ---------------------------------------------------------------------------------
+
+
+async def _starts(place: Place) -> bool:
+    async with place.keys(may_create=False):
+        return True
+
+
+async def _store(place: Place, row: str, value: str) -> None:
+    await place.execute("UPDATE app_config SET value = :value WHERE key = :key", key=row, value=value)
+
+
+async def test_a_start_halts_on_a_damaged_row_and_opens_once_it_is_restored(place: Place) -> None:
+    async with place.keys():
+        pass
+    for row, value in (await place.app_config()).items():
+        for position in range(0, len(value), len(value) // 3):
+            flipped = chr(ord(value[position]) ^ 0x01)
+            await _store(place, row, value[:position] + flipped + value[position + 1 :])
+            damaged = await place.contents()
+            with pytest.raises(KeyDamaged) as halted:
+                await _starts(place)
+            assert row in halted.value.line()
+            assert await place.contents() == damaged
+        await _store(place, row, value)
+        assert await _starts(place)
+
+
+async def test_a_start_halts_on_text_that_is_no_utf_8(sqlite_url: str, tmp_path: Path) -> None:
+    place = Place(sqlite_url, tmp_path / "data")
+    async with place.keys():
+        pass
+    rows = await place.app_config()
+    async with open_database(place.url, may_create=False) as database:
+        for row in rows:
+            async with database.write() as connection:
+                broken = update(app_config).where(app_config.c.key == row).values(value=_as_text(b'{"mac":"\xff"}'))
+                await connection.change(broken)
+            with pytest.raises(KeyDamaged):
+                await _starts(place)
+            await _store(place, row, rows[row])
+            assert await _starts(place)
+
+
+async def test_a_row_under_another_name_halts(place: Place) -> None:
+    async with place.keys():
+        pass
+    for row in await place.app_config():
+        for renamed in (row + "x", row[:-1], row.swapcase(), "x" + row):
+            await place.execute("UPDATE app_config SET key = :new WHERE key = :old", old=row, new=renamed)
+            with pytest.raises(StartupError) as halted:
+                await _starts(place)
+            assert type(halted.value) in {KeyMissing, KeyDamaged}
+            await place.execute("UPDATE app_config SET key = :new WHERE key = :old", old=renamed, new=row)
+    assert await _starts(place)
+
+
+async def _of_another_install(tmp_path: Path) -> Rows:
+    other = Place(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}", tmp_path / "other").having(MASTER_KEY=MASTER_KEY)
+    async with other.keys():
+        pass
+    return await other.app_config()
+
+
+async def test_a_row_of_another_install_with_the_same_master_key_halts(place: Place, tmp_path: Path) -> None:
+    place = place.having(MASTER_KEY=MASTER_KEY)
+    async with place.keys():
+        pass
+    foreign = await _of_another_install(tmp_path)
+    for row, value in (await place.app_config()).items():
+        await _store(place, row, foreign[row])
+        with pytest.raises(InstallMismatch if row == "manifest" else KeyDamaged):
+            await _starts(place)
+        await _store(place, row, value)
+        assert await _starts(place)
+
+
+async def test_the_whole_key_store_of_another_install_with_the_same_master_key_halts(
+    place: Place, tmp_path: Path
+) -> None:
+    place = place.having(MASTER_KEY=MASTER_KEY)
+    async with place.keys():
+        pass
+    for row, value in (await _of_another_install(tmp_path)).items():
+        await _store(place, row, value)
+    with pytest.raises(InstallMismatch):
+        await _starts(place)
