@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from app.domain.audit import Action
 from app.domain.errors import ConfigInvalid, DatabaseUnavailable, NoInstall, StorageError, StorageFull, StorageReadOnly
-from app.domain.keys import Environment
+from app.domain.keys import Environment, KeyName
 from app.domain.master_key import RestoredMasterKey
 from app.domain.schema import SchemaState
 from app.infrastructure.clock import SystemClock, SystemRandomness
@@ -73,13 +73,18 @@ class OpenKeys:
 
 
 @asynccontextmanager
-async def open_keys(settings: Settings, *, may_create: bool) -> AsyncIterator[OpenKeys]:
-    """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall."""
+async def open_keys(
+    settings: Settings, *, may_create: bool, importing: KeyName | None = None
+) -> AsyncIterator[OpenKeys]:
+    """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall.
+
+    What the settings give for the key that is ``importing`` is not held against it: importing resolves that conflict.
+    """
     judge_given_files(settings.secret_files)
     remembered = InstallFile(settings.data_dir).read()  # before the database is looked at, as KeyManagementService does
     async with open_database(settings.database_url.reveal(), may_create=may_create) as database:
         storage = SqlStorage(database)
-        keys = _key_management(settings, storage)
+        keys = _key_management(settings, storage, importing=importing)
         if not database.exists():
             keys.require_no_install_expected(remembered)
             if not may_create:
@@ -131,7 +136,11 @@ async def schema_state(settings: Settings, *, upgrade_first: bool) -> SchemaStat
 
 
 def _key_management(
-    settings: Settings, storage: SqlStorage, source: MasterKeySource | None = None
+    settings: Settings,
+    storage: SqlStorage,
+    source: MasterKeySource | None = None,
+    *,
+    importing: KeyName | None = None,
 ) -> KeyManagementService:
     return KeyManagementService(
         storage=storage,
@@ -142,7 +151,7 @@ def _key_management(
         rules=InstallRules(
             environment=settings.app_env,
             pinned_install_id=str(settings.install_id) if settings.install_id else None,
-            outside_keys=settings.outside_keys,
+            outside_keys={name: key for name, key in settings.outside_keys.items() if name != importing},
         ),
         clock=SystemClock(),
         randomness=SystemRandomness(),
@@ -164,9 +173,11 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     from app.services.idempotency import Idempotency  # noqa: PLC0415
     from app.services.identity import IdentityService  # noqa: PLC0415
     from app.services.instances import InstanceService  # noqa: PLC0415
+    from app.services.jobs import JobService  # noqa: PLC0415
     from app.services.limits import AttemptLimiter  # noqa: PLC0415
     from app.services.messages import MessageService  # noqa: PLC0415
     from app.services.overview import OverviewService  # noqa: PLC0415
+    from app.services.rotation import RotationService  # noqa: PLC0415
 
     storage, keys = opened.storage, opened.keys
     clock, randomness, derivation = SystemClock(), SystemRandomness(), Derivation()
@@ -192,10 +203,26 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
         registration=settings.registration,
         moving=credentials.move,
     )
+    lifetimes = Lifetimes(
+        access=timedelta(minutes=settings.access_token_expire_minutes),
+        session=timedelta(days=settings.refresh_token_expire_days),
+    )
+    jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     services = Services(
         feed=feed,
         keys=keys,
         instances=instances,
+        jobs=jobs,
+        rotation=RotationService(
+            storage=storage,
+            keys=keys,
+            instances=instances,
+            jobs=jobs,
+            sealing=sealing,
+            clock=clock,
+            token_lifetime=lifetimes.access,
+            rotation_days=settings.key_rotation_days,
+        ),
         identity=identity,
         credentials=credentials,
         authentication=AuthenticationService(
@@ -208,10 +235,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
             limiter=AttemptLimiter(storage=storage, clock=clock),
             clock=clock,
             randomness=randomness,
-            lifetimes=Lifetimes(
-                access=timedelta(minutes=settings.access_token_expire_minutes),
-                session=timedelta(days=settings.refresh_token_expire_days),
-            ),
+            lifetimes=lifetimes,
         ),
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
         overview=OverviewService(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.cli import build_cli
 from app.domain.errors import AppError, KeyhallError, StartupError
-from app.domain.keys import MATERIAL_BYTES
+from app.domain.keys import MATERIAL_BYTES, KeyName
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ class _Opener:
             yield keys
 
     @asynccontextmanager
-    async def services(self) -> AsyncIterator[Services]:
+    async def services(self, *, importing: KeyName | None = None) -> AsyncIterator[Services]:
         from app.bootstrap import open_keys, open_services  # noqa: PLC0415
 
         settings = self._quietly()
         async with (
-            open_keys(settings, may_create=False) as opened,
+            open_keys(settings, may_create=False, importing=importing) as opened,
             open_services(settings, opened, kind="cli") as services,
         ):
             yield services

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import master_key
+from app.cli import master_key, rotation
 from app.cli.opener import opener
 from app.cli.output import AsJson, show_json, show_table, when
 from app.domain.bitting import cut
@@ -38,6 +38,10 @@ async def _list(opened: Opener, *, as_json: bool) -> None:
                     "fingerprint": each.fingerprint,
                     "created_at": each.created_at,
                     "activated_at": each.activated_at,
+                    "deactivated_at": each.deactivated_at,
+                    "retired_at": each.retired_at,
+                    "compromised_at": each.compromised_at,
+                    "destroyed_at": each.destroyed_at,
                     "origin": each.origin.value,
                     "purpose": each.name.purpose,
                 }
@@ -51,7 +55,7 @@ async def _list(opened: Opener, *, as_json: bool) -> None:
             (
                 each.name.value,
                 str(each.version),
-                each.state.value,
+                each.state.value + (", retired" if each.retired_at else ""),
                 "yes" if each.primary else "",
                 cut(each.fingerprint),
                 each.fingerprint,
@@ -92,5 +96,6 @@ def generate_master(
         typer.echo(opener(context).new_master_key())
 
 
+rotation.add_to(group)
 group.command("print-master")(master_key.print_master)
 group.command("restore-master")(master_key.restore_master)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from app.domain.keys import KeyName
     from app.domain.master_key import RestoredMasterKey
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
@@ -28,8 +29,8 @@ class Opener(Protocol):
         """Nothing but the key store, for judging it."""
         ...
 
-    def services(self) -> AbstractAsyncContextManager[Services]:
-        """Everything, with a lease."""
+    def services(self, *, importing: KeyName | None = None) -> AbstractAsyncContextManager[Services]:
+        """Everything, with a lease; a conflict about the key that is ``importing`` does not halt."""
         ...
 
     async def schema(self, *, upgrade: bool) -> SchemaState:

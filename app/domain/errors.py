@@ -258,6 +258,13 @@ class VersionConflict(AppError):
     title = "It was changed in the meantime"
 
 
+class KeyStateConflict(AppError):
+    """A key, or one of its versions, is not in a state in which this can be done to it."""
+
+    code = "key_state_conflict"
+    title = "This key is not in a state for that"
+
+
 class IdempotencyConflict(AppError):
     """The same Idempotency-Key came with another request."""
 

@@ -19,7 +19,9 @@ CONFIRMED_FOR_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One process. ``epochs`` maps each key's name to the epoch that this process has taken up."""
+    """One process. ``epochs`` maps each key's name to the epoch that this process has taken up; ``master_key_ids`` are
+    those of the master keys that it is given.
+    """
 
     id: str
     kind: str
@@ -28,3 +30,4 @@ class Instance:
     started_at: datetime
     lease_until: datetime
     epochs: Mapping[str, int]
+    master_key_ids: tuple[str, ...] = ()

@@ -249,6 +249,15 @@ class Keyset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeySchedule:
+    """How old a key's primary may become, in days, and whether it is then rotated without being asked."""
+
+    name: KeyName
+    rotation_days: int
+    automatic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeysetEntry:
     """What the manifest remembers of a keyset: its epoch and the SHA-256 of its row's value, in hex."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import uuid
@@ -22,6 +23,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since some moment; they never step back, and on Linux a suspended machine counts."""
         return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+
+    async def sleep(self, seconds: float) -> None:
+        """Come back after that time."""
+        await asyncio.sleep(seconds)
 
 
 class SystemRandomness:

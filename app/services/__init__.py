@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
     from app.services.instances import InstanceService
+    from app.services.jobs import JobService
     from app.services.key_management import KeyManagementService
     from app.services.messages import MessageService
     from app.services.overview import OverviewService
     from app.services.ports import ChangeFeed
+    from app.services.rotation import RotationService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Services:
     feed: ChangeFeed
     keys: KeyManagementService
     instances: InstanceService
+    jobs: JobService
+    rotation: RotationService
     authentication: AuthenticationService
     identity: IdentityService
     credentials: CredentialService

@@ -119,17 +119,22 @@ class InstanceService:
             await self._renew(now)
 
     async def _renew(self, now: float) -> None:
-        epochs = dict(self._keys.epochs)
+        held = tuple(self._keys.master_key_ids())
         async with self._storage.write() as uow:
-            if not await uow.instances.renew(self._id, epochs, _LEASE):
+            epochs = dict(self._keys.epochs)
+            if not await uow.instances.renew(self._id, epochs, _LEASE, master_key_ids=held):
+                # A rotation that looks who is live sees this process with what it has taken up, or not at all: nobody
+                # can change the keys between this look and the end of the unit of work.
+                await self._keys.take_up_under_lock(uow)
+                epochs = dict(self._keys.epochs)
                 await uow.instances.purge(_FORGET_AFTER)
-                await uow.instances.register(self._describe(epochs), _LEASE)
+                await uow.instances.register(self._describe(epochs, held), _LEASE)
         # Counted from before the transaction began, so that our own idea of the lease never outlasts the row's.
         self._keys.lease(now + LEASE_SECONDS)
         self._renew_at = now + RENEW_EVERY_SECONDS
         self._acknowledged = epochs
 
-    def _describe(self, epochs: dict[str, int]) -> Instance:
+    def _describe(self, epochs: dict[str, int], master_key_ids: tuple[str, ...]) -> Instance:
         now = self._clock.now()
         return Instance(
             id=self._id,
@@ -139,6 +144,7 @@ class InstanceService:
             started_at=now,
             lease_until=now + _LEASE,
             epochs=epochs,
+            master_key_ids=master_key_ids,
         )
 
     async def _keep_going(self) -> None:

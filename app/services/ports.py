@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
     from app.domain.identity import Session, User
     from app.domain.instances import Instance
-    from app.domain.keys import KeyName
+    from app.domain.jobs import Job, JobState, Progress
+    from app.domain.keys import KeyName, KeySchedule
     from app.domain.sealed import Resealed, SealedColumn, SealedRow
     from app.domain.secrets import SecretBytes, SecretText
 
@@ -40,6 +41,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never step back and count while the process is stopped or the machine sleeps."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Come back after that time."""
         ...
 
 
@@ -467,6 +472,10 @@ class CredentialRepository(Protocol):
 
     async def set_status(self, credential_id: str, status: Status, at: datetime) -> None: ...
 
+    async def set_fingerprint(self, credential_id: str, *, expected_version: int, fingerprint: str | None) -> bool:
+        """The fingerprint under another key; no change that people make. False when the version moved."""
+        ...
+
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
         """All rows of all owners, removed ones too, in the order of their ids."""
         ...
@@ -520,8 +529,10 @@ class InstanceRepository(Protocol):
 
     async def register(self, instance: Instance, lease: timedelta) -> None: ...
 
-    async def renew(self, instance_id: str, epochs: Mapping[str, int], lease: timedelta) -> bool:
-        """Extend the lease and acknowledge the epochs; False when the row is gone."""
+    async def renew(
+        self, instance_id: str, epochs: Mapping[str, int], lease: timedelta, *, master_key_ids: Sequence[str] = ()
+    ) -> bool:
+        """Extend the lease and acknowledge the epochs and master keys; False when the row is gone."""
         ...
 
     async def leave(self, instance_id: str) -> None: ...
@@ -568,6 +579,64 @@ class IdempotencyRepository(Protocol):
     async def purge(self, before: datetime) -> int: ...
 
 
+class JobRepository(Protocol):
+    """The queue. Times that decide who works on what are the database's."""
+
+    async def add(self, job: Job, *, at: datetime | None = None) -> bool:
+        """Store a job, due at that time or at once; False where one of its unique key is not over."""
+        ...
+
+    async def get(self, job_id: str) -> Job | None: ...
+
+    async def unfinished(self, unique_key: str) -> Job | None: ...
+
+    async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
+        """The latest first, those before ``before``."""
+        ...
+
+    async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
+        """Take the job that has been due for longest, or that one if it is due; None where there is none.
+
+        A job whose claim lapsed is due again. No two claims get one job.
+        """
+        ...
+
+    async def hold(self, job_id: str, claim: str, lease: timedelta, progress: Progress | None = None) -> bool:
+        """Renew a claim and note the progress; False where the claim was lost: then nothing may be done for it."""
+        ...
+
+    async def free_key(self, job_id: str, claim: str) -> None:
+        """Let another job of the same unique key begin while this one goes on."""
+        ...
+
+    async def release(
+        self, job_id: str, claim: str, state: JobState, *, pause: timedelta | None = None, error: str | None = None
+    ) -> bool:
+        """Give a claim back: over, or waiting for that long; False where the claim was lost.
+
+        A job that waits without an error has got on: its attempts are counted anew.
+        """
+        ...
+
+    async def bring_forward(self, job_id: str) -> bool:
+        """Make a waiting job due now; False where it is not waiting."""
+        ...
+
+    async def cancel(self, job_id: str) -> bool:
+        """End a job that nobody ever claimed; False for any other."""
+        ...
+
+    async def purge(self, finished_before: datetime) -> int: ...
+
+
+class KeyScheduleRepository(Protocol):
+    async def all(self) -> Mapping[str, KeySchedule]:
+        """By key name; a key without a row follows the settings."""
+        ...
+
+    async def put(self, schedule: KeySchedule, at: datetime) -> None: ...
+
+
 class BotStateRepository(Protocol):
     """Small facts the bot must remember, such as the hash of the command tree that was last synced."""
 
@@ -597,6 +666,10 @@ class UnitOfWork(Protocol):
     def attempts(self) -> AttemptRepository: ...
     @property
     def idempotency(self) -> IdempotencyRepository: ...
+    @property
+    def jobs(self) -> JobRepository: ...
+    @property
+    def schedules(self) -> KeyScheduleRepository: ...
     @property
     def bot_state(self) -> BotStateRepository: ...
 

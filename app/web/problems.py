@@ -113,6 +113,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.AlreadyExists: 409,
         errors.SetupClosed: 409,
         errors.IdempotencyConflict: 409,
+        errors.KeyStateConflict: 409,
         errors.QuotaExceeded: 409,
         errors.CredentialUnreadable: 409,
         errors.VersionConflict: 412,

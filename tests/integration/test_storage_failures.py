@@ -20,7 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.credentials import Status
 from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViolation
 from app.domain.instances import Instance
-from app.domain.keys import KeyName
+from app.domain.jobs import Job, JobKind, JobState
+from app.domain.keys import KeyName, KeySchedule
 from app.domain.sealed import CREDENTIAL_SECRETS, Resealed, SealedRow
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts
@@ -48,7 +49,10 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "HistoryRecord": former(1),
     "IdempotentRequest": IdempotentRequest(user_id="u", key="k", mac=b"m", resource_id="r", created_at=NOW),
     "Instance": Instance(id="i", kind="web", host="h", pid=1, started_at=NOW, lease_until=NOW, epochs={}),
+    "Job": Job(id="j", kind=JobKind.KEY_AGES, payload={}, run_at=NOW, created_at=NOW),
+    "JobState": JobState.DONE,
     "KeyName": KeyName.AES_KEY,
+    "KeySchedule": KeySchedule(name=KeyName.AES_KEY, rotation_days=90),
     "Mapping[str, int]": {"AES_KEY": 1},
     "Owner": ALICE,
     "SealedColumn": CREDENTIAL_SECRETS,

@@ -21,7 +21,8 @@ from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Owner
 from app.domain.errors import StorageError, StorageFull, UniqueViolation
 from app.domain.identity import Session, User
 from app.domain.instances import Instance
-from app.domain.keys import KeyName
+from app.domain.jobs import Job, JobState, Progress
+from app.domain.keys import KeyName, KeySchedule
 from app.domain.sealed import CREDENTIAL_SECRETS, Resealed, SealedColumn, SealedRow
 from app.domain.secrets import SecretBytes
 from app.services.ports import IdempotentRequest, PasswordCheck, RefreshUse, RememberedInstall, SessionAndUser
@@ -46,6 +47,10 @@ class FakeClock:
 
     def monotonic(self) -> float:
         return 1_000.0 + self._passed.total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(timedelta(seconds=seconds))
+        await asyncio.sleep(0)
 
     def advance(self, by: timedelta) -> None:
         self._passed += by
@@ -163,6 +168,9 @@ class Tables:
     instances: dict[str, Instance] = field(default_factory=dict)
     attempts: dict[tuple[str, datetime], int] = field(default_factory=dict)
     idempotency: dict[tuple[str, str], IdempotentRequest] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    claims: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    schedules: dict[str, KeySchedule] = field(default_factory=dict)
     bot_state: dict[str, str] = field(default_factory=dict)
 
     def snapshot(self) -> Tables:
@@ -262,6 +270,8 @@ class FakeUnitOfWork:
         self.instances = FakeInstanceRepository(tables, clock)
         self.attempts = FakeAttemptRepository(tables)
         self.idempotency = FakeIdempotencyRepository(tables)
+        self.jobs = FakeJobRepository(tables, clock)
+        self.schedules = FakeKeyScheduleRepository(tables)
         self.bot_state = FakeBotStateRepository(tables)
 
 
@@ -518,6 +528,13 @@ class FakeCredentialRepository:
     async def set_status(self, credential_id: str, status: Status, at: datetime) -> None:
         self._put(credential_id, status=status)
 
+    async def set_fingerprint(self, credential_id: str, *, expected_version: int, fingerprint: str | None) -> bool:
+        record = self._tables.credentials.get(credential_id)
+        if record is None or record.version != expected_version:
+            return False
+        self._tables.credentials[credential_id] = replace(record, fingerprint=fingerprint)
+        return True
+
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
         ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
         return [await self._told(self._tables.credentials[key]) for key in ids[:limit]]
@@ -626,11 +643,18 @@ class FakeInstanceRepository:
         now = self._clock.now()
         self._tables.instances[instance.id] = replace(instance, started_at=now, lease_until=now + lease)
 
-    async def renew(self, instance_id: str, epochs: Mapping[str, int], lease: timedelta) -> bool:
+    async def renew(
+        self, instance_id: str, epochs: Mapping[str, int], lease: timedelta, *, master_key_ids: Sequence[str] = ()
+    ) -> bool:
         instance = self._tables.instances.get(instance_id)
         if instance is None:
             return False
-        renewed = replace(instance, epochs=dict(epochs), lease_until=self._clock.now() + lease)
+        renewed = replace(
+            instance,
+            epochs=dict(epochs),
+            master_key_ids=tuple(master_key_ids),
+            lease_until=self._clock.now() + lease,
+        )
         self._tables.instances[instance_id] = renewed
         return True
 
@@ -686,6 +710,114 @@ class FakeIdempotencyRepository:
         for each in gone:
             del self._tables.idempotency[each]
         return len(gone)
+
+
+class FakeJobRepository:
+    def __init__(self, tables: Tables, clock: FakeClock) -> None:
+        self._tables = tables
+        self._clock = clock
+
+    async def add(self, job: Job, *, at: datetime | None = None) -> bool:
+        if job.unique_key is not None and await self.unfinished(job.unique_key) is not None:
+            return False
+        self._tables.jobs[job.id] = replace(job, run_at=at or self._clock.now())
+        return True
+
+    async def get(self, job_id: str) -> Job | None:
+        return self._tables.jobs.get(job_id)
+
+    async def unfinished(self, unique_key: str) -> Job | None:
+        jobs = self._tables.jobs.values()
+        return next((each for each in jobs if each.unique_key == unique_key and not each.state.over), None)
+
+    async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
+        ids = sorted((key for key in self._tables.jobs if before is None or key < before), reverse=True)
+        return [self._tables.jobs[key] for key in ids[:limit]]
+
+    async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
+        now = self._clock.now()
+        due = [
+            each
+            for each in self._tables.jobs.values()
+            if (job_id in {None, each.id})
+            and (
+                (each.state is JobState.WAITING and each.run_at <= now)
+                or (each.state is JobState.RUNNING and self._tables.claims[each.id][1] <= now)
+            )
+        ]
+        if not due:
+            return None
+        first = min(due, key=lambda each: (each.run_at, each.id))
+        self._tables.claims[first.id] = (claim, now + lease)
+        return self._change(first.id, state=JobState.RUNNING, attempts=first.attempts + 1)
+
+    async def hold(self, job_id: str, claim: str, lease: timedelta, progress: Progress | None = None) -> bool:
+        if not self._held(job_id, claim):
+            return False
+        self._tables.claims[job_id] = (claim, self._clock.now() + lease)
+        if progress is not None:
+            self._change(job_id, progress=progress)
+        return True
+
+    async def free_key(self, job_id: str, claim: str) -> None:
+        if self._held(job_id, claim):
+            self._change(job_id, unique_key=None)
+
+    async def release(
+        self, job_id: str, claim: str, state: JobState, *, pause: timedelta | None = None, error: str | None = None
+    ) -> bool:
+        if not self._held(job_id, claim):
+            return False
+        del self._tables.claims[job_id]
+        now = self._clock.now()
+        self._change(job_id, state=state, error=error)
+        if state.over:
+            self._change(job_id, finished_at=now)
+        else:
+            self._change(job_id, run_at=now + (pause or timedelta()))
+            if error is None:
+                self._change(job_id, attempts=0)
+        return True
+
+    async def bring_forward(self, job_id: str) -> bool:
+        job = self._tables.jobs.get(job_id)
+        if job is None or job.state is not JobState.WAITING:
+            return False
+        self._change(job_id, run_at=self._clock.now())
+        return True
+
+    async def cancel(self, job_id: str) -> bool:
+        job = self._tables.jobs.get(job_id)
+        if job is None or job.state is not JobState.WAITING or job.attempts or job.progress.step:
+            return False
+        self._change(job_id, state=JobState.CANCELLED, finished_at=self._clock.now())
+        return True
+
+    async def purge(self, finished_before: datetime) -> int:
+        over = [
+            each.id for each in self._tables.jobs.values() if each.finished_at and each.finished_at < finished_before
+        ]
+        for job_id in over:
+            del self._tables.jobs[job_id]
+        return len(over)
+
+    def _held(self, job_id: str, claim: str) -> bool:
+        return self._tables.claims.get(job_id, ("", None))[0] == claim
+
+    def _change(self, job_id: str, **values: Any) -> Job:
+        self._tables.jobs[job_id] = replace(self._tables.jobs[job_id], **values)
+        return self._tables.jobs[job_id]
+
+
+class FakeKeyScheduleRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def all(self) -> Mapping[str, KeySchedule]:
+        return dict(self._tables.schedules)
+
+    async def put(self, schedule: KeySchedule, at: datetime) -> None:
+        self._tables.schedules[schedule.name.value] = schedule
 
 
 class FakeBotStateRepository:

@@ -49,6 +49,8 @@ TABLES = [
     "instances",
     "attempts",
     "idempotency_keys",
+    "jobs",
+    "key_schedules",
     "bot_state",
     "schema_info",
     "alembic_version",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -30,6 +31,7 @@ from app.domain.audit import Result
 from app.domain.credentials import OwnerKind
 from app.domain.errors import InvalidInput
 from app.domain.identity import Role
+from app.domain.jobs import JobState
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -306,7 +308,53 @@ instances: Final = Table(
     Column("started_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime, nullable=False),
     Column("epochs", PlainText, nullable=False),
+    Column("master_key_ids", PlainText, nullable=False, server_default=""),
 )
+"""The processes of the install. ``epochs`` and ``master_key_ids`` (joined by spaces) say what they have taken up."""
+
+jobs: Final = Table(
+    "jobs",
+    metadata,
+    _id(),
+    Column("kind", PlainText, nullable=False),
+    Column("payload", PlainText, nullable=False),
+    Column("state", PlainText, nullable=False),
+    Column("unique_key", PlainText),
+    Column("run_at", UtcDateTime, nullable=False),
+    Column("claim", PlainText),
+    Column("lease_until", UtcDateTime),
+    Column("attempts", Integer, nullable=False),
+    Column("step", PlainText, nullable=False),
+    Column("cursor", PlainText, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("total", Integer),
+    Column("note", PlainText, nullable=False),
+    Column("error", PlainText),
+    Column("requested_by", PlainText),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    _one_of("state", JobState),
+    Index(None, "state", "run_at"),
+)
+"""Work that outlives a process; ``payload`` and ``cursor`` are JSON. A claim ends with its lease."""
+
+Index(
+    "uq_jobs_unfinished",
+    jobs.c.unique_key,
+    unique=True,
+    sqlite_where=jobs.c.state.in_(["waiting", "running"]),
+    postgresql_where=jobs.c.state.in_(["waiting", "running"]),
+)
+
+key_schedules: Final = Table(
+    "key_schedules",
+    metadata,
+    Column("name", PlainText, primary_key=True),
+    Column("rotation_days", Integer, nullable=False),
+    Column("automatic", Boolean, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+"""Where a key's schedule differs from KEY_ROTATION_DAYS."""
 
 attempts: Final = Table(
     "attempts",

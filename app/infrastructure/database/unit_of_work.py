@@ -12,7 +12,9 @@ from app.infrastructure.database.repositories.credentials import CredentialRepos
 from app.infrastructure.database.repositories.idempotency import IdempotencyRepositoryImpl
 from app.infrastructure.database.repositories.identity import UserRepositoryImpl
 from app.infrastructure.database.repositories.instances import InstanceRepositoryImpl
+from app.infrastructure.database.repositories.jobs import JobRepositoryImpl
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
+from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sealed import SealedRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
@@ -39,6 +41,8 @@ class SqlUnitOfWork:
         self.instances = InstanceRepositoryImpl(connection)
         self.attempts = AttemptRepositoryImpl(connection)
         self.idempotency = IdempotencyRepositoryImpl(connection)
+        self.jobs = JobRepositoryImpl(connection)
+        self.schedules = KeyScheduleRepositoryImpl(connection)
         self.bot_state = BotStateRepositoryImpl(connection)
 
 

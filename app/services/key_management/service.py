@@ -59,6 +59,7 @@ class KeyManagementService:
         self._storage = storage
         self._master_keys = master_keys
         self._wrapping = wrapping
+        self._derivation = derivation
         self._record = record
         self._rules = rules
         self._clock = clock
@@ -206,16 +207,18 @@ class KeyManagementService:
         """
         if not self.leased:
             raise NotReady
+        return (await self.take_up_under_lock(uow)).primary(name)
+
+    async def take_up_under_lock(self, uow: UnitOfWork) -> KeyRing:
+        """The ring as it is now and stays until this unit of work ends. Raises NotReady where there is none."""
         value = await uow.keys.get_manifest(share_lock=True)
-        ring = self.ring
-        if value != ring.manifest_value:
+        if value != self.ring.manifest_value:
             # Nobody can change the keys while this unit of work lasts, so what is remembered by now is there to see.
             moved = await self._reader.load(uow, self._record.read())
             if moved is None:
                 raise NotReady
             self._take_up(moved)
-            ring = moved
-        return ring.primary(name)
+        return self.ring
 
     async def reload(self) -> bool:
         """Confirm the ring against the database, taking up what moved; True when something did.
@@ -278,10 +281,9 @@ class KeyManagementService:
         """The ids of the master keys that this process is given at this moment: current, then previous."""
         return [self._wrapping(each).master_key_id for each in self._master_keys.given()]
 
-    def find(self, name: KeyName, material: SecretBytes) -> int | None:
-        """The version that has this material; None for none, or for one that is destroyed."""
-        known = self.ring.materials[name]
-        return next((number for number, each in known.items() if each == material), None)
+    def fingerprint(self, name: KeyName, material: SecretBytes) -> str:
+        """The 16 hex digits by which a version with that material would be known."""
+        return self._derivation.fingerprint(name, material)
 
     def _take_up(self, ring: KeyRing) -> None:
         self._ring = ring

@@ -39,12 +39,19 @@ class InstanceRepositoryImpl:
                 started_at=self._now(),
                 lease_until=self._now(lease),
                 epochs=_epochs(instance.epochs),
+                master_key_ids=" ".join(instance.master_key_ids),
             )
         )
 
-    async def renew(self, instance_id: str, epochs: Mapping[str, int], lease: timedelta) -> bool:
-        """Extend the lease and acknowledge the epochs; False when the row is gone."""
-        values = {"lease_until": self._now(lease), "epochs": _epochs(epochs)}
+    async def renew(
+        self, instance_id: str, epochs: Mapping[str, int], lease: timedelta, *, master_key_ids: Sequence[str] = ()
+    ) -> bool:
+        """Extend the lease and acknowledge the epochs and master keys; False when the row is gone."""
+        values = {
+            "lease_until": self._now(lease),
+            "epochs": _epochs(epochs),
+            "master_key_ids": " ".join(master_key_ids),
+        }
         statement = update(instances).where(instances.c.id == instance_id).values(values)
         return await self._connection.change(statement) == 1
 
@@ -63,6 +70,7 @@ class InstanceRepositoryImpl:
                 instances.c.started_at,
                 instances.c.lease_until,
                 instances.c.epochs,
+                instances.c.master_key_ids,
             )
             .where(instances.c.lease_until > self._now())
             .order_by(instances.c.started_at, instances.c.id)
@@ -76,6 +84,7 @@ class InstanceRepositoryImpl:
                 started_at=row[4],
                 lease_until=row[5],
                 epochs=json.loads(row[6]),
+                master_key_ids=tuple(row[7].split()),
             )
             for row in await self._connection.rows(statement)
         ]

@@ -1,0 +1,354 @@
+"""``keyhall keys rotate`` and its siblings: application keys change, while everything goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+
+from app.cli.opener import opener
+from app.cli.output import AsJson, read_secret, show_json, show_table, when
+from app.domain.bitting import cut
+from app.domain.jobs import Job, JobState
+from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.domain.secrets import SecretText
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from app.cli.opener import Opener
+    from app.domain.identity import Actor
+    from app.services import Services
+    from app.services.rotation import Dependents, KeyStanding, Plan
+
+
+def _key_name(text: str) -> KeyName:
+    if text not in APPLICATION_KEYS:
+        raise typer.BadParameter(f"must be one of {', '.join(APPLICATION_KEYS)}")
+    return KeyName(text)
+
+
+_Name = Annotated[KeyName, typer.Argument(metavar="NAME", parser=_key_name, help="For instance AES_KEY.")]
+_Version = Annotated[int, typer.Argument(metavar="VERSION", min=1)]
+
+
+def add_to(group: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (rotate, rollback, retire, revoke, destroy, schedule):
+        group.command()(command)
+    group.command("import")(import_)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# To a new primary
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rotate(  # noqa: PLR0917 - each is an argument or option of the command
+    context: typer.Context,
+    name: _Name,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
+    at: Annotated[datetime | None, typer.Option("--at", help="Announce it for that time, in UTC.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Call off a rotation that was announced.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new version primary: every process takes it up first, then everything stored follows.
+
+    Nothing stops meanwhile. Interrupted, it goes on where it was: run it again, or let a worker.
+    """
+    if dry_run + cancel + (at is not None) > 1:
+        raise typer.BadParameter("choose one of --dry-run, --at and --cancel")
+    if dry_run:
+        raise typer.Exit(asyncio.run(_plan(opener(context), name, as_json=as_json)))
+    if cancel:
+        asyncio.run(_cancel(opener(context), name))
+        typer.echo(f"the rotation of {name.value} is called off")
+        return
+    moment = at.replace(tzinfo=UTC) if at else None
+    _changed(context, name, lambda services, actor: services.rotation.rotate(actor, name, at=moment), as_json=as_json)
+
+
+def rollback(context: typer.Context, name: _Name, as_json: AsJson = False) -> None:
+    """Make the version primary again that was it before; not one that was revoked or destroyed."""
+    _changed(context, name, lambda services, actor: services.rotation.rollback(actor, name), as_json=as_json)
+
+
+def import_(
+    context: typer.Context,
+    name: _Name,
+    file: Annotated[
+        Path | None, typer.Option("--file", exists=True, dir_okay=False, help="Read the key from here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key from outside the primary; it comes from a prompt, from standard input or from a file."""
+    given = SecretText(read_secret(name.value, file).strip())
+
+    async def begin(services: Services, actor: Actor) -> Job | None:
+        return await services.rotation.import_(actor, name, given)
+
+    _changed(context, name, begin, as_json=as_json, importing=name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Out of use
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def retire(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
+    """Prove by a full scan that nothing needs a version any more, and retire it."""
+    _changed(context, name, lambda services, actor: services.rotation.retire(actor, name, version), as_json=as_json)
+
+
+def revoke(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
+    """Mark a version as compromised, at once and for ever; a primary is replaced first."""
+    _changed(context, name, lambda services, actor: services.rotation.revoke(actor, name, version), as_json=as_json)
+
+
+def destroy(
+    context: typer.Context,
+    name: _Name,
+    version: _Version,
+    confirm: Annotated[
+        str | None, typer.Option("--confirm", metavar="NAME", help="The key's name, instead of typing it.")
+    ] = None,
+) -> None:
+    """Forget a version's material for ever, after saying what still depends on it. Type the key's name to confirm."""
+    asyncio.run(_destroy(opener(context), name, version, confirm))
+
+
+async def _destroy(opened: Opener, name: KeyName, version: int, confirm: str | None) -> None:
+    async with opened.services() as services:
+        actor = await services.identity.operator()
+        needed = await services.rotation.dependents(actor, name, version)
+        typer.echo(_sentence(needed))
+        if confirm is None:
+            confirm = _typed(f"Type {name.value} to destroy version {version}")
+        await services.rotation.destroy(actor, name, version, typed=confirm)
+    typer.echo(f"{name.value} version {version} is destroyed; backups made before still hold it, wrapped")
+
+
+def _sentence(needed: Dependents) -> str:
+    return f"{needed.name.value} version {needed.version}: on it depends — {needed.sentence}"
+
+
+def _typed(prompt: str) -> str:
+    """What somebody types, or the first line of standard input."""
+    if sys.stdin.isatty():
+        answer: str = typer.prompt(prompt, default="", show_default=False)
+        return answer
+    return sys.stdin.readline()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The schedule
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def schedule(
+    context: typer.Context,
+    name: Annotated[
+        KeyName | None, typer.Argument(metavar="[NAME]", parser=_key_name, help="Without it: every key.")
+    ] = None,
+    days: Annotated[int | None, typer.Option("--days", min=1, help="How many days its primary may serve.")] = None,
+    automatic: Annotated[
+        bool | None, typer.Option("--automatic/--manual", help="Whether it is rotated then without being asked.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how old keys are and when they are due, or set that for one key."""
+    if name is None and (days is not None or automatic is not None):
+        raise typer.BadParameter("say which key")
+    standings = asyncio.run(_schedule(opener(context), name, days, automatic=automatic))
+    if as_json:
+        show_json([_standing_members(each) for each in standings])
+        return
+    show_table(
+        ("NAME", "VERSION", "AGE", "EVERY", "DUE", "AUTOMATIC", "ANNOUNCED"),
+        [
+            (
+                each.name.value,
+                str(next(version.version for version in each.versions if version.primary)),
+                f"{each.age_days} d",
+                f"{each.rotation_days} d",
+                "now" if each.due else when(each.due_at),
+                "yes" if each.automatic else "no",
+                when(each.announced_at),
+            )
+            for each in standings
+        ],
+    )
+
+
+async def _schedule(
+    opened: Opener, name: KeyName | None, days: int | None, *, automatic: bool | None
+) -> list[KeyStanding]:
+    async with opened.services() as services:
+        actor = await services.identity.operator()
+        standings = [each for each in await services.rotation.standings(actor) if name in {None, each.name}]
+        if name is None or (days is None and automatic is None):
+            return standings
+        present = standings[0]
+        return [
+            await services.rotation.set_schedule(
+                actor,
+                name,
+                rotation_days=present.rotation_days if days is None else days,
+                automatic=present.automatic if automatic is None else automatic,
+            )
+        ]
+
+
+def _standing_members(standing: KeyStanding) -> dict[str, Any]:
+    return {
+        "name": standing.name.value,
+        "since": standing.since,
+        "age_days": standing.age_days,
+        "rotation_days": standing.rotation_days,
+        "automatic": standing.automatic,
+        "due_at": standing.due_at,
+        "due": standing.due,
+        "announced_at": standing.announced_at,
+    }
+
+
+async def _cancel(opened: Opener, name: KeyName) -> None:
+    async with opened.services() as services:
+        await services.rotation.cancel(await services.identity.operator(), name)
+
+
+async def _plan(opened: Opener, name: KeyName, *, as_json: bool) -> int:
+    async with opened.services() as services:
+        plan = await services.rotation.plan(await services.identity.operator(), name)
+    if as_json:
+        show_json(_plan_members(plan))
+    else:
+        typer.echo(f"{name.value}: version {plan.primary} is primary; a rotation would make a new one primary")
+        for each in plan.processes:
+            typer.echo(f"  takes it up: {each.kind} {each.host}/{each.pid}")
+        typer.echo(f"  rows: {plan.rows}")
+        typer.echo(f"  then: {plan.consequence}")
+        for row in plan.unreadable:
+            typer.echo(f"❌ {row} does not open: the version it needs would not retire")
+        typer.echo("nothing was changed")
+    return 1 if plan.unreadable else 0
+
+
+def _plan_members(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": plan.name.value,
+        "primary": plan.primary,
+        "processes": [{"kind": each.kind, "host": each.host, "pid": each.pid} for each in plan.processes],
+        "rows": plan.rows,
+        "unreadable": list(plan.unreadable),
+        "consequence": plan.consequence,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Seeing a job through
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _changed(
+    context: typer.Context,
+    name: KeyName,
+    begin: Callable[[Services, Actor], Awaitable[Job | None]],
+    *,
+    as_json: bool,
+    importing: KeyName | None = None,
+) -> None:
+    """Begin a change of a key and stay until it is done, or has nothing to do but wait. Exit 1 where it failed."""
+    job = asyncio.run(_see_through(opener(context), name, begin, as_json=as_json, importing=importing))
+    if job is not None and job.state is JobState.FAILED:
+        typer.echo(f"keyhall: {job.error}", err=True)
+        raise typer.Exit(1)
+
+
+async def _see_through(
+    opened: Opener,
+    name: KeyName,
+    begin: Callable[[Services, Actor], Awaitable[Job | None]],
+    *,
+    as_json: bool,
+    importing: KeyName | None,
+) -> Job | None:
+    async with opened.services(importing=importing) as services:
+        actor = await services.identity.operator()
+        before = services.keys.ring.keysets[name].primary
+        job = await begin(services, actor)
+        if job is not None:
+            with _Bar() as bar:
+                async for stand in services.rotation.see_through(job.id):
+                    job = stand
+                    bar.show(stand)
+        await services.keys.reload()
+        after = services.keys.ring.keysets[name].primary
+    if as_json:
+        show_json(_job_members(job, name, after.version))
+        return job
+    if after.version != before.version:
+        typer.echo(
+            f"{name.value}: {cut(before.fingerprint)} version {before.version} →"
+            f" {cut(after.fingerprint)} version {after.version}"
+        )
+    if job is None:
+        typer.echo(f"{name.value}: version {after.version} is primary; nothing was left to do")
+    elif job.state is not JobState.FAILED:
+        later = job.state is JobState.WAITING and not job.progress.step
+        typer.echo(
+            f"{name.value}: announced for {when(job.run_at)} UTC" if later else f"{name.value}: {job.progress.note}"
+        )
+    return job
+
+
+def _job_members(job: Job | None, name: KeyName, primary: int) -> dict[str, Any]:
+    members: dict[str, Any] = {"name": name.value, "primary": primary, "job": None}
+    if job is not None:
+        members["job"] = {
+            "id": job.id,
+            "state": job.state.value,
+            "step": job.progress.step,
+            "done": job.progress.done,
+            "total": job.progress.total,
+            "note": job.progress.note,
+            "error": job.error,
+            "run_at": job.run_at,
+        }
+    return members
+
+
+class _Bar:
+    """A progress bar on standard error, where that is a terminal; nothing otherwise."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._task = self._progress.add_task("waiting for a worker", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, job: Job) -> None:
+        """Draw where the job stands."""
+        if self._task is not None:
+            said = job.error or job.progress.note or "beginning"
+            self._progress.update(self._task, description=said, completed=job.progress.done, total=job.progress.total)

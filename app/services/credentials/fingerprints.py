@@ -1,0 +1,44 @@
+"""Fingerprints of credentials: MACs under API_SECRET_KEY, recomputed when that key is rotated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.domain.errors import CryptoError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.domain.credentials import CredentialRecord
+    from app.services.credentials.sealing import CredentialSealing
+    from app.services.key_management import Primary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintChanges:
+    """What a look at some credentials found: whose fingerprint is another now, and which do not open."""
+
+    changed: Sequence[tuple[CredentialRecord, str | None]]
+    unreadable: Sequence[CredentialRecord]
+
+
+class Fingerprints:
+    """Opens credentials to see what their fingerprints should be; slow enough to belong into a thread."""
+
+    def __init__(self, sealing: CredentialSealing) -> None:
+        self._sealing = sealing
+
+    def of(self, records: Sequence[CredentialRecord], primary: Primary) -> FingerprintChanges:
+        """What has to change for these records to have the fingerprints that this version gives."""
+        changed, unreadable = [], []
+        for record in records:
+            try:
+                secret = self._sealing.open(record)
+            except CryptoError:
+                unreadable.append(record)
+                continue
+            fingerprint = self._sealing.fingerprint_with(primary, secret)
+            if fingerprint != record.fingerprint:
+                changed.append((record, fingerprint))
+        return FingerprintChanges(changed=changed, unreadable=unreadable)

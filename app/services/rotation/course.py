@@ -1,0 +1,363 @@
+"""The course of a rotation (KEYS.md, "Processes, epochs, rotation"): a job that dies anywhere goes on from its row.
+
+announce → every live process acknowledges → promote → every live process acknowledges → overlap, or re-encrypt and
+scan → retire. A step that changes the keys and the note that it was done commit together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from app.domain.audit import Action
+from app.domain.jobs import Progress
+from app.domain.keys import IllegalKeyset, KeyName, Keyset, KeyState
+from app.domain.sealed import SEALED_COLUMNS
+from app.services.audit import by_system
+from app.services.jobs import JobFailed, Later
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from app.services.credentials import CredentialSealing
+    from app.services.credentials.fingerprints import Fingerprints
+    from app.services.instances import InstanceService
+    from app.services.jobs import JobRun
+    from app.services.key_management import KeyManagementService, KeyRing
+    from app.services.ports import Clock, Storage, UnitOfWork
+
+BATCH: Final = 500
+"""Rows per unit of work: short enough for writers to come in between."""
+NAMED: Final = 20
+"""How many failing rows are named; the rest are counted."""
+_LOOK_EVERY_SECONDS: Final = 0.1
+
+
+class Step(StrEnum):
+    """Where a rotation stands. Each begins with a row that says so."""
+
+    PREPARE = "prepare"
+    ANNOUNCED = "announced"
+    PROMOTED = "promoted"
+    OVERLAP = "overlap"
+    REENCRYPT = "re-encrypt"
+    RECOMPUTE = "recompute"
+    VERIFY = "verify"
+    DONE = "done"
+
+
+_AFTER_PROMOTION: Final = {
+    KeyName.JWT_SECRET_KEY: Step.OVERLAP,
+    KeyName.AES_KEY: Step.REENCRYPT,
+    KeyName.API_SECRET_KEY: Step.RECOMPUTE,
+}
+"""What left the database under ENCRYPTION_KEY cannot be looked through: its versions stay until they are destroyed."""
+
+
+class RotationCourse:
+    """Carries one rotation on, from wherever its job's row says it stands."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        instances: InstanceService,
+        sealing: CredentialSealing,
+        fingerprints: Fingerprints,
+        clock: Clock,
+        overlap: timedelta,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._instances = instances
+        self._sealing = sealing
+        self._fingerprints = fingerprints
+        self._clock = clock
+        self._overlap = overlap
+        self._steps = {
+            Step.PREPARE: self._prepare,
+            Step.ANNOUNCED: self._promote,
+            Step.PROMOTED: self._after_promotion,
+            Step.OVERLAP: self._wait_out,
+            Step.REENCRYPT: self._reencrypt,
+            Step.RECOMPUTE: self._recompute,
+            Step.VERIFY: self._verify,
+        }
+
+    async def carry_on(self, run: JobRun) -> None:
+        """Do every step that is left. Raises JobFailed, Later, ClaimLost, StorageError, NotReady."""
+        name = KeyName(run.job.payload["name"])
+        try:
+            while (step := Step(run.progress.step or Step.PREPARE)) is not Step.DONE:
+                await self._steps[step](run, name)
+        except IllegalKeyset as illegal:  # somebody revoked or destroyed what this was about
+            raise JobFailed(f"the keys changed meanwhile: {illegal}") from illegal
+
+    # -- announce, promote ---------------------------------------------------------------------------------------------
+
+    async def _prepare(self, run: JobRun, name: KeyName) -> None:
+        wanted: int | None = run.job.payload.get("version")
+
+        def edit(ring: KeyRing) -> Keyset:
+            keyset = ring.keysets[name]
+            if wanted is None:  # a version that an interrupted rotation left behind serves as well as a new one
+                return keyset if _announced(keyset) else self._keys.add_version(ring, name)
+            target = keyset.version(wanted)
+            if target is None or target.state in {KeyState.COMPROMISED, KeyState.DESTROYED}:
+                raise JobFailed(f"{name.value} version {wanted} cannot become primary any more")
+            return keyset.reinstate(wanted) if target.state is KeyState.DEACTIVATED else keyset
+
+        async with self._storage.write() as uow:
+            keyset = await self._keys.change(uow, name, edit)
+            version = wanted if wanted is not None else _announced(keyset)[-1]
+            cursor = {"version": version, "epoch": keyset.epoch}
+            await run.hold(uow, Progress(step=Step.ANNOUNCED, cursor=cursor, note=f"version {version} is announced"))
+            await self._tell(uow, Action.KEY_ANNOUNCED, name, version=version)
+        await self._instances.take_lease()
+
+    async def _promote(self, run: JobRun, name: KeyName) -> None:
+        version: int = run.progress.cursor["version"]
+        await self._acknowledged(run, name)
+
+        def edit(ring: KeyRing) -> Keyset:
+            keyset = ring.keysets[name]
+            return keyset if keyset.primary.version == version else keyset.promote(version, self._clock.now())
+
+        async with self._storage.write() as uow:
+            keyset = await self._keys.change(uow, name, edit)
+            cursor = {"version": version, "epoch": keyset.epoch}
+            # What is left may take its time; a further rotation of this key need not wait for it.
+            await run.free_key(uow)
+            await run.hold(uow, Progress(step=Step.PROMOTED, cursor=cursor, note=f"version {version} is primary"))
+            await self._tell(uow, Action.KEY_PROMOTED, name, version=version)
+        await self._instances.take_lease()
+
+    async def _acknowledged(self, run: JobRun, name: KeyName) -> None:
+        """Return once every process whose lease lasts has taken up the epoch that the cursor names."""
+        epoch: int = run.progress.cursor["epoch"]
+        behind_before: list[str] | None = None
+        while True:
+            async with self._storage.read() as uow:
+                live = await uow.instances.live()
+            behind = [f"{each.kind} {each.host}/{each.pid}" for each in live if each.epochs.get(name.value, 0) < epoch]
+            if not behind:
+                return
+            if behind != behind_before:
+                note = f"{len(live) - len(behind)} of {len(live)} processes took it up; waiting for {', '.join(behind)}"
+                done = len(live) - len(behind)
+                await run.note(replace(run.progress, done=done, total=len(live), note=note))
+                behind_before = behind
+            await self._clock.sleep(_LOOK_EVERY_SECONDS)
+
+    async def _after_promotion(self, run: JobRun, name: KeyName) -> None:
+        await self._acknowledged(run, name)
+        version: int = run.progress.cursor["version"]
+        step = _AFTER_PROMOTION.get(name, Step.DONE)
+        note = f"version {version} is primary; what it replaced opens what was made with it until it is destroyed"
+        # From here on nobody signs or encrypts with an older version.
+        cursor = {"version": version, "acknowledged_at": self._clock.now().isoformat()}
+        await run.note(Progress(step=step, cursor=cursor, note=note if step is Step.DONE else run.progress.note))
+
+    # -- tokens --------------------------------------------------------------------------------------------------------
+
+    async def _wait_out(self, run: JobRun, name: KeyName) -> None:
+        """Retire what the last token has expired of."""
+        until = datetime.fromisoformat(run.progress.cursor["acknowledged_at"]) + self._overlap
+        left = until - self._clock.now()
+        if left > timedelta():
+            when = until.isoformat(timespec="seconds")
+            await run.note(replace(run.progress, note=f"former versions verify until {when}, then they retire"))
+            raise Later(left)
+        await self._retire(run, name)
+
+    # -- columns -------------------------------------------------------------------------------------------------------
+
+    async def _reencrypt(self, run: JobRun, name: KeyName) -> None:
+        """Seal every row anew that the primary did not seal; what does not open is left for the scan to name."""
+        cursor = run.progress.cursor
+        version: int = cursor["version"]
+        columns = [column for column in SEALED_COLUMNS if column.key_name is name]
+        total = run.progress.total if "column" in cursor else await self._rows_not_under(version, columns)
+        position, after, done = (
+            cursor.get("column", 0),
+            cursor.get("after"),
+            run.progress.done if "column" in cursor else 0,
+        )
+        while position < len(columns):
+            column = columns[position]
+            async with self._storage.read() as uow:
+                rows = await uow.sealed.batch(column, primary=version, after=after, limit=BATCH)
+            if not rows:
+                position, after = position + 1, None
+                continue
+            primary = self._keys.ring.primary(name)
+            if primary.version != version:
+                return await self._superseded(run)
+            resealed = await asyncio.to_thread(self._sealing.reseal, column, rows, primary)
+            after, done = rows[-1].id, done + len(rows)
+            async with self._storage.write() as uow:
+                # Nobody promotes another version before this unit of work ends.
+                if (await self._keys.primary_under_lock(uow, name)).version != version:
+                    break
+                await uow.sealed.swap(column, [each for each in resealed if each is not None])
+                place = {"column": position, "after": after}
+                progress = Progress(
+                    step=Step.REENCRYPT,
+                    cursor={**cursor, **place},
+                    done=done,
+                    total=total,
+                    note=f"re-encrypting {column.table} for version {version}",
+                )
+                await run.hold(uow, progress)
+        if self._keys.ring.keysets[name].primary.version != version:
+            return await self._superseded(run)
+        await run.note(Progress(step=Step.VERIFY, cursor=_without_place(cursor), note="looking through every row"))
+        return None
+
+    async def _rows_not_under(self, version: int, columns: Sequence[Any]) -> int:
+        async with self._storage.read() as uow:
+            counts = [await uow.sealed.counts(column) for column in columns]
+        return sum(rows for each in counts for number, rows in each.items() if number != version)
+
+    async def _verify(self, run: JobRun, name: KeyName) -> None:
+        """Open every row. One that an older version sealed sends the course back; one that does not open is named."""
+        cursor = dict(run.progress.cursor)
+        version: int = cursor["version"]
+        columns = [column for column in SEALED_COLUMNS if column.key_name is name]
+        total = run.progress.total
+        if total is None:
+            async with self._storage.read() as uow:
+                total = sum([sum((await uow.sealed.counts(column)).values()) for column in columns])
+        position, after, done = cursor.get("column", 0), cursor.get("after"), run.progress.done
+        while position < len(columns):
+            column = columns[position]
+            async with self._storage.read() as uow:
+                rows = await uow.sealed.all(column, after=after, limit=BATCH)
+            if not rows:
+                position, after = position + 1, None
+                continue
+            opens = await asyncio.to_thread(self._sealing.verify, column, rows)
+            for row, fine in zip(rows, opens, strict=True):
+                if not fine:
+                    _name(cursor, f"{column.table} {row.id}", row.key_version)
+                elif row.key_version != version:  # a member changed the row in the middle of its re-encryption
+                    cursor["behind"] = cursor.get("behind", 0) + 1
+            after, done = rows[-1].id, done + len(rows)
+            cursor |= {"column": position, "after": after}
+            note = f"looking through {column.table}: everything must open with version {version}"
+            await run.note(Progress(step=Step.VERIFY, cursor=dict(cursor), done=done, total=total, note=note))
+        if cursor.get("behind"):
+            await run.note(Progress(step=Step.REENCRYPT, cursor=_without_place(cursor)))
+        else:
+            await self._retire(run, name)
+
+    async def _recompute(self, run: JobRun, name: KeyName) -> None:
+        """Recompute every fingerprint, which is a MAC under this key, and look whether that is what is stored."""
+        cursor = dict(run.progress.cursor)
+        version: int = cursor["version"]
+        after, done = cursor.get("after"), run.progress.done
+        while True:
+            async with self._storage.read() as uow:
+                records = await uow.credentials.page(after=after, limit=BATCH)
+            if not records:
+                break
+            primary = self._keys.ring.primary(name)
+            if primary.version != version:
+                return await self._superseded(run)
+            changes = await asyncio.to_thread(self._fingerprints.of, records, primary)
+            after, done = records[-1].id, done + len(records)
+            for record in changes.unreadable:
+                _name(cursor, f"api_credentials {record.id}", version)
+            cursor["after"] = after
+            async with self._storage.write() as uow:
+                if (await self._keys.primary_under_lock(uow, name)).version != version:
+                    break
+                for record, fingerprint in changes.changed:
+                    swapped = await uow.credentials.set_fingerprint(
+                        record.id, expected_version=record.version, fingerprint=fingerprint
+                    )
+                    if not swapped:  # replaced meanwhile, and so under the primary; or relabelled, and not
+                        cursor["behind"] = cursor.get("behind", 0) + 1
+                note = f"recomputing fingerprints with version {version}"
+                await run.hold(uow, Progress(step=Step.RECOMPUTE, cursor=dict(cursor), done=done, note=note))
+        if self._keys.ring.keysets[name].primary.version != version:
+            return await self._superseded(run)
+        if cursor.get("behind"):
+            await run.note(Progress(step=Step.RECOMPUTE, cursor=_without_place(cursor)))
+        else:
+            await self._retire(run, name)
+        return None
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def _superseded(self, run: JobRun) -> None:
+        """Another rotation of this key went past: whatever is left is that one's to do."""
+        await run.note(Progress(step=Step.DONE, note="another rotation of this key took over"))
+
+    async def _retire(self, run: JobRun, name: KeyName) -> None:
+        """Retire what nothing needs any more; what a failing row needs stays, and the job says so."""
+        cursor = run.progress.cursor
+        version: int = cursor["version"]
+        only: int | None = run.job.payload.get("only")
+        needed: set[int] = set(cursor.get("needed", [])) - {version}
+        retired: list[int] = []
+
+        def edit(ring: KeyRing) -> Keyset:
+            keyset = ring.keysets[name]
+            if keyset.primary.version != version:
+                return keyset
+            retired[:] = [
+                each.version
+                for each in keyset
+                if each.state in {KeyState.DEACTIVATED, KeyState.COMPROMISED}
+                and each.retired_at is None
+                and each.version not in needed
+                and only in {None, each.version}
+            ]
+            return keyset.retire(retired, self._clock.now())
+
+        failing, count = cursor.get("failing", []), cursor.get("failed", 0)
+        async with self._storage.write() as uow:
+            await self._keys.change(uow, name, edit)
+            said = f"version {version} is primary"
+            if retired:
+                said += f", {_listed(retired)} retired"
+            if count:
+                said += f"; {count} rows do not open: {', '.join(failing)}"
+            await run.hold(uow, replace(run.progress, step=Step.DONE, note=said))
+            for number in retired:
+                await self._tell(uow, Action.KEY_RETIRED, name, version=number)
+        await self._instances.take_lease()
+        if needed:
+            kept = _listed(sorted(needed))
+            raise JobFailed(
+                f"{count} rows do not open, so {name.value} version {kept} was not retired: {', '.join(failing)} — "
+                f"enter them again or remove them, then run `keyhall keys retire {name.value} {min(needed)}`"
+            )
+
+    async def _tell(self, uow: UnitOfWork, action: Action, name: KeyName, **detail: str | int) -> None:
+        await uow.audit.append(by_system(action, self._clock.now(), about=("key", name.value), **detail))
+
+
+def _announced(keyset: Keyset) -> list[int]:
+    return [each.version for each in keyset if each.state is KeyState.PRE_ACTIVATION]
+
+
+def _without_place(cursor: Mapping[str, Any]) -> dict[str, Any]:
+    """For the beginning of a pass: what is known of the rotation, nothing of how far the pass before came."""
+    return {name: cursor[name] for name in ("version", "acknowledged_at") if name in cursor}
+
+
+def _name(cursor: dict[str, Any], row: str, key_version: int) -> None:
+    """Remember a row that does not open, and the version that it needs."""
+    cursor["failed"] = cursor.get("failed", 0) + 1
+    cursor["failing"] = [*cursor.get("failing", []), row][:NAMED]
+    cursor["needed"] = sorted({*cursor.get("needed", []), key_version})
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(str(number) for number in numbers)
