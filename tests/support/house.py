@@ -17,10 +17,13 @@ from app.services import key_rows
 from app.services.credentials import CredentialSealing, CredentialService, EnvironmentCredentials
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
+from app.services.instances import InstanceService
+from app.services.jobs import JobService
 from app.services.key_management import InstallRules, KeyManagementService
 from app.services.messages import MessageService
 from app.services.overview import OverviewService
-from tests.support.fakes import FakeInstallRecord, FakeMasterKeys
+from app.services.rotation import RotationService
+from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys
 
 if TYPE_CHECKING:
     from app.services.ports import Clock, Randomness, Storage
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_SECRET = "sk-environment-7Qp2vX9bLm4Tz8Kd"
 ENVIRONMENT_GUILD = "900000000000000001"
+TOKEN_LIFETIME = timedelta(minutes=30)
+ROTATION_DAYS = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,9 @@ class House:
     clock: Clock
     randomness: Randomness
     keys: KeyManagementService
+    instances: InstanceService
+    jobs: JobService
+    rotation: RotationService
     sealing: CredentialSealing
     credentials: CredentialService
     messages: MessageService
@@ -85,7 +93,7 @@ class House:
 
 
 async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> House:
-    """A process on that storage; the first one makes the install. Its lease never lapses."""
+    """A process on that storage; the first one makes the install. Its lease never lapses, until it takes one itself."""
     derivation = Derivation()
     keys = KeyManagementService(
         storage=storage,
@@ -100,6 +108,10 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
     await keys.initialize(may_create=True)
     keys.confirm(clock.monotonic())
     keys.lease(float("inf"))
+    instances = InstanceService(
+        storage=storage, keys=keys, feed=FakeChangeFeed(), clock=clock, randomness=randomness, kind="test"
+    )
+    jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     sealing = CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
     credentials = CredentialService(
         storage=storage,
@@ -116,11 +128,23 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
         clock=clock,
         randomness=randomness,
         keys=keys,
+        instances=instances,
+        jobs=jobs,
+        rotation=RotationService(
+            storage=storage,
+            keys=keys,
+            instances=instances,
+            jobs=jobs,
+            sealing=sealing,
+            clock=clock,
+            token_lifetime=TOKEN_LIFETIME,
+            rotation_days=ROTATION_DAYS,
+        ),
         sealing=sealing,
         credentials=credentials,
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
         overview=OverviewService(
-            storage=storage, keys=keys, credentials=credentials, clock=clock, rotation=timedelta(days=90)
+            storage=storage, keys=keys, credentials=credentials, clock=clock, rotation=timedelta(days=ROTATION_DAYS)
         ),
         housekeeping=HousekeepingService(storage=storage, clock=clock),
     )
