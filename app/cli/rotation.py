@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from app.services.rotation import Dependents, KeyStanding, Plan
 
 
+_KEYS = f"{', '.join(APPLICATION_KEYS)}."
+
+
 def _key_name(text: str) -> KeyName:
     if text not in APPLICATION_KEYS:
         raise typer.BadParameter(f"must be one of {', '.join(APPLICATION_KEYS)}")
     return KeyName(text)
 
 
-_Name = Annotated[KeyName, typer.Argument(metavar="NAME", parser=_key_name, help="For instance AES_KEY.")]
+_Name = Annotated[KeyName, typer.Argument(metavar="NAME", parser=_key_name, show_choices=False, help=_KEYS)]
 _Version = Annotated[int, typer.Argument(metavar="VERSION", min=1)]
 
 
@@ -154,7 +157,8 @@ def _typed(prompt: str) -> str:
 def schedule(
     context: typer.Context,
     name: Annotated[
-        KeyName | None, typer.Argument(metavar="[NAME]", parser=_key_name, help="Without it: every key.")
+        KeyName | None,
+        typer.Argument(metavar="[NAME]", parser=_key_name, show_choices=False, help=f"{_KEYS} Without it: all."),
     ] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, help="How many days its primary may serve.")] = None,
     automatic: Annotated[

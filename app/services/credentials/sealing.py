@@ -66,20 +66,17 @@ class CredentialSealing:
             for row, envelope in zip(rows, envelopes, strict=True)
         ]
 
-    def verify(self, column: SealedColumn, rows: Sequence[SealedRow]) -> list[bool]:
-        """Whether each opens, and by the version that its row names. Raises NotReady while keys are stale.
+    def opened_by(self, column: SealedColumn, rows: Sequence[SealedRow]) -> list[int | None]:
+        """The version that each opens with; None for one that does not open. Raises NotReady while keys are stale.
 
         Nothing protects a row's `key_version` but this: a row that names the primary, and was sealed by a version that
         is about to go, would be passed over by a re-encryption and then lost. Call it in a thread, as ``reseal``.
         """
-        opened = self._envelope.verify(
+        opens = self._envelope.verify(
             [(row.value, self._place(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
             materials=self._keys.opening(column.key_name),
         )
-        return [
-            opens and self._envelope.key_version(row.value) == row.key_version
-            for row, opens in zip(rows, opened, strict=True)
-        ]
+        return [self._envelope.key_version(row.value) if fine else None for row, fine in zip(rows, opens, strict=True)]
 
     async def fingerprint(self, uow: UnitOfWork, secret: str) -> str | None:
         """16 hex digits by which a leaked secret is known again; None for one that could be guessed from them."""

@@ -34,6 +34,7 @@ BATCH: Final = 500
 NAMED: Final = 20
 """How many failing rows are named; the rest are counted."""
 _LOOK_EVERY_SECONDS: Final = 0.1
+_TAKEN_OVER: Final = "another rotation of this key took over"
 
 
 class Step(StrEnum):
@@ -240,12 +241,14 @@ class RotationCourse:
             if not rows:
                 position, after = position + 1, None
                 continue
-            opens = await asyncio.to_thread(self._sealing.verify, column, rows)
-            for row, fine in zip(rows, opens, strict=True):
-                if not fine:
+            opened = await asyncio.to_thread(self._sealing.opened_by, column, rows)
+            for row, by_version in zip(rows, opened, strict=True):
+                if by_version is None:
                     _name(cursor, f"{column.table} {row.id}", row.key_version)
                 elif row.key_version != version:  # a member changed the row in the middle of its re-encryption
                     cursor["behind"] = cursor.get("behind", 0) + 1
+                elif by_version != version:  # its key_version was tampered with, and hid it from the re-encryption
+                    _name(cursor, f"{column.table} {row.id}", by_version)
             after, done = rows[-1].id, done + len(rows)
             cursor |= {"column": position, "after": after}
             note = f"looking through {column.table}: everything must open with version {version}"
@@ -296,7 +299,7 @@ class RotationCourse:
 
     async def _superseded(self, run: JobRun) -> None:
         """Another rotation of this key went past: whatever is left is that one's to do."""
-        await run.note(Progress(step=Step.DONE, note="another rotation of this key took over"))
+        await run.note(Progress(step=Step.DONE, note=_TAKEN_OVER))
 
     async def _retire(self, run: JobRun, name: KeyName) -> None:
         """Retire what nothing needs any more; what a failing row needs stays, and the job says so."""
@@ -322,11 +325,13 @@ class RotationCourse:
 
         failing, count = cursor.get("failing", []), cursor.get("failed", 0)
         async with self._storage.write() as uow:
-            await self._keys.change(uow, name, edit)
+            keyset = await self._keys.change(uow, name, edit)
             said = f"version {version} is primary"
             if retired:
                 said += f", {_listed(retired)} retired"
-            if count:
+            if keyset.primary.version != version:
+                said, needed = _TAKEN_OVER, set()
+            elif count:
                 said += f"; {count} rows do not open: {', '.join(failing)}"
             await run.hold(uow, replace(run.progress, step=Step.DONE, note=said))
             for number in retired:

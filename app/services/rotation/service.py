@@ -165,7 +165,7 @@ class RotationService:
             if under_way is not None:
                 return under_way
             raise KeyStateConflict(f"{name.value} was being changed just now: try again")
-        detail: dict[str, Any] = {"requested": payload["action"]} | ({} if at is None else {"at": at.isoformat()})
+        detail: dict[str, Any] = {"requested": payload["action"]} | ({} if at is None else {"due": at.isoformat()})
         await uow.audit.append(
             by(actor, Action.KEY_ROTATION_REQUESTED, self._clock.now(), about=_about(name), **detail)
         )
@@ -336,7 +336,7 @@ class RotationService:
         return Plan(name=name, primary=primary, processes=live, rows=rows, unreadable=failing, consequence=consequence)
 
     async def _scan(self, name: KeyName, version: int | None) -> tuple[int, list[str]]:
-        """How many rows under that version, or under any, open; and the names of those that do not."""
+        """How many rows open with that version, or with any; and the names of those that need it and do not open."""
         opening, failing = 0, []
         columns = SEALED_COLUMNS if name is KeyName.API_SECRET_KEY and version is None else _columns(name)
         for column in columns:
@@ -347,11 +347,12 @@ class RotationService:
                 if not rows:
                     break
                 after = rows[-1].id
-                asked = [row for row in rows if version in {None, row.key_version}]
-                for row, fine in zip(asked, await asyncio.to_thread(self._sealing.verify, column, asked), strict=True):
-                    opening += fine
-                    if not fine:
+                opened = await asyncio.to_thread(self._sealing.opened_by, column, rows)
+                for row, by_version in zip(rows, opened, strict=True):
+                    if by_version is None and version in {None, row.key_version}:
                         failing.append(f"{column.table} {row.id}")
+                    elif by_version is not None and version in {None, by_version}:
+                        opening += 1
         return opening, failing
 
     async def standings(self, actor: Actor) -> Sequence[KeyStanding]:
