@@ -67,10 +67,15 @@ class JobRun:
         """Let another job of the same unique key begin while this one goes on."""
         await uow.jobs.free_key(self.job.id, self._claim)
 
-    async def release(self, state: JobState, *, pause: timedelta | None = None, error: str | None = None) -> None:
+    async def release(
+        self, state: JobState, *, pause: timedelta | None = None, error: str | None = None, counted: bool = True
+    ) -> None:
         """Give the claim back; where it was lost there is nothing to give."""
         async with self._storage.write() as uow:
-            if not await uow.jobs.release(self.job.id, self._claim, state, pause=pause, error=error):
+            given_back = await uow.jobs.release(
+                self.job.id, self._claim, state, pause=pause, error=error, counted=counted
+            )
+            if not given_back:
                 log.warning("the job %s was taken over by another worker", self.job.id)
 
 
@@ -153,7 +158,7 @@ class JobService:
             raise
         except (StorageError, NotReady) as away:  # not the job's fault, and not counted against it
             log.warning("the job %s (%s) waits: %s", run.job.id, run.job.kind, away)
-            await run.release(JobState.WAITING, pause=pause_after(1), error=str(away))
+            await run.release(JobState.WAITING, pause=pause_after(1), error=str(away), counted=False)
         except Exception as error:  # a bug in one job must not end the worker
             log.exception("the job %s (%s) failed and will be tried again", run.job.id, run.job.kind)
             over = run.job.attempts >= ATTEMPTS

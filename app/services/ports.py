@@ -610,11 +610,19 @@ class JobRepository(Protocol):
         ...
 
     async def release(
-        self, job_id: str, claim: str, state: JobState, *, pause: timedelta | None = None, error: str | None = None
+        self,
+        job_id: str,
+        claim: str,
+        state: JobState,
+        *,
+        pause: timedelta | None = None,
+        error: str | None = None,
+        counted: bool = True,
     ) -> bool:
         """Give a claim back: over, or waiting for that long; False where the claim was lost.
 
-        A job that waits without an error has got on: its attempts are counted anew.
+        A job that waits without an error has got on: its attempts are counted anew. With ``counted`` False this attempt
+        was none.
         """
         ...
 

@@ -764,7 +764,14 @@ class FakeJobRepository:
             self._change(job_id, unique_key=None)
 
     async def release(
-        self, job_id: str, claim: str, state: JobState, *, pause: timedelta | None = None, error: str | None = None
+        self,
+        job_id: str,
+        claim: str,
+        state: JobState,
+        *,
+        pause: timedelta | None = None,
+        error: str | None = None,
+        counted: bool = True,
     ) -> bool:
         if not self._held(job_id, claim):
             return False
@@ -777,6 +784,8 @@ class FakeJobRepository:
             self._change(job_id, run_at=now + (pause or timedelta()))
             if error is None:
                 self._change(job_id, attempts=0)
+            elif not counted:
+                self._change(job_id, attempts=self._tables.jobs[job_id].attempts - 1)
         return True
 
     async def bring_forward(self, job_id: str) -> bool:

@@ -121,7 +121,14 @@ class JobRepositoryImpl:
         await self._connection.change(update(jobs).where(_held(job_id, claim)).values(unique_key=None))
 
     async def release(
-        self, job_id: str, claim: str, state: JobState, *, pause: timedelta | None = None, error: str | None = None
+        self,
+        job_id: str,
+        claim: str,
+        state: JobState,
+        *,
+        pause: timedelta | None = None,
+        error: str | None = None,
+        counted: bool = True,
     ) -> bool:
         """Give a claim back; False where it was lost."""
         values: dict[str, Any] = {"state": state, "claim": None, "lease_until": None, "error": error}
@@ -131,6 +138,8 @@ class JobRepositoryImpl:
             values["run_at"] = self._now(pause)
             if error is None:
                 values["attempts"] = 0
+            elif not counted:
+                values["attempts"] = jobs.c.attempts - 1
         return await self._connection.change(update(jobs).where(_held(job_id, claim)).values(values)) == 1
 
     async def bring_forward(self, job_id: str) -> bool:
