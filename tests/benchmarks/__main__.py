@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.measures import Figure, serving, starts
+from tests.benchmarks.reencryption import reencryption
 from tests.support.environment import forget_settings
 
 
@@ -26,7 +27,8 @@ def main() -> None:
     forget_settings()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="keyhall-bench-") as name:
-        figures = [*starts(Path(name), arguments.rounds), *serving(Path(name), arguments.rounds)]
+        place, rounds = Path(name), arguments.rounds
+        figures = [*starts(place, rounds), *serving(place, rounds), *reencryption(place, rounds)]
     seconds = time.perf_counter() - began
     if arguments.json:
         print(json.dumps({"seconds": round(seconds, 1), "figures": [_item(figure) for figure in figures]}, indent=2))  # noqa: T201
