@@ -106,7 +106,7 @@ class OverviewService:
     async def hall(self, actor: Actor) -> Hall:
         """What the actor sees first. Raises StorageError, NotReady."""
         standing = await self._credentials.standing(actor, soon=SOON)
-        ages = self._ages() if actor.may(Permission.SEE_KEYS) else []
+        ages = await self._ages() if actor.may(Permission.SEE_KEYS) else []
         matter, sentence = _sentence(standing, ages)
         return Hall(
             username=actor.username,
@@ -118,12 +118,16 @@ class OverviewService:
             first_run=await self._first_run(actor, standing),
         )
 
-    def _ages(self) -> Sequence[KeyAge]:
+    async def _ages(self) -> Sequence[KeyAge]:
+        async with self._storage.read() as uow:
+            schedules = await uow.schedules.all()
         now = self._clock.now()
         ages = []
         for key in self._keys.listing():
             if key.primary:
+                schedule = schedules.get(key.name.value)
                 since = key.activated_at or key.created_at
+                due_at = since + (timedelta(days=schedule.rotation_days) if schedule else self._rotation)
                 ages.append(
                     KeyAge(
                         name=key.name,
@@ -131,8 +135,8 @@ class OverviewService:
                         fingerprint=key.fingerprint,
                         since=since,
                         age_days=max((now - since).days, 0),
-                        due_at=since + self._rotation,
-                        due=now >= since + self._rotation,
+                        due_at=due_at,
+                        due=now >= due_at,
                     )
                 )
         return ages

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from app.domain.errors import AppError, ConfigInvalid
-from app.web.api import auth, credentials, documentation, probes
+from app.web.api import admin_keys, auth, credentials, documentation, probes
 from app.web.bodies import LARGEST_BODY
 from app.web.gate import ERROR_PAGE, dress, gate
 from app.web.headers import standing_headers
@@ -42,6 +42,7 @@ _BACKLOG: Final = 1024
 _FAMILIES: Final = (
     auth.routes,
     credentials.routes,
+    admin_keys.routes,
     probes.routes,
     hall.routes,
     signing_in.routes,

@@ -30,6 +30,8 @@ PASSWORD = "correct horse battery staple"
 SECRET = "sk-proj-4f9aC1xQ7mZr2LtW8vNb3KdYp6Hs0GjE"
 ABSENT = "00000000-0000-4000-8000-000000000000"
 """A well-formed id of nothing."""
+_PARTS = {"name": "AES_KEY", "version": "1"}
+"""What stands for a part of a path that is no id."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,11 @@ async def served(services: Services, options: WebOptions | None = None) -> Async
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as client,
         ):
             yield Site(f"http://127.0.0.1:{address[1]}", app, services, client)
+
+
+def filled(path: str, **parts: str) -> str:
+    """A documented path with something well-formed in every part: what is given, else an id of nothing."""
+    return re.sub(r"{(\w+)}", lambda part: {**_PARTS, **parts}.get(part[1], ABSENT), path)
 
 
 class Away:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from app.domain.audit import Action
-from app.domain.errors import InvalidInput, KeyStateConflict
+from app.domain.errors import InvalidInput, KeyStateConflict, NotFound
 from app.domain.identity import Permission
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import APPLICATION_KEYS, IllegalKeyset, KeyName, KeySchedule, Keyset, KeyState, KeyVersion, Origin
@@ -101,6 +101,7 @@ class RotationService:
                 raise KeyStateConflict(f"{name.value} is being changed already: {job.progress.note or job.state.value}")
             if at is None and job.state is JobState.WAITING:
                 await uow.jobs.bring_forward(job.id)
+                return await uow.jobs.get(job.id) or job
         return job
 
     async def rollback(self, actor: Actor, name: KeyName) -> Job:
@@ -184,19 +185,19 @@ class RotationService:
 
     # -- out of use ----------------------------------------------------------------------------------------------------
 
-    async def revoke(self, actor: Actor, name: KeyName, version: int) -> Job | None:
+    async def revoke(self, actor: Actor, name: KeyName, version: int) -> Job:
         """Mark a version compromised, at once: a primary is replaced first, in the same transaction.
 
         What compromised JWT_SECRET_KEY and API_SECRET_KEY versions made is refused from now on; what AES_KEY versions
-        sealed is re-encrypted by the job that this returns; None where nothing is left to do.
-        Raises KeyStateConflict for a version that is revoked or destroyed already or never was.
+        sealed is re-encrypted by the job that this returns.
+        Raises NotFound for a version that never was, KeyStateConflict for one that is revoked or destroyed already.
         """
         self._require(actor, name)
 
         def edit(ring: KeyRing) -> Keyset:
             now, keyset = self._clock.now(), ring.keysets[name]
             if keyset.version(version) is None:
-                raise KeyStateConflict(f"{name.value} has no version {version}")
+                raise NotFound(f"{name.value} has no version {version}")
             if keyset.primary.version == version:
                 waiting = [each.version for each in keyset if each.state is KeyState.PRE_ACTIVATION]
                 if not waiting:
@@ -219,8 +220,8 @@ class RotationService:
     async def retire(self, actor: Actor, name: KeyName, version: int) -> Job:
         """Have a full scan prove that nothing needs a version any more, and retire it.
 
-        Raises KeyStateConflict for one that is in use, and for what cannot be proved: tokens that have not expired,
-        messages outside the database.
+        Raises NotFound for a version that never was, KeyStateConflict for one that is in use, and for what cannot be
+        proved: tokens that have not expired, messages outside the database.
         """
         self._require(actor, name)
         found = self._version(name, version)
@@ -256,7 +257,7 @@ class RotationService:
         return job
 
     async def dependents(self, actor: Actor, name: KeyName, version: int) -> Dependents:
-        """What still needs a version, found by looking at every row. Raises KeyStateConflict, Forbidden."""
+        """What still needs a version, found by looking at every row. Raises NotFound, Forbidden."""
         actor.require(Permission.SEE_KEYS)
         found = self._version(name, version)
         rows, failing = await self._scan(name, version)
@@ -283,7 +284,7 @@ class RotationService:
         """Forget the material of a version for ever. ``typed`` must be the key's name.
 
         Backups made before still hold it, wrapped. Raises InvalidInput where something else was typed,
-        KeyStateConflict for a version in use, and for one that stored secrets still open with.
+        NotFound for a version that never was, KeyStateConflict for one in use or that stored secrets still open with.
         """
         self._require(actor, name)
         if typed.strip() != name.value:
@@ -462,7 +463,7 @@ class RotationService:
         _require_application_key(name)
         found = self._keyset(name).version(version)
         if found is None:
-            raise KeyStateConflict(f"{name.value} has no version {version}")
+            raise NotFound(f"{name.value} has no version {version}")
         return found
 
 

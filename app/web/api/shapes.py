@@ -11,10 +11,15 @@ from typing_extensions import TypedDict
 from app.domain.credentials import CredentialView, OwnerKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.domain import jobs
     from app.domain.identity import Actor, Session, User
     from app.services.authentication import TokenPair
     from app.services.credentials import HealthReport, HistoryView
+    from app.services.key_management import KeyListing
     from app.services.paging import Page
+    from app.services.rotation import KeyStanding
 
 
 class Credential(TypedDict):
@@ -255,3 +260,141 @@ def sign_ins(sessions: Page[Session], actor: Actor) -> SignIns:
         ],
         "next_cursor": sessions.next_cursor,
     }
+
+
+class ApplicationKeyVersion(TypedDict):
+    """One version of an application key, without its material. States are those of SP 800-57.
+
+    `fingerprint` identifies the material and reveals nothing of it. A version that is retired is needed by nothing.
+    """
+
+    version: int
+    state: Literal["pre-activation", "active", "deactivated", "compromised", "destroyed"]
+    primary: bool
+    fingerprint: str
+    origin: Literal["generated", "adopted", "imported"]
+    created_at: datetime
+    activated_at: datetime | None
+    deactivated_at: datetime | None
+    retired_at: datetime | None
+    compromised_at: datetime | None
+    destroyed_at: datetime | None
+
+
+class ApplicationKey(TypedDict):
+    """An application key. `since` is when its primary came into force, `due_at` when it should be replaced.
+
+    `announced_at` is when a rotation begins that was set for a date; `job_id` is the change of primary on its way.
+    """
+
+    name: str
+    purpose: str
+    since: datetime
+    age_days: int
+    rotation_days: int
+    automatic: bool
+    due_at: datetime
+    due: bool
+    announced_at: datetime | None
+    job_id: str | None
+    versions: list[ApplicationKeyVersion]
+
+
+class ApplicationKeys(TypedDict):
+    """Every application key; there is no next page."""
+
+    items: list[ApplicationKey]
+    next_cursor: None
+
+
+def keys(standings: Sequence[KeyStanding]) -> ApplicationKeys:
+    """The shape of all of them."""
+    return {"items": [key(each) for each in standings], "next_cursor": None}
+
+
+def key(standing: KeyStanding) -> ApplicationKey:
+    """The shape of one."""
+    return {
+        "name": standing.name.value,
+        "purpose": standing.name.purpose,
+        "since": standing.since,
+        "age_days": standing.age_days,
+        "rotation_days": standing.rotation_days,
+        "automatic": standing.automatic,
+        "due_at": standing.due_at,
+        "due": standing.due,
+        "announced_at": standing.announced_at,
+        "job_id": None if standing.job is None else standing.job.id,
+        "versions": [_key_version(each) for each in standing.versions],
+    }
+
+
+def _key_version(listing: KeyListing) -> ApplicationKeyVersion:
+    return {
+        "version": listing.version,
+        "state": listing.state.value,
+        "primary": listing.primary,
+        "fingerprint": listing.fingerprint,
+        "origin": listing.origin.value,
+        "created_at": listing.created_at,
+        "activated_at": listing.activated_at,
+        "deactivated_at": listing.deactivated_at,
+        "retired_at": listing.retired_at,
+        "compromised_at": listing.compromised_at,
+        "destroyed_at": listing.destroyed_at,
+    }
+
+
+class Job(TypedDict):
+    """Work that outlives its request. It is over when `finished_at` is set; `run_at` is when it is due next.
+
+    `key` and `action` say what a job of kind `key.rotation` is for. `done` of `total` counts within `step`, where a
+    total is known; `note` says where it stands and `error` what went wrong last, each in a sentence.
+    """
+
+    id: str
+    kind: Literal["key.rotation", "key.ages"]
+    key: str | None
+    action: str | None
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    step: str
+    done: int
+    total: int | None
+    note: str
+    error: str | None
+    run_at: datetime
+    attempts: int
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def job(work: jobs.Job) -> Job:
+    """The shape of a job: of what it carries along no more than the key and what is to become of it."""
+    return {
+        "id": work.id,
+        "kind": work.kind.value,
+        "key": work.payload.get("name"),
+        "action": work.payload.get("action"),
+        "state": work.state.value,
+        "step": work.progress.step,
+        "done": work.progress.done,
+        "total": work.progress.total,
+        "note": work.progress.note,
+        "error": work.error,
+        "run_at": work.run_at,
+        "attempts": work.attempts,
+        "created_at": work.created_at,
+        "finished_at": work.finished_at,
+    }
+
+
+class JobPage(TypedDict):
+    """A page of jobs, the latest first."""
+
+    items: list[Job]
+    next_cursor: str | None
+
+
+def job_page(page: Page[jobs.Job]) -> JobPage:
+    """The shape of a page."""
+    return {"items": [job(each) for each in page.items], "next_cursor": page.next_cursor}

@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.credentials import CredentialView
 from app.domain.identity import Actor, Role, User
-from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule
 from app.services.overview import Matter
 from tests.support.fakes import EPOCH, FakeClock, FakeStorage
 from tests.support.house import House, member
@@ -120,6 +120,21 @@ async def test_a_key_is_due_on_the_day_and_says_so_to_those_who_see_keys(
     )
     assert all(key.due for key in hall.keys)
     assert (await house.overview.hall(mia)).matter is Matter.WELL
+
+
+async def test_each_key_is_due_by_its_own_schedule_and_the_others_by_the_setting(
+    house: House, clock: FakeClock, owner: Actor
+) -> None:
+    await add(house, owner)
+    async with house.storage.write() as uow:
+        await uow.schedules.put(KeySchedule(name=KeyName.AES_KEY, rotation_days=30), EPOCH)
+        await uow.schedules.put(KeySchedule(name=KeyName.JWT_SECRET_KEY, rotation_days=365), EPOCH)
+    house.advance(clock, timedelta(days=30))
+    hall = await house.overview.hall(owner)
+    lasts = {key.name: (key.due_at - EPOCH).days for key in hall.keys}
+    assert [lasts[name] for name in APPLICATION_KEYS] == [365, 30, 90, 90]
+    assert [key.name for key in hall.keys if key.due] == [KeyName.AES_KEY]
+    assert (hall.matter, hall.sentence) == (Matter.KEY_DUE, "AES_KEY is 30 days old: its rotation is due.")
 
 
 async def test_the_first_run_ticks_off_what_the_owner_has_done_and_then_goes_away(
