@@ -15,7 +15,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from app.domain.audit import Action
-from app.domain.errors import ConfigInvalid, DatabaseUnavailable, NoInstall, StorageError, StorageFull, StorageReadOnly
+from app.domain.errors import (
+    ConfigInvalid,
+    DatabaseUnavailable,
+    MigrationFailed,
+    NoInstall,
+    StorageError,
+    StorageFull,
+    StorageReadOnly,
+)
 from app.domain.keys import Environment, KeyName
 from app.domain.master_key import RestoredMasterKey
 from app.domain.schema import SchemaState
@@ -95,9 +103,31 @@ async def open_keys(
         installed = await patience.until(keys.verify)
         if not installed and not may_create:
             raise NoInstall(_NO_INSTALL)
+        if installed:
+            await _keep_copy(settings, database)
         await patience.until(lambda: upgrade(database))
         created = await patience.until(lambda: keys.initialize(may_create=may_create))
         yield OpenKeys(database=database, storage=storage, keys=keys, created=created, patience=patience)
+
+
+async def _keep_copy(settings: Settings, database: Database) -> None:
+    """Before an install's schema changes, keep a copy that was opened and verified. Raises MigrationFailed."""
+    revision, head = await current_revision(database), known_revisions()[-1]
+    if revision == head:
+        return
+    path = settings.backup_dir / f"before-{head}-{SystemClock().now():%Y%m%dT%H%M%SZ}.db"
+    try:
+        if not await database.copy(path):
+            log.warning("the schema goes from %s to %s: the server's own backup is the only way back", revision, head)
+            return
+        async with open_database(f"sqlite+aiosqlite:///{path}", may_create=False) as copied:
+            await _key_management(settings, SqlStorage(copied)).verify()
+    except (OSError, StorageError) as error:
+        raise MigrationFailed(
+            f"no copy of the database could be made in {path.parent} before migration {head}, and nothing was changed",
+            remedy="make BACKUP_DIR a directory with free space that the user who runs Keyhall may write",
+        ) from error
+    log.info("the schema goes from %s to %s: a verified copy of the database is %s", revision, head, path)
 
 
 @asynccontextmanager
@@ -129,7 +159,8 @@ async def schema_state(settings: Settings, *, upgrade_first: bool) -> SchemaStat
         await patience.until(lambda: check_schema(database))
         if upgrade_first:
             # An install that is there is verified before anything in it changes, as at every start.
-            await patience.until(_key_management(settings, SqlStorage(database)).verify)
+            if await patience.until(_key_management(settings, SqlStorage(database)).verify):
+                await _keep_copy(settings, database)
             await patience.until(lambda: upgrade(database))
         current = await patience.until(lambda: current_revision(database))
         return SchemaState(database=settings.database_name_for_people, current=current, head=known_revisions()[-1])

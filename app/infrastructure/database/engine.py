@@ -150,6 +150,11 @@ class Database:
         with translated():
             await self.dialect.rebuild(key, change)
 
+    async def copy(self, path: Path) -> bool:
+        """Write a consistent copy, proved whole; False on PostgreSQL, whose own tools do that."""
+        with translated():
+            return await self.dialect.copy(path)
+
     def moved(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
         try:  # not `with translated()`: this stands before every request, and takes less time than that

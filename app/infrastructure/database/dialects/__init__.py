@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     from sqlalchemy import ColumnElement, Table
     from sqlalchemy.dialects import postgresql, sqlite
@@ -92,6 +93,10 @@ class Dialect(Protocol):
 
     async def read_only(self, connection: AsyncConnection, /) -> bool:
         """Whether the database as a whole refuses writes; ``connection`` is the writer's, in a transaction."""
+        ...
+
+    async def copy(self, path: Path, /) -> bool:
+        """Write a consistent copy, mode 0600, proved whole; False where only the server's own tools can do that."""
         ...
 
     async def rebuild(self, key: int, change: Callable[[Connection], None], /) -> None:

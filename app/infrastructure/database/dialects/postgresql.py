@@ -33,6 +33,7 @@ from app.infrastructure.database.schema import UtcDateTime
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     from sqlalchemy.engine import Connection
 
@@ -180,6 +181,10 @@ class Postgresql:
         row = await connection.execute(select(func.pg_is_in_recovery(), func.current_setting("transaction_read_only")))
         standby, setting = row.one()
         return bool(standby) or setting == "on"
+
+    async def copy(self, _path: Path, /) -> bool:
+        """Not from here: pg_dump does that, and must fit the server's version."""
+        return False
 
     async def rebuild(self, key: int, change: Callable[[Connection], None], /) -> None:
         """On a connection of its own, whose statements may take long."""

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -213,6 +213,28 @@ class Sqlite:
         """Raises SQLITE_READONLY instead: a write that is rolled back, since BEGIN IMMEDIATE alone tells nothing."""
         await connection.exec_driver_sql("PRAGMA user_version=0")
         return False
+
+    async def copy(self, path: Path, /) -> bool:
+        """As of one moment, while others read and write; the copy is there whole or not at all."""
+        await asyncio.to_thread(self._copy, path)
+        return True
+
+    def _copy(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.unlink(missing_ok=True)
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            with closing(self._open_existing(busy=self._busy)) as source, closing(sqlite3.connect(temporary)) as target:
+                source.backup(target)
+                target.execute("PRAGMA journal_mode=DELETE")  # one file, which needs no -wal beside it
+                if (found := target.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
+                    raise sqlite3.DatabaseError(f"the copy is damaged: {found}")
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     async def rebuild(self, _key: int, change: Callable[[Connection], None], /) -> None:
         """On a connection without foreign keys: dropping the old copy of a parent table would delete its children.
