@@ -89,7 +89,7 @@ async def test_a_value_opens_in_its_own_column_only(filled: House, storage: Fake
         assert set(filled.sealing.opened_by(other, await rows(storage, column))) == {None}
 
 
-async def test_what_sealed_a_row_is_told_by_its_envelope_and_not_by_the_row(filled: House, storage: FakeStorage) -> None:
+async def test_what_sealed_a_row_is_told_by_its_envelope_alone(filled: House, storage: FakeStorage) -> None:
     """A row that lies about it is not picked up by a re-encryption, and retirement would lose it."""
     row = (await rows(storage, CREDENTIAL_SECRETS))[0]
     assert filled.sealing.opened_by(CREDENTIAL_SECRETS, [row, row._replace(key_version=2)]) == [1, 1]
