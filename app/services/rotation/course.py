@@ -306,6 +306,7 @@ class RotationCourse:
         cursor = run.progress.cursor
         version: int = cursor["version"]
         only: int | None = run.job.payload.get("only")
+        acknowledged_at = datetime.fromisoformat(cursor["acknowledged_at"])
         needed: set[int] = set(cursor.get("needed", [])) - {version}
         retired: list[int] = []
 
@@ -318,6 +319,9 @@ class RotationCourse:
                 for each in keyset
                 if each.state in {KeyState.DEACTIVATED, KeyState.COMPROMISED}
                 and each.retired_at is None
+                # Rolled back and forth since, the primary is the same again; what was it in between made things that
+                # this course knows nothing of, and is retired by the course that replaced it.
+                and (each.deactivated_at is None or each.deactivated_at <= acknowledged_at)
                 and each.version not in needed
                 and only in {None, each.version}
             ]

@@ -1,0 +1,1197 @@
+"""Rotation on a storage in memory: what is refused, what follows what, and what the course leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.domain.audit import Action
+from app.domain.credentials import Status
+from app.domain.errors import Forbidden, InsecureKey, InvalidInput, KeyStateConflict, NotFound, ReauthenticationRequired
+from app.domain.identity import REAUTHENTICATION_LASTS, Actor, Role, Source
+from app.domain.jobs import JOB_LEASE, Job, JobKind, JobState
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState, Origin
+from app.domain.secrets import SecretText
+from app.services.jobs import JobRun
+from app.services.rotation import Dependents
+from app.services.rotation.course import NAMED
+from app.services.rotation.service import AGES_EVERY, LEEWAY
+from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
+from tests.support.house import ROTATION_DAYS, TOKEN_LIFETIME, House, member, open_house
+
+AES, JWT = KeyName.AES_KEY, KeyName.JWT_SECRET_KEY
+API, MESSAGES = KeyName.API_SECRET_KEY, KeyName.ENCRYPTION_KEY
+OVERLAP = TOKEN_LIFETIME + LEEWAY
+DAY = timedelta(days=1)
+SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
+OTHER_SECRET = "sk-proj-Hn5sPw1JxU8eQg2Bt7Vf4Mz9"
+GIVEN = SecretText("Zx8kQm3vN7pRt2LwYb5Hc9Jd4Fg6Se1A")
+
+
+@pytest.fixture
+def operator(clock: FakeClock) -> Actor:
+    return member(clock, "operator", role=Role.OWNER, source=Source.CLI)
+
+
+@pytest.fixture
+def mia(clock: FakeClock) -> Actor:
+    """Her session never grows stale: nothing here is about that."""
+    return replace(member(clock, "mia"), authenticated_at=clock.now() + timedelta(days=1000))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a worker does, and what there is to see
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def worked(house: House, job: Job | None) -> Job:
+    """The job after a worker has taken it once."""
+    assert job is not None
+    run = await house.jobs.claim(job.id)
+    assert run is not None
+    await house.jobs.work(run, house.rotation.carry_on)
+    return await stored(house, job)
+
+
+async def stored(house: House, job: Job) -> Job:
+    async with house.storage.read() as uow:
+        found = await uow.jobs.get(job.id)
+    assert found is not None
+    return found
+
+
+async def rotated(house: House, operator: Actor, name: KeyName) -> Job:
+    return await worked(house, await house.rotation.rotate(operator, name))
+
+
+async def later(house: House, clock: FakeClock, by: timedelta) -> None:
+    """Let time pass in a process that keeps its lease."""
+    clock.advance(by)
+    await house.instances.take_lease()
+
+
+def states(house: House, name: KeyName) -> list[KeyState]:
+    """Of every version, in the order of their numbers."""
+    return [each.state for each in house.keys.ring.keysets[name]]
+
+
+def retired(house: House, name: KeyName) -> list[int]:
+    return [each.version for each in house.keys.ring.keysets[name] if each.retired_at is not None]
+
+
+def primary(house: House, name: KeyName) -> int:
+    return house.keys.ring.keysets[name].primary.version
+
+
+def sealed_by(storage: FakeStorage) -> set[int]:
+    """The versions of AES_KEY that rows name."""
+    present = {each.key_version for each in storage.tables.credentials.values()}
+    return present | {each.key_version for each in storage.tables.history.values()}
+
+
+def damage(storage: FakeStorage, credential_id: str) -> None:
+    record = storage.tables.credentials[credential_id]
+    broken = record.encrypted_value[:-1] + bytes([record.encrypted_value[-1] ^ 1])
+    storage.tables.credentials[credential_id] = replace(record, encrypted_value=broken)
+
+
+def trail(storage: FakeStorage) -> list[tuple[Action, str | None, dict[str, str | int]]]:
+    """What happened to keys, and who asked for it."""
+    events = [each for each in storage.tables.audit if each.object_kind == "key"]
+    return [(each.action, each.subject_id, dict(each.detail)) for each in events]
+
+
+async def add(house: House, actor: Actor, label: str = "main", secret: str = SECRET) -> str:
+    return (await house.credentials.add(actor, provider="openai", label=label, secret=secret)).view.id
+
+
+async def revealed(house: House, actor: Actor, credential_id: str) -> str:
+    return (await house.credentials.reveal(actor, credential_id)).reveal()
+
+
+async def neighbour(house: House, storage: FakeStorage, clock: FakeClock, *, live: bool = True) -> House:
+    """Another process on the same storage."""
+    other = await open_house(storage, clock, FakeRandomness(1))
+    if live:
+        await other.instances.take_lease()
+    return other
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# To a new primary
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_rotating_aes_key_seals_everything_anew_and_retires_the_former_version(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    kept, removed = await add(house, mia), await add(house, mia, "removed", OTHER_SECRET)
+    await house.credentials.replace(mia, kept, OTHER_SECRET)
+    await house.credentials.remove(mia, removed)
+    before = {key: (each.version, each.updated_at) for key, each in storage.tables.credentials.items()}
+    job = await rotated(house, operator, AES)
+    assert (job.state, job.progress.step, job.error) == (JobState.DONE, "done", None)
+    assert job.progress.note == "version 2 is primary, 1 retired"
+    assert states(house, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+    assert retired(house, AES) == [1]
+    assert sealed_by(storage) == {2}
+    assert {key: (each.version, each.updated_at) for key, each in storage.tables.credentials.items()} == before
+    assert await revealed(house, mia, kept) == OTHER_SECRET
+    await house.credentials.rollback(mia, kept)
+    assert await revealed(house, mia, kept) == SECRET
+    await house.credentials.restore(mia, removed)
+    assert await revealed(house, mia, removed) == OTHER_SECRET
+
+
+async def test_the_trail_tells_who_asked_and_what_followed(house: House, storage: FakeStorage, operator: Actor) -> None:
+    await rotated(house, operator, AES)
+    assert trail(storage) == [
+        (Action.KEY_ROTATION_REQUESTED, operator.subject_id, {"requested": "rotate"}),
+        (Action.KEY_ANNOUNCED, None, {"version": 2}),
+        (Action.KEY_PROMOTED, None, {"version": 2}),
+        (Action.KEY_RETIRED, None, {"version": 1}),
+    ]
+
+
+async def test_a_former_version_of_jwt_secret_key_verifies_until_its_last_token_has_expired(
+    house: House, clock: FakeClock, operator: Actor
+) -> None:
+    promoted_at = clock.now()
+    job = await rotated(house, operator, JWT)
+    assert (job.state, job.progress.step) == (JobState.WAITING, "overlap")
+    assert job.run_at == promoted_at + OVERLAP
+    assert "verify until" in job.progress.note
+    assert list(house.keys.opening(JWT)) == [1, 2]
+    assert await house.jobs.claim(job.id) is None
+    await later(house, clock, OVERLAP)
+    job = await worked(house, job)
+    assert (job.state, job.progress.note) == (JobState.DONE, "version 2 is primary, 1 retired")
+    assert list(house.keys.opening(JWT)) == [2]
+
+
+async def test_former_versions_of_encryption_key_open_until_they_are_destroyed(
+    house: House, operator: Actor, mia: Actor
+) -> None:
+    mia = replace(mia, discord_id="1001")
+    token = await house.messages.encrypt(mia, "meet at nine")
+    job = await rotated(house, operator, MESSAGES)
+    assert job.state is JobState.DONE
+    assert "until it is destroyed" in job.progress.note
+    assert states(house, MESSAGES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+    assert retired(house, MESSAGES) == []
+    assert await house.messages.decrypt(mia, token) == "meet at nine"
+
+
+async def test_rotating_api_secret_key_recomputes_every_fingerprint(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    first, second = await add(house, mia), await add(house, mia, "other", OTHER_SECRET)
+    before = {key: each.fingerprint for key, each in storage.tables.credentials.items()}
+    assert (await rotated(house, operator, API)).state is JobState.DONE
+    material = house.keys.ring.primary(API)
+    for credential_id, secret in ((first, SECRET), (second, OTHER_SECRET)):
+        record = storage.tables.credentials[credential_id]
+        assert record.fingerprint == house.sealing.fingerprint_with(material, secret)
+        assert record.fingerprint != before[credential_id]
+        assert record.version == 1
+    assert retired(house, API) == [1]
+
+
+async def test_a_fingerprint_that_could_not_be_swapped_is_looked_at_again(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credential_id = await add(house, mia)
+    during(house, monkeypatch, "fingerprint_with", lambda: house.credentials.change(mia, credential_id, label="moved"))
+    assert (await rotated(house, operator, API)).state is JobState.DONE
+    record = storage.tables.credentials[credential_id]
+    assert record.version == 2
+    assert record.fingerprint == house.sealing.fingerprint_with(house.keys.ring.primary(API), SECRET)
+
+
+async def test_a_credential_that_does_not_open_holds_up_no_fingerprint(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    broken, sound = await add(house, mia), await add(house, mia, "sound", OTHER_SECRET)
+    damage(storage, broken)
+    job = await rotated(house, operator, API)
+    assert job.state is JobState.DONE
+    assert job.progress.note == f"version 2 is primary, 1 retired; 1 rows do not open: api_credentials {broken}"
+    expected = house.sealing.fingerprint_with(house.keys.ring.primary(API), OTHER_SECRET)
+    assert storage.tables.credentials[sound].fingerprint == expected
+
+
+async def test_nothing_is_promoted_before_every_live_process_has_taken_it_up(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    other = await neighbour(house, storage, clock)
+    job = await house.rotation.rotate(operator, MESSAGES)
+    working = asyncio.create_task(worked(house, job))
+    while "waiting for test" not in (await stored(house, job)).progress.note:
+        assert not working.done()
+    assert states(house, MESSAGES) == [KeyState.ACTIVE, KeyState.PRE_ACTIVATION]
+    await other.instances.take_lease()
+    while (await stored(house, job)).progress.step != "promoted":
+        assert not working.done()
+    # It has promoted, and waits again: nobody may still encrypt with the former one when former things are counted.
+    assert not working.done()
+    await other.instances.take_lease()
+    assert (await working).state is JobState.DONE
+
+
+async def test_a_process_whose_lease_has_lapsed_is_not_waited_for(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    await neighbour(house, storage, clock)
+    began = clock.now()
+    assert (await rotated(house, operator, MESSAGES)).state is JobState.DONE
+    assert clock.now() - began >= timedelta(seconds=15)
+
+
+async def test_a_version_that_an_interrupted_rotation_left_behind_is_used(house: House, operator: Actor) -> None:
+    async with house.storage.write() as uow:
+        await house.keys.change(uow, JWT, lambda ring: house.keys.add_version(ring, JWT))
+    await rotated(house, operator, JWT)
+    assert states(house, JWT) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+
+
+async def test_a_rotation_that_is_under_way_is_what_one_gets(
+    house: House, storage: FakeStorage, operator: Actor
+) -> None:
+    job = await house.rotation.rotate(operator, AES)
+    assert (await house.rotation.rotate(operator, AES)).id == job.id
+    assert [action for action, _, _ in trail(storage)] == [Action.KEY_ROTATION_REQUESTED]
+    await worked(house, job)
+    assert (await house.rotation.rotate(operator, AES)).id != job.id
+
+
+async def test_while_former_tokens_run_out_the_key_is_rotated_again(
+    house: House, clock: FakeClock, operator: Actor
+) -> None:
+    first = await rotated(house, operator, JWT)
+    await later(house, clock, OVERLAP / 2)
+    second = await rotated(house, operator, JWT)
+    assert list(house.keys.opening(JWT)) == [1, 2, 3]
+    await later(house, clock, OVERLAP / 2)
+    assert (await worked(house, first)).state is JobState.DONE
+    assert list(house.keys.opening(JWT)) == [1, 2, 3]
+    await later(house, clock, OVERLAP / 2)
+    assert (await worked(house, second)).state is JobState.DONE
+    assert list(house.keys.opening(JWT)) == [3]
+
+
+async def test_tokens_of_a_version_that_was_primary_for_a_moment_outlive_the_rotation_before(
+    house: House, clock: FakeClock, operator: Actor
+) -> None:
+    """Rolled back and forth, the primary is the same again: what signed in between signed a moment ago."""
+    first = await rotated(house, operator, JWT)
+    await later(house, clock, OVERLAP - timedelta(minutes=2))
+    for expected in (1, 2):
+        await worked(house, await house.rotation.rollback(operator, JWT))
+        assert primary(house, JWT) == expected
+    await later(house, clock, timedelta(minutes=2))
+    await worked(house, first)
+    assert list(house.keys.opening(JWT)) == [1, 2]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Dates
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rotation_is_announced_for_its_date(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    date = clock.now() + DAY
+    job = await house.rotation.rotate(operator, JWT, at=date)
+    assert (job.state, job.run_at) == (JobState.WAITING, date)
+    assert trail(storage) == [
+        (Action.KEY_ROTATION_REQUESTED, operator.subject_id, {"requested": "rotate", "due": date.isoformat()})
+    ]
+    assert await house.jobs.claim() is None
+    standing = next(each for each in await house.rotation.standings(operator) if each.name is JWT)
+    assert (standing.announced_at, standing.job) == (date, job)
+    await later(house, clock, DAY)
+    await worked(house, job)
+    assert primary(house, JWT) == 2
+
+
+@pytest.mark.parametrize("away", [timedelta(), -DAY, timedelta(days=3651)], ids=["now", "past", "in ten years"])
+async def test_a_date_lies_ahead_within_ten_years(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor, away: timedelta
+) -> None:
+    with pytest.raises(InvalidInput, match="at: must lie ahead"):
+        await house.rotation.rotate(operator, JWT, at=clock.now() + away)
+    assert storage.tables.jobs == {}
+
+
+async def test_an_announced_rotation_is_brought_forward_by_another_without_a_date(
+    house: House, clock: FakeClock, operator: Actor
+) -> None:
+    job = await house.rotation.rotate(operator, JWT, at=clock.now() + DAY)
+    assert (await house.rotation.rotate(operator, JWT, at=clock.now() + 2 * DAY)).run_at == job.run_at
+    assert (await house.rotation.rotate(operator, JWT)).id == job.id
+    await worked(house, job)
+    assert primary(house, JWT) == 2
+
+
+async def test_an_announced_rotation_is_called_off(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    job = await house.rotation.rotate(operator, JWT, at=clock.now() + DAY)
+    cancelled = await house.rotation.cancel(operator, JWT)
+    assert (cancelled.id, cancelled.state) == (job.id, JobState.CANCELLED)
+    assert trail(storage)[-1] == (Action.KEY_ROTATION_CANCELLED, operator.subject_id, {})
+    await later(house, clock, DAY)
+    assert await house.jobs.claim() is None
+    with pytest.raises(KeyStateConflict, match="no rotation of JWT_SECRET_KEY waits"):
+        await house.rotation.cancel(operator, JWT)
+
+
+async def test_a_rotation_that_has_begun_is_not_called_off(house: House, operator: Actor) -> None:
+    job = await house.rotation.rotate(operator, JWT)
+    assert await house.jobs.claim(job.id)
+    with pytest.raises(KeyStateConflict):
+        await house.rotation.cancel(operator, JWT)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Back, and from outside
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", APPLICATION_KEYS)
+async def test_a_rollback_makes_the_former_version_primary_again(
+    house: House, clock: FakeClock, operator: Actor, mia: Actor, name: KeyName
+) -> None:
+    credential_id = await add(house, mia)
+    await rotated(house, operator, name)
+    await later(house, clock, OVERLAP)
+    while run := await house.jobs.claim():
+        await house.jobs.work(run, house.rotation.carry_on)
+    job = await worked(house, await house.rotation.rollback(operator, name))
+    assert job.state in {JobState.DONE, JobState.WAITING}
+    assert job.error is None
+    assert states(house, name) == [KeyState.ACTIVE, KeyState.DEACTIVATED]
+    assert 1 not in retired(house, name)
+    assert await revealed(house, mia, credential_id) == SECRET
+
+
+async def test_a_retired_jwt_version_is_loaded_everywhere_before_it_signs_again(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    job = await rotated(house, operator, JWT)
+    await later(house, clock, OVERLAP)
+    await worked(house, job)
+    other = await neighbour(house, storage, clock)
+    back = await house.rotation.rollback(operator, JWT)
+    working = asyncio.create_task(worked(house, back))
+    while "waiting for test" not in (await stored(house, back)).progress.note:
+        assert not working.done()
+    await other.instances.take_lease()
+    assert list(other.keys.opening(JWT)) == [1, 2]
+    assert primary(other, JWT) == 2
+    await working
+    assert primary(house, JWT) == 1
+
+
+async def test_the_version_that_was_primary_last_is_rolled_back_to(house: House, operator: Actor) -> None:
+    for _ in range(3):
+        await rotated(house, operator, MESSAGES)
+    await worked(house, await house.rotation.rollback(operator, MESSAGES))
+    assert primary(house, MESSAGES) == 3
+    await worked(house, await house.rotation.rollback(operator, MESSAGES))
+    assert primary(house, MESSAGES) == 4
+
+
+async def test_there_is_no_rollback_without_a_former_version(house: House, operator: Actor) -> None:
+    with pytest.raises(KeyStateConflict, match="no former version"):
+        await house.rotation.rollback(operator, AES)
+
+
+@pytest.mark.parametrize("end", ["revoke", "destroy"])
+async def test_there_is_no_rollback_to_what_was_revoked_or_destroyed(house: House, operator: Actor, end: str) -> None:
+    await rotated(house, operator, MESSAGES)
+    await put_out_of_use(house, operator, MESSAGES, end)
+    with pytest.raises(KeyStateConflict, match="no former version"):
+        await house.rotation.rollback(operator, MESSAGES)
+
+
+async def put_out_of_use(house: House, operator: Actor, name: KeyName, end: str) -> None:
+    """Version 1, which is deactivated."""
+    if end == "revoke":
+        await worked(house, await house.rotation.revoke(operator, name, 1))
+    else:
+        await house.rotation.destroy(operator, name, 1, typed=name.value)
+
+
+async def test_what_is_revoked_before_its_rollback_begins_does_not_become_primary(
+    house: House, operator: Actor
+) -> None:
+    await rotated(house, operator, MESSAGES)
+    back = await house.rotation.rollback(operator, MESSAGES)
+    await house.rotation.revoke(operator, MESSAGES, 1)
+    job = await worked(house, back)
+    assert (job.state, job.error) == (JobState.FAILED, "ENCRYPTION_KEY version 1 cannot become primary any more")
+    assert states(house, MESSAGES) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+
+
+async def test_what_is_revoked_in_the_middle_of_its_rollback_does_not_become_primary(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    await rotated(house, operator, MESSAGES)
+    other = await neighbour(house, storage, clock)
+    back = await house.rotation.rollback(operator, MESSAGES)
+    async with storage.write() as uow:  # news that the other process has not taken up: the rollback waits for it
+        await house.keys.change(uow, MESSAGES, lambda ring: house.keys.add_version(ring, MESSAGES))
+    working = asyncio.create_task(worked(house, back))
+    while "waiting for test" not in (await stored(house, back)).progress.note:
+        assert not working.done()
+    await other.rotation.revoke(operator, MESSAGES, 1)
+    job = await working
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert "the keys changed meanwhile" in job.error
+    await house.keys.reload()
+    assert states(house, MESSAGES)[:2] == [KeyState.COMPROMISED, KeyState.ACTIVE]
+
+
+async def test_a_key_from_outside_becomes_primary_by_the_same_course(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    credential_id = await add(house, mia)
+    job = await worked(house, await house.rotation.import_(operator, AES, GIVEN))
+    assert job.state is JobState.DONE
+    version = house.keys.ring.keysets[AES].primary
+    assert (version.version, version.origin) == (2, Origin.IMPORTED)
+    assert trail(storage)[0] == (Action.KEY_IMPORTED, operator.subject_id, {"version": 2})
+    assert sealed_by(storage) == {2}
+    assert await revealed(house, mia, credential_id) == SECRET
+
+
+async def test_importing_what_is_primary_changes_nothing(house: House, storage: FakeStorage, operator: Actor) -> None:
+    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
+    before = storage.tables.config, storage.tables.jobs
+    assert await house.rotation.import_(operator, MESSAGES, GIVEN) is None
+    assert (storage.tables.config, storage.tables.jobs) == before
+
+
+async def test_importing_a_former_version_makes_it_primary_again(house: House, operator: Actor) -> None:
+    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
+    await rotated(house, operator, MESSAGES)
+    assert primary(house, MESSAGES) == 3
+    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
+    assert primary(house, MESSAGES) == 2
+
+
+@pytest.mark.parametrize(("end", "state"), [("revoke", "compromised"), ("destroy", "destroyed")])
+async def test_importing_what_was_revoked_or_destroyed_is_refused(
+    house: House, operator: Actor, end: str, state: str
+) -> None:
+    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
+    await rotated(house, operator, MESSAGES)
+    async with house.storage.write() as uow:
+        kind = KeyState(state)
+        now = house.clock.now()
+        await house.keys.change(uow, MESSAGES, lambda ring: ring.keysets[MESSAGES].mark(2, kind, now))
+    await house.keys.reload()
+    with pytest.raises(KeyStateConflict, match=f"this is ENCRYPTION_KEY version 2, which is {state}"):
+        await house.rotation.import_(operator, MESSAGES, GIVEN)
+
+
+async def test_importing_a_weak_key_is_refused(house: House, storage: FakeStorage, operator: Actor) -> None:
+    with pytest.raises(InsecureKey) as refused:
+        await house.rotation.import_(operator, AES, SecretText("weak"))
+    assert "weak" not in str(refused.value)
+    assert storage.tables.jobs == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two changes of one key at once
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rotation_waits_for_a_rollback_that_is_under_way(house: House, operator: Actor) -> None:
+    await rotated(house, operator, AES)
+    back = await house.rotation.rollback(operator, AES)
+    assert (await house.rotation.rollback(operator, AES)).id == back.id
+    with pytest.raises(KeyStateConflict, match="AES_KEY is being changed already"):
+        await house.rotation.rotate(operator, AES)
+    await worked(house, back)
+    await rotated(house, operator, AES)
+    assert primary(house, AES) == 3
+
+
+async def test_a_rollback_and_an_import_wait_for_a_rotation_that_is_under_way(house: House, operator: Actor) -> None:
+    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
+    await rotated(house, operator, MESSAGES)
+    await house.rotation.rotate(operator, MESSAGES)
+    with pytest.raises(KeyStateConflict, match="being changed already"):
+        await house.rotation.rollback(operator, MESSAGES)
+    with pytest.raises(KeyStateConflict, match="being changed already"):
+        await house.rotation.import_(operator, MESSAGES, GIVEN)
+    with pytest.raises(KeyStateConflict, match="being changed already"):
+        await house.rotation.import_(operator, MESSAGES, SecretText(GIVEN.reveal()[::-1]))
+    assert len(states(house, MESSAGES)) == 3
+
+
+async def test_who_loses_a_race_and_finds_the_winner_done_is_told_to_try_again(
+    house: House, operator: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def taken(*_: object, **__: object) -> bool:
+        return False
+
+    monkeypatch.setattr(FakeJobRepository, "add", taken)
+    with pytest.raises(KeyStateConflict, match="try again"):
+        await house.rotation.rotate(operator, AES)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In the middle of a course
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def during(house: House, monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], Any]) -> None:
+    """Have something happen once, between a course's reading of rows and its writing of them."""
+    loop = asyncio.get_running_loop()
+    original = getattr(house.sealing, method)
+    waiting = [act]
+
+    def meanwhile(*arguments: Any) -> Any:
+        result = original(*arguments)
+        if waiting:
+            asyncio.run_coroutine_threadsafe(waiting.pop()(), loop).result(10)
+        return result
+
+    monkeypatch.setattr(house.sealing, method, meanwhile)
+
+
+async def test_a_row_that_a_member_changes_meanwhile_is_found_by_the_scan(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credential_id = await add(house, mia)
+    during(house, monkeypatch, "reseal", lambda: house.credentials.change(mia, credential_id, label="moved"))
+    job = await rotated(house, operator, AES)
+    assert job.state is JobState.DONE
+    record = storage.tables.credentials[credential_id]
+    assert (record.label, record.version, record.key_version) == ("moved", 2, 2)
+    assert retired(house, AES) == [1]
+    assert await revealed(house, mia, credential_id) == SECRET
+
+
+@pytest.mark.parametrize("moment", ["reseal", "opened_by"])
+async def test_a_secret_that_a_member_replaces_meanwhile_is_the_one_that_stays(
+    *, house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    credential_id = await add(house, mia)
+    during(house, monkeypatch, moment, lambda: house.credentials.replace(mia, credential_id, OTHER_SECRET))
+    assert (await rotated(house, operator, AES)).state is JobState.DONE
+    assert sealed_by(storage) == {2}
+    assert await revealed(house, mia, credential_id) == OTHER_SECRET
+    await house.credentials.rollback(mia, credential_id)
+    assert await revealed(house, mia, credential_id) == SECRET
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"), [(AES, "reseal"), (AES, "opened_by"), (API, "fingerprint_with")], ids=["rows", "scan", "marks"]
+)
+async def test_a_course_that_another_rotation_overtook_leaves_the_rest_to_that_one(
+    *,
+    house: House,
+    storage: FakeStorage,
+    clock: FakeClock,
+    operator: Actor,
+    mia: Actor,
+    monkeypatch: pytest.MonkeyPatch,
+    name: KeyName,
+    moment: str,
+) -> None:
+    credential_id = await add(house, mia)
+    other = await neighbour(house, storage, clock, live=False)
+
+    async def overtake() -> None:
+        await other.keys.reload()
+        await other.rotate(name)
+
+    during(house, monkeypatch, moment, overtake)
+    job = await rotated(house, operator, name)
+    assert job.state is JobState.DONE
+    assert retired(house, name) == []
+    assert primary(house, name) == 3
+    assert (await rotated(house, operator, name)).state is JobState.DONE
+    assert retired(house, name) == [1, 2, 3]
+    assert await revealed(house, mia, credential_id) == SECRET
+
+
+@pytest.mark.parametrize("name", [AES, API])
+async def test_a_course_that_was_overtaken_while_it_slept_does_nothing_more(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor, name: KeyName
+) -> None:
+    await add(house, mia)
+    await rotated(house, operator, name)
+    job = await house.rotation.revoke(operator, name, 1)  # what is queued has version 2 in mind
+    await house.rotate(name)
+    await house.instances.take_lease()
+    before = storage.tables.credentials
+    done = await worked(house, job)
+    assert (done.state, done.progress.note) == (JobState.DONE, "another rotation of this key took over")
+    assert storage.tables.credentials == before
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("name", APPLICATION_KEYS)
+async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_another_process(
+    *,
+    house: House,
+    storage: FakeStorage,
+    clock: FakeClock,
+    operator: Actor,
+    mia: Actor,
+    monkeypatch: pytest.MonkeyPatch,
+    name: KeyName,
+) -> None:
+    credential_id = await add(house, mia)
+    await house.credentials.replace(mia, credential_id, OTHER_SECRET)
+    hold = JobRun.hold
+    deaths = 0
+    for round_ in range(1, 50):
+        left = round_
+
+        async def dying(run: JobRun, *arguments: Any) -> None:
+            nonlocal left
+            left -= 1
+            await hold(run, *arguments)
+            if left == 0:
+                raise Killed
+
+        monkeypatch.setattr(JobRun, "hold", dying)
+        began = await house.rotation.rotate(operator, name)
+        run = await house.jobs.claim(began.id)
+        assert run is not None
+        try:
+            await house.jobs.work(run, house.rotation.carry_on)
+        except Killed:
+            deaths += 1
+        monkeypatch.setattr(JobRun, "hold", hold)
+        died = left == 0
+        await later(house, clock, JOB_LEASE + OVERLAP)
+        survivor = await open_house(storage, clock, FakeRandomness(100 + round_))
+        while again := await survivor.jobs.claim():
+            await survivor.jobs.work(again, survivor.rotation.carry_on)
+        await later(survivor, clock, OVERLAP)
+        while again := await survivor.jobs.claim():
+            await survivor.jobs.work(again, survivor.rotation.carry_on)
+        assert (await stored(house, began)).state is JobState.DONE
+        await house.instances.take_lease()
+        assert primary(house, name) == round_ + 1, "a version more per rotation, no matter where it died"
+        assert len(states(house, name)) == round_ + 1
+        assert retired(house, name) == ([] if name is MESSAGES else list(range(1, round_ + 1)))
+        assert await revealed(house, mia, credential_id) == OTHER_SECRET
+        if not died:
+            break
+    assert deaths >= 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows that do not open
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_does_not_open_is_named_and_keeps_its_version_until_it_is_entered_again(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    sound, broken = await add(house, mia), await add(house, mia, "broken", OTHER_SECRET)
+    damage(storage, broken)
+    job = await rotated(house, operator, AES)
+    assert job.state is JobState.FAILED
+    assert job.error == (
+        f"1 rows do not open, so AES_KEY version 1 was not retired: api_credentials {broken} — enter them again or "
+        "remove them, then run `keyhall keys retire AES_KEY 1`"
+    )
+    assert primary(house, AES) == 2
+    assert retired(house, AES) == []
+    assert storage.tables.credentials[sound].key_version == 2
+    assert await revealed(house, mia, sound) == SECRET
+
+    await house.credentials.replace(mia, broken, OTHER_SECRET)
+    assert storage.tables.credentials[broken].status is Status.UNCHECKED
+    job = await worked(house, await house.rotation.retire(operator, AES, 1))
+    assert (job.state, job.error) == (JobState.DONE, None)
+    assert retired(house, AES) == [1]
+    assert await revealed(house, mia, broken) == OTHER_SECRET
+
+
+async def test_what_no_failing_row_needs_is_retired_all_the_same(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    await rotated(house, operator, AES)
+    broken = await add(house, mia)
+    damage(storage, broken)
+    await house.rotate(AES)
+    await house.instances.take_lease()
+    job = await rotated(house, operator, AES)
+    assert job.state is JobState.FAILED
+    assert retired(house, AES) == [1, 3]
+
+
+async def test_failing_rows_are_counted_and_the_first_of_them_named(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    for number in range(NAMED + 3):
+        damage(storage, await add(house, mia, f"broken {number}"))
+    job = await rotated(house, operator, AES)
+    assert job.error is not None
+    assert job.error.startswith(f"{NAMED + 3} rows do not open")
+    assert job.error.count("api_credentials") == NAMED
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Out of use
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_primary_that_is_revoked_is_replaced_in_the_same_moment(
+    house: House, storage: FakeStorage, operator: Actor
+) -> None:
+    job = await house.rotation.revoke(operator, JWT, 1)
+    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+    assert list(house.keys.opening(JWT)) == [2]
+    assert trail(storage) == [(Action.KEY_REVOKED, operator.subject_id, {"version": 1})]
+    assert (await worked(house, job)).error is None
+
+
+async def test_a_version_that_was_announced_takes_the_place_of_the_one_that_is_revoked(
+    house: House, operator: Actor
+) -> None:
+    async with house.storage.write() as uow:
+        await house.keys.change(uow, JWT, lambda ring: house.keys.add_version(ring, JWT))
+    await house.rotation.revoke(operator, JWT, 1)
+    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+
+
+async def test_what_a_revoked_aes_version_sealed_is_sealed_anew(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    credential_id = await add(house, mia)
+    job = await house.rotation.revoke(operator, AES, 1)
+    assert await revealed(house, mia, credential_id) == SECRET
+    assert (await worked(house, job)).state is JobState.DONE
+    assert sealed_by(storage) == {2}
+    assert (states(house, AES), retired(house, AES)) == ([KeyState.COMPROMISED, KeyState.ACTIVE], [1])
+
+
+async def test_a_former_version_is_revoked_without_a_new_primary(house: House, operator: Actor) -> None:
+    await rotated(house, operator, JWT)
+    await house.rotation.revoke(operator, JWT, 1)
+    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+    assert list(house.keys.opening(JWT)) == [2]
+
+
+async def test_a_version_is_revoked_once(house: House, operator: Actor) -> None:
+    await house.rotation.revoke(operator, JWT, 1)
+    with pytest.raises(KeyStateConflict, match="compromised cannot become compromised"):
+        await house.rotation.revoke(operator, JWT, 1)
+    with pytest.raises(NotFound, match="JWT_SECRET_KEY has no version 7"):
+        await house.rotation.revoke(operator, JWT, 7)
+    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+
+
+async def test_a_version_in_use_is_not_retired(house: House, operator: Actor) -> None:
+    with pytest.raises(KeyStateConflict, match="AES_KEY version 1 is active: only a version out of use is retired"):
+        await house.rotation.retire(operator, AES, 1)
+    async with house.storage.write() as uow:
+        await house.keys.change(uow, AES, lambda ring: house.keys.add_version(ring, AES))
+    await house.keys.reload()
+    with pytest.raises(KeyStateConflict, match="AES_KEY version 2 is pre-activation"):
+        await house.rotation.retire(operator, AES, 2)
+    with pytest.raises(NotFound, match="AES_KEY has no version 3"):
+        await house.rotation.retire(operator, AES, 3)
+
+
+async def test_a_version_is_retired_once(house: House, operator: Actor) -> None:
+    await rotated(house, operator, AES)
+    with pytest.raises(KeyStateConflict, match="AES_KEY version 1 is retired"):
+        await house.rotation.retire(operator, AES, 1)
+
+
+async def test_versions_of_encryption_key_cannot_be_proved_to_be_of_no_use(house: House, operator: Actor) -> None:
+    await rotated(house, operator, MESSAGES)
+    with pytest.raises(KeyStateConflict, match="has left the database"):
+        await house.rotation.retire(operator, MESSAGES, 1)
+
+
+async def test_a_version_of_jwt_secret_key_is_retired_when_its_tokens_have_expired(
+    house: House, clock: FakeClock, operator: Actor
+) -> None:
+    await rotated(house, operator, JWT)
+    until = (clock.now() + OVERLAP).isoformat(timespec="seconds")
+    with pytest.raises(KeyStateConflict) as refused:
+        await house.rotation.retire(operator, JWT, 1)
+    assert str(refused.value) == (
+        f"tokens of JWT_SECRET_KEY version 1 are valid until {until}: wait, or end them now with "
+        "`keyhall keys revoke JWT_SECRET_KEY 1`"
+    )
+    assert list(house.keys.opening(JWT)) == [1, 2]
+    await later(house, clock, OVERLAP)
+    job = await house.rotation.retire(operator, JWT, 1)
+    await worked(house, job)
+    await later(house, clock, OVERLAP)
+    await worked(house, job)
+    assert retired(house, JWT) == [1]
+
+
+async def test_retiring_one_version_leaves_the_others(house: House, operator: Actor) -> None:
+    await house.rotate(AES)
+    await house.keys.reload()
+    await house.rotate(AES)
+    await house.instances.take_lease()
+    assert (await worked(house, await house.rotation.retire(operator, AES, 2))).state is JobState.DONE
+    assert retired(house, AES) == [2]
+
+
+async def test_destroying_forgets_the_material(house: House, storage: FakeStorage, operator: Actor) -> None:
+    await rotated(house, operator, AES)
+    needed = await house.rotation.destroy(operator, AES, 1, typed=" AES_KEY\n")
+    assert (needed.rows, needed.unreadable) == (0, 0)
+    version = house.keys.ring.keysets[AES].version(1)
+    assert version is not None
+    assert (version.state, version.wrapped) == (KeyState.DESTROYED, b"")
+    assert list(house.keys.opening(AES)) == [2]
+    assert trail(storage)[-1] == (Action.KEY_DESTROYED, operator.subject_id, {"version": 1})
+
+
+@pytest.mark.parametrize("typed", ["", "yes", "aes_key", "AES_KEY 1"])
+async def test_destroying_takes_the_name_of_the_key(house: House, operator: Actor, typed: str) -> None:
+    await rotated(house, operator, AES)
+    with pytest.raises(InvalidInput, match="confirmation: must be the name of the key, AES_KEY"):
+        await house.rotation.destroy(operator, AES, 1, typed=typed)
+    assert states(house, AES)[0] is KeyState.DEACTIVATED
+
+
+async def test_what_stored_secrets_open_with_is_not_destroyed(house: House, operator: Actor, mia: Actor) -> None:
+    await add(house, mia)
+    await house.rotate(AES)
+    await house.instances.take_lease()
+    with pytest.raises(
+        KeyStateConflict, match=r"1 stored secrets open with AES_KEY version 1 alone: run `keyhall keys"
+    ):
+        await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    await worked(house, await house.rotation.retire(operator, AES, 1))
+    await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    assert states(house, AES) == [KeyState.DESTROYED, KeyState.ACTIVE]
+
+
+async def test_what_comes_into_use_while_it_is_looked_at_is_not_destroyed(
+    house: House, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(house, mia)
+    await house.rotate(AES)
+    await house.instances.take_lease()
+
+    async def nothing_a_moment_ago(*_: object) -> Dependents:
+        return Dependents(name=AES, version=1, rows=0, unreadable=0, sentence="")
+
+    monkeypatch.setattr(house.rotation, "dependents", nothing_a_moment_ago)
+    with pytest.raises(KeyStateConflict, match="came into use meanwhile"):
+        await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    assert states(house, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+
+
+async def test_rows_that_do_not_open_anyway_do_not_keep_a_version_from_being_destroyed(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    damage(storage, await add(house, mia))
+    await rotated(house, operator, AES)
+    needed = await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    assert (needed.rows, needed.unreadable) == (0, 1)
+    assert needed.sentence == "0 stored secrets open with it alone, 1 more name it and do not open"
+    assert states(house, AES) == [KeyState.DESTROYED, KeyState.ACTIVE]
+
+
+async def test_neither_a_primary_nor_what_is_destroyed_is_destroyed(house: House, operator: Actor) -> None:
+    with pytest.raises(KeyStateConflict, match="JWT_SECRET_KEY version 1 is primary: rotate the key first"):
+        await house.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
+    with pytest.raises(NotFound, match="has no version 2"):
+        await house.rotation.destroy(operator, JWT, 2, typed="JWT_SECRET_KEY")
+    await house.rotation.revoke(operator, JWT, 1)
+    await house.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
+    with pytest.raises(KeyStateConflict, match="destroyed cannot become destroyed"):
+        await house.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (AES, "1 stored secrets open with it alone"),
+        (MESSAGES, "every token that /encrypt made between 2026-11-20T12:00+00:00 and now opens with it alone; how "),
+        (JWT, "access tokens that it signed and that have not expired"),
+        (API, "requests of the last 24 hours that would be known again by their Idempotency-Key"),
+    ],
+)
+async def test_what_depends_on_a_version_is_said(
+    house: House, operator: Actor, mia: Actor, name: KeyName, said: str
+) -> None:
+    await add(house, mia)
+    needed = await house.rotation.dependents(operator, name, 1)
+    assert needed.sentence.startswith(said)
+    assert needed.rows == (name is AES)
+
+
+async def test_what_depends_on_a_former_encryption_key_has_a_beginning_and_an_end(
+    house: House, clock: FakeClock, operator: Actor
+) -> None:
+    await later(house, clock, timedelta(hours=2))
+    await rotated(house, operator, MESSAGES)
+    needed = await house.rotation.dependents(operator, MESSAGES, 1)
+    assert "between 2026-11-20T12:00+00:00 and 2026-11-20T14:00+00:00 opens" in needed.sentence
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Looking
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "consequence"),
+    [
+        (AES, 3, "every stored secret is sealed anew, then former versions retire"),
+        (API, 3, "every fingerprint is recomputed, then former versions retire"),
+        (JWT, 0, "former versions verify for another 31 minutes, then they retire"),
+        (MESSAGES, 0, "former versions keep opening what they made, until they are destroyed"),
+    ],
+)
+async def test_a_plan_says_what_would_happen_and_changes_nothing(
+    *, house: House, storage: FakeStorage, operator: Actor, mia: Actor, name: KeyName, rows: int, consequence: str
+) -> None:
+    first = await add(house, mia)
+    await house.credentials.replace(mia, first, OTHER_SECRET)
+    await add(house, mia, "other")
+    await house.instances.take_lease()
+    commits = storage.commits
+    plan = await house.rotation.plan(operator, name)
+    assert (plan.name, plan.primary, plan.rows, plan.unreadable) == (name, 1, rows, [])
+    assert [each.id for each in plan.processes] == [house.instances.id]
+    assert plan.consequence == consequence
+    assert storage.commits == commits
+
+
+async def test_a_plan_names_what_does_not_open(house: House, storage: FakeStorage, operator: Actor, mia: Actor) -> None:
+    broken = await add(house, mia)
+    await add(house, mia, "sound")
+    damage(storage, broken)
+    plan = await house.rotation.plan(operator, AES)
+    assert (plan.rows, plan.unreadable) == (1, [f"api_credentials {broken}"])
+
+
+async def test_internal_keys_are_nobodys_business(house: House, operator: Actor) -> None:
+    seal = KeyName.AUDIT_SEAL_KEY
+    for asked in (
+        house.rotation.rotate(operator, seal),
+        house.rotation.plan(operator, seal),
+        house.rotation.dependents(operator, seal, 1),
+        house.rotation.set_schedule(operator, seal, rotation_days=1, automatic=False),
+    ):
+        with pytest.raises(InvalidInput, match="name: must be one of"):
+            await asked
+
+
+async def test_standings_tell_of_every_application_key(house: House, clock: FakeClock, operator: Actor) -> None:
+    await later(house, clock, ROTATION_DAYS * DAY)
+    await rotated(house, operator, AES)
+    standings = {each.name: each for each in await house.rotation.standings(operator)}
+    assert list(standings) == list(APPLICATION_KEYS)
+    assert (standings[AES].age_days, standings[AES].due) == (0, False)
+    assert [each.version for each in standings[AES].versions] == [1, 2]
+    assert (standings[JWT].age_days, standings[JWT].due) == (ROTATION_DAYS, True)
+    assert standings[JWT].due_at == standings[JWT].since + ROTATION_DAYS * DAY
+    assert standings[JWT].job is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The schedule
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def look_at_ages(house: House) -> Job | None:
+    """The daily look, if it is due."""
+    run = await house.jobs.claim()
+    if run is None:
+        return None
+    assert run.job.kind is JobKind.KEY_AGES
+    await house.jobs.work(run, house.rotation.look_at_ages)
+    return await stored(house, run.job)
+
+
+async def test_keys_that_are_due_are_warned_of_once_a_day(
+    house: House, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.rotation.watch_ages()
+    await house.rotation.watch_ages()
+    await later(house, clock, (ROTATION_DAYS - 1) * DAY)
+    with caplog.at_level(logging.WARNING):
+        first = await look_at_ages(house)
+        assert first is not None
+        assert (first.state, first.run_at) == (JobState.WAITING, clock.now() + AGES_EVERY)
+        assert caplog.records == []
+        for day in (ROTATION_DAYS, ROTATION_DAYS + 1):
+            caplog.clear()
+            assert await look_at_ages(house) is None
+            await later(house, clock, DAY)
+            await house.rotation.watch_ages()
+            assert await look_at_ages(house) is not None
+            assert await look_at_ages(house) is None
+            assert [record.getMessage() for record in caplog.records] == [
+                f"{name.value} is {day} days old: rotate it with `keyhall keys rotate {name.value}`"
+                for name in APPLICATION_KEYS
+            ]
+
+
+async def test_a_key_is_rotated_unasked_where_that_was_wanted(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor, caplog: pytest.LogCaptureFixture
+) -> None:
+    standing = await house.rotation.set_schedule(operator, JWT, rotation_days=7, automatic=True)
+    assert (standing.rotation_days, standing.automatic, standing.due) == (7, True, False)
+    assert trail(storage) == [(Action.KEY_SCHEDULED, operator.subject_id, {"rotation_days": 7, "automatic": 1})]
+    await house.rotation.watch_ages()
+    await later(house, clock, 7 * DAY)
+    await look_at_ages(house)
+    assert caplog.records == []
+    async with storage.read() as uow:
+        queued = await uow.jobs.unfinished(f"key.rotation/{JWT.value}")
+    assert queued is not None
+    assert queued.requested_by is None
+    await worked(house, queued)
+    assert primary(house, JWT) == 2
+    assert next(each for each in await house.rotation.standings(operator) if each.name is JWT).due is False
+
+
+@pytest.mark.parametrize("days", [0, -1, 3651])
+async def test_a_schedule_has_bounds(house: House, storage: FakeStorage, operator: Actor, days: int) -> None:
+    with pytest.raises(InvalidInput, match="rotation_days: must be 1 to 3650"):
+        await house.rotation.set_schedule(operator, AES, rotation_days=days, automatic=False)
+    assert storage.tables.schedules == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Who may
+# ---------------------------------------------------------------------------------------------------------------------
+
+CHANGES: dict[str, Callable[[House, Actor], Any]] = {
+    "rotate": lambda house, actor: house.rotation.rotate(actor, JWT),
+    "cancel": lambda house, actor: house.rotation.cancel(actor, JWT),
+    "rollback": lambda house, actor: house.rotation.rollback(actor, JWT),
+    "import": lambda house, actor: house.rotation.import_(actor, JWT, GIVEN),
+    "revoke": lambda house, actor: house.rotation.revoke(actor, JWT, 1),
+    "retire": lambda house, actor: house.rotation.retire(actor, JWT, 1),
+    "destroy": lambda house, actor: house.rotation.destroy(actor, JWT, 1, typed=JWT.value),
+    "schedule": lambda house, actor: house.rotation.set_schedule(actor, JWT, rotation_days=7, automatic=True),
+}
+LOOKS: dict[str, Callable[[House, Actor], Any]] = {
+    "plan": lambda house, actor: house.rotation.plan(actor, JWT),
+    "dependents": lambda house, actor: house.rotation.dependents(actor, JWT, 1),
+    "standings": lambda house, actor: house.rotation.standings(actor),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.MEMBER, Role.AUDITOR])
+async def test_keys_are_changed_by_owners_only(
+    house: House, storage: FakeStorage, clock: FakeClock, role: Role, change: str
+) -> None:
+    before = storage.tables
+    with pytest.raises(Forbidden):
+        await CHANGES[change](house, member(clock, role=role))
+    assert storage.tables is before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_of_keys_takes_a_password_proven_lately(
+    house: House, storage: FakeStorage, clock: FakeClock, change: str
+) -> None:
+    owner = member(clock, role=Role.OWNER)
+    await later(house, clock, REAUTHENTICATION_LASTS + timedelta(seconds=1))
+    before = storage.tables
+    with pytest.raises(ReauthenticationRequired):
+        await CHANGES[change](house, owner)
+    assert storage.tables is before
+
+
+async def test_an_owner_on_the_web_and_the_operator_rotate(house: House, clock: FakeClock, operator: Actor) -> None:
+    job = await house.rotation.rotate(member(clock, "olga", role=Role.OWNER), JWT)
+    assert job.requested_by == "subject-olga"
+    await later(house, clock, REAUTHENTICATION_LASTS + DAY)
+    assert (await house.rotation.rotate(operator, JWT)).id == job.id
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("role", Role)
+async def test_keys_are_seen_by_everybody_but_members(house: House, clock: FakeClock, role: Role, look: str) -> None:
+    actor = member(clock, role=role)
+    if role is Role.MEMBER:
+        with pytest.raises(Forbidden):
+            await LOOKS[look](house, actor)
+    else:
+        assert await LOOKS[look](house, actor)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Seeing a job through
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def seen_through(house: House, job_id: str) -> list[Job]:
+    return [each async for each in house.rotation.see_through(job_id)]
+
+
+async def test_whoever_sees_a_rotation_through_works_on_it_to_its_end(house: House, operator: Actor) -> None:
+    job = await house.rotation.rotate(operator, MESSAGES)
+    seen = await seen_through(house, job.id)
+    assert (seen[0].state, seen[-1].state) == (JobState.WAITING, JobState.DONE)
+    assert primary(house, MESSAGES) == 2
+
+
+async def test_whoever_sees_a_rotation_through_does_not_wait_for_its_tokens_to_expire(
+    house: House, operator: Actor
+) -> None:
+    seen = await seen_through(house, (await house.rotation.rotate(operator, JWT)).id)
+    assert (seen[-1].state, seen[-1].progress.step) == (JobState.WAITING, "overlap")
+
+
+async def test_what_another_worker_does_is_watched(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    other = await neighbour(house, storage, clock, live=False)
+    job = await house.rotation.rotate(operator, MESSAGES)
+    run = await other.jobs.claim(job.id)
+    assert run is not None
+    seeing = asyncio.create_task(seen_through(house, job.id))
+    await asyncio.sleep(0)
+    await other.jobs.work(run, other.rotation.carry_on)
+    assert (await seeing)[-1].state is JobState.DONE
+
+
+async def test_a_job_that_is_not_there_ends_the_watch(house: House) -> None:
+    assert await seen_through(house, "nothing") == []
+
+
+async def test_whoever_stops_watching_gives_the_job_back(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    await neighbour(house, storage, clock)  # is waited for, so that the job cannot end
+    job = await house.rotation.rotate(operator, MESSAGES)
+    watch = house.rotation.see_through(job.id)
+    async for each in watch:
+        if each.state is JobState.RUNNING:
+            break
+    await watch.aclose()  # type: ignore[attr-defined]
+    given_back = await stored(house, job)
+    assert (given_back.state, given_back.error) == (JobState.WAITING, None)
+    assert await house.jobs.claim(job.id) is not None
