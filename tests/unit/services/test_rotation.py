@@ -13,7 +13,15 @@ import pytest
 
 from app.domain.audit import Action
 from app.domain.credentials import Status
-from app.domain.errors import Forbidden, InsecureKey, InvalidInput, KeyStateConflict, NotFound, ReauthenticationRequired
+from app.domain.errors import (
+    Forbidden,
+    InsecureKey,
+    InvalidInput,
+    KeyStateConflict,
+    NotFound,
+    ReauthenticationRequired,
+    StorageError,
+)
 from app.domain.identity import REAUTHENTICATION_LASTS, Actor, Role, Source
 from app.domain.jobs import JOB_LEASE, Job, JobKind, JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState, Origin
@@ -633,8 +641,9 @@ async def test_a_course_that_was_overtaken_while_it_slept_does_nothing_more(
     house: House, storage: FakeStorage, operator: Actor, mia: Actor, name: KeyName
 ) -> None:
     await add(house, mia)
-    await rotated(house, operator, name)
-    job = await house.rotation.revoke(operator, name, 1)  # what is queued has version 2 in mind
+    await house.rotate(name)
+    await house.instances.take_lease()
+    job = await house.rotation.retire(operator, name, 1)  # what is queued has version 2 in mind
     await house.rotate(name)
     await house.instances.take_lease()
     before = storage.tables.credentials
@@ -740,6 +749,19 @@ async def test_what_no_failing_row_needs_is_retired_all_the_same(
     job = await rotated(house, operator, AES)
     assert job.state is JobState.FAILED
     assert retired(house, AES) == [1, 3]
+
+
+async def test_a_row_that_claims_to_be_under_the_primary_keeps_the_version_that_opens_it(
+    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    """Nothing authenticates the column that a re-encryption goes by."""
+    credential_id = await add(house, mia)
+    storage.tables.credentials[credential_id] = replace(storage.tables.credentials[credential_id], key_version=2)
+    job = await rotated(house, operator, AES)
+    assert job.state is JobState.FAILED
+    assert credential_id in (job.error or "")
+    assert retired(house, AES) == []
+    assert await revealed(house, mia, credential_id) == SECRET
 
 
 async def test_failing_rows_are_counted_and_the_first_of_them_named(
@@ -1163,6 +1185,23 @@ async def test_whoever_sees_a_rotation_through_does_not_wait_for_its_tokens_to_e
 ) -> None:
     seen = await seen_through(house, (await house.rotation.rotate(operator, JWT)).id)
     assert (seen[-1].state, seen[-1].progress.step) == (JobState.WAITING, "overlap")
+
+
+async def test_whoever_sees_a_rotation_through_tries_again_when_the_database_was_away(
+    house: House, operator: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, failures = house.keys.change, [StorageError()]
+
+    async def failing_once(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await change(*arguments)
+
+    monkeypatch.setattr(house.keys, "change", failing_once)
+    seen = await seen_through(house, (await house.rotation.rotate(operator, MESSAGES)).id)
+    assert StorageError.title in {each.error for each in seen}
+    assert (seen[-1].state, seen[-1].error) == (JobState.DONE, None)
+    assert primary(house, MESSAGES) == 2
 
 
 async def test_what_another_worker_does_is_watched(
