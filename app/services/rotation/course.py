@@ -130,7 +130,7 @@ class RotationCourse:
 
         async with self._storage.write() as uow:
             keyset = await self._keys.change(uow, name, edit)
-            cursor = {"version": version, "epoch": keyset.epoch}
+            cursor = standing_of(keyset)
             # What is left may take its time; a further rotation of this key need not wait for it.
             await run.free_key(uow)
             await run.hold(uow, Progress(step=Step.PROMOTED, cursor=cursor, note=f"version {version} is primary"))
@@ -160,7 +160,7 @@ class RotationCourse:
         step = _AFTER_PROMOTION.get(name, Step.DONE)
         note = f"version {version} is primary; what it replaced opens what was made with it until it is destroyed"
         # From here on nobody signs or encrypts with an older version.
-        cursor = {"version": version, "acknowledged_at": self._clock.now().isoformat()}
+        cursor = {**run.progress.cursor, "acknowledged_at": self._clock.now().isoformat()}
         await run.note(Progress(step=step, cursor=cursor, note=note if step is Step.DONE else run.progress.note))
 
     # -- tokens --------------------------------------------------------------------------------------------------------
@@ -306,22 +306,18 @@ class RotationCourse:
         cursor = run.progress.cursor
         version: int = cursor["version"]
         only: int | None = run.job.payload.get("only")
-        acknowledged_at = datetime.fromisoformat(cursor["acknowledged_at"])
         needed: set[int] = set(cursor.get("needed", [])) - {version}
         retired: list[int] = []
 
         def edit(ring: KeyRing) -> Keyset:
             keyset = ring.keysets[name]
-            if keyset.primary.version != version:
+            if _replaced(keyset, cursor):
                 return keyset
             retired[:] = [
                 each.version
                 for each in keyset
                 if each.state in {KeyState.DEACTIVATED, KeyState.COMPROMISED}
                 and each.retired_at is None
-                # Rolled back and forth since, the primary is the same again; what was it in between made things that
-                # this course knows nothing of, and is retired by the course that replaced it.
-                and (each.deactivated_at is None or each.deactivated_at <= acknowledged_at)
                 and each.version not in needed
                 and only in {None, each.version}
             ]
@@ -333,7 +329,7 @@ class RotationCourse:
             said = f"version {version} is primary"
             if retired:
                 said += f", {_listed(retired)} retired"
-            if keyset.primary.version != version:
+            if _replaced(keyset, cursor):
                 said, needed = _TAKEN_OVER, set()
             elif count:
                 said += f"; {count} rows do not open: {', '.join(failing)}"
@@ -352,13 +348,29 @@ class RotationCourse:
         await uow.audit.append(by_system(action, self._clock.now(), about=("key", name.value), **detail))
 
 
+def standing_of(keyset: Keyset) -> dict[str, Any]:
+    """The cursor of a course whose version is primary: which, since when, and from which epoch on."""
+    primary = keyset.primary
+    since = primary.activated_at or primary.created_at
+    return {"version": primary.version, "since": since.isoformat(), "epoch": keyset.epoch}
+
+
+def _replaced(keyset: Keyset, cursor: Mapping[str, Any]) -> bool:
+    """Whether another version was primary since, be it that by now it is the same again (rolled back and forth).
+
+    What the other one made meanwhile this course knows nothing of: whoever promoted last does the retiring.
+    """
+    standing = standing_of(keyset)
+    return (standing["version"], standing["since"]) != (cursor["version"], cursor["since"])
+
+
 def _announced(keyset: Keyset) -> list[int]:
     return [each.version for each in keyset if each.state is KeyState.PRE_ACTIVATION]
 
 
 def _without_place(cursor: Mapping[str, Any]) -> dict[str, Any]:
     """For the beginning of a pass: what is known of the rotation, nothing of how far the pass before came."""
-    return {name: cursor[name] for name in ("version", "acknowledged_at") if name in cursor}
+    return {name: cursor[name] for name in ("version", "since", "acknowledged_at")}
 
 
 def _name(cursor: dict[str, Any], row: str, key_version: int) -> None:

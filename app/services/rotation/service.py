@@ -20,7 +20,7 @@ from app.domain.sealed import SEALED_COLUMNS
 from app.services.audit import by
 from app.services.credentials.fingerprints import Fingerprints
 from app.services.jobs import Later
-from app.services.rotation.course import BATCH, RotationCourse, Step
+from app.services.rotation.course import BATCH, RotationCourse, Step, standing_of
 from app.services.rotation.values import Dependents, KeyStanding, Plan
 
 if TYPE_CHECKING:
@@ -244,14 +244,12 @@ class RotationService:
 
     async def _settle(self, uow: UnitOfWork, actor: Actor, keyset: Keyset, action: str, **payload: Any) -> Job:
         """Queue what comes after a promotion: overlap, re-encryption, scan, retirement."""
-        name = keyset.name
-        cursor = {"version": keyset.primary.version, "epoch": keyset.epoch}
         job = self._jobs.new(
             JobKind.KEY_ROTATION,
-            {"name": name.value, "action": action, **payload},
+            {"name": keyset.name.value, "action": action, **payload},
             requested_by=actor.subject_id,
             step=Step.PROMOTED,
-            cursor=cursor,
+            cursor=standing_of(keyset),
         )
         await uow.jobs.add(job)
         return job
