@@ -8,6 +8,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -17,18 +18,25 @@ from tests.benchmarks.measures import Figure, serving, starts
 from tests.benchmarks.reencryption import reencryption
 from tests.support.environment import forget_settings
 
+GROUPS: dict[str, Callable[[Path, int], list[Figure]]] = {
+    "starts": starts,
+    "serving": serving,
+    "reencryption": reencryption,
+}
+
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of everything; the storm gets three fifths (default 5)")
+    parser.add_argument("--only", choices=GROUPS, action="append", metavar="GROUP", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     forget_settings()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="keyhall-bench-") as name:
         place, rounds = Path(name), arguments.rounds
-        figures = [*starts(place, rounds), *serving(place, rounds), *reencryption(place, rounds)]
+        figures = [each for group in arguments.only or GROUPS for each in GROUPS[group](place, rounds)]
     seconds = time.perf_counter() - began
     if arguments.json:
         print(json.dumps({"seconds": round(seconds, 1), "figures": [_item(figure) for figure in figures]}, indent=2))  # noqa: T201

@@ -12,29 +12,41 @@ import random
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import create_engine, event, insert, select
 from sqlalchemy.orm import Session, registry
 
+from app.bootstrap import open_keys, open_services
 from app.domain.credentials import Owner, OwnerKind
 from app.domain.keys import KeyName
-from app.domain.sealed import CREDENTIAL_SECRETS, SEALED_COLUMNS
-from app.infrastructure.clock import SystemClock, SystemRandomness
+from app.domain.sealed import CREDENTIAL_SECRETS
+from app.infrastructure.clock import SystemRandomness
+from app.infrastructure.crypto.derive import Derivation
+from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.database.schema import api_credentials
-from app.infrastructure.database.unit_of_work import SqlStorage
+from app.services.credentials import CredentialSealing
+from app.services.rotation.course import Step
 from tests.benchmarks.measures import Figure
 from tests.support.database import NOW, migrated
-from tests.support.house import House, open_house
+from tests.support.installs import Place
 from tests.support.postgres import running_postgres
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from app.domain.jobs import Progress
+    from app.infrastructure.database.engine import Database
+    from app.services import Services
+    from app.services.jobs import JobRun
+    from app.services.ports import Storage, UnitOfWork
 
 ROWS = 20_000
 SECRET_BYTES = 60
-BATCH = 500
-"""Rows per unit of work, as in a rotation."""
+ROWS_PER_INSERT = 500
 READERS = 2
 READERS_PAUSE = 0.002
 NONCE_BYTES = 12
@@ -54,17 +66,22 @@ async def _measured(directory: Path, rounds: int) -> list[Figure]:
     of_raw = Figure(name="re-encryption, SQLite / floor", aim=0.35, more=True)
     of_orm = Figure(name="re-encryption, SQLite / ORM", aim=4, more=True)
     of_lite = Figure(name="re-encryption, PostgreSQL / SQLite", aim=0.5, more=True)
-    lite_reads = Figure(name="re-encryption, SQLite: p99 of a read", unit="ms", aim=50)
-    server_reads = Figure(name="re-encryption, PostgreSQL: p99 of a read", unit="ms", aim=50)
+    lite_scanned = Figure(name="with the verifying scan, SQLite", unit="/s")
+    server_scanned = Figure(name="with the verifying scan, PostgreSQL", unit="/s")
+    lite_reads = Figure(name="rotation, SQLite: p99 of a read", unit="ms", aim=50)
+    server_reads = Figure(name="rotation, PostgreSQL: p99 of a read", unit="ms", aim=50)
     async with AsyncExitStack() as stack:
-        postgres = stack.enter_context(running_postgres())
         floor = await Floor.filled(directory / "floor.db")
-        on_sqlite = await _filled(stack, f"sqlite+aiosqlite:///{directory / 'rotated.db'}")
-        on_postgres = await _filled(stack, stack.enter_context(postgres.database()))
+        on_sqlite = Place(f"sqlite+aiosqlite:///{directory / 'rotated.db'}", directory / "rotated")
+        postgres = stack.enter_context(running_postgres())
+        on_postgres = Place(stack.enter_context(postgres.database()), directory / "rotated-postgres")
+        sqlite = await Install.filled(stack, on_sqlite)
+        postgresql = await Install.filled(stack, on_postgres)
         for number in range(rounds + 1):
             by_raw, by_orm = ROWS / floor.raw(), ROWS / floor.orm()
-            by_lite, by_server = ROWS / await _timed(on_sqlite), ROWS / await _timed(on_postgres)
-            lite_p99, server_p99 = await _read_meanwhile(on_sqlite), await _read_meanwhile(on_postgres)
+            by_lite, by_lite_scanned = await sqlite.rotate()
+            by_server, by_server_scanned = await postgresql.rotate()
+            lite_p99, server_p99 = await sqlite.read_meanwhile(), await postgresql.read_meanwhile()
             if number == 0:  # cold
                 continue
             for figure, value in (
@@ -75,11 +92,13 @@ async def _measured(directory: Path, rounds: int) -> list[Figure]:
                 (of_raw, by_lite / by_raw),
                 (of_orm, by_lite / by_orm),
                 (of_lite, by_server / by_lite),
+                (lite_scanned, by_lite_scanned),
+                (server_scanned, by_server_scanned),
                 (lite_reads, lite_p99),
                 (server_reads, server_p99),
             ):
                 figure.values.append(value)
-    return [raw, orm, lite, server, of_raw, of_orm, of_lite, lite_reads, server_reads]
+    return [raw, orm, lite, server, of_raw, of_orm, of_lite, lite_scanned, server_scanned, lite_reads, server_reads]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -87,75 +106,88 @@ async def _measured(directory: Path, rounds: int) -> list[Figure]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def reencrypt(house: House) -> None:
-    """Put every row under the primary, as a rotation does once its version is promoted."""
-    for column in SEALED_COLUMNS:
-        after = None
-        while True:
-            async with house.storage.read() as uow:
-                primary = house.keys.ring.primary(column.key_name)
-                rows = await uow.sealed.batch(column, primary=primary.version, after=after, limit=BATCH)
-            if not rows:
-                break
-            after = rows[-1].id
-            house.keys.confirm(house.clock.monotonic())  # which another task of a process does
-            resealed = await asyncio.to_thread(house.sealing.reseal, column, rows, primary)
-            async with house.storage.write() as uow:
-                await house.keys.primary_under_lock(uow, column.key_name)
-                await uow.sealed.swap(column, [each for each in resealed if each is not None])
+@dataclass(frozen=True, kw_only=True)
+class Install:
+    """A process of Keyhall on an install full of credentials; nobody else is on it."""
+
+    services: Services
+    storage: Storage
+
+    @classmethod
+    async def filled(cls, stack: AsyncExitStack, place: Place) -> Install:
+        """Make it, for as long as the stack lasts."""
+        settings = place.load()
+        opened = await stack.enter_async_context(open_keys(settings, may_create=True))
+        services = await stack.enter_async_context(open_services(settings, opened, kind="benchmark"))
+        sealing = CredentialSealing(
+            keys=opened.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation()
+        )
+        primary = opened.keys.primary(KeyName.AES_KEY)
+        rows = [_row(SystemRandomness().new_id()) for _ in range(ROWS)]
+        for row in rows:
+            secret = os.urandom(SECRET_BYTES // 2).hex()
+            row["encrypted_value"] = sealing.seal(secret, row["id"], Owner(OwnerKind.USER, row["owner_id"]), primary)
+        await _insert(opened.database, rows)
+        return cls(services=services, storage=opened.storage)
+
+    async def rotate(self) -> tuple[float, float]:
+        """Rotate AES_KEY, as a worker does.
+
+        Rows per second of the re-encryption, and of that with the scan that stands between it and the retirement.
+        """
+        rotation, jobs = self.services.rotation, self.services.jobs
+        job = await rotation.rotate(await self.services.identity.operator(), KeyName.AES_KEY)
+        run = await jobs.claim(job.id)
+        if run is None:
+            raise RuntimeError("somebody else took the job")
+        steps = _noting(run)
+        await jobs.work(run, rotation.carry_on)
+        async with self.storage.read() as uow:
+            counts = await uow.sealed.counts(CREDENTIAL_SECRETS)
+        if run.progress.done != ROWS or counts != {self.services.keys.primary(KeyName.AES_KEY).version: ROWS}:
+            raise RuntimeError("not every row was re-encrypted and verified: these figures would mean nothing")
+        began = steps[Step.REENCRYPT]
+        return ROWS / (steps[Step.VERIFY] - began), ROWS / (steps[Step.DONE] - began)
+
+    async def read_meanwhile(self) -> float:
+        """The p99 of a read by id in a unit of work of its own during a rotation, in milliseconds."""
+        async with self.storage.read() as uow:
+            ids = [row.id for row in await uow.sealed.all(CREDENTIAL_SECRETS, after=None, limit=ROWS)]
+        latencies: list[float] = []
+
+        async def read() -> None:
+            while True:
+                began = time.perf_counter()
+                async with self.storage.read() as uow:
+                    await uow.credentials.get(random.choice(ids))
+                latencies.append((time.perf_counter() - began) * 1000)
+                await asyncio.sleep(READERS_PAUSE)
+
+        async with asyncio.TaskGroup() as group:
+            readers = [group.create_task(read()) for _ in range(READERS)]
+            await self.rotate()
+            for reader in readers:
+                reader.cancel()
+        return sorted(latencies)[len(latencies) * 99 // 100]
 
 
-async def _timed(house: House) -> float:
-    """Seconds for all rows."""
-    house.keys.confirm(house.clock.monotonic())
-    await house.rotate(KeyName.AES_KEY)
-    await house.keys.reload()
-    began = time.perf_counter()
-    await reencrypt(house)
-    seconds = time.perf_counter() - began
-    async with house.storage.read() as uow:
-        counts = await uow.sealed.counts(CREDENTIAL_SECRETS)
-    if counts != {house.keys.ring.primary(KeyName.AES_KEY).version: ROWS}:
-        raise RuntimeError("not every row was re-encrypted: these figures would mean nothing")
-    return seconds
+def _noting(run: JobRun) -> dict[str, float]:
+    """When each step of a rotation began, filled while it runs: the moment at which the job's row first said so."""
+    hold, began = run.hold, dict[str, float]()
+
+    async def noting(uow: UnitOfWork, progress: Progress | None = None) -> None:
+        await hold(uow, progress)
+        if progress is not None:
+            began.setdefault(progress.step, time.perf_counter())
+
+    run.hold = noting  # type: ignore[method-assign]
+    return began
 
 
-async def _read_meanwhile(house: House) -> float:
-    """The p99 of a read by id in a unit of work of its own, in milliseconds."""
-    async with house.storage.read() as uow:
-        ids = [row.id for row in await uow.sealed.all(CREDENTIAL_SECRETS, after=None, limit=ROWS)]
-    latencies: list[float] = []
-
-    async def read() -> None:
-        while True:
-            began = time.perf_counter()
-            async with house.storage.read() as uow:
-                await uow.credentials.get(random.choice(ids))
-            latencies.append((time.perf_counter() - began) * 1000)
-            await asyncio.sleep(READERS_PAUSE)
-
-    async with asyncio.TaskGroup() as group:
-        readers = [group.create_task(read()) for _ in range(READERS)]
-        await _timed(house)
-        for reader in readers:
-            reader.cancel()
-    return sorted(latencies)[len(latencies) * 99 // 100]
-
-
-async def _filled(stack: AsyncExitStack, url: str) -> House:
-    """A house on that database, with its credentials."""
-    database = await stack.enter_async_context(migrated(url))
-    house = await open_house(SqlStorage(database), SystemClock(), SystemRandomness())
-    primary = house.keys.ring.primary(KeyName.AES_KEY)
-    rows = [_row(house.randomness.new_id()) for _ in range(ROWS)]
-    for row in rows:
-        secret = os.urandom(SECRET_BYTES // 2).hex()
-        owner = Owner(OwnerKind.USER, row["owner_id"])
-        row["encrypted_value"] = house.sealing.seal(secret, row["id"], owner, primary)
+async def _insert(database: Database, rows: list[dict[str, Any]]) -> None:
     async with database.write() as connection:
-        for start in range(0, ROWS, BATCH):
-            await connection.change(insert(api_credentials).values(rows[start : start + BATCH]))
-    return house
+        for start in range(0, ROWS, ROWS_PER_INSERT):
+            await connection.change(insert(api_credentials).values(rows[start : start + ROWS_PER_INSERT]))
 
 
 def _row(id_: str) -> dict[str, Any]:
@@ -203,12 +235,9 @@ class Floor:
         """Make it."""
         floor = cls(path)
         new_id = SystemRandomness().new_id
-        async with migrated(f"sqlite+aiosqlite:///{path}") as database, database.write() as connection:
-            for _ in range(0, ROWS, BATCH):
-                rows = [
-                    _row(new_id()) | {"encrypted_value": floor._sealed(os.urandom(SECRET_BYTES))} for _ in range(BATCH)
-                ]
-                await connection.change(insert(api_credentials).values(rows))
+        rows = [_row(new_id()) | {"encrypted_value": floor._sealed(os.urandom(SECRET_BYTES))} for _ in range(ROWS)]
+        async with migrated(f"sqlite+aiosqlite:///{path}") as database:
+            await _insert(database, rows)
         return floor
 
     def raw(self) -> float:
