@@ -238,9 +238,6 @@ class RotationCourse:
             column = columns[position]
             async with self._storage.read() as uow:
                 rows = await uow.sealed.all(column, after=after, limit=BATCH)
-            if not rows:
-                position, after = position + 1, None
-                continue
             opened = await asyncio.to_thread(self._sealing.opened_by, column, rows)
             for row, by_version in zip(rows, opened, strict=True):
                 if by_version is None:
@@ -249,7 +246,9 @@ class RotationCourse:
                     cursor["behind"] = cursor.get("behind", 0) + 1
                 elif by_version != version:  # its key_version was tampered with, and hid it from the re-encryption
                     _name(cursor, f"{column.table} {row.id}", by_version)
-            after, done = rows[-1].id, done + len(rows)
+            done += len(rows)
+            # Behind the last page there is only what came in since, sealed by the primary: nobody need run after it.
+            position, after = (position, rows[-1].id) if len(rows) == BATCH else (position + 1, None)
             cursor |= {"column": position, "after": after}
             note = f"looking through {column.table}: everything must open with version {version}"
             await run.note(Progress(step=Step.VERIFY, cursor=dict(cursor), done=done, total=total, note=note))
@@ -263,16 +262,16 @@ class RotationCourse:
         cursor = dict(run.progress.cursor)
         version: int = cursor["version"]
         after, done = cursor.get("after"), run.progress.done
-        while True:
+        more = True
+        while more:
             async with self._storage.read() as uow:
                 records = await uow.credentials.page(after=after, limit=BATCH)
-            if not records:
-                break
+            more = len(records) == BATCH  # what comes in from now on has its fingerprint from the primary
             primary = self._keys.ring.primary(name)
             if primary.version != version:
                 return await self._superseded(run)
             changes = await asyncio.to_thread(self._fingerprints.of, records, primary)
-            after, done = records[-1].id, done + len(records)
+            after, done = records[-1].id if records else after, done + len(records)
             for record in changes.unreadable:
                 _name(cursor, f"api_credentials {record.id}", version)
             cursor["after"] = after
