@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
     from app.domain.identity import Session, User
     from app.domain.instances import Instance
-    from app.domain.jobs import Job, JobState, Progress
+    from app.domain.jobs import Job, JobKind, JobState, Progress
     from app.domain.keys import KeyName, KeySchedule
     from app.domain.sealed import Resealed, SealedColumn, SealedRow
     from app.domain.secrets import SecretBytes, SecretText
@@ -589,6 +589,10 @@ class JobRepository(Protocol):
     async def get(self, job_id: str) -> Job | None: ...
 
     async def unfinished(self, unique_key: str) -> Job | None: ...
+
+    async def unfinished_of(self, kind: JobKind) -> Sequence[Job]:
+        """Those that are not over, the latest first."""
+        ...
 
     async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
         """The latest first, those before ``before``."""

@@ -50,6 +50,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "IdempotentRequest": IdempotentRequest(user_id="u", key="k", mac=b"m", resource_id="r", created_at=NOW),
     "Instance": Instance(id="i", kind="web", host="h", pid=1, started_at=NOW, lease_until=NOW, epochs={}),
     "Job": Job(id="j", kind=JobKind.KEY_AGES, payload={}, run_at=NOW, created_at=NOW),
+    "JobKind": JobKind.KEY_AGES,
     "JobState": JobState.DONE,
     "KeyName": KeyName.AES_KEY,
     "KeySchedule": KeySchedule(name=KeyName.AES_KEY, rotation_days=90),

@@ -21,7 +21,7 @@ from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Owner
 from app.domain.errors import StorageError, StorageFull, UniqueViolation
 from app.domain.identity import Session, User
 from app.domain.instances import Instance
-from app.domain.jobs import Job, JobState, Progress
+from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.sealed import CREDENTIAL_SECRETS, Resealed, SealedColumn, SealedRow
 from app.domain.secrets import SecretBytes
@@ -729,6 +729,10 @@ class FakeJobRepository:
     async def unfinished(self, unique_key: str) -> Job | None:
         jobs = self._tables.jobs.values()
         return next((each for each in jobs if each.unique_key == unique_key and not each.state.over), None)
+
+    async def unfinished_of(self, kind: JobKind) -> Sequence[Job]:
+        found = [each for each in self._tables.jobs.values() if each.kind is kind and not each.state.over]
+        return sorted(found, key=lambda job: job.id, reverse=True)
 
     async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
         ids = sorted((key for key in self._tables.jobs if before is None or key < before), reverse=True)

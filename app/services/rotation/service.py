@@ -43,6 +43,7 @@ FURTHEST_DATE: Final = timedelta(days=3650)
 AGES_EVERY: Final = timedelta(days=1)
 _WORTH_WAITING_FOR: Final = timedelta(seconds=10)
 _LOOK_EVERY_SECONDS: Final = 0.1
+_WORK_AFTER_PROMOTION: Final = frozenset({Step.PROMOTED, Step.REENCRYPT, Step.RECOMPUTE, Step.VERIFY})
 _SHORTEST_SCHEDULE: Final = 1
 _LONGEST_SCHEDULE: Final = 3650
 
@@ -88,7 +89,8 @@ class RotationService:
     async def rotate(self, actor: Actor, name: KeyName, *, at: datetime | None = None) -> Job:
         """Have a new version made and promoted, now or at a time that is announced.
 
-        A rotation of this key that is on its way already is what one gets; one that waits for its date begins now.
+        A rotation of this key that is on its way already, or left something to do, is what one gets; one that waits
+        for its date begins now.
         Raises InvalidInput for a time that has passed, KeyStateConflict where a rollback or an import is on its way.
         """
         self._require(actor, name)
@@ -96,6 +98,8 @@ class RotationService:
         if at is not None and not now < at <= now + FURTHEST_DATE:
             raise InvalidInput("at", "must lie ahead, within ten years")
         async with self._storage.write() as uow:
+            if at is None and (left := await self._left_over(uow, name, "rotate")) is not None:
+                return left
             job = await self._begin(uow, actor, name, {"action": "rotate"}, at=at)
             if job.payload.get("action") != "rotate":
                 raise KeyStateConflict(f"{name.value} is being changed already: {job.progress.note or job.state.value}")
@@ -107,9 +111,13 @@ class RotationService:
     async def rollback(self, actor: Actor, name: KeyName) -> Job:
         """Have the version that was primary before made primary again.
 
+        A rollback that is on its way already, or left something to do, is what one gets.
         Raises KeyStateConflict where there is none that may be: it was revoked or destroyed, or there never was one.
         """
         self._require(actor, name)
+        async with self._storage.write() as uow:
+            if (left := await self._left_over(uow, name, "rollback")) is not None:
+                return left
         former = [each for each in self._keyset(name) if each.state is KeyState.DEACTIVATED]
         if not former:
             raise KeyStateConflict(f"{name.value} has no former version that may become primary again")
@@ -127,6 +135,7 @@ class RotationService:
     async def import_(self, actor: Actor, name: KeyName, given: SecretText) -> Job | None:
         """Make a key from outside the primary, by the same course; None where it is that already.
 
+        An import that left something to do after that is what one gets.
         Raises InsecureKey for one that must not be used, KeyStateConflict for one that was revoked.
         """
         self._require(actor, name)
@@ -134,7 +143,8 @@ class RotationService:
         fingerprint = self._keys.fingerprint(name, material)
         known = next((each for each in self._keyset(name) if each.fingerprint == fingerprint), None)
         if known is not None and known.state is KeyState.ACTIVE:
-            return None
+            async with self._storage.write() as uow:
+                return await self._left_over(uow, name, "import")
         if known is not None and known.state in {KeyState.COMPROMISED, KeyState.DESTROYED}:
             raise KeyStateConflict(f"this is {name.value} version {known.version}, which is {known.state}")
         if known is not None:
@@ -171,6 +181,21 @@ class RotationService:
             by(actor, Action.KEY_ROTATION_REQUESTED, self._clock.now(), about=_about(name), **detail)
         )
         return await uow.jobs.get(job.id) or job
+
+    async def _left_over(self, uow: UnitOfWork, name: KeyName, action: str, **payload: Any) -> Job | None:
+        """What the same request, made before, still has to do now that its version is primary: for who makes it again.
+
+        A rotation that only waits for tokens to expire is not in the way of the next, and neither is one whose version
+        another has replaced.
+        """
+        primary = (await self._keys.take_up_under_lock(uow)).primary(name).version
+        same = {"name": name.value, "action": action, **payload}
+        for job in await uow.jobs.unfinished_of(JobKind.KEY_ROTATION):
+            working = job.progress.step in _WORK_AFTER_PROMOTION and job.progress.cursor["version"] == primary
+            if working and same.items() <= job.payload.items():
+                await uow.jobs.bring_forward(job.id)
+                return await uow.jobs.get(job.id) or job
+        return None
 
     async def cancel(self, actor: Actor, name: KeyName) -> Job:
         """Call off a rotation that was set for a date. Raises KeyStateConflict where none is, or it has begun."""
@@ -210,10 +235,12 @@ class RotationService:
                 raise KeyStateConflict(str(illegal)) from illegal
 
         async with self._storage.write() as uow:
+            if (left := await self._left_over(uow, name, "revoke", revoked=version)) is not None:
+                return left
             keyset = await self._keys.change(uow, name, edit)
             event = by(actor, Action.KEY_REVOKED, self._clock.now(), about=_about(name), version=version)
             await uow.audit.append(event)
-            job = await self._settle(uow, actor, keyset, "revoke")
+            job = await self._settle(uow, actor, keyset, "revoke", revoked=version)
         await self._instances.take_lease()
         return job
 
@@ -240,6 +267,8 @@ class RotationService:
                 f"wait, or end them now with `keyhall keys revoke {name.value} {version}`"
             )
         async with self._storage.write() as uow:
+            if (left := await self._left_over(uow, name, "retire", only=version)) is not None:
+                return left
             return await self._settle(uow, actor, self._keyset(name), "retire", only=version)
 
     async def _settle(self, uow: UnitOfWork, actor: Actor, keyset: Keyset, action: str, **payload: Any) -> Job:

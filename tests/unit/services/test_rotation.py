@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +29,7 @@ from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState, Origin
 from app.domain.secrets import SecretText
 from app.services.jobs import JobRun
 from app.services.rotation import Dependents
-from app.services.rotation.course import NAMED
+from app.services.rotation.course import NAMED, Step
 from app.services.rotation.service import AGES_EVERY, LEEWAY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
 from tests.support.house import ROTATION_DAYS, TOKEN_LIFETIME, House, member, open_house
@@ -605,6 +606,38 @@ async def test_a_secret_that_a_member_replaces_meanwhile_is_the_one_that_stays(
     assert await revealed(house, mia, credential_id) == SECRET
 
 
+@pytest.mark.parametrize(("name", "method"), [(AES, "opened_by"), (API, "fingerprint_with")])
+async def test_a_look_at_every_row_does_not_run_after_those_that_keep_coming_in(
+    *, house: House, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, name: KeyName, method: str
+) -> None:
+    """Ids are made in the order of time: whoever writes writes behind the last row that was seen."""
+    ids = itertools.count()
+    monkeypatch.setattr(house.randomness, "new_id", lambda: f"{next(ids):032}")
+    await add(house, mia)
+    loop, original, looks = asyncio.get_running_loop(), getattr(house.sealing, method), itertools.count(1)
+
+    def look(*arguments: Any) -> Any:
+        label = f"number {next(looks)}"
+        asyncio.run_coroutine_threadsafe(add(house, mia, label), loop).result(10)
+        return original(*arguments)
+
+    job = await house.rotation.rotate(operator, name)
+    if name is API:  # the credentials that come in have their fingerprints made the same way
+        adding = house.sealing.fingerprint
+
+        async def fingerprint(uow: Any, secret: str) -> str | None:
+            monkeypatch.setattr(house.sealing, method, original)
+            try:
+                return await adding(uow, secret)
+            finally:
+                monkeypatch.setattr(house.sealing, method, look)
+
+        monkeypatch.setattr(house.sealing, "fingerprint", fingerprint)
+    monkeypatch.setattr(house.sealing, method, look)
+    assert (await worked(house, job)).state is JobState.DONE
+    assert next(looks) <= 3
+
+
 @pytest.mark.parametrize(
     ("name", "moment"), [(AES, "reseal"), (AES, "opened_by"), (API, "fingerprint_with")], ids=["rows", "scan", "marks"]
 )
@@ -818,12 +851,63 @@ async def test_a_former_version_is_revoked_without_a_new_primary(house: House, o
 
 
 async def test_a_version_is_revoked_once(house: House, operator: Actor) -> None:
-    await house.rotation.revoke(operator, JWT, 1)
+    await worked(house, await house.rotation.revoke(operator, JWT, 1))
     with pytest.raises(KeyStateConflict, match="compromised cannot become compromised"):
         await house.rotation.revoke(operator, JWT, 1)
     with pytest.raises(NotFound, match="JWT_SECRET_KEY has no version 7"):
         await house.rotation.revoke(operator, JWT, 7)
     assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+
+
+async def begun(house: House, name: KeyName, job: Job) -> Job:
+    """A job whose worker died right after it had made its version primary."""
+    run = await house.jobs.claim(job.id)
+    assert run is not None
+    course = house.rotation._course
+    while run.progress.step != Step.PROMOTED:
+        await course._steps[Step(run.progress.step or Step.PREPARE)](run, name)
+    await run.release(JobState.WAITING)
+    return await stored(house, job)
+
+
+@pytest.mark.parametrize("name", [AES, API, JWT])
+async def test_a_rotation_that_is_asked_for_again_after_its_promotion_is_carried_on_not_repeated(
+    house: House, operator: Actor, name: KeyName
+) -> None:
+    job = await begun(house, name, await house.rotation.rotate(operator, name))
+    again = await house.rotation.rotate(operator, name)
+    assert again.id == job.id
+    await worked(house, again)
+    assert primary(house, name) == 2
+    assert (await house.rotation.rotate(operator, name)).id != job.id, "nothing is left of the first one to be done"
+
+
+async def test_a_rollback_that_is_asked_for_again_after_its_promotion_is_carried_on_not_undone(
+    house: House, operator: Actor
+) -> None:
+    await rotated(house, operator, AES)
+    job = await begun(house, AES, await house.rotation.rollback(operator, AES))
+    again = await house.rotation.rollback(operator, AES)
+    assert again.id == job.id
+    await worked(house, again)
+    assert primary(house, AES) == 1
+
+
+async def test_revoking_again_what_is_being_re_encrypted_is_to_wait_for_that(house: House, operator: Actor) -> None:
+    job = await house.rotation.revoke(operator, AES, 1)
+    again = await house.rotation.revoke(operator, AES, 1)
+    assert again.id == job.id
+    await worked(house, again)
+    assert retired(house, AES) == [1]
+
+
+async def test_a_rotation_whose_version_was_replaced_since_is_not_carried_on_by_the_next(
+    house: House, operator: Actor
+) -> None:
+    job = await begun(house, AES, await house.rotation.rotate(operator, AES))
+    await worked(house, await house.rotation.rollback(operator, AES))
+    assert primary(house, AES) == 1
+    assert (await house.rotation.rotate(operator, AES)).id != job.id
 
 
 async def test_a_version_in_use_is_not_retired(house: House, operator: Actor) -> None:

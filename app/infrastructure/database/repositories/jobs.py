@@ -80,6 +80,11 @@ class JobRepositoryImpl:
         row = await self._connection.row(select(*_COLUMNS).where(jobs.c.unique_key == unique_key, _UNFINISHED))
         return None if row is None else _to_job(row)
 
+    async def unfinished_of(self, kind: JobKind) -> Sequence[Job]:
+        """Those that are not over."""
+        statement = select(*_COLUMNS).where(jobs.c.kind == kind, _UNFINISHED).order_by(jobs.c.id.desc())
+        return [_to_job(row) for row in await self._connection.rows(statement)]
+
     async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
         """The latest first: ids are made in the order of time."""
         statement = select(*_COLUMNS).order_by(jobs.c.id.desc()).limit(limit)
