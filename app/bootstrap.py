@@ -41,6 +41,7 @@ from app.infrastructure.secret_files import judge_given_files
 from app.services import Services
 from app.services.audit import by_operator
 from app.services.key_management import InstallRules, KeyManagementService
+from app.services.master_key import MasterKeyChange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -82,7 +83,7 @@ class OpenKeys:
 
 @asynccontextmanager
 async def open_keys(
-    settings: Settings, *, may_create: bool, importing: KeyName | None = None
+    settings: Settings, *, may_create: bool, importing: KeyName | None = None, source: MasterKeySource | None = None
 ) -> AsyncIterator[OpenKeys]:
     """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall.
 
@@ -92,7 +93,7 @@ async def open_keys(
     remembered = InstallFile(settings.data_dir).read()  # before the database is looked at, as KeyManagementService does
     async with open_database(settings.database_url.reveal(), may_create=may_create) as database:
         storage = SqlStorage(database)
-        keys = _key_management(settings, storage, importing=importing)
+        keys = _key_management(settings, storage, source, importing=importing)
         if not database.exists():
             keys.require_no_install_expected(remembered)
             if not may_create:
@@ -326,6 +327,14 @@ async def master_key_page(settings: Settings) -> str:
         async with opened.storage.write() as uow:
             await uow.audit.append(by_operator(Action.MASTER_KEY_PRINTED, now, about=("master_key", needed)))
         return page(material, opened.keys.install_id, needed, now)
+
+
+@asynccontextmanager
+async def open_master_key_change(settings: Settings) -> AsyncIterator[MasterKeyChange]:
+    """Verified keys, and the means to put them under another master key; no lease. Raises StartupError, NoInstall."""
+    source = master_keys(settings)
+    async with open_keys(settings, may_create=False, source=source) as opened:
+        yield MasterKeyChange(storage=opened.storage, keys=opened.keys, source=source, clock=SystemClock())
 
 
 async def restore_master_key(settings: Settings, given: SecretText, *, write: bool) -> RestoredMasterKey:

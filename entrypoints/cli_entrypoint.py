@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.domain.secrets import SecretText
     from app.services import Services
     from app.services.key_management import KeyManagementService
+    from app.services.master_key import MasterKeyChange
 
 
 class _Opener:
@@ -84,6 +85,13 @@ class _Opener:
         from app.bootstrap import master_key_page  # noqa: PLC0415
 
         return await master_key_page(self._quietly())
+
+    @asynccontextmanager
+    async def master_key_change(self) -> AsyncIterator[MasterKeyChange]:
+        from app.bootstrap import open_master_key_change  # noqa: PLC0415
+
+        async with open_master_key_change(self._quietly()) as change:
+            yield change
 
     async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:
         from app.bootstrap import restore_master_key  # noqa: PLC0415

@@ -97,5 +97,4 @@ def generate_master(
 
 
 rotation.add_to(group)
-group.command("print-master")(master_key.print_master)
-group.command("restore-master")(master_key.restore_master)
+master_key.add_to(group)

@@ -1,4 +1,4 @@
-"""``keyhall keys print-master`` and ``restore-master``: the master key to paper and back."""
+"""``keyhall keys rotate-master``, and ``print-master`` and ``restore-master``: the master key to paper and back."""
 
 from __future__ import annotations
 
@@ -9,17 +9,133 @@ import shlex
 import stat
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from app.cli.opener import opener
-from app.cli.output import read_secret
+from app.cli.output import AsJson, read_secret, show_json
 from app.domain.bitting import cut
 from app.domain.errors import InvalidInput
 from app.domain.secrets import SecretText
 
+if TYPE_CHECKING:
+    from app.cli.opener import Opener
+    from app.domain.instances import Instance
+    from app.domain.master_key import ChangedMasterKey, MasterKeyPlan
+
 _STANDARD_OUTPUT = Path("-")
+
+
+def add_to(group: typer.Typer) -> None:
+    """Register the commands."""
+    for name, command in (
+        ("rotate-master", rotate_master),
+        ("print-master", print_master),
+        ("restore-master", restore_master),
+    ):
+        group.command(name)(command)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# To another master key
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rotate_master(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on without processes that do not take part.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the install under another master key, while everything goes on: a new one in its file, or the one given.
+
+    Where it is MASTER_KEY or MASTER_KEY_FILE, set the new one there and the present one as MASTER_KEY_PREVIOUS first.
+    Interrupted anywhere, run it again.
+    """
+    if dry_run and force:
+        raise typer.BadParameter("choose one of --dry-run and --force")
+    if dry_run:
+        raise typer.Exit(asyncio.run(_plan(opener(context), as_json=as_json)))
+    changed = asyncio.run(_change(opener(context), force=force))
+    if as_json:
+        show_json(
+            {
+                "master_key_id": changed.after,
+                "changed": changed.before is not None,
+                "previous_master_key_id": changed.before,
+                "file": changed.file,
+                "remove": ["MASTER_KEY_PREVIOUS"] if changed.previous_given else [],
+            }
+        )
+    else:
+        _tell_changed(changed)
+
+
+async def _change(opened: Opener, *, force: bool) -> ChangedMasterKey:
+    async with opened.master_key_change() as change:
+        # Where this is no terminal nothing of it is shown.
+        with Console(stderr=True).status("changing the master key") as status:
+            return await change.carry_out(force=force, tell=status.update)
+
+
+def _tell_changed(changed: ChangedMasterKey) -> None:
+    after = _name(changed.after)
+    if changed.before is None:
+        typer.echo(f"the install is under master key {after} already; nothing was left to do")
+    else:
+        typer.echo(f"master key {_name(changed.before)} → {after}")
+        typer.echo(f"backups made until now still need {changed.before}: keep its page as long as you keep them")
+    if changed.file is not None:
+        typer.echo(f"the key is in {changed.file}: print it with `keyhall keys print-master FILE`")
+    if changed.previous_given:
+        typer.echo("nothing needs the previous one any more: remove MASTER_KEY_PREVIOUS")
+
+
+async def _plan(opened: Opener, *, as_json: bool) -> int:
+    async with opened.master_key_change() as change:
+        plan = await change.plan()
+    if as_json:
+        show_json(
+            {
+                "under": plan.under,
+                "to": plan.to,
+                "file": plan.file,
+                "processes": [_process_members(each) for each in plan.processes],
+                "behind": [_process_members(each) for each in plan.behind],
+            }
+        )
+    else:
+        _tell_plan(plan)
+    return 1 if plan.behind else 0
+
+
+def _tell_plan(plan: MasterKeyPlan) -> None:
+    typer.echo(f"the install is under master key {_name(plan.under)}")
+    if plan.to is None:
+        typer.echo(f"a new one would be made in {plan.file}, the present one kept beside it until nothing needs it")
+    elif plan.to == plan.under:
+        typer.echo("nothing would change but that the previous one goes")
+    else:
+        typer.echo(f"it would be put under {_name(plan.to)}, which is given")
+    for each in plan.processes:
+        mark, said = ("❌", "is not given it") if each in plan.behind else (" ", "takes it up")
+        typer.echo(f"{mark} {said}: {each.kind} {each.host}/{each.pid}")
+    typer.echo("nothing was changed")
+
+
+def _process_members(process: Instance) -> dict[str, object]:
+    return {"kind": process.kind, "host": process.host, "pid": process.pid}
+
+
+def _name(master_key_id: str) -> str:
+    return f"{cut(master_key_id)} {master_key_id}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# To paper and back
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def print_master(
@@ -48,8 +164,7 @@ def restore_master(
     """Put the master key's file back from the 24 words, or from the text of the QR code, once it opens this install."""
     given = SecretText(_typed() if file is None and sys.stdin.isatty() else read_secret("Master key", file))
     restored = asyncio.run(opener(context).restore_master_key(given, write=not check))
-    name = f"{cut(restored.master_key_id)} {restored.master_key_id}"
-    typer.echo(f"master key {name} opens the install in {restored.database}")
+    typer.echo(f"master key {_name(restored.master_key_id)} opens the install in {restored.database}")
     if not check:
         typer.echo(f"it {'is' if restored.written else 'was already'} in {restored.file}")
         if restored.overridden_by is not None:

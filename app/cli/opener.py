@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.domain.secrets import SecretText
     from app.services import Services
     from app.services.key_management import KeyManagementService
+    from app.services.master_key import MasterKeyChange
 
 
 class Opener(Protocol):
@@ -47,6 +48,10 @@ class Opener(Protocol):
 
     async def master_key_page(self) -> str:
         """The master key as an SVG page to print; the audit trail knows of it first."""
+        ...
+
+    def master_key_change(self) -> AbstractAsyncContextManager[MasterKeyChange]:
+        """Verified keys, and the means to put them under another master key."""
         ...
 
     async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:

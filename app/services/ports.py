@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     from app.domain.audit import AuditEvent
     from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
@@ -239,6 +240,29 @@ class MasterKeySource(Protocol):
 
     def create(self) -> SecretBytes:
         """Make the default key file, or read it where another process was faster."""
+        ...
+
+
+class ChangeableMasterKey(MasterKeySource, Protocol):
+    """A source whose default file Keyhall itself may change. Raises ConfigInvalid, InsecureKey, as ``given`` does."""
+
+    @property
+    def default_file(self) -> Path: ...
+
+    @property
+    def previous_file(self) -> Path: ...
+
+    @property
+    def in_default_file(self) -> bool:
+        """Whether the current key comes from the default file and not from the settings."""
+        ...
+
+    def begin_change(self) -> SecretBytes:
+        """Put a fresh key into the default file, the old one beside it; or the one that was begun before."""
+        ...
+
+    def finish_change(self, current: SecretBytes) -> None:
+        """Let the old key go, where that one is still the current one."""
         ...
 
 

@@ -267,19 +267,20 @@ class KeyManagementService:
         """What an operator brought as a key, judged as at a start. Raises InsecureKey."""
         return self._reader.outside_material(name, given)
 
-    async def rewrap(self, uow: UnitOfWork) -> str:
-        """Put every key under the current master key, in this unit of work; the id that they are under from then on.
+    async def rewrap(self, uow: UnitOfWork, master_key: SecretBytes) -> str:
+        """Put every key under that master key, in this unit of work; the id of the one that they were under.
 
-        Raises MasterKeyMissing where no master key is given any more.
+        The same master key changes nothing. Raises StartupError where it is not among those that are given any more.
         """
-        given = self._master_keys.given()
-        if not given:
-            raise MasterKeyMissing("no master key is given", remedy="give the new master key as MASTER_KEY")
-        return (await self._writer.rewrap(uow, self._wrapping(given[0]))).manifest.master_key_id
+        return await self._writer.rewrap(uow, self._wrapping(master_key))
 
     def master_key_ids(self) -> Sequence[str]:
         """The ids of the master keys that this process is given at this moment: current, then previous."""
-        return [self._wrapping(each).master_key_id for each in self._master_keys.given()]
+        return [self.master_key_id(each) for each in self._master_keys.given()]
+
+    def master_key_id(self, master_key: SecretBytes) -> str:
+        """The 16 hex digits by which that master key is known."""
+        return self._wrapping(master_key).master_key_id
 
     def fingerprint(self, name: KeyName, material: SecretBytes) -> str:
         """The 16 hex digits by which a version with that material would be known."""

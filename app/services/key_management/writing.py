@@ -137,15 +137,19 @@ class KeyWriter:
             )
         )
 
-    async def rewrap(self, uow: UnitOfWork, wrapping: KeyWrapping) -> KeyRing:
-        """Put every version under another master key, O(keys) rows; the same master key changes nothing."""
+    async def rewrap(self, uow: UnitOfWork, wrapping: KeyWrapping) -> str:
+        """Put every version under another master key, O(keys) rows; the id of the one before.
+
+        The same master key changes nothing.
+        """
         await uow.keys.lock()
         remembered = self._record.read()
         ring = await self._reader.load(uow, remembered)
         if ring is None:
             raise NotReady
-        if ring.wrapping.master_key_id == wrapping.master_key_id:
-            return ring
+        before = ring.manifest.master_key_id
+        if before == wrapping.master_key_id:
+            return before
         install_id = ring.manifest.install_id
         keysets = [
             keyset.rewrapped(
@@ -158,7 +162,8 @@ class KeyWriter:
         ]
         manifest = ring.manifest.under(wrapping.master_key_id, wrapping.canary(install_id))
         await self._put(uow, manifest, keysets, wrapping)
-        return await self._read_back(uow, remembered, ring.materials)
+        await self._read_back(uow, remembered, ring.materials)
+        return before
 
     async def _put(self, uow: UnitOfWork, manifest: Manifest, keysets: list[Keyset], wrapping: KeyWrapping) -> None:
         now = self._clock.now()
