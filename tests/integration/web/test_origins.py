@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import AsyncIterator
 from unittest import mock
 
@@ -14,7 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from app.web import WebOptions
 from app.web.api.documentation import DOCUMENT
 from app.web.origin import Origin, device_name
-from tests.support.web import OWNER, PASSWORD, Site, served
+from tests.support.web import OWNER, PASSWORD, Site, filled, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PUBLIC = "https://keys.example.org"
@@ -94,7 +93,9 @@ def unsafe_routes(site: Site) -> list[tuple[str, str, bool]]:
 async def _snapshot(site: Site) -> list[object]:
     live = (await site.request("GET", "/api/v1/credentials")).json["items"]
     removed = (await site.request("GET", "/api/v1/credentials?removed=true")).json["items"]
-    return [*live, *removed]
+    keys = (await site.request("GET", "/api/v1/admin/keys")).json["items"]
+    jobs = (await site.request("GET", "/api/v1/admin/jobs")).json["items"]
+    return [*live, *removed, *keys, *jobs]
 
 
 @pytest.mark.parametrize("case", FOREIGN)
@@ -104,11 +105,10 @@ async def test_nothing_changes_for_another_site(site: Site, case: str, carrier: 
     cookie, form_token = await site.log_in_browser()
     before = await _snapshot(site)
     for method, path, is_form in unsafe_routes(site):
-        filled = re.sub(r"{\w+}", made["id"], path)
         body = {"json": {}} if not is_form else {"data": {"form_token": form_token, "version": "1", "label": "taken"}}
         answer = await site.request(
             method,
-            filled,
+            filled(path, credential_id=made["id"]),
             cookie=cookie if carrier == "cookie" else None,
             token=site.token if carrier == "token" else "",
             headers=FOREIGN[case],
@@ -124,10 +124,8 @@ async def test_a_cookie_changes_nothing_without_a_word_from_the_browser_about_wh
     for method, path, is_form in unsafe_routes(site):
         if not is_form and path.startswith(("/api/v1/auth/log", "/api/v1/auth/refresh", "/api/v1/setup")):
             continue  # they look at no cookie
-        filled = re.sub(r"{\w+}", made["id"], path)
-        answer = await site.request(
-            method, filled, cookie=cookie, token="", data={"form_token": form_token}, headers={}
-        )
+        where = filled(path, credential_id=made["id"])
+        answer = await site.request(method, where, cookie=cookie, token="", data={"form_token": form_token}, headers={})
         assert (answer.status, answer.code) == (403, "cross_site"), (method, path)
 
 
