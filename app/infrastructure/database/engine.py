@@ -73,10 +73,10 @@ class Connection:
         with self._remembering(), translated():
             return await self._connection.run_sync(lambda connection: inspect(connection).has_table(name))
 
-    async def lock(self, key: int) -> None:
-        """Exclude every other holder of that key until the transaction ends."""
+    async def lock(self, key: int, *, shared: bool = False) -> None:
+        """Exclude every other holder of that key until the transaction ends; a shared one, those that do not share."""
         with self._remembering(), translated():
-            await self.dialect.lock(self._connection, key)
+            await self.dialect.lock(self._connection, key, shared=shared)
 
     async def announce(self) -> None:
         """Have every process hear of this transaction once it has committed: keys changed, or a job was queued."""

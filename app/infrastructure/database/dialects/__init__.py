@@ -76,8 +76,11 @@ class Dialect(Protocol):
         """
         ...
 
-    async def lock(self, connection: AsyncConnection, key: int, /) -> None:
-        """Exclude every other holder of that key until the transaction ends."""
+    async def lock(self, connection: AsyncConnection, key: int, /, *, shared: bool = False) -> None:
+        """Exclude every other holder of that key until the transaction ends; a shared one, those that do not share it.
+
+        First come, first served: who wants it alone does not wait for ever for those who share it.
+        """
         ...
 
     async def announce(self, connection: AsyncConnection, /) -> None:

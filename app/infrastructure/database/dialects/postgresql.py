@@ -130,9 +130,10 @@ class Postgresql:
         )
         return (await connection.execute(statement)).rowcount
 
-    async def lock(self, connection: AsyncConnection, key: int, /) -> None:
+    async def lock(self, connection: AsyncConnection, key: int, /, *, shared: bool = False) -> None:
         """An advisory lock that ends with the transaction, as PgBouncer demands."""
-        await connection.execute(select(func.pg_advisory_xact_lock(key)))
+        take = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        await connection.execute(select(take(key)))
 
     async def announce(self, connection: AsyncConnection, /) -> None:
         """NOTIFY, which PostgreSQL holds back until the commit and drops with a rollback."""

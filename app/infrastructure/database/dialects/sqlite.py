@@ -191,7 +191,7 @@ class Sqlite:
         compiled = str(statement.compile(dialect=connection.dialect))
         return (await connection.exec_driver_sql(compiled, list(rows))).rowcount
 
-    async def lock(self, _connection: AsyncConnection, _key: int, /) -> None:
+    async def lock(self, _connection: AsyncConnection, _key: int, /, *, shared: bool = False) -> None:
         """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
 
     async def announce(self, _connection: AsyncConnection, /) -> None:

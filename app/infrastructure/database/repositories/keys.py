@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from app.domain.keys import KeyName
 from app.infrastructure.database.schema import api_credentials, app_config, users
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from app.infrastructure.database.engine import Connection
@@ -37,6 +38,10 @@ class KeyRepositoryImpl:
 
     async def get_manifest(self, *, share_lock: bool = False) -> str | None:
         """The manifest row."""
+        if share_lock:
+            # FOR SHARE alone would do, but for one thing: whoever comes later shares the row as well, past a change of
+            # keys that waits for it. Under a constant load of writers that change would never have its turn.
+            await self._connection.lock(_LOCK, shared=True)
         return await self._get(_MANIFEST, share_lock=share_lock)
 
     async def get_keyset(self, name: KeyName) -> str | None:
@@ -81,6 +86,14 @@ class KeyRepositoryImpl:
         )
         if row == _MANIFEST:  # every change of keys changes it
             await self._connection.announce()
+
+    async def rows(self) -> Mapping[str, str]:
+        """Every row."""
+        return {row[0]: row[1] for row in await self._connection.rows(select(app_config.c.key, app_config.c.value))}
+
+    async def clear(self) -> None:
+        """Take every row away."""
+        await self._connection.change(delete(app_config))
 
     async def _get(self, key: str, *, share_lock: bool = False) -> str | None:
         statement = select(app_config.c.value).where(app_config.c.key == key)
