@@ -43,7 +43,8 @@ FURTHEST_DATE: Final = timedelta(days=3650)
 AGES_EVERY: Final = timedelta(days=1)
 _WORTH_WAITING_FOR: Final = timedelta(seconds=10)
 _LOOK_EVERY_SECONDS: Final = 0.1
-_WORK_AFTER_PROMOTION: Final = frozenset({Step.PROMOTED, Step.REENCRYPT, Step.RECOMPUTE, Step.VERIFY})
+_WORK_AFTER_PROMOTION: Final = frozenset({Step.PROMOTED, Step.REENCRYPT, Step.RECOMPUTE, Step.VERIFY, Step.DONE})
+"""The last of them: whoever did it died before the job was marked as over."""
 _SHORTEST_SCHEDULE: Final = 1
 _LONGEST_SCHEDULE: Final = 3650
 
@@ -191,7 +192,7 @@ class RotationService:
         primary = (await self._keys.take_up_under_lock(uow)).primary(name).version
         same = {"name": name.value, "action": action, **payload}
         for job in await uow.jobs.unfinished_of(JobKind.KEY_ROTATION):
-            working = job.progress.step in _WORK_AFTER_PROMOTION and job.progress.cursor["version"] == primary
+            working = job.progress.step in _WORK_AFTER_PROMOTION and job.progress.cursor.get("version") == primary
             if working and same.items() <= job.payload.items():
                 await uow.jobs.bring_forward(job.id)
                 return await uow.jobs.get(job.id) or job

@@ -882,6 +882,20 @@ async def test_a_rotation_that_is_asked_for_again_after_its_promotion_is_carried
     assert (await house.rotation.rotate(operator, name)).id != job.id, "nothing is left of the first one to be done"
 
 
+async def test_a_rotation_whose_worker_died_before_it_could_say_that_it_is_done_is_not_repeated(
+    house: House, operator: Actor
+) -> None:
+    job = await house.rotation.rotate(operator, AES)
+    run = await house.jobs.claim(job.id)
+    assert run is not None
+    await house.rotation.carry_on(run)
+    await run.release(JobState.WAITING)
+    again = await house.rotation.rotate(operator, AES)
+    assert again.id == job.id
+    assert (await worked(house, again)).state is JobState.DONE
+    assert primary(house, AES) == 2
+
+
 async def test_a_rollback_that_is_asked_for_again_after_its_promotion_is_carried_on_not_undone(
     house: House, operator: Actor
 ) -> None:
