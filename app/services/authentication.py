@@ -334,9 +334,8 @@ class AuthenticationService:
             try:
                 claims = self._tokens.read(token, materials, now)
             except UnknownKeyId:
-                if not await self._keys.reload_for_unknown_key():
-                    raise InvalidToken from None
-                try:
+                await self._keys.reload_for_unknown_key()
+                try:  # whoever it was that took the version up
                     claims = self._tokens.read(token, self._keys.opening(KeyName.JWT_SECRET_KEY), now)
                 except UnknownKeyId:
                     raise InvalidToken from None

@@ -239,13 +239,14 @@ class KeyManagementService:
             self.confirm(started)
             return moved
 
-    async def reload_for_unknown_key(self) -> bool:
-        """Reload once because a token names a version that is not loaded; at most once a second, whoever asks."""
+    async def reload_for_unknown_key(self) -> None:
+        """Reload because a token names a version that is not loaded; at most once a second, whoever asks."""
         now = self._clock.monotonic()
         if now - self._reloaded_at < _RELOAD_AT_MOST_EVERY_SECONDS:
-            return False
+            async with self._reloading:  # what brings the version may be under way already, for whatever reason
+                return
         self._reloaded_at = now
-        return await self.reload()
+        await self.reload()
 
     # -- changing ------------------------------------------------------------------------------------------------------
 

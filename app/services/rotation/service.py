@@ -236,6 +236,7 @@ class RotationService:
                 raise KeyStateConflict(str(illegal)) from illegal
 
         async with self._storage.write() as uow:
+            await uow.keys.lock()  # before the look: of two who share the keys to look neither could change them
             if (left := await self._left_over(uow, name, "revoke", revoked=version)) is not None:
                 return left
             keyset = await self._keys.change(uow, name, edit)
