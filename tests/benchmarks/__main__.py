@@ -16,12 +16,14 @@ from rich.table import Table
 
 from tests.benchmarks.measures import Figure, serving, starts
 from tests.benchmarks.reencryption import reencryption
+from tests.benchmarks.revocation import revocation
 from tests.support.environment import forget_settings
 
 GROUPS: dict[str, Callable[[Path, int], list[Figure]]] = {
     "starts": starts,
     "serving": serving,
     "reencryption": reencryption,
+    "revocation": revocation,
 }
 
 

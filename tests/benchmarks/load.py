@@ -7,6 +7,7 @@ and of an answer only status and length are read, so that the server is busy lon
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import subprocess
@@ -65,29 +66,25 @@ def request(method: str, path: str, *, body: Mapping[str, str] | None = None, **
     return "".join([f"{method} {path} HTTP/1.1\r\n", *(f"{k}: {v}\r\n" for k, v in given.items()), "\r\n", content])
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, load: Load, requests: list[bytes], until: float) -> None:
-        self.statuses: Counter[str] = Counter()
-        self.latencies: list[float] = []
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._load = load
-        self._requests = requests
-        self._until = until
-        self._next = 0
+class Asking(asyncio.Protocol):
+    """A keep-alive connection with one request in flight. Of an answer only status and length are read."""
+
+    def __init__(self) -> None:
         self._sent = 0.0
         self._buffer = b""
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember where to write."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
-        self._send()
 
-    def _send(self) -> None:
+    def ask(self, request: bytes) -> None:
+        """Send it; the answer before has arrived."""
         self._sent = time.perf_counter()
-        self._transport.write(self._requests[self._next % len(self._requests)])
-        self._next += 1
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
+        """Wait until an answer is whole."""
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -95,16 +92,40 @@ class _Connection(asyncio.Protocol):
         length = _LENGTH.search(self._buffer, 0, end)
         if len(self._buffer) < end + 4 + (int(length[1]) if length else 0):
             return
-        now = time.perf_counter()
-        self.statuses[self._buffer[9:12].decode()] += 1
-        self.latencies.append((now - self._sent) * 1000)
-        self._buffer = b""
-        if now >= self._until:
+        status, self._buffer = self._buffer[9:12].decode(), b""
+        self.answered(status, self._sent, time.perf_counter())
+
+    def answered(self, status: str, sent: float, received: float) -> None:
+        """What to do with an answer; moments are by ``time.perf_counter``."""
+        raise NotImplementedError
+
+
+class _Connection(Asking):
+    def __init__(self, load: Load, requests: list[bytes], until: float) -> None:
+        super().__init__()
+        self.statuses: Counter[str] = Counter()
+        self.latencies: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._load = load
+        self._requests = itertools.cycle(requests)
+        self._until = until
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        self.ask(next(self._requests))
+
+    def answered(self, status: str, sent: float, received: float) -> None:
+        self.statuses[status] += 1
+        self.latencies.append((received - sent) * 1000)
+        if received >= self._until:
             self._transport.close()
         elif self._load.pause:
-            asyncio.get_running_loop().call_later(self._load.pause, self._send)
+            asyncio.get_running_loop().call_later(self._load.pause, self._ask_next)
         else:
-            self._send()
+            self._ask_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None and time.perf_counter() >= self._until:
