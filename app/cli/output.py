@@ -48,6 +48,14 @@ def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
     return secret
 
 
+def typed_back(prompt: str) -> str:
+    """What somebody types to confirm, or the first line of standard input."""
+    if sys.stdin.isatty():
+        answer: str = typer.prompt(prompt, default="", show_default=False, err=True)
+        return answer
+    return sys.stdin.readline()
+
+
 def _text(content: bytes, what: str) -> str:
     if len(content) > _LARGEST_SECRET:
         raise typer.BadParameter(f"the {what.lower()} is too long")

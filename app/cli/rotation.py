@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from app.cli.opener import opener
-from app.cli.output import AsJson, read_secret, show_json, show_table, when
+from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
 from app.domain.jobs import Job, JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName
@@ -132,21 +132,14 @@ async def _destroy(opened: Opener, name: KeyName, version: int, confirm: str | N
         needed = await services.rotation.dependents(actor, name, version)
         typer.echo(_sentence(needed))
         if confirm is None:
-            confirm = _typed(f"Type {name.value} to destroy version {version}")
+            # In a thread: while somebody thinks, this process goes on renewing its lease.
+            confirm = await asyncio.to_thread(typed_back, f"Type {name.value} to destroy version {version}")
         await services.rotation.destroy(actor, name, version, typed=confirm)
     typer.echo(f"{name.value} version {version} is destroyed; backups made before still hold it, wrapped")
 
 
 def _sentence(needed: Dependents) -> str:
     return f"{needed.name.value} version {needed.version}: on it depends — {needed.sentence}"
-
-
-def _typed(prompt: str) -> str:
-    """What somebody types, or the first line of standard input."""
-    if sys.stdin.isatty():
-        answer: str = typer.prompt(prompt, default="", show_default=False)
-        return answer
-    return sys.stdin.readline()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -268,10 +261,11 @@ def _changed(
     as_json: bool,
     importing: KeyName | None = None,
 ) -> None:
-    """Begin a change of a key and stay until it is done, or has nothing to do but wait. Exit 1 where it failed."""
+    """Begin a change of a key and stay until it is done, or has nothing to do but wait. Exit 1 where it fails."""
     job = asyncio.run(_see_through(opener(context), name, begin, as_json=as_json, importing=importing))
-    if job is not None and job.state is JobState.FAILED:
-        typer.echo(f"keyhall: {job.error}", err=True)
+    if job is not None and job.error is not None:
+        goes_on = "" if job.state.over else "; a worker, or the same command, goes on where it stopped"
+        typer.echo(f"keyhall: {job.error}{goes_on}", err=True)
         raise typer.Exit(1)
 
 
@@ -304,7 +298,7 @@ async def _see_through(
         )
     if job is None:
         typer.echo(f"{name.value}: version {after.version} is primary; nothing was left to do")
-    elif job.state is not JobState.FAILED:
+    elif job.error is None:
         later = job.state is JobState.WAITING and not job.progress.step
         typer.echo(
             f"{name.value}: announced for {when(job.run_at)} UTC" if later else f"{name.value}: {job.progress.note}"

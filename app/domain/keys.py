@@ -185,8 +185,12 @@ class Keyset:
         return next((each for each in self.versions if each.version == number), None)
 
     def opens(self, version: KeyVersion) -> bool:
-        """Whether this version may open, decrypt or verify."""
-        if version.state in {KeyState.ACTIVE, KeyState.DEACTIVATED}:
+        """Whether this version may open, decrypt or verify.
+
+        One in pre-activation may: that is what processes acknowledge. What it made elsewhere opens here although the
+        promotion has not been heard of yet.
+        """
+        if version.state in {KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.DEACTIVATED}:
             # A retired JWT version is not even loaded: its last token has expired.
             return not (self.name is KeyName.JWT_SECRET_KEY and version.retired_at is not None)
         return version.state is KeyState.COMPROMISED and self.name in _OPENS_WHEN_COMPROMISED

@@ -20,6 +20,8 @@ SESSIONS_KEPT_FOR: Final = timedelta(days=30)
 """How long a session that ended can still be looked up."""
 ATTEMPTS_KEPT_FOR: Final = timedelta(days=1)
 """Limits look back fifteen minutes; the rest is for whoever looks into an attack."""
+JOBS_KEPT_FOR: Final = timedelta(days=30)
+"""How long a job that is over can still be looked up."""
 INSTANCES_KEPT_FOR: Final = timedelta(hours=1)
 """How long a process whose lease lapsed is still listed."""
 
@@ -38,6 +40,7 @@ class HousekeepingService:
         await self._purge("attempts", lambda uow: uow.attempts.purge(now - ATTEMPTS_KEPT_FOR))
         await self._purge("idempotency keys", lambda uow: uow.idempotency.purge(now - REMEMBERED_FOR))
         await self._purge("removed credentials", lambda uow: uow.credentials.purge_removed(now - RECOVERABLE_FOR))
+        await self._purge("jobs", lambda uow: uow.jobs.purge(now - JOBS_KEPT_FOR))
         await self._purge("lapsed processes", lambda uow: uow.instances.purge(INSTANCES_KEPT_FOR))
 
     async def _purge(self, what: str, purge: Callable[[UnitOfWork], Awaitable[int]]) -> None:

@@ -119,7 +119,12 @@ class InstanceService:
             await self._renew(now)
 
     async def _renew(self, now: float) -> None:
-        held = tuple(self._keys.master_key_ids())
+        try:
+            held = tuple(self._keys.master_key_ids())
+        except StartupError as error:
+            # The keys are loaded and serve; only a change of the master key will miss this process.
+            log.warning("the master key cannot be read any more: %s", error.line())
+            held = (self._keys.ring.wrapping.master_key_id,)
         async with self._storage.write() as uow:
             epochs = dict(self._keys.epochs)
             if not await uow.instances.renew(self._id, epochs, _LEASE, master_key_ids=held):

@@ -19,7 +19,6 @@ from app.services.paging import Page, page_size, paged, read_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from datetime import datetime
 
     from app.domain.identity import Actor
     from app.services.ports import Clock, Randomness, Storage, UnitOfWork
@@ -182,8 +181,3 @@ class JobService:
                 return  # the handler finds out where it matters: when it wants to commit
             except StorageError as error:
                 log.warning("could not renew the claim of the job %s: %s", run.job.id, error)
-
-    async def sweep(self, before: datetime) -> int:
-        """Drop jobs that were over by then."""
-        async with self._storage.write() as uow:
-            return await uow.jobs.purge(before)

@@ -401,7 +401,8 @@ async def test_a_purge_drops_what_was_over_by_then_and_nothing_else(queue: Queue
         await queue.jobs.work(await queue.claimed(job), nothing)
     await queue.put(over, finished_at=LONG_AGO)
     await queue.put(waiting, run_at=LONG_AGO)
-    assert await queue.jobs.sweep(datetime.now(UTC) - timedelta(days=1)) == 1
+    async with queue.storage.write() as uow:
+        assert await uow.jobs.purge(datetime.now(UTC) - timedelta(days=1)) == 1
     async with queue.storage.read() as uow:
         assert await uow.jobs.get(over.id) is None
         assert {job.id for job in await uow.jobs.page(before=None, limit=10)} == {lately.id, waiting.id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from app.domain.credentials import has_fingerprint
-from app.domain.errors import CryptoError
+from app.domain.errors import CryptoError, NotReady, StartupError
 from app.domain.keys import KeyName
 from app.domain.sealed import CREDENTIAL_SECRETS, FORMER_SECRETS, Resealed
 from app.services.ports import Place
@@ -95,7 +95,10 @@ class CredentialSealing:
 
         Another process may have promoted a version a moment ago: its rows are not unreadable, this process is behind.
         """
-        return await self._keys.reload()
+        try:
+            return await self._keys.reload()
+        except StartupError as error:  # the keeper of the lease says what is wrong; here it means: not now
+            raise NotReady from error
 
     def _place(self, column: SealedColumn, row_id: str, owner_kind: str, owner_id: str) -> Place:
         return Place(

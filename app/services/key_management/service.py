@@ -214,30 +214,34 @@ class KeyManagementService:
         value = await uow.keys.get_manifest(share_lock=True)
         if value != self.ring.manifest_value:
             # Nobody can change the keys while this unit of work lasts, so what is remembered by now is there to see.
-            moved = await self._reader.load(uow, self._record.read())
+            try:
+                moved = await self._reader.load(uow, self._record.read())
+            except StartupError as error:  # what would halt a start must not serve either
+                log.critical("the keys do not verify any more: %s", error.line())
+                raise NotReady from error
             if moved is None:
                 raise NotReady
             self._take_up(moved)
         return self.ring
 
     async def reload(self) -> bool:
-        """Confirm the ring against the database, taking up what moved; True when something did.
+        """Confirm the ring against the database, taking up what moved; True when the ring is another than at the call.
 
         Raises StorageError, and StartupError where what is there now does not verify: then nothing is confirmed.
         """
+        before = self.ring
         async with self._reloading:
             started = self._clock.monotonic()
             remembered = self._record.read()
             async with self._storage.read() as uow:
                 value = await uow.keys.get_manifest()
-                moved = value != self.ring.manifest_value
-                ring = await self._reader.load(uow, remembered) if moved else self.ring
+                ring = self.ring if value == self.ring.manifest_value else await self._reader.load(uow, remembered)
             if ring is None:
                 raise NotReady
             self._take_up(ring)
-            self._remember(ring)
+            self._remember(self.ring)
             self.confirm(started)
-            return moved
+        return self.ring is not before  # whoever took it up: what did not open before may open now
 
     async def reload_for_unknown_key(self) -> None:
         """Reload because a token names a version that is not loaded; at most once a second, whoever asks."""
@@ -288,7 +292,10 @@ class KeyManagementService:
         return self._derivation.fingerprint(name, material)
 
     def _take_up(self, ring: KeyRing) -> None:
-        self._ring = ring
+        """Use that ring from now on, unless it is older: a read may have begun before another brought the newer one."""
+        epochs = ring.manifest.epochs
+        if self._ring is None or all(epochs[name] >= epoch for name, epoch in self._ring.manifest.epochs.items()):
+            self._ring = ring
 
     def _remember(self, ring: KeyRing) -> None:
         """Note the ring's epochs outside the database, also of one that a unit of work took up by the way."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.domain.audit import Action
 from app.domain.jobs import Progress
-from app.domain.keys import IllegalKeyset, KeyName, Keyset, KeyState
+from app.domain.keys import IllegalKeyset, KeyName, Keyset, KeyState, Origin
 from app.domain.sealed import SEALED_COLUMNS
 from app.services.audit import by_system
 from app.services.jobs import JobFailed, Later
@@ -34,6 +34,7 @@ BATCH: Final = 1000
 NAMED: Final = 20
 """How many failing rows are named; the rest are counted."""
 _LOOK_EVERY_SECONDS: Final = 0.1
+_MOST_PASSES: Final = 20
 _TAKEN_OVER: Final = "another rotation of this key took over"
 
 
@@ -95,6 +96,7 @@ class RotationCourse:
         try:
             while (step := Step(run.progress.step or Step.PREPARE)) is not Step.DONE:
                 await self._steps[step](run, name)
+            _require_nothing_kept(run, name)
         except IllegalKeyset as illegal:  # somebody revoked or destroyed what this was about
             raise JobFailed(f"the keys changed meanwhile: {illegal}") from illegal
 
@@ -106,7 +108,7 @@ class RotationCourse:
         def edit(ring: KeyRing) -> Keyset:
             keyset = ring.keysets[name]
             if wanted is None:  # a version that an interrupted rotation left behind serves as well as a new one
-                return keyset if _announced(keyset) else self._keys.add_version(ring, name)
+                return keyset if announced(keyset) else self._keys.add_version(ring, name)
             target = keyset.version(wanted)
             if target is None or target.state in {KeyState.COMPROMISED, KeyState.DESTROYED}:
                 raise JobFailed(f"{name.value} version {wanted} cannot become primary any more")
@@ -114,7 +116,7 @@ class RotationCourse:
 
         async with self._storage.write() as uow:
             keyset = await self._keys.change(uow, name, edit)
-            version = wanted if wanted is not None else _announced(keyset)[-1]
+            version = wanted if wanted is not None else announced(keyset)[-1]
             cursor = {"version": version, "epoch": keyset.epoch}
             await run.hold(uow, Progress(step=Step.ANNOUNCED, cursor=cursor, note=f"version {version} is announced"))
             await self._tell(uow, Action.KEY_ANNOUNCED, name, version=version)
@@ -126,15 +128,21 @@ class RotationCourse:
 
         def edit(ring: KeyRing) -> Keyset:
             keyset = ring.keysets[name]
+            target = keyset.version(version)
+            if target is not None and target.retired_at is not None:
+                return keyset.reinstate(version)
             return keyset if keyset.primary.version == version else keyset.promote(version, self._clock.now())
 
         async with self._storage.write() as uow:
             keyset = await self._keys.change(uow, name, edit)
-            cursor = standing_of(keyset)
-            # What is left may take its time; a further rotation of this key need not wait for it.
-            await run.free_key(uow)
-            await run.hold(uow, Progress(step=Step.PROMOTED, cursor=cursor, note=f"version {version} is primary"))
-            await self._tell(uow, Action.KEY_PROMOTED, name, version=version)
+            if keyset.primary.version != version:  # another course had retired it: every process must load it again
+                await run.hold(uow, replace(run.progress, cursor={"version": version, "epoch": keyset.epoch}))
+            else:
+                # What is left may take its time; a further rotation of this key need not wait for it.
+                await run.free_key(uow)
+                note = f"version {version} is primary"
+                await run.hold(uow, Progress(step=Step.PROMOTED, cursor=standing_of(keyset), note=note))
+                await self._tell(uow, Action.KEY_PROMOTED, name, version=version)
         await self._instances.take_lease()
 
     async def _acknowledged(self, run: JobRun, name: KeyName) -> None:
@@ -195,15 +203,18 @@ class RotationCourse:
             if not rows:
                 position, after = position + 1, None
                 continue
-            primary = self._keys.ring.primary(name)
-            if primary.version != version:
+            ring = self._keys.ring
+            primary, epoch = ring.primary(name), ring.keysets[name].epoch
+            if _replaced(ring.keysets[name], cursor):
                 return await self._superseded(run)
             resealed = await asyncio.to_thread(self._sealing.reseal, column, rows, primary)
-            after, done = rows[-1].id, done + len(rows)
             async with self._storage.write() as uow:
-                # Nobody promotes another version before this unit of work ends.
-                if (await self._keys.primary_under_lock(uow, name)).version != version:
-                    break
+                # The fence: nobody changes the keyset before this unit of work ends, and what was sealed under another
+                # epoch of it is sealed again.
+                await self._keys.primary_under_lock(uow, name)
+                if self._keys.ring.keysets[name].epoch != epoch:
+                    continue
+                after, done = rows[-1].id, done + len(rows)
                 await uow.sealed.swap(column, [each for each in resealed if each is not None])
                 place = {"column": position, "after": after}
                 progress = Progress(
@@ -214,8 +225,6 @@ class RotationCourse:
                     note=f"re-encrypting {column.table} for version {version}",
                 )
                 await run.hold(uow, progress)
-        if self._keys.ring.keysets[name].primary.version != version:
-            return await self._superseded(run)
         await run.note(Progress(step=Step.VERIFY, cursor=_without_place(cursor), note="looking through every row"))
         return None
 
@@ -253,7 +262,7 @@ class RotationCourse:
             note = f"looking through {column.table}: everything must open with version {version}"
             await run.note(Progress(step=Step.VERIFY, cursor=dict(cursor), done=done, total=total, note=note))
         if cursor.get("behind"):
-            await run.note(Progress(step=Step.REENCRYPT, cursor=_without_place(cursor)))
+            await run.note(Progress(step=Step.REENCRYPT, cursor=_another_pass(cursor)))
         else:
             await self._retire(run, name)
 
@@ -271,6 +280,8 @@ class RotationCourse:
             if primary.version != version:
                 return await self._superseded(run)
             changes = await asyncio.to_thread(self._fingerprints.of, records, primary)
+            if changes.unreadable and await self._keys.reload():  # sealed by a version promoted a moment ago
+                changes = await asyncio.to_thread(self._fingerprints.of, records, primary)
             after, done = records[-1].id if records else after, done + len(records)
             for record in changes.unreadable:
                 _name(cursor, f"api_credentials {record.id}", version)
@@ -289,7 +300,7 @@ class RotationCourse:
         if self._keys.ring.keysets[name].primary.version != version:
             return await self._superseded(run)
         if cursor.get("behind"):
-            await run.note(Progress(step=Step.RECOMPUTE, cursor=_without_place(cursor)))
+            await run.note(Progress(step=Step.RECOMPUTE, cursor=_another_pass(cursor)))
         else:
             await self._retire(run, name)
         return None
@@ -333,16 +344,11 @@ class RotationCourse:
             needed &= {each.version for each in keyset if each.wrapped}  # what names another is lost whatever happens
             if count and said != _TAKEN_OVER:
                 said += f"; {count} rows do not open: {', '.join(failing)}"
-            await run.hold(uow, replace(run.progress, step=Step.DONE, note=said))
+            done = replace(run.progress, step=Step.DONE, cursor={**cursor, "kept": sorted(needed)}, note=said)
+            await run.hold(uow, done)
             for number in retired:
                 await self._tell(uow, Action.KEY_RETIRED, name, version=number)
         await self._instances.take_lease()
-        if needed:
-            kept = _listed(sorted(needed))
-            raise JobFailed(
-                f"{count} rows do not open, so {name.value} version {kept} was not retired: {', '.join(failing)} — "
-                f"enter them again or remove them, then run `keyhall keys retire {name.value} {min(needed)}`"
-            )
 
     async def _tell(self, uow: UnitOfWork, action: Action, name: KeyName, **detail: str | int) -> None:
         await uow.audit.append(by_system(action, self._clock.now(), about=("key", name.value), **detail))
@@ -364,13 +370,38 @@ def _replaced(keyset: Keyset, cursor: Mapping[str, Any]) -> bool:
     return (standing["version"], standing["since"]) != (cursor["version"], cursor["since"])
 
 
-def _announced(keyset: Keyset) -> list[int]:
-    return [each.version for each in keyset if each.state is KeyState.PRE_ACTIVATION]
+def announced(keyset: Keyset) -> list[int]:
+    """Versions in pre-activation that Keyhall made: never one from outside, whose import somebody may have given up."""
+    return [
+        each.version for each in keyset if each.state is KeyState.PRE_ACTIVATION and each.origin is not Origin.IMPORTED
+    ]
+
+
+def _require_nothing_kept(run: JobRun, name: KeyName) -> None:
+    """Raises JobFailed where a version had to stay, naming the rows that need it."""
+    cursor = run.progress.cursor
+    if kept := cursor.get("kept"):
+        raise JobFailed(
+            f"{cursor['failed']} rows do not open, so {name.value} version {_listed(kept)} was not retired: "
+            f"{', '.join(cursor['failing'])} — enter them again or remove them, then run "
+            f"`keyhall keys retire {name.value} {kept[0]}`"
+        )
 
 
 def _without_place(cursor: Mapping[str, Any]) -> dict[str, Any]:
     """For the beginning of a pass: what is known of the rotation, nothing of how far the pass before came."""
-    return {name: cursor[name] for name in ("version", "since", "acknowledged_at")}
+    return {name: cursor[name] for name in ("version", "since", "acknowledged_at", "passes") if name in cursor}
+
+
+def _another_pass(cursor: Mapping[str, Any]) -> dict[str, Any]:
+    """For a further pass over rows that changed meanwhile. Raises JobFailed where passes get nowhere."""
+    passes = cursor.get("passes", 0) + 1
+    if passes > _MOST_PASSES:
+        raise JobFailed(
+            f"{cursor['behind']} rows are under an older version still after {_MOST_PASSES} passes: "
+            "look at them with `keyhall credentials verify`, then rotate again"
+        )
+    return {**_without_place(cursor), "passes": passes}
 
 
 def _name(cursor: dict[str, Any], row: str, key_version: int) -> None:

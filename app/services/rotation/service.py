@@ -17,10 +17,10 @@ from app.domain.identity import Permission
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import APPLICATION_KEYS, IllegalKeyset, KeyName, KeySchedule, Keyset, KeyState, KeyVersion, Origin
 from app.domain.sealed import SEALED_COLUMNS
-from app.services.audit import by
+from app.services.audit import by, by_system
 from app.services.credentials.fingerprints import Fingerprints
 from app.services.jobs import Later
-from app.services.rotation.course import BATCH, RotationCourse, Step, standing_of
+from app.services.rotation.course import BATCH, RotationCourse, Step, announced, standing_of
 from app.services.rotation.values import Dependents, KeyStanding, Plan
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LEEWAY: Final = timedelta(seconds=60)
 """What clocks may differ by, on top of the longest lifetime of a token."""
 FURTHEST_DATE: Final = timedelta(days=3650)
 AGES_EVERY: Final = timedelta(days=1)
-_WORTH_WAITING_FOR: Final = timedelta(seconds=10)
+_PATIENCE_SECONDS: Final = 60.0
 _LOOK_EVERY_SECONDS: Final = 0.1
 _WORK_AFTER_PROMOTION: Final = frozenset({Step.PROMOTED, Step.REENCRYPT, Step.RECOMPUTE, Step.VERIFY, Step.DONE})
 """The last of them: whoever did it died before the job was marked as over."""
@@ -101,11 +101,16 @@ class RotationService:
         async with self._storage.write() as uow:
             if at is None and (left := await self._left_over(uow, name, "rotate")) is not None:
                 return left
-            job = await self._begin(uow, actor, name, {"action": "rotate"}, at=at)
+            under_way = await uow.jobs.unfinished(_unique(name))
+            job = under_way or await self._begin(uow, actor, name, {"action": "rotate"}, at=at)
             if job.payload.get("action") != "rotate":
                 raise KeyStateConflict(f"{name.value} is being changed already: {job.progress.note or job.state.value}")
-            if at is None and job.state is JobState.WAITING:
-                await uow.jobs.bring_forward(job.id)
+            if at is not None and job.run_at != at:
+                raise KeyStateConflict(f"{name.value} is being rotated already, or will be: cancel that first")
+            if at is None and under_way and await uow.jobs.bring_forward(job.id):
+                if under_way.run_at > now:  # it was announced, and somebody would rather have it today
+                    event = by(actor, Action.KEY_ROTATION_REQUESTED, now, about=_about(name), requested="rotate now")
+                    await uow.audit.append(event)
                 return await uow.jobs.get(job.id) or job
         return job
 
@@ -203,7 +208,8 @@ class RotationService:
         self._require(actor, name)
         async with self._storage.write() as uow:
             job = await uow.jobs.unfinished(_unique(name))
-            if job is None or not await uow.jobs.cancel(job.id):
+            rotation = job is not None and job.payload.get("action") == "rotate"
+            if job is None or not rotation or not await uow.jobs.cancel(job.id):
                 raise KeyStateConflict(f"no rotation of {name.value} waits for its date")
             event = by(actor, Action.KEY_ROTATION_CANCELLED, self._clock.now(), about=_about(name))
             await uow.audit.append(event)
@@ -225,11 +231,8 @@ class RotationService:
             if keyset.version(version) is None:
                 raise NotFound(f"{name.value} has no version {version}")
             if keyset.primary.version == version:
-                waiting = [each.version for each in keyset if each.state is KeyState.PRE_ACTIVATION]
-                if not waiting:
-                    keyset = self._keys.add_version(ring, name)
-                    waiting = [max(each.version for each in keyset)]
-                keyset = keyset.promote(waiting[-1], now)
+                keyset = keyset if announced(keyset) else self._keys.add_version(ring, name)
+                keyset = keyset.promote(announced(keyset)[-1], now)
             try:
                 return keyset.mark(version, KeyState.COMPROMISED, now)
             except IllegalKeyset as illegal:
@@ -237,11 +240,16 @@ class RotationService:
 
         async with self._storage.write() as uow:
             await uow.keys.lock()  # before the look: of two who share the keys to look neither could change them
+            await uow.keys.lock()  # before the shared lock of what follows, or two of these wait for each other
             if (left := await self._left_over(uow, name, "revoke", revoked=version)) is not None:
                 return left
+            was = self._keyset(name).primary.version
             keyset = await self._keys.change(uow, name, edit)
-            event = by(actor, Action.KEY_REVOKED, self._clock.now(), about=_about(name), version=version)
-            await uow.audit.append(event)
+            now, promoted = self._clock.now(), keyset.primary.version
+            if promoted != was:
+                event = by(actor, Action.KEY_PROMOTED, now, about=_about(name), version=promoted)
+                await uow.audit.append(event)
+            await uow.audit.append(by(actor, Action.KEY_REVOKED, now, about=_about(name), version=version))
             job = await self._settle(uow, actor, keyset, "revoke", revoked=version)
         await self._instances.take_lease()
         return job
@@ -271,6 +279,9 @@ class RotationService:
         async with self._storage.write() as uow:
             if (left := await self._left_over(uow, name, "retire", only=version)) is not None:
                 return left
+            detail: dict[str, Any] = {"requested": "retire", "version": version}
+            event = by(actor, Action.KEY_ROTATION_REQUESTED, self._clock.now(), about=_about(name), **detail)
+            await uow.audit.append(event)
             return await self._settle(uow, actor, self._keyset(name), "retire", only=version)
 
     async def _settle(self, uow: UnitOfWork, actor: Actor, keyset: Keyset, action: str, **payload: Any) -> Job:
@@ -447,12 +458,20 @@ class RotationService:
             async with self._storage.write() as uow:
                 await run.hold(uow)
                 payload = {"name": name.value, "action": "rotate"}
-                await uow.jobs.add(self._jobs.new(JobKind.KEY_ROTATION, payload, unique_key=_unique(name)))
+                job = self._jobs.new(JobKind.KEY_ROTATION, payload, unique_key=_unique(name))
+                if await uow.jobs.add(job):
+                    now, requested = self._clock.now(), "automatic rotation"
+                    event = by_system(Action.KEY_ROTATION_REQUESTED, now, about=_about(name), requested=requested)
+                    await uow.audit.append(event)
         raise Later(AGES_EVERY)
 
     async def see_through(self, job_id: str) -> AsyncIterator[Job]:
-        """Work on a job, or watch another worker do so: the job as it gets on, until it is over or waits for later."""
+        """Work on a job, or watch another worker do so: the job as it gets on, until it is over or waits for later.
+
+        Also ends where it failed for a minute, each time for something that may pass: ``error`` says what.
+        """
         working: asyncio.Task[None] | None = None
+        failing_since: float | None = None
         try:
             while True:
                 async with self._storage.read() as uow:
@@ -460,19 +479,31 @@ class RotationService:
                 if job is None:
                     return
                 yield job
-                resting = job.state is JobState.WAITING and job.error is None
-                if job.state.over or (resting and job.run_at - self._clock.now() > _WORTH_WAITING_FOR):
+                if job.state.over:
+                    return
+                now = self._clock.monotonic()
+                failing_since = None if job.error is None else failing_since or now
+                if failing_since is not None and now - failing_since > _PATIENCE_SECONDS:
                     return
                 if working is None or working.done():
                     if working is not None:
                         working.result()
+                    # Whether its time has come is for the database's clock to say.
                     run = await self._jobs.claim(job_id)
+                    if run is None and await self._rests(job_id):
+                        return
                     working = asyncio.create_task(self._jobs.work(run, self.carry_on)) if run else None
                 await self._clock.sleep(_LOOK_EVERY_SECONDS)
         finally:
             if working is not None:
                 working.cancel()
                 await asyncio.wait({working})
+
+    async def _rests(self, job_id: str) -> bool:
+        """Whether a job that could not be claimed waits for its time, instead of being worked on by another."""
+        async with self._storage.read() as uow:
+            job = await uow.jobs.get(job_id)
+        return job is not None and job.state is JobState.WAITING and job.error is None
 
     async def carry_on(self, run: JobRun) -> None:
         """Do what is left of a rotation. Raises JobFailed, Later, ClaimLost."""

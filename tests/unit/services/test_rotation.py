@@ -340,11 +340,15 @@ async def test_a_date_lies_ahead_within_ten_years(
 
 
 async def test_an_announced_rotation_is_brought_forward_by_another_without_a_date(
-    house: House, clock: FakeClock, operator: Actor
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
     job = await house.rotation.rotate(operator, JWT, at=clock.now() + DAY)
-    assert (await house.rotation.rotate(operator, JWT, at=clock.now() + 2 * DAY)).run_at == job.run_at
+    assert (await house.rotation.rotate(operator, JWT, at=clock.now() + DAY)).id == job.id
+    with pytest.raises(KeyStateConflict, match="cancel that first"):
+        await house.rotation.rotate(operator, JWT, at=clock.now() + 2 * DAY)
     assert (await house.rotation.rotate(operator, JWT)).id == job.id
+    requested = Action.KEY_ROTATION_REQUESTED, operator.subject_id, {"requested": "rotate now"}
+    assert trail(storage)[-1] == requested
     await worked(house, job)
     assert primary(house, JWT) == 2
 
@@ -819,7 +823,10 @@ async def test_a_primary_that_is_revoked_is_replaced_in_the_same_moment(
     job = await house.rotation.revoke(operator, JWT, 1)
     assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
     assert list(house.keys.opening(JWT)) == [2]
-    assert trail(storage) == [(Action.KEY_REVOKED, operator.subject_id, {"version": 1})]
+    assert trail(storage) == [
+        (Action.KEY_PROMOTED, operator.subject_id, {"version": 2}),
+        (Action.KEY_REVOKED, operator.subject_id, {"version": 1}),
+    ]
     assert (await worked(house, job)).error is None
 
 
@@ -1332,3 +1339,64 @@ async def test_whoever_stops_watching_gives_the_job_back(
     given_back = await stored(house, job)
     assert (given_back.state, given_back.error) == (JobState.WAITING, None)
     assert await house.jobs.claim(job.id) is not None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What reviews found
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_an_announced_version_made_elsewhere_opens_before_its_promotion_is_heard_of(
+    house: House, operator: Actor
+) -> None:
+    job = await house.rotation.rotate(operator, JWT)
+    run = await house.jobs.claim(job.id)
+    assert run is not None
+    await house.rotation._course._prepare(run, JWT)
+    assert primary(house, JWT) == 1
+    assert list(house.keys.opening(JWT)) == [1, 2]
+
+
+async def test_a_called_off_import_never_becomes_primary(house: House, storage: FakeStorage, operator: Actor) -> None:
+    given = SecretText("ab" * 32)
+    await house.rotation.import_(operator, AES, given)
+    with pytest.raises(KeyStateConflict):
+        await house.rotation.cancel(operator, AES)
+    async with storage.write() as uow:  # as an import that failed for good leaves it
+        job = await uow.jobs.unfinished("key.rotation/AES_KEY")
+        assert job is not None
+        assert await uow.jobs.cancel(job.id)
+    await house.keys.reload()
+    await rotated(house, operator, AES)
+    imported = house.keys.ring.keysets[AES].version(2)
+    assert imported is not None
+    assert (imported.state, primary(house, AES)) == (KeyState.PRE_ACTIVATION, 3)
+    await house.rotation.revoke(operator, AES, 3)
+    assert primary(house, AES) == 4
+
+
+async def test_an_older_ring_never_takes_the_place_of_a_newer_one(house: House, operator: Actor) -> None:
+    older = house.keys.ring
+    await rotated(house, operator, AES)
+    house.keys._take_up(older)
+    assert primary(house, AES) == 2
+
+
+async def test_a_retired_version_that_is_rolled_back_to_is_loaded_everywhere_before_it_signs(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    """Another course may retire the target between the preparation of the rollback and its promotion."""
+    first = await rotated(house, operator, JWT)
+    job = await house.rotation.rollback(operator, JWT)
+    run = await house.jobs.claim(job.id)
+    assert run is not None
+    await house.rotation._course._prepare(run, JWT)
+    await later(house, clock, OVERLAP)
+    assert (await worked(house, first)).state is JobState.DONE
+    retired = house.keys.ring.keysets[JWT].version(1)
+    assert retired is not None
+    assert retired.retired_at is not None
+    await house.rotation._course._promote(run, JWT)
+    assert (primary(house, JWT), list(house.keys.opening(JWT))) == (2, [1, 2])
+    await house.rotation._course._promote(run, JWT)
+    assert primary(house, JWT) == 1

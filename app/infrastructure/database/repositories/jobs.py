@@ -36,6 +36,8 @@ _COLUMNS: Final = (
     jobs.c.created_at,
     jobs.c.finished_at,
 )
+_KNOWN: Final = jobs.c.kind.in_(list(JobKind))
+"""A later version may have queued what this one cannot do: it is left to those that can."""
 _UNFINISHED: Final = jobs.c.state.in_([JobState.WAITING, JobState.RUNNING])
 
 _OF_THE_INDEX: Final = text("state IN ('waiting', 'running')")
@@ -72,12 +74,12 @@ class JobRepositoryImpl:
 
     async def get(self, job_id: str) -> Job | None:
         """A job, or None."""
-        row = await self._connection.row(select(*_COLUMNS).where(jobs.c.id == job_id))
+        row = await self._connection.row(select(*_COLUMNS).where(jobs.c.id == job_id, _KNOWN))
         return None if row is None else _to_job(row)
 
     async def unfinished(self, unique_key: str) -> Job | None:
         """The one that is not over."""
-        row = await self._connection.row(select(*_COLUMNS).where(jobs.c.unique_key == unique_key, _UNFINISHED))
+        row = await self._connection.row(select(*_COLUMNS).where(jobs.c.unique_key == unique_key, _UNFINISHED, _KNOWN))
         return None if row is None else _to_job(row)
 
     async def unfinished_of(self, kind: JobKind) -> Sequence[Job]:
@@ -87,7 +89,7 @@ class JobRepositoryImpl:
 
     async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
         """The latest first: ids are made in the order of time."""
-        statement = select(*_COLUMNS).order_by(jobs.c.id.desc()).limit(limit)
+        statement = select(*_COLUMNS).where(_KNOWN).order_by(jobs.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(jobs.c.id < before)
         return [_to_job(row) for row in await self._connection.rows(statement)]
@@ -98,7 +100,7 @@ class JobRepositoryImpl:
             and_(jobs.c.state == JobState.WAITING, jobs.c.run_at <= self._now()),
             and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= self._now()),
         )
-        pick = select(jobs.c.id).where(due).order_by(jobs.c.run_at, jobs.c.id).limit(1)
+        pick = select(jobs.c.id).where(due, _KNOWN).order_by(jobs.c.run_at, jobs.c.id).limit(1)
         if job_id is not None:
             pick = pick.where(jobs.c.id == job_id)
         # Two statements, both in one transaction: as a sub-query PostgreSQL may evaluate the pick more than once.
@@ -160,6 +162,11 @@ class JobRepositoryImpl:
         untouched = and_(jobs.c.id == job_id, jobs.c.state == JobState.WAITING, jobs.c.attempts == 0, jobs.c.step == "")
         values = {"state": JobState.CANCELLED, "finished_at": self._now()}
         return await self._connection.change(update(jobs).where(untouched).values(values)) == 1
+
+    async def cancel_all(self, kind: JobKind) -> int:
+        """End every job of a kind that is not over; whoever works on one finds the claim lost."""
+        values = {"state": JobState.CANCELLED, "claim": None, "lease_until": None, "finished_at": self._now()}
+        return await self._connection.change(update(jobs).where(jobs.c.kind == kind, _UNFINISHED).values(values))
 
     async def purge(self, finished_before: datetime) -> int:
         """Drop what was over by then."""
