@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from sqlalchemy import URL
+
 from app.domain.audit import Action
 from app.domain.errors import (
     ConfigInvalid,
@@ -41,6 +43,8 @@ from app.infrastructure.secret_files import judge_given_files
 from app.services import Services
 from app.services.audit import by_operator
 from app.services.key_management import InstallRules, KeyManagementService
+from app.services.key_management.reading import KeyReader
+from app.services.key_management.writing import KeyWriter
 from app.services.master_key import MasterKeyChange
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 
     from app.domain.secrets import SecretText
     from app.infrastructure.database.engine import Database
+    from app.services.key_reset import KeyReset
     from app.services.ports import MasterKeySource
     from app.settings import Settings
 
@@ -116,12 +121,15 @@ async def _keep_copy(settings: Settings, database: Database) -> None:
     revision, head = await current_revision(database), known_revisions()[-1]
     if revision == head:
         return
-    path = settings.backup_dir / f"before-{head}-{SystemClock().now():%Y%m%dT%H%M%SZ}.db"
+    # A name of its own for every process: many may start at once.
+    unique = f"{SystemClock().now():%Y%m%dT%H%M%SZ}-{SystemRandomness().token_bytes(4).hex()}"
+    path = settings.backup_dir / f"before-{head}-{unique}.db"
     try:
         if not await database.copy(path):
             log.warning("the schema goes from %s to %s: the server's own backup is the only way back", revision, head)
             return
-        async with open_database(f"sqlite+aiosqlite:///{path}", may_create=False) as copied:
+        copy = URL.create("sqlite+aiosqlite", database=str(path))
+        async with open_database(copy.render_as_string(), may_create=False) as copied:
             await _key_management(settings, SqlStorage(copied)).verify()
     except (OSError, StorageError) as error:
         raise MigrationFailed(
@@ -180,13 +188,17 @@ def _key_management(
         wrapping=MasterKeyWrapping,
         derivation=Derivation(),
         record=InstallFile(settings.data_dir),
-        rules=InstallRules(
-            environment=settings.app_env,
-            pinned_install_id=str(settings.install_id) if settings.install_id else None,
-            outside_keys={name: key for name, key in settings.outside_keys.items() if name != importing},
-        ),
+        rules=_rules(settings, importing),
         clock=SystemClock(),
         randomness=SystemRandomness(),
+    )
+
+
+def _rules(settings: Settings, importing: KeyName | None = None) -> InstallRules:
+    return InstallRules(
+        environment=settings.app_env,
+        pinned_install_id=str(settings.install_id) if settings.install_id else None,
+        outside_keys={name: key for name, key in settings.outside_keys.items() if name != importing},
     )
 
 
@@ -335,6 +347,59 @@ async def open_master_key_change(settings: Settings) -> AsyncIterator[MasterKeyC
     source = master_keys(settings)
     async with open_keys(settings, may_create=False, source=source) as opened:
         yield MasterKeyChange(storage=opened.storage, keys=opened.keys, source=source, clock=SystemClock())
+
+
+@asynccontextmanager
+async def open_key_reset(settings: Settings) -> AsyncIterator[KeyReset]:
+    """Nothing but what making an install's keys anew needs; nothing is changed yet. Raises StartupError, NoInstall."""
+    from app.services.jobs import JobService  # noqa: PLC0415
+    from app.services.key_reset import KeyReset  # noqa: PLC0415
+
+    judge_given_files(settings.secret_files)
+    record, remembered = InstallFile(settings.data_dir), InstallFile(settings.data_dir).read()
+    async with open_database(settings.database_url.reveal(), may_create=False) as database:
+        storage, source = SqlStorage(database), master_keys(settings)
+        if not database.exists():
+            _key_management(settings, storage, source).require_no_install_expected(remembered)
+            raise NoInstall(_NO_INSTALL)
+        patience = Patience(settings.database_name_for_people, SystemClock())
+        await patience.until(database.probe)
+        await patience.until(lambda: check_schema(database))
+
+        async def prepare() -> Path | None:
+            copy = await _copy_before_reset(settings, database)
+            await patience.until(lambda: upgrade(database))
+            return copy
+
+        clock, randomness, derivation, rules = SystemClock(), SystemRandomness(), Derivation(), _rules(settings)
+        reader = KeyReader(master_keys=source, wrapping=MasterKeyWrapping, derivation=derivation, rules=rules)
+        yield KeyReset(
+            storage=storage,
+            source=source,
+            reader=reader,
+            writer=KeyWriter(reader=reader, derivation=derivation, record=record, clock=clock, randomness=randomness),
+            wrapping=MasterKeyWrapping,
+            derivation=derivation,
+            record=record,
+            rules=rules,
+            jobs=JobService(storage=storage, clock=clock, randomness=randomness),
+            clock=clock,
+            randomness=randomness,
+            prepare=prepare,
+            at_head=await current_revision(database) == known_revisions()[-1],
+        )
+
+
+async def _copy_before_reset(settings: Settings, database: Database) -> Path | None:
+    """An embedded database as it is: should the master key turn up again, that copy opens. Raises ConfigInvalid."""
+    path = settings.backup_dir / f"before-reset-{SystemClock().now():%Y%m%dT%H%M%S.%fZ}.db"
+    try:
+        return path if await database.copy(path) else None
+    except (OSError, StorageError) as error:
+        raise ConfigInvalid(
+            f"no copy of the database could be made in {path.parent} before the reset, and nothing was changed",
+            remedy="make BACKUP_DIR a directory with free space that the user who runs Keyhall may write",
+        ) from error
 
 
 async def restore_master_key(settings: Settings, given: SecretText, *, write: bool) -> RestoredMasterKey:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.domain.secrets import SecretText
     from app.services import Services
     from app.services.key_management import KeyManagementService
+    from app.services.key_reset import KeyReset
     from app.services.master_key import MasterKeyChange
 
 
@@ -92,6 +93,13 @@ class _Opener:
 
         async with open_master_key_change(self._quietly()) as change:
             yield change
+
+    @asynccontextmanager
+    async def key_reset(self) -> AsyncIterator[KeyReset]:
+        from app.bootstrap import open_key_reset  # noqa: PLC0415
+
+        async with open_key_reset(self._quietly()) as reset:
+            yield reset
 
     async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:
         from app.bootstrap import restore_master_key  # noqa: PLC0415

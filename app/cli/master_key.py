@@ -1,4 +1,4 @@
-"""``keyhall keys rotate-master``, and ``print-master`` and ``restore-master``: the master key to paper and back."""
+"""``keyhall keys rotate-master``, ``print-master``, ``restore-master``; and ``reset``, where the master key is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from app.cli.opener import opener
-from app.cli.output import AsJson, read_secret, show_json
+from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back
 from app.domain.bitting import cut
 from app.domain.errors import InvalidInput
 from app.domain.secrets import SecretText
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.cli.opener import Opener
     from app.domain.instances import Instance
     from app.domain.master_key import ChangedMasterKey, MasterKeyPlan
+    from app.services.key_reset import KeyResetReport
 
 _STANDARD_OUTPUT = Path("-")
 
@@ -34,6 +35,7 @@ def add_to(group: typer.Typer) -> None:
         ("rotate-master", rotate_master),
         ("print-master", print_master),
         ("restore-master", restore_master),
+        ("reset", reset),
     ):
         group.command(name)(command)
 
@@ -131,6 +133,83 @@ def _process_members(process: Instance) -> dict[str, object]:
 
 def _name(master_key_id: str) -> str:
     return f"{cut(master_key_id)} {master_key_id}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The last resort
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def reset(
+    context: typer.Context,
+    confirm: Annotated[
+        str | None, typer.Option("--confirm", metavar="ID", help="The install's id, instead of typing it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the keys anew where the master key is lost for ever: what they sealed has to be entered again.
+
+    Users, labels, history and the audit trail stay. Refused while a process is live, or where nothing is lost.
+    """
+    report = asyncio.run(_reset(opener(context), confirm))
+    if as_json:
+        show_json(_report_members(report))
+    else:
+        _tell_report(report)
+
+
+async def _reset(opened: Opener, confirm: str | None) -> KeyResetReport:
+    async with opened.key_reset() as resetting:
+        found = await resetting.look()
+        if confirm is None:
+            typer.echo(f"install {found.install_id}: {found.halt.happened}", err=True)
+            kept = ", ".join(found.kept)
+            typer.echo(f"still whole, and kept: {kept}" if kept else "no stored secret will open any more", err=True)
+            typer.echo("if the right key or a backup may still turn up, stop here", err=True)
+            confirm = typed_back(f"Type {found.install_id} to make the keys anew")
+        return await resetting.carry_out(confirm)
+
+
+def _tell_report(report: KeyResetReport) -> None:
+    place = f" in {report.file}" if report.file else ", which is given"
+    typer.echo(f"install {report.install_id} has new keys under master key {_name(report.master_key_id)}{place}")
+    for path in report.moved_aside:
+        typer.echo(f"what did not open it is now {path}")
+    if report.copy is not None:
+        typer.echo(f"the database as it was is {report.copy}: it opens with the lost master key alone")
+    if report.kept:
+        typer.echo(f"kept, for it was whole: {', '.join(report.kept)}")
+    typer.echo(f"{report.sessions} sessions were ended")
+    if not report.lost:
+        typer.echo("no credential has to be entered again")
+        return
+    typer.echo(f"{len(report.lost)} credentials have to be entered again:")
+    show_table(
+        ("OWNER", "PROVIDER", "LABEL", "ID"),
+        [(f"{each.owner_kind} {each.owner}", each.provider, each.label, each.id) for each in report.lost],
+    )
+
+
+def _report_members(report: KeyResetReport) -> dict[str, object]:
+    return {
+        "install_id": report.install_id,
+        "master_key_id": report.master_key_id,
+        "file": None if report.file is None else str(report.file),
+        "moved_aside": [str(each) for each in report.moved_aside],
+        "copy": None if report.copy is None else str(report.copy),
+        "kept": [each.value for each in report.kept],
+        "sessions_ended": report.sessions,
+        "enter_again": [
+            {
+                "id": each.id,
+                "owner_kind": each.owner_kind.value,
+                "owner": each.owner,
+                "provider": each.provider,
+                "label": each.label,
+            }
+            for each in report.lost
+        ],
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.domain.secrets import SecretText
     from app.services import Services
     from app.services.key_management import KeyManagementService
+    from app.services.key_reset import KeyReset
     from app.services.master_key import MasterKeyChange
 
 
@@ -52,6 +53,10 @@ class Opener(Protocol):
 
     def master_key_change(self) -> AbstractAsyncContextManager[MasterKeyChange]:
         """Verified keys, and the means to put them under another master key."""
+        ...
+
+    def key_reset(self) -> AbstractAsyncContextManager[KeyReset]:
+        """Nothing but what making an install's keys anew needs."""
         ...
 
     async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:

@@ -84,6 +84,26 @@ class LockedDirectory:
             os.unlink(name, dir_fd=self._descriptor)
         os.fsync(self._descriptor)  # also where it is gone: another process may have been killed before its own
 
+    def set_aside(self, name: str, suffix: str) -> str | None:
+        """Give a file another name, which nothing has yet; None where there is none. Raises OSError."""
+        here, number = self._descriptor, 1
+        aside = f"{name}.{suffix}"
+        if not self._stands(name):
+            return None
+        while self._stands(aside):
+            number += 1
+            aside = f"{name}.{suffix}.{number}"
+        os.rename(name, aside, src_dir_fd=here, dst_dir_fd=here)
+        os.fsync(here)
+        return aside
+
+    def _stands(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def prove(self) -> None:
         """Write a file and take it away again. Raises OSError where that is not possible."""
         self.replace(".probe", b"probe")

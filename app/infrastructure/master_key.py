@@ -10,6 +10,7 @@ import base64
 import logging
 import os
 import shlex
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from app.domain.adoption import WeakKey, master_key_from_text
@@ -21,6 +22,7 @@ from app.infrastructure.secret_files import judge_given_file, read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from app.domain.keys import Environment
@@ -173,6 +175,18 @@ class MasterKeys:
         with self._directory.locked() as directory:
             if self._from_private_file(self.default_file) == current:
                 directory.remove(PREVIOUS_FILE_NAME)
+
+    def start_over(self, at: datetime) -> tuple[SecretBytes, Sequence[Path]]:
+        """Put a fresh key into the default file, for an install whose own is lost.
+
+        What was there, and the previous key beside it, is never deleted: it is moved aside, to the paths that are told.
+        Raises ConfigInvalid where that cannot be done.
+        """
+        with self._directory.locked() as directory:
+            suffix = f"lost-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+            moved = [directory.set_aside(name, suffix) for name in (FILE_NAME, PREVIOUS_FILE_NAME)]
+            material = self._write_new(directory)
+        return material, [self._directory.path / name for name in moved if name is not None]
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

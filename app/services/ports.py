@@ -265,6 +265,10 @@ class ChangeableMasterKey(MasterKeySource, Protocol):
         """Let the old key go, where that one is still the current one."""
         ...
 
+    def start_over(self, at: datetime) -> tuple[SecretBytes, Sequence[Path]]:
+        """Put a fresh key into the default file; what was there before is moved aside, to the paths that are told."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RememberedInstall:
@@ -334,6 +338,14 @@ class KeyRepository(Protocol):
         """Insert or replace a row: `manifest` or `keyset/<NAME>`."""
         ...
 
+    async def rows(self) -> Mapping[str, str]:
+        """Every row as it stands, for who starts over because they cannot be read as keys."""
+        ...
+
+    async def clear(self) -> None:
+        """Take every row away, for who puts others in their place in this unit of work."""
+        ...
+
 
 class UserRepository(Protocol):
     async def add(self, user: User) -> None:
@@ -401,6 +413,10 @@ class SessionRepository(Protocol):
 
     async def revoke(self, session_id: str, at: datetime) -> bool:
         """End a session and its refresh tokens; False if it was not alive."""
+        ...
+
+    async def revoke_all(self, at: datetime) -> int:
+        """End every session and its refresh tokens; tells how many were alive."""
         ...
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None: ...
@@ -498,6 +514,10 @@ class CredentialRepository(Protocol):
 
     async def set_fingerprint(self, credential_id: str, *, expected_version: int, fingerprint: str | None) -> bool:
         """The fingerprint under another key; no change that people make. False when the version moved."""
+        ...
+
+    async def forget_keys(self, *, opening: Sequence[int]) -> None:
+        """Drop every fingerprint, and note as unreadable what none of these key versions sealed."""
         ...
 
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
@@ -660,6 +680,10 @@ class JobRepository(Protocol):
 
     async def cancel(self, job_id: str) -> bool:
         """End a job that nobody ever claimed; False for any other."""
+        ...
+
+    async def cancel_all(self, kind: JobKind) -> int:
+        """End every job of that kind that is not over, also one that somebody works on: their claim is lost."""
         ...
 
     async def purge(self, finished_before: datetime) -> int: ...

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +28,8 @@ from app.infrastructure.database.repositories.keys import _LOCK
 from app.services import Services
 from tests.support.environment import process_environment
 from tests.support.installs import PROJECT, Place, client_of, sign_in, sign_up
-from tests.support.tools import require_tool
+from tests.support.strace import Point, killed, points, spread
 
-CALLS = (
-    "pwrite64",
-    "write",
-    "fsync",
-    "fdatasync",
-    "rename",
-    "renameat",
-    "renameat2",
-    "ftruncate",
-    "unlink",
-    "unlinkat",
-)
 SAMPLE = 9
 SECRETS = [f"sk-proj-{number:02}-4f9aTq7ZbX2mLw8vKd3Yc6Rn" for number in range(6)]
 PASSWORD = "a brass key on a hook"
@@ -138,62 +126,9 @@ async def _changes(place: Place) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Point:
-    """The ``number``-th time that a thread makes this call on these files."""
-
-    watched: str
-    call: str
-    number: int
-
-
-def _watched(place: Place, what: str) -> list[Path]:
-    if what == "database":
-        return [place.data_dir.parent / f"keyhall.db{suffix}" for suffix in ("", "-wal", "-journal", "-shm")]
-    names = [
-        f"{each}{name}{suffix}"
-        for each, suffix in (("", ""), (".", ".new"))
-        for name in ("master.key", "master.key.previous", "install.json")
-    ]
-    return [place.data_dir, *(place.data_dir / name for name in names)]
-
-
-def _rotate(place: Place, watched: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; strace sees the calls that are about the watched files."""
-    seen = [word for path in _watched(place, watched) for word in ("-P", str(path))]
-    return subprocess.run(
-        [require_tool("strace"), "-f", "-qq", *seen, *options, *ROTATE],
-        cwd=PROJECT,
-        env=process_environment(**place.environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def _points(place: Place, log: Path) -> list[Point]:
-    """Every point of a change that can be killed at, in the order of the calls."""
-    found = []
-    for watched in ("data directory", "database"):
-        done = _rotate(place, watched, "-o", str(log), "-e", f"trace={','.join(CALLS)}")
-        assert done.returncode == 0, done.stderr
-        seen: Counter[tuple[str, str]] = Counter()
-        for line in log.read_text().splitlines():
-            call = re.match(r"(\d+) +(\w+)\(", line)
-            assert call is not None, line
-            seen[call[1], call[2]] += 1
-            point = Point(watched, call[2], seen[call[1], call[2]])
-            if point not in found:
-                found.append(point)
-    return found
-
-
 async def _killed_at(place: Place, held: Held, point: Point) -> None:
     before, changes = _id_in(place.data_dir / "master.key"), await _changes(place)
-    kill = f"inject={point.call}:signal=SIGKILL:when={point.number}"
-    done = _rotate(place, point.watched, "-o", "/dev/null", "-e", f"trace={point.call}", "-e", kill)
-    assert done.returncode == -signal.SIGKILL, (point, done.stderr)
+    assert killed(place, ROTATE, point), point
     under = await _opens(place, held)
     files = {_id_in(path) for path in place.data_dir.glob("master.key*")}
     assert under in files, point
@@ -202,28 +137,20 @@ async def _killed_at(place: Place, held: Held, point: Point) -> None:
     assert changes < await _changes(place) <= changes + 2, point
 
 
-def _spread(points: Sequence[Point], count: int) -> Iterator[Point]:
-    """Some of the points, from the first to the last."""
-    step = (len(points) - 1) / (count - 1)
-    return (points[round(index * step)] for index in range(count))
-
-
-async def test_a_change_that_is_killed_at_a_write_opens_and_is_completed(sqlite_place: Place, tmp_path: Path) -> None:
+async def test_a_change_that_is_killed_at_a_write_opens_and_is_completed(sqlite_place: Place) -> None:
     held = await _fill(sqlite_place)
-    points = _points(sqlite_place, tmp_path / "calls")
-    of_files = [point for point in points if point.watched == "data directory"]
-    of_database = [point for point in points if point.watched == "database"]
-    assert len(of_files) >= 12
-    assert len(of_database) >= 6
-    for point in (*_spread(of_files, SAMPLE - SAMPLE // 3), *_spread(of_database, SAMPLE // 3)):
+    found = points(sqlite_place, ROTATE)
+    assert {"unlinkat", "pwrite64", "fsync"} <= {point.call for point in found}
+    assert len(found) >= 20
+    for point in spread(found, SAMPLE):
         await _killed_at(sqlite_place, held, point)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-async def test_a_change_that_is_killed_at_any_write_opens_and_is_completed(sqlite_place: Place, tmp_path: Path) -> None:
+async def test_a_change_that_is_killed_at_any_write_opens_and_is_completed(sqlite_place: Place) -> None:
     held = await _fill(sqlite_place)
-    for point in _points(sqlite_place, tmp_path / "calls"):
+    for point in points(sqlite_place, ROTATE):
         await _killed_at(sqlite_place, held, point)
 
 
@@ -234,7 +161,7 @@ async def test_a_change_that_is_killed_at_any_write_opens_and_is_completed(sqlit
 
 def _change(place: Place, at: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.support.change_master_key", *([at] if at else [])],
+        [sys.executable, "-m", "tests.support.change_master_key", "rotate", *([at] if at else [])],
         cwd=PROJECT,
         env=process_environment(**place.environment),
         capture_output=True,

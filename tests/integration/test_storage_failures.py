@@ -57,6 +57,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "Mapping[str, int]": {"AES_KEY": 1},
     "Owner": ALICE,
     "SealedColumn": CREDENTIAL_SECRETS,
+    "Sequence[int]": [1, 2],
     "Sequence[Resealed]": [Resealed(SealedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
     "Session": session(),
     "Status": Status.VALID,

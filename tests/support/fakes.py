@@ -312,6 +312,12 @@ class FakeKeyRepository:
     async def put(self, row: str, value: str, at: datetime) -> None:
         self._tables.config[row] = value
 
+    async def rows(self) -> Mapping[str, str]:
+        return self._tables.config.copy()
+
+    async def clear(self) -> None:
+        self._tables.config.clear()
+
 
 class FakeUserRepository:
     def __init__(self, tables: Tables) -> None:
@@ -396,6 +402,9 @@ class FakeSessionRepository:
             return False
         self._change(session_id, revoked_at=at)
         return True
+
+    async def revoke_all(self, at: datetime) -> int:
+        return sum([await self.revoke(session_id, at) for session_id in list(self._tables.sessions)])
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
         self._tables.refresh_tokens[token_hash] = (session_id, expires_at, False)
@@ -534,6 +543,11 @@ class FakeCredentialRepository:
             return False
         self._tables.credentials[credential_id] = replace(record, fingerprint=fingerprint)
         return True
+
+    async def forget_keys(self, *, opening: Sequence[int]) -> None:
+        for key, record in self._tables.credentials.items():
+            status = record.status if record.key_version in opening else Status.UNREADABLE
+            self._tables.credentials[key] = replace(record, fingerprint=None, status=status)
 
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
         ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
@@ -805,6 +819,13 @@ class FakeJobRepository:
             return False
         self._change(job_id, state=JobState.CANCELLED, finished_at=self._clock.now())
         return True
+
+    async def cancel_all(self, kind: JobKind) -> int:
+        unfinished = [each for each in self._tables.jobs.values() if each.kind is kind and not each.state.over]
+        for each in unfinished:
+            self._tables.jobs[each.id] = replace(each, state=JobState.CANCELLED, finished_at=self._clock.now())
+            self._tables.claims.pop(each.id, None)
+        return len(unfinished)
 
     async def purge(self, finished_before: datetime) -> int:
         over = [

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     from tests.support.installs import Place
 
-CALLS = ("pwrite64", "write", "fsync", "fdatasync", "rename", "renameat", "renameat2", "ftruncate", "unlink")
+CALLS = (
+    "pwrite64",
+    "write",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "ftruncate",
+    "unlink",
+    "unlinkat",
+)
 """Whatever changes files, or makes sure that they are changed."""
 
 
@@ -78,6 +89,6 @@ def _trace(place: Place, command: Sequence[str], *options: str) -> subprocess.Co
 def _watched(place: Place) -> list[str]:
     """The files of an embedded database, and those of its data directory."""
     database = place.url.removeprefix("sqlite+aiosqlite:///")
-    names = ("master.key", ".master.key.new", "install.json", ".install.json.new")
-    files = [place.data_dir, *(place.data_dir / name for name in names)]
+    names = ("master.key", "master.key.previous", "install.json")
+    files = [place.data_dir, *(place.data_dir / each for name in names for each in (name, f".{name}.new"))]
     return [*(f"{database}{suffix}" for suffix in ("", "-wal", "-journal", "-shm")), *map(str, files)]

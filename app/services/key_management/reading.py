@@ -172,12 +172,43 @@ class KeyReader:
                 f"{name.value} is not in app_config",
                 remedy="restore the database from a backup; nothing was generated and nothing was changed",
             )
-        members = key_rows.parse(row, value)
-        keyset = key_rows.read_keyset(name, key_rows.authenticate(row, members, manifest.install_id, wrapping))
+        keyset = _authentic(name, value, manifest.install_id, wrapping)
         if keyset.epoch != entry.epoch or not hmac.compare_digest(key_rows.digest(value), entry.digest):
             raise key_rows.damaged(row, "is not the one that the manifest names: an older row was put back")
+        return keyset, self._unwrapped(keyset, wrapping)
+
+    def rescue(
+        self, name: KeyName, rows: Mapping[str, str], install_id: str
+    ) -> tuple[Keyset, Mapping[int, SecretBytes]] | None:
+        """A keyset that is whole under a master key that is given, whatever became of the other rows; None otherwise.
+
+        Nothing says that it is the latest: an older row that was put back is as whole.
+        """
+        value = rows.get(key_rows.keyset_row(name), "")
+        for wrapping in (self._wrapping(each) for each in self._master_keys.given()):
+            try:
+                keyset = _authentic(name, value, install_id, wrapping)
+                return keyset, self._unwrapped(keyset, wrapping)
+            except KeyDamaged:
+                continue
+        return None
+
+    def fits(self, rows: Mapping[str, str], install_id: str) -> bool:
+        """Whether a master key that is given made any of these rows, or is named by one."""
+        for wrapping in (self._wrapping(each) for each in self._master_keys.given()):
+            if f'"master_key_id":"{wrapping.master_key_id}"' in rows.get(key_rows.MANIFEST_ROW, ""):
+                return True
+            for row, value in rows.items():
+                try:
+                    key_rows.authenticate(row, key_rows.parse(row, value), install_id, wrapping)
+                except KeyDamaged:
+                    continue
+                return True
+        return False
+
+    def _unwrapped(self, keyset: Keyset, wrapping: KeyWrapping) -> Mapping[int, SecretBytes]:
         unwrapped = ((each.version, self._unwrap(keyset, each, wrapping)) for each in keyset)
-        return keyset, MappingProxyType({number: material for number, material in unwrapped if material is not None})
+        return MappingProxyType({number: material for number, material in unwrapped if material is not None})
 
     def _unwrap(self, keyset: Keyset, version: KeyVersion, wrapping: KeyWrapping) -> SecretBytes | None:
         """The material of a version, None when it is destroyed. Every version is proved, also one that is not used."""
@@ -242,6 +273,12 @@ class KeyReader:
                     name.value,
                     known.version,
                 )
+
+
+def _authentic(name: KeyName, value: str, install_id: str, wrapping: KeyWrapping) -> Keyset:
+    """The keyset in a row that this master key made. Raises KeyDamaged."""
+    row = key_rows.keyset_row(name)
+    return key_rows.read_keyset(name, key_rows.authenticate(row, key_rows.parse(row, value), install_id, wrapping))
 
 
 def _opens(wrapping: KeyWrapping, members: Mapping[str, object], install_id: str) -> bool:

@@ -21,7 +21,7 @@ from app.services import key_rows
 from app.services.audit import by_system
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from app.domain.keys import Environment
     from app.services.key_management.reading import KeyReader
@@ -74,15 +74,7 @@ class KeyWriter:
             Keyset.first(name, install_id, self._first_version(install_id, name, material, origin, wrapping))
             for name, (material, origin) in materials.items()
         ]
-        manifest = Manifest(
-            install_id=install_id,
-            environment=environment,
-            created_at=now,
-            master_key_id=wrapping.master_key_id,
-            canary=wrapping.canary(install_id),
-            keysets={},
-        )
-        await self._put(uow, manifest, keysets, wrapping)
+        await self._put(uow, self._manifest(install_id, environment, wrapping), keysets, wrapping)
         ring = await self._read_back(uow, remembered, {name: {1: each} for name, (each, _) in materials.items()})
         await uow.audit.append(by_system(Action.INSTALL_CREATED, now, about=("install", install_id)))
         for name, (_, origin) in materials.items():
@@ -102,6 +94,30 @@ class KeyWriter:
             origin=origin,
             created_at=now,
             activated_at=now,
+        )
+
+    async def replace_all(
+        self,
+        uow: UnitOfWork,
+        keysets: Sequence[Keyset],
+        *,
+        install_id: str,
+        environment: Environment,
+        wrapping: KeyWrapping,
+    ) -> KeyRing:
+        """These keysets and a new manifest in the place of every row, whatever is there. The caller holds the lock."""
+        await uow.keys.clear()
+        await self._put(uow, self._manifest(install_id, environment, wrapping), keysets, wrapping)
+        return await self._read_back(uow, None, {})
+
+    def _manifest(self, install_id: str, environment: Environment, wrapping: KeyWrapping) -> Manifest:
+        return Manifest(
+            install_id=install_id,
+            environment=environment,
+            created_at=self._clock.now(),
+            master_key_id=wrapping.master_key_id,
+            canary=wrapping.canary(install_id),
+            keysets={},
         )
 
     async def change(self, uow: UnitOfWork, name: KeyName, edit: Callable[[KeyRing], Keyset]) -> KeyRing:
@@ -165,7 +181,7 @@ class KeyWriter:
         await self._read_back(uow, remembered, ring.materials)
         return before
 
-    async def _put(self, uow: UnitOfWork, manifest: Manifest, keysets: list[Keyset], wrapping: KeyWrapping) -> None:
+    async def _put(self, uow: UnitOfWork, manifest: Manifest, keysets: Sequence[Keyset], wrapping: KeyWrapping) -> None:
         now = self._clock.now()
         for keyset in keysets:
             value = key_rows.encode_keyset(keyset, wrapping)

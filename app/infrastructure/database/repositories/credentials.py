@@ -241,6 +241,12 @@ class CredentialRepositoryImpl:
         )
         return await self._connection.change(statement) == 1
 
+    async def forget_keys(self, *, opening: Sequence[int]) -> None:
+        """No change that people make, so the versions stay."""
+        await self._connection.change(update(api_credentials).values(fingerprint=None))
+        lost = api_credentials.c.key_version.not_in(opening)
+        await self._connection.change(update(api_credentials).where(lost).values(status=Status.UNREADABLE))
+
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
         """All rows in the order of their ids."""
         statement = _ALL.order_by(api_credentials.c.id).limit(limit)

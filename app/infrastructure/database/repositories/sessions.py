@@ -114,6 +114,13 @@ class SessionRepositoryImpl:
         await self._connection.change(delete(refresh_tokens).where(refresh_tokens.c.session_id == session_id))
         return was_alive
 
+    async def revoke_all(self, at: datetime) -> int:
+        """End every session and its refresh tokens."""
+        alive = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
+        ended = await self._connection.change(update(sessions).where(*alive).values(revoked_at=at))
+        await self._connection.change(delete(refresh_tokens))
+        return ended
+
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
         """Store a refresh token."""
         await self._connection.change(
