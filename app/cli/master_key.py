@@ -179,11 +179,11 @@ def _tell_report(report: KeyResetReport) -> None:
         typer.echo(f"the database as it was is {report.copy}: it opens with the lost master key alone")
     if report.kept:
         typer.echo(f"kept, for it was whole: {', '.join(report.kept)}")
-    typer.echo(f"{report.sessions} sessions were ended")
+    typer.echo(f"sessions that were ended: {report.sessions}")
     if not report.lost:
         typer.echo("no credential has to be entered again")
         return
-    typer.echo(f"{len(report.lost)} credentials have to be entered again:")
+    typer.echo(f"to be entered again, {len(report.lost)} in all:")
     show_table(
         ("OWNER", "PROVIDER", "LABEL", "ID"),
         [(f"{each.owner_kind} {each.owner}", each.provider, each.label, each.id) for each in report.lost],

@@ -65,7 +65,7 @@ def test_on_a_terminal_the_installs_id_is_typed_back(lost: Place) -> None:
         assert returned == code, shown
         assert _install_id(lost) in shown
         assert "no stored secret will open any more" in shown
-        assert ("1 credentials have to be entered again" in shown) is (code == 0)
+        assert ("to be entered again, 1 in all" in shown) is (code == 0)
         assert (lost.data_dir / "master.key").read_text().strip() not in shown
 
 

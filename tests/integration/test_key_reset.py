@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import master_keys, open_key_reset, open_services
+from app.bootstrap import _key_management, master_keys, open_key_reset, open_services
 from app.domain.errors import (
     ConfigInvalid,
     CredentialUnreadable,
@@ -33,7 +33,10 @@ from app.domain.errors import (
 from app.domain.identity import Client, Role, Source
 from app.domain.jobs import JobState
 from app.domain.keys import KeyName
+from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.errors import ConstraintBroken
+from app.infrastructure.database.migrate import SCRIPTS, current_revision, known_revisions, upgrade
+from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services import Services
 from app.services.key_reset import KeyResetReport
 from tests.support.installs import Place
@@ -270,6 +273,26 @@ async def test_of_two_resets_at_once_one_is_refused(place: Place) -> None:
     assert [type(each) for each in outcomes if each is not report] == [KeyStateConflict]
     async with place.keys(may_create=False) as opened:
         assert opened.keys.ring.manifest.master_key_id == report.master_key_id
+
+
+async def test_an_install_of_the_release_before_is_brought_to_head_on_the_way(place: Place, tmp_path: Path) -> None:
+    scripts = tmp_path / "alembic"
+    shutil.copytree(SCRIPTS, scripts)
+    max((scripts / "versions").glob("0*.py")).unlink()
+    async with open_database(place.url, may_create=True) as database:
+        await upgrade(database, scripts=scripts)
+        assert await _key_management(place.load(), SqlStorage(database)).initialize(may_create=True)
+        assert await current_revision(database) == known_revisions()[-2]
+    _lose(place)
+    async with open_database(place.url, may_create=False) as database:
+        async with open_key_reset(place.load()) as reset:
+            with pytest.raises(InvalidInput):
+                await reset.carry_out("no")
+        assert await current_revision(database) == known_revisions()[-2]
+        report = await _reset(place)
+        assert await current_revision(database) == known_revisions()[-1]
+    async with place.keys(may_create=False) as opened:
+        assert opened.keys.install_id == report.install_id
 
 
 # ---------------------------------------------------------------------------------------------------------------------
