@@ -52,7 +52,7 @@ test-fast: $(DEV_READY)  ## what answers within 20 seconds
 
 .PHONY: faults
 faults: $(DEV_READY)  ## the long rounds: kills, races, broken disks and clocks
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -m faults
 
 .PHONY: bench
 bench: $(DEV_READY)  ## speed and memory, as ratios against a floor measured in the same run
