@@ -133,6 +133,18 @@ async def test_a_job_that_is_claimed_is_not_given_out_again(queue: Queue) -> Non
     assert await queue.jobs.claim(job.id) is None
 
 
+async def test_whoever_wants_one_job_waits_until_it_is_settled_who_gets_it(queue: Queue) -> None:
+    """Else it would hear that it did not get a job which still looks as if it waited."""
+    job = await queue.add()
+    async with queue.storage.write() as uow:
+        assert await uow.jobs.claim("another", JOB_LEASE, job_id=job.id)
+        wanting = asyncio.create_task(queue.jobs.claim(job.id))
+        done, _ = await asyncio.wait({wanting}, timeout=0.3)
+        assert not done
+    assert await wanting is None
+    assert (await queue.get(job)).state is JobState.RUNNING
+
+
 async def test_the_job_that_has_been_due_for_longest_comes_first(queue: Queue) -> None:
     late, early = await queue.add(1), await queue.add(2)
     await queue.put(early, run_at=LONG_AGO)

@@ -104,7 +104,8 @@ class JobRepositoryImpl:
         if job_id is not None:
             pick = pick.where(jobs.c.id == job_id)
         # Two statements, both in one transaction: as a sub-query PostgreSQL may evaluate the pick more than once.
-        picked = await self._connection.value(pick.with_for_update(skip_locked=True))
+        # Whoever wants that one job waits until it is settled who gets it: skipped, it would look as if nobody had it.
+        picked = await self._connection.value(pick.with_for_update(skip_locked=job_id is None))
         if picked is None:
             return None
         values = {
