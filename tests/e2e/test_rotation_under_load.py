@@ -197,11 +197,13 @@ class Client:
 
 async def _rotate(services: Services, name: KeyName) -> None:
     """To the end, or as far as a rotation of JWT_SECRET_KEY goes before tokens have expired."""
-    job = await services.rotation.rotate(await services.identity.operator(), name)
-    async for each in services.rotation.see_through(job.id):
-        job = each
-    assert job.error is None
-    assert (job.state, job.progress.step) == ((JobState.DONE, "done") if name is AES else (JobState.WAITING, "overlap"))
+    operator = await services.identity.operator()
+    job = await services.rotation.rotate(operator, name)
+    async for _ in services.rotation.see_through(job.id):
+        pass
+    job = await services.jobs.get(operator, job.id)
+    expected = (JobState.DONE, "done") if name is AES else (JobState.WAITING, "overlap")
+    assert (job.state, job.progress.step, job.error) == (*expected, None)
 
 
 async def _served_throughout(place: Place, rotations: int) -> None:
