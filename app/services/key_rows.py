@@ -29,6 +29,8 @@ from app.domain.keys import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from app.services.ports import KeyWrapping
 
 MANIFEST_ROW: Final = "manifest"
@@ -36,6 +38,11 @@ FORMAT: Final = 1
 _LONGEST_VALUE: Final = 1 << 20
 _RESTORE: Final = "restore the database from a backup; nothing was changed"
 _TIMES: Final = ("created_at", "activated_at", "deactivated_at", "retired_at", "compromised_at", "destroyed_at")
+
+
+def keyset_names(rows: Iterable[str]) -> frozenset[str]:
+    """The names of all keyset rows among these, known or not."""
+    return frozenset(row.removeprefix("keyset/") for row in rows if row.startswith("keyset/"))
 
 
 def keyset_row(name: KeyName) -> str:

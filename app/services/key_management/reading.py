@@ -55,7 +55,8 @@ class KeyReader:
         ``remembered`` was read before the unit of work began: what another process commits meanwhile, and only then
         remembers, must not look like something that was lost.
         """
-        value = await uow.keys.get_manifest() if await uow.keys.exists() else None
+        rows = await uow.keys.rows() if await uow.keys.exists() else {}
+        value = rows.get(key_rows.MANIFEST_ROW)
         if value is None:
             await self.require_nothing(uow, remembered)
             return None
@@ -63,14 +64,15 @@ class KeyReader:
         wrapping, manifest = self.open_manifest(members, remembered)
         keysets: dict[KeyName, Keyset] = {}
         materials: dict[KeyName, Mapping[int, SecretBytes]] = {}
-        stray = await uow.keys.keyset_names() - {name.value for name in manifest.keysets}
+        stray = key_rows.keyset_names(rows) - {name.value for name in manifest.keysets}
         if stray:
             raise KeyDamaged(
                 f"app_config holds a keyset that the manifest does not name: {', '.join(sorted(stray)[:3])}",
                 remedy="restore the database from a backup; nothing was changed",
             )
         for name in KeyName:
-            keysets[name], materials[name] = await self.load_keyset(uow, name, manifest, wrapping)
+            value_of_keyset = rows.get(key_rows.keyset_row(name))
+            keysets[name], materials[name] = self.load_keyset(value_of_keyset, name, manifest, wrapping)
         self._require_not_older(manifest, remembered)
         return KeyRing(
             manifest_value=value,
@@ -160,13 +162,12 @@ class KeyReader:
                 remedy=f"start with APP_ENV={environment}, or use another database and DATA_DIR",
             )
 
-    async def load_keyset(
-        self, uow: UnitOfWork, name: KeyName, manifest: Manifest, wrapping: KeyWrapping
+    def load_keyset(
+        self, value: str | None, name: KeyName, manifest: Manifest, wrapping: KeyWrapping
     ) -> tuple[Keyset, Mapping[int, SecretBytes]]:
         """One keyset and the material of every version that is not destroyed. Raises KeyMissing, KeyDamaged."""
         row = key_rows.keyset_row(name)
         entry = manifest.keysets.get(name)
-        value = await uow.keys.get_keyset(name)
         if entry is None or value is None:
             raise KeyMissing(
                 f"{name.value} is not in app_config",

@@ -342,7 +342,7 @@ class KeyManagementService:
             wrapping, manifest = self._reader.open_manifest(key_rows.parse(key_rows.MANIFEST_ROW, value), remembered)
             for name in APPLICATION_KEYS:
                 try:
-                    keyset, _ = await self._reader.load_keyset(uow, name, manifest, wrapping)
+                    keyset, _ = self._reader.load_keyset(await uow.keys.get_keyset(name), name, manifest, wrapping)
                 except StartupError as error:
                     verdicts.append(KeyVerdict(name=name, ok=False, message=f"{error.happened} — {error.remedy}"))
                 else:
