@@ -49,6 +49,7 @@ def rotate_master(
     context: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Go on without processes that do not take part.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the present one is on paper.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put the install under another master key, while everything goes on: a new one in its file, or the one given.
@@ -60,7 +61,7 @@ def rotate_master(
         raise typer.BadParameter("choose one of --dry-run and --force")
     if dry_run:
         raise typer.Exit(asyncio.run(_plan(opener(context), as_json=as_json)))
-    changed = asyncio.run(_change(opener(context), force=force))
+    changed = asyncio.run(_change(opener(context), force=force, yes=yes))
     if as_json:
         show_json(
             {
@@ -75,8 +76,13 @@ def rotate_master(
         _tell_changed(changed)
 
 
-async def _change(opened: Opener, *, force: bool) -> ChangedMasterKey:
+async def _change(opened: Opener, *, force: bool, yes: bool) -> ChangedMasterKey:
     async with opened.master_key_change() as change:
+        if not yes and sys.stdin.isatty() and (plan := await change.plan()).to is None:
+            typer.echo(
+                f"backups made until now open with master key {_name(plan.under)} alone, and its file goes", err=True
+            )
+            typer.confirm("Is it on paper (keyhall keys print-master)?", abort=True, err=True)
         # Where this is no terminal nothing of it is shown.
         with Console(stderr=True).status("changing the master key") as status:
             return await change.carry_out(force=force, tell=status.update)
