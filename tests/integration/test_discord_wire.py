@@ -804,7 +804,6 @@ async def test_the_simulator_serves_a_bot_tried_by_hand() -> None:
             assert (answer["text"], answer["ephemeral"]) == ("work read of 4 characters", True)
             assert "NotOffered" not in str(await act("click", {"custom_id": "nothing"}))
         child.send_signal(signal.SIGINT)
-        # The bot was killed a moment ago: its half of the closing handshake is waited for, up to ten seconds.
         assert await asyncio.wait_for(child.wait(), 30) == 0
 
 

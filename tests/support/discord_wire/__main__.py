@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 
 from aiohttp import web
 
@@ -72,5 +73,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--token", default="wire-bot-token", help="the bot token that is accepted")
     arguments = parser.parse_args()
+    # A shell has what it starts in the background ignore SIGINT, and Python keeps to that unless told otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(arguments.token, arguments.port))
