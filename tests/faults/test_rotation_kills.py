@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -25,8 +24,7 @@ from app.domain.keys import KeyName
 from app.services import Services
 from app.services.rotation import course
 from app.services.rotation.course import Step
-from tests.support.environment import process_environment
-from tests.support.installs import PROJECT, Place
+from tests.support.installs import Place
 from tests.support.postgres import PostgresServer
 from tests.support.rotations import (
     CHANGE_KEY,
@@ -38,6 +36,7 @@ from tests.support.rotations import (
     require_completed,
     require_one_primary,
     rotations,
+    start,
     stored,
 )
 from tests.support.strace import Point, killed, points, spread
@@ -166,13 +165,9 @@ async def test_a_change_that_is_killed_anywhere_loses_nothing_and_is_completed(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _start(place: Place, *command: str, out: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, cwd=PROJECT, env=process_environment(**place.environment), stdout=out, text=True)
-
-
 def _statements(place: Place, change: Change) -> int:
     """How many statements and commits a change takes when nobody dies."""
-    process = _start(place, *CHANGE_KEY, *change.arguments)
+    process = start(place, *CHANGE_KEY, *change.arguments)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return int(said.split()[-1])
@@ -184,7 +179,7 @@ async def _dead_at_statements(
     moments = random.Random(seed).sample(range(1, _statements(filled.copy(next(places)), change)), rounds)
     for moment in moments:
         place = filled.copy(next(places))
-        process = _start(place, *CHANGE_KEY, *change.arguments, str(moment))
+        process = start(place, *CHANGE_KEY, *change.arguments, str(moment))
         process.communicate(timeout=60)
         assert process.returncode in {0, -signal.SIGKILL}, moment
         await lapse(place)
@@ -314,7 +309,7 @@ async def _killed_beside_a_writer(filled: Filled, at: Path, tmp_path: Path, *, s
     chance = random.Random(seed)
     said = tmp_path / "written"
     with said.open("w") as out:
-        writer = _start(place, *WRITE_SECRETS, out=out)
+        writer = start(place, *WRITE_SECRETS, out=out)
     try:
         async with asyncio.timeout(60):
             while "stored" not in said.read_text():
@@ -322,12 +317,12 @@ async def _killed_beside_a_writer(filled: Filled, at: Path, tmp_path: Path, *, s
                 await asyncio.sleep(0.01)
         died = 0
         for _ in range(rounds):
-            rotating = _start(place, *CHANGE_KEY, *ROTATE_AES.arguments, str(chance.randint(1, 120)))
+            rotating = start(place, *CHANGE_KEY, *ROTATE_AES.arguments, str(chance.randint(1, 120)))
             await asyncio.to_thread(rotating.communicate, timeout=60)
             assert rotating.returncode in {0, -signal.SIGKILL}
             died += rotating.returncode != 0
             await lapse(place, pid=rotating.pid)
-        rotating = _start(place, *CHANGE_KEY, *ROTATE_AES.arguments)
+        rotating = start(place, *CHANGE_KEY, *ROTATE_AES.arguments)
         assert rotating.stdout is not None
         assert rotating.stdout.readline() == "begun\n"
     finally:

@@ -153,6 +153,29 @@ async def ended(work: Awaitable[bool]) -> bool:
     return await work
 
 
+async def test_whoever_was_cancelled_inside_a_unit_can_write_while_the_cancellation_lasts(storage: SqlStorage) -> None:
+    """As a worker does, to give its claim back. The traceback keeps the driver's cursors, which must keep no lock."""
+
+    async def look_and_hit() -> None:
+        async with storage.write() as unit:
+            await unit.keys.keyset_names()
+            await unit.attempts.hit("k", NOW)
+            await unit.keys.keyset_names()
+
+    async def given_back(step: int) -> bool | None:
+        try:
+            return None if await cancelled_at(step, look_and_hit()) else False
+        except asyncio.CancelledError:
+            async with asyncio.timeout(5), storage.write() as unit:
+                await unit.bot_state.put("given back", str(step), NOW)
+            return True
+
+    steps: list[bool | None] = []
+    while (back := await asyncio.create_task(given_back(len(steps) + 1))) is not False:
+        steps.append(back)
+    assert sum(each is True for each in steps) > 3
+
+
 async def test_a_failed_statement_that_was_caught_still_undoes_the_unit(storage: SqlStorage) -> None:
     """PostgreSQL would answer COMMIT with a rollback and call it success; SQLite would commit the rest."""
 

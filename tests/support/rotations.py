@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from app.domain.errors import KeyStateConflict
 from app.domain.jobs import Job, JobState
 from app.domain.keys import KeyName, KeyState
 from app.domain.sealed import SEALED_COLUMNS
 from app.services.rotation.course import Step
+from tests.support.environment import process_environment
+from tests.support.installs import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +29,11 @@ GUILDS = ("900000000000000001", "900000000000000002")
 CREDENTIALS = 140
 REPLACED = 60
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def start(place: Place, *command: str, out: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start a process at a place; what it says on standard output is kept."""
+    return subprocess.Popen(command, cwd=PROJECT, env=process_environment(**place.environment), stdout=out, text=True)
 
 
 @dataclass

@@ -48,6 +48,7 @@ _SQLITE: Final = {
 _POSTGRESQL: Final = {
     "08": StorageError,  # connection exception
     "25006": StorageReadOnly,  # read_only_sql_transaction
+    "25P03": StorageError,  # idle_in_transaction_session_timeout
     "28": StorageError,  # invalid authorization: it does not let us in
     "3D": StorageError,  # no such database
     "40": StorageBusy,  # serialization failure, deadlock

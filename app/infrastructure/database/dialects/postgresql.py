@@ -46,6 +46,9 @@ _MORE_CONNECTIONS: Final = 10
 """Opened under load and closed after it."""
 _REBUILD_SECONDS: Final = 3600.0
 """A migration may copy a large table, or wait for another process that does."""
+_ABANDONED_MILLISECONDS: Final = 10_000
+"""After so long in which nothing happened the server ends a transaction, which takes milliseconds else: its process was
+stopped or cut off, and must not keep its locks from everybody until it is back. Less than a lease."""
 
 _CHANNEL: Final = "keyhall"
 _FIRST_PAUSE: Final = 0.25
@@ -61,13 +64,16 @@ class Postgresql:
     """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``."""
 
     def __init__(self, url: URL, *, timeouts: Timeouts) -> None:
+        server_settings = {"application_name": "keyhall"}
         arguments: dict[str, Any] = {
             "timeout": timeouts.connect,
             "command_timeout": timeouts.command,
-            "server_settings": {"application_name": "keyhall"},
+            "server_settings": server_settings,
         }
         if url.query.get("prepared_statement_cache_size") == "0":
             arguments["statement_cache_size"] = 0  # asyncpg's own, under SQLAlchemy's
+        else:  # PgBouncer lets no such setting through; it has an idle_transaction_timeout of its own
+            server_settings["idle_in_transaction_session_timeout"] = str(_ABANDONED_MILLISECONDS)
         self._url = url
         self._arguments = arguments
         self.writer = create_async_engine(
@@ -191,7 +197,8 @@ class Postgresql:
         """On a connection of its own, whose statements may take long."""
         engine = create_async_engine(
             self._url,
-            connect_args=self._arguments | {"command_timeout": _REBUILD_SECONDS},
+            connect_args=self._arguments
+            | {"command_timeout": _REBUILD_SECONDS, "server_settings": {"application_name": "keyhall"}},
             hide_parameters=True,
             poolclass=NullPool,
         )

@@ -42,6 +42,20 @@ _LOOK_EVERY_SECONDS: Final = 0.1
 _PRAGMAS: Final = ("foreign_keys=ON", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF", "temp_store=MEMORY")
 
 
+class _Releasing(sqlite3.Connection):
+    """Gives its locks back when it is closed.
+
+    SQLite itself goes on with a transaction until the last statement is finalized, and a cursor that an exception's
+    traceback keeps would hold everybody up: also the one who, while cancelled, wants to write down where it stopped.
+    """
+
+    def close(self) -> None:
+        """Roll back, then close."""
+        with suppress(sqlite3.Error):  # it may be closed already, or broken
+            self.rollback()
+        super().close()
+
+
 class DanglingReference(Exception):
     """A migration left rows that point at nothing."""
 
@@ -107,7 +121,9 @@ class Sqlite:
     def _open_existing(self, *, busy: float) -> sqlite3.Connection:
         # mode=rw: a file that went away is an error, not an empty database.
         uri = f"file:{quote(str(self._path))}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, timeout=busy, isolation_level=None, cached_statements=256)
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=busy, isolation_level=None, cached_statements=256, factory=_Releasing
+        )
         # SQLite keeps bytes that are no UTF-8 as text. They are read as what nobody has stored, so that whoever reads
         # finds a damaged value among sound ones, instead of the driver's refusal of them all.
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
