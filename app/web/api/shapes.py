@@ -282,13 +282,16 @@ class ApplicationKeyVersion(TypedDict):
 
 
 class ApplicationKey(TypedDict):
-    """An application key. `since` is when its primary came into force, `due_at` when it should be replaced.
+    """An application key. `version`, `fingerprint` and `since`, when it came into force, are those of its primary;
+    `due_at` is when that should be replaced.
 
     `announced_at` is when a rotation begins that was set for a date; `job_id` is the change of primary on its way.
     """
 
     name: str
     purpose: str
+    version: int
+    fingerprint: str
     since: datetime
     age_days: int
     rotation_days: int
@@ -314,9 +317,12 @@ def keys(standings: Sequence[KeyStanding]) -> ApplicationKeys:
 
 def key(standing: KeyStanding) -> ApplicationKey:
     """The shape of one."""
+    primary = next(each for each in standing.versions if each.primary)
     return {
         "name": standing.name.value,
         "purpose": standing.name.purpose,
+        "version": primary.version,
+        "fingerprint": primary.fingerprint,
         "since": standing.since,
         "age_days": standing.age_days,
         "rotation_days": standing.rotation_days,

@@ -137,13 +137,14 @@ async def test_keys_are_listed_with_their_versions_their_age_and_what_is_to_come
     for each in listed["items"]:
         assert each.keys() == {
             *("name", "purpose", "since", "age_days", "rotation_days", "automatic", "due_at", "due"),
-            *("announced_at", "job_id", "versions"),
+            *("announced_at", "job_id", "version", "fingerprint", "versions"),
         }
         since, due_at = datetime.fromisoformat(each["since"]), datetime.fromisoformat(each["due_at"])
         assert (each["age_days"], each["rotation_days"], each["automatic"], each["due"]) == (0, 90, False, False)
         assert due_at - since == timedelta(days=90)
         assert (each["announced_at"], each["job_id"]) == (None, None)
         (version,) = each["versions"]
+        assert (each["version"], each["fingerprint"]) == (version["version"], version["fingerprint"])
         assert version.keys() == {
             *("version", "state", "primary", "fingerprint", "origin", "created_at"),
             *("activated_at", "deactivated_at", "retired_at", "compromised_at", "destroyed_at"),
