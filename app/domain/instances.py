@@ -1,4 +1,4 @@
-"""Processes that share one install: leases and the epochs they have taken up (KEYS.md, "Processes")."""
+"""Processes that share one install: leases and the epochs they have taken up (docs/keys.md, "Leases and epochs")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The change of the master key, while processes serve (KEYS.md, "Master key").
+"""The change of the master key, while processes serve (docs/operations.md, "Changing the master key").
 
 Every process is given both keys before the database knows of the new one, and the old one goes after every process has
 taken up what is under the new one. So whatever dies in between, both keys are there, and each opens what it should;

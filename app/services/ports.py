@@ -229,7 +229,7 @@ class PasswordHasher(Protocol):
 
 
 class MasterKeySource(Protocol):
-    """Where the master key comes from (KEYS.md, "Master key")."""
+    """Where the master key comes from (docs/keys.md)."""
 
     def given(self) -> Sequence[SecretBytes]:
         """The current and, during a change, the previous master key; empty when none is given.

@@ -153,7 +153,7 @@ app_config: Final = Table(
     Column("value", PlainText, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
 )
-"""The key store. KEYS.md fixes its shape for ever."""
+"""The key store. Its shape never changes: others read it."""
 
 subjects: Final = Table(
     "subjects",

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class CredentialUse:
-    """Three short units of work around a block: the intent, nothing while the block runs, the outcome (KEYS.md)."""
+    """Three short units of work around a block: the intent, nothing while the block runs, the outcome."""
 
     def __init__(
         self, *, storage: Storage, access: CredentialAccess, environment: EnvironmentCredentials, clock: Clock

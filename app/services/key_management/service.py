@@ -2,7 +2,7 @@
 
 A start calls ``verify()`` before any migration, read-only, and ``initialize()`` after. From then on the loaded keys are
 one immutable ``KeyRing``; a change in the database replaces it as a whole. Key material is handed out only while this
-process has confirmed, within seconds, that its ring is what the database holds (KEYS.md, "Processes").
+process has confirmed, within seconds, that its ring is what the database holds (docs/keys.md, "Leases and epochs").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The course of a rotation (KEYS.md, "Processes, epochs, rotation"): a job that dies anywhere goes on from its row.
+"""The course of a rotation (docs/keys.md, "Rotation"): a job that dies anywhere goes on from its row.
 
 announce → every live process acknowledges → promote → every live process acknowledges → overlap, or re-encrypt and
 scan → retire. A step that changes the keys and the note that it was done commit together.

@@ -1,4 +1,4 @@
-"""What CONTRACT.md promises of the routes, over a real socket and real services."""
+"""What is promised of the routes, over a real socket and real services."""
 
 from __future__ import annotations
 
