@@ -23,7 +23,7 @@ from tests.support.installs import PROJECT, Place, Running
 IMPORTS = "import aiohttp, sqlalchemy, aiosqlite, discord, jwt, cryptography"
 TOKEN = "wire-bot-token"
 PASSWORD = "seven brass keys in a row"
-ACCOUNTS_PER_STORM = 30
+ACCOUNTS_PER_STORM = 60
 ATTEMPTS_PER_ACCOUNT = 10
 """As many as an account may fail before it is locked, so that every one of them costs a hash."""
 LOAD_CONNECTIONS = 16
