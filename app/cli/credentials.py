@@ -12,7 +12,6 @@ import typer
 from app.cli.opener import opener
 from app.cli.output import AsJson, read_secret, show_json, show_table, when
 from app.domain.credentials import AGED_AFTER, SOON, Concern
-from app.services.credentials import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +147,9 @@ async def _replace(
     secret, expires_at = new
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
-        return await services.credentials.replace(actor, credential_id, secret, expires_at=expires_at or UNSET)
+        if expires_at is None:  # the expiry stays
+            return await services.credentials.replace(actor, credential_id, secret)
+        return await services.credentials.replace(actor, credential_id, secret, expires_at=expires_at)
 
 
 @group.command()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from app.cli.opener import opener
 from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back
@@ -77,6 +76,8 @@ def rotate_master(
 
 
 async def _change(opened: Opener, *, force: bool, yes: bool) -> ChangedMasterKey:
+    from rich.console import Console  # noqa: PLC0415 - a start does not wait for what it never draws
+
     async with opened.master_key_change() as change:
         if not yes and sys.stdin.isatty() and (plan := await change.plan()).to is None:
             typer.echo(

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from app.cli.opener import opener
 from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back, when
@@ -21,6 +19,8 @@ from app.domain.secrets import SecretText
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from rich.progress import TaskID
 
     from app.cli.opener import Opener
     from app.domain.identity import Actor
@@ -326,6 +326,10 @@ class _Bar:
     """A progress bar on standard error, where that is a terminal; nothing otherwise."""
 
     def __init__(self) -> None:
+        # Here, so that a start does not wait for what it never draws.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
