@@ -167,6 +167,7 @@ class JobService:
             await run.release(state, pause=pause, error=said)
         else:
             await run.release(JobState.DONE)
+            log.info("the job %s (%s) is done: %s", run.job.id, run.job.kind, run.progress.note)
         finally:
             holding.cancel()
 
