@@ -5,6 +5,7 @@ A test reflects the schema and fails for a binary column that is neither here no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -24,6 +25,11 @@ CREDENTIAL_SECRETS: Final = SealedColumn(table="api_credentials", field="encrypt
 FORMER_SECRETS: Final = SealedColumn(table="credential_history", field="encrypted_value")
 
 SEALED_COLUMNS: Final = (CREDENTIAL_SECRETS, FORMER_SECRETS)
+
+
+def columns_under(name: KeyName) -> Sequence[SealedColumn]:
+    """The columns that this key protects."""
+    return [column for column in SEALED_COLUMNS if column.key_name is name]
 
 
 class SealedRow(NamedTuple):

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -66,7 +67,7 @@ def request(method: str, path: str, *, body: Mapping[str, str] | None = None, **
     return "".join([f"{method} {path} HTTP/1.1\r\n", *(f"{k}: {v}\r\n" for k, v in given.items()), "\r\n", content])
 
 
-class Asking(asyncio.Protocol):
+class Asking(asyncio.Protocol, ABC):
     """A keep-alive connection with one request in flight. Of an answer only status and length are read."""
 
     def __init__(self) -> None:
@@ -95,9 +96,9 @@ class Asking(asyncio.Protocol):
         status, self._buffer = self._buffer[9:12].decode(), b""
         self.answered(status, self._sent, time.perf_counter())
 
+    @abstractmethod
     def answered(self, status: str, sent: float, received: float) -> None:
         """What to do with an answer; moments are by ``time.perf_counter``."""
-        raise NotImplementedError
 
 
 class _Connection(Asking):

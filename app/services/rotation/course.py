@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.domain.audit import Action
 from app.domain.jobs import Progress
 from app.domain.keys import IllegalKeyset, KeyName, Keyset, KeyState, Origin
-from app.domain.sealed import SEALED_COLUMNS
+from app.domain.sealed import SealedColumn, columns_under
 from app.services.audit import by_system
 from app.services.jobs import JobFailed, Later
 
@@ -189,7 +189,7 @@ class RotationCourse:
         """Seal every row anew that the primary did not seal; what does not open is left for the scan to name."""
         cursor = run.progress.cursor
         version: int = cursor["version"]
-        columns = [column for column in SEALED_COLUMNS if column.key_name is name]
+        columns = columns_under(name)
         total = run.progress.total if "column" in cursor else await self._rows_not_under(version, columns)
         position, after, done = (
             cursor.get("column", 0),
@@ -228,7 +228,7 @@ class RotationCourse:
         await run.note(Progress(step=Step.VERIFY, cursor=_without_place(cursor), note="looking through every row"))
         return None
 
-    async def _rows_not_under(self, version: int, columns: Sequence[Any]) -> int:
+    async def _rows_not_under(self, version: int, columns: Sequence[SealedColumn]) -> int:
         async with self._storage.read() as uow:
             counts = [await uow.sealed.counts(column) for column in columns]
         return sum(rows for each in counts for number, rows in each.items() if number != version)
@@ -237,7 +237,7 @@ class RotationCourse:
         """Open every row. One that an older version sealed sends the course back; one that does not open is named."""
         cursor = dict(run.progress.cursor)
         version: int = cursor["version"]
-        columns = [column for column in SEALED_COLUMNS if column.key_name is name]
+        columns = columns_under(name)
         total = run.progress.total
         if total is None:
             async with self._storage.read() as uow:

@@ -16,7 +16,7 @@ from app.domain.errors import InvalidInput, KeyStateConflict, NotFound
 from app.domain.identity import Permission
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import APPLICATION_KEYS, IllegalKeyset, KeyName, KeySchedule, Keyset, KeyState, KeyVersion, Origin
-from app.domain.sealed import SEALED_COLUMNS
+from app.domain.sealed import SEALED_COLUMNS, columns_under
 from app.services.audit import by, by_system
 from app.services.credentials.fingerprints import Fingerprints
 from app.services.jobs import Later
@@ -131,9 +131,12 @@ class RotationService:
         return await self._make_primary(actor, name, target.version, "rollback")
 
     async def _make_primary(self, actor: Actor, name: KeyName, version: int, action: str) -> Job:
-        payload = {"action": action, "version": version}
         async with self._storage.write() as uow:
-            job = await self._begin(uow, actor, name, payload)
+            return await self._begin_with(uow, actor, name, version, action)
+
+    async def _begin_with(self, uow: UnitOfWork, actor: Actor, name: KeyName, version: int, action: str) -> Job:
+        """Queue a change to that version. Raises KeyStateConflict where another change is on its way."""
+        job = await self._begin(uow, actor, name, {"action": action, "version": version})
         if (job.payload.get("action"), job.payload.get("version")) != (action, version):
             raise KeyStateConflict(f"{name.value} is being changed already: {job.progress.note or job.state.value}")
         return job
@@ -165,7 +168,8 @@ class RotationService:
             await uow.audit.append(
                 by(actor, Action.KEY_IMPORTED, self._clock.now(), about=_about(name), version=version)
             )
-            return await self._begin(uow, actor, name, {"action": "import", "version": version})
+            # A rotation that was queued since the look above undoes all of this.
+            return await self._begin_with(uow, actor, name, version, "import")
 
     async def _begin(
         self, uow: UnitOfWork, actor: Actor, name: KeyName, payload: Mapping[str, Any], *, at: datetime | None = None
@@ -240,7 +244,6 @@ class RotationService:
 
         async with self._storage.write() as uow:
             await uow.keys.lock()  # before the look: of two who share the keys to look neither could change them
-            await uow.keys.lock()  # before the shared lock of what follows, or two of these wait for each other
             if (left := await self._left_over(uow, name, "revoke", revoked=version)) is not None:
                 return left
             was = self._keyset(name).primary.version
@@ -347,7 +350,7 @@ class RotationService:
 
         async with self._storage.write() as uow:
             await self._keys.change(uow, name, edit)
-            columns = [each for each in SEALED_COLUMNS if each.key_name is name]
+            columns = columns_under(name)
             # Under the lock, for a rollback may have made it primary for a moment since the scan.
             if sum([(await uow.sealed.counts(each)).get(version, 0) for each in columns]) > needed.unreadable:
                 raise KeyStateConflict(f"{name.value} version {version} came into use meanwhile: nothing was destroyed")
@@ -379,7 +382,7 @@ class RotationService:
     async def _scan(self, name: KeyName, version: int | None) -> tuple[int, list[str]]:
         """How many rows open with that version, or with any; and the names of those that need it and do not open."""
         opening, failing = 0, []
-        columns = SEALED_COLUMNS if name is KeyName.API_SECRET_KEY and version is None else _columns(name)
+        columns = SEALED_COLUMNS if name is KeyName.API_SECRET_KEY and version is None else columns_under(name)
         for column in columns:
             after: str | None = None
             while True:
@@ -525,10 +528,6 @@ class RotationService:
         if found is None:
             raise NotFound(f"{name.value} has no version {version}")
         return found
-
-
-def _columns(name: KeyName) -> Sequence[Any]:
-    return [column for column in SEALED_COLUMNS if column.key_name is name]
 
 
 def _require_application_key(name: KeyName) -> None:

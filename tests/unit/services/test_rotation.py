@@ -1400,3 +1400,21 @@ async def test_a_retired_version_that_is_rolled_back_to_is_loaded_everywhere_bef
     assert (primary(house, JWT), list(house.keys.opening(JWT))) == (2, [1, 2])
     await house.rotation._course._promote(run, JWT)
     assert primary(house, JWT) == 1
+
+
+async def test_a_rotation_queued_in_the_middle_of_an_import_leaves_nothing_of_the_import(
+    house: House, storage: FakeStorage, operator: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await house.rotation.rotate(operator, AES)
+
+    async def look_too_early(repository: FakeJobRepository, unique_key: str) -> Job | None:
+        monkeypatch.undo()
+        return None
+
+    monkeypatch.setattr(FakeJobRepository, "unfinished", look_too_early)
+    with pytest.raises(KeyStateConflict, match="is being changed already"):
+        await house.rotation.import_(operator, AES, SecretText("ab" * 32))
+    await house.keys.reload()
+    assert states(house, AES) == [KeyState.ACTIVE]
+    assert Action.KEY_IMPORTED not in [action for action, _, _ in trail(storage)]
+    assert (await worked(house, job)).state is JobState.DONE
