@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Nothing is resolved at installation: --no-deps takes the lock as the whole truth, and `pip check` says if it is not.
+INSTALL_LOCKED := $(PIP_INSTALL) --require-hashes --no-deps
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -80,7 +82,8 @@ lock:  ## pin the dependencies anew, with hashes and without addresses (needs uv
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 
-LOCK_OPTIONS = --quiet --universal --generate-hashes --python-version 3.11 --no-header $(LOCK_ARGS)
+# Extras stay in the lock: a file that says coverage[toml] is whole without asking what pytest-cov wants of it.
+LOCK_OPTIONS = --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header $(LOCK_ARGS)
 
 .PHONY: clean
 clean:  ## remove .venv, caches and reports; data/ stays
@@ -94,6 +97,9 @@ help:  ## this list
 
 # Preparation
 
+.PHONY: venv
+venv: $(BIN)/python
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { \
 	  echo "Keyhall needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not there')." >&2; \
@@ -105,11 +111,13 @@ $(BIN)/python:
 # Editable and without build isolation: the build backend is locked too, and nothing is fetched past the hashes.
 $(RUN_READY): requirements/run.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what requirements/run.txt locks"
-	@$(PIP_INSTALL) --require-hashes --requirement requirements/run.txt
+	@$(INSTALL_LOCKED) --requirement requirements/run.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; exit 1; }
 	@touch $@
 
 $(DEV_READY): $(RUN_READY) requirements/dev.txt
 	@echo "Installing what requirements/dev.txt locks"
-	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	@$(INSTALL_LOCKED) --requirement requirements/dev.txt
+	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; exit 1; }
 	@touch $@
