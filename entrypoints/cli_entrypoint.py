@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
-    from app.services.key_management import KeyManagementService
-    from app.services.key_reset import KeyReset
-    from app.services.master_key import MasterKeyChange
+    from app.services.keys import KeyManagementService
+    from app.services.keys.master_key import MasterKeyChange
+    from app.services.keys.reset import KeyReset
 
 
 class _Opener:
@@ -107,9 +107,9 @@ class _Opener:
         return await restore_master_key(self._quietly(), given, write=write)
 
     def run(self, *, web: bool, bot: bool, worker: bool, sync: bool = False) -> None:
-        from entrypoints.process import Sides, run  # noqa: PLC0415
+        from entrypoints.process import Components, run  # noqa: PLC0415
 
-        run(self._settings, Sides(web=web, bot=bot, worker=worker, sync=sync))
+        run(self._settings, Components(web=web, bot=bot, worker=worker, sync=sync))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from app.bootstrap import Patience
+    from app.bootstrap import StartupRetry
     from app.services import Services
     from app.settings import Settings
 
@@ -30,7 +30,7 @@ SHUTDOWN_WITHIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sides:
+class Components:
     """What this process does; ``sync`` tells Discord of the commands even where they did not change."""
 
     web: bool = False
@@ -45,11 +45,11 @@ class Sides:
         return "run" if len(on) > 1 else on[0]
 
 
-def run(settings: Settings, sides: Sides) -> None:
+def run(settings: Settings, components: Components) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError when the start cannot go on."""
     log_to_stderr(settings, settings.log_level)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(_until_signalled(_serve(settings, sides)))
+        runner.run(_until_signalled(_serve(settings, components)))
 
 
 def _fast_loop() -> Any:
@@ -81,21 +81,21 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
         await working
 
 
-async def _serve(settings: Settings, sides: Sides) -> None:
-    _require_what_sides_need(settings, sides)
+async def _serve(settings: Settings, components: Components) -> None:
+    _require_what_sides_need(settings, components)
     async with AsyncExitStack() as stack:
         # Bound before anything is changed, so that a taken address halts first; it listens only after the gate.
-        listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if sides.web else None
-        opened = await stack.enter_async_context(open_keys(settings, may_create=sides.web or sides.bot))
+        listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if components.web else None
+        opened = await stack.enter_async_context(open_keys(settings, may_create=components.web or components.bot))
         if opened.created:
             say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_name_for_people}")
-        services = await stack.enter_async_context(open_services(settings, opened, kind=sides.kind))
+        services = await stack.enter_async_context(open_services(settings, opened, kind=components.kind))
         if listener is not None:
-            await _start_web(stack, services, settings, listener, opened.patience)
+            await _start_web(stack, services, settings, listener, opened.retry)
         tasks = []
-        if sides.bot:
-            tasks.append(asyncio.create_task(_run_bot(services, settings, sides), name="bot"))
-        if sides.worker:
+        if components.bot:
+            tasks.append(asyncio.create_task(_run_bot(services, settings, components), name="bot"))
+        if components.worker:
             from app.worker.loop import run_worker  # noqa: PLC0415
 
             tasks.append(asyncio.create_task(run_worker(services), name="worker"))
@@ -110,12 +110,12 @@ async def _serve(settings: Settings, sides: Sides) -> None:
             task.result()
 
 
-def _require_what_sides_need(settings: Settings, sides: Sides) -> None:
+def _require_what_sides_need(settings: Settings, components: Components) -> None:
     """Halt on what will fail later before anything was changed. Raises ConfigInvalid."""
-    if sides.bot and not sides.web and settings.discord_bot_token is None:
+    if components.bot and not components.web and settings.discord_bot_token is None:
         raise ConfigInvalid("DISCORD_BOT_TOKEN is not set", remedy="set DISCORD_BOT_TOKEN or DISCORD_BOT_TOKEN_FILE")
-    web = settings.web_extensions if sides.web else ()
-    bot = settings.bot_extensions if sides.bot and settings.discord_bot_token is not None else ()
+    web = settings.web_extensions if components.web else ()
+    bot = settings.bot_extensions if components.bot and settings.discord_bot_token is not None else ()
     for setting, modules in (("WEB_EXTENSIONS", web), ("BOT_EXTENSIONS", bot)):
         for module in modules:
             try:
@@ -133,7 +133,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 async def _start_web(
-    stack: AsyncExitStack, services: Services, settings: Settings, listener: socket.socket, patience: Patience
+    stack: AsyncExitStack, services: Services, settings: Settings, listener: socket.socket, retry: StartupRetry
 ) -> None:
     from app.domain.keys import Environment  # noqa: PLC0415
     from app.web import WebOptions  # noqa: PLC0415
@@ -157,13 +157,13 @@ async def _start_web(
     say(f"serving {address} (listening on {shown}:{port})")
     if options.production and not address.startswith("https://"):
         say("production demands https: set PUBLIC_URL to the https address; until then only the probes are answered")
-    if await patience.until(services.authentication.setup_open):
+    if await retry.run(services.authentication.setup_open):
         # Not through the logger: a token in a log outlives its use.
         say(f"setup token={services.keys.setup_token().reveal()}")
         say(f"open {address}/setup to make the first owner")
 
 
-async def _run_bot(services: Services, settings: Settings, sides: Sides) -> None:
+async def _run_bot(services: Services, settings: Settings, components: Components) -> None:
     if settings.discord_bot_token is None:
         say("DISCORD_BOT_TOKEN is not set: the web runs alone, without the bot")
         await asyncio.Event().wait()
@@ -184,9 +184,9 @@ async def _run_bot(services: Services, settings: Settings, sides: Sides) -> None
         guild_allowlist=settings.guild_allowlist,
     )
     try:
-        await run_bot(services, options, sync=sides.sync, ready=lambda address: say(f"invite the bot: {address}"))
+        await run_bot(services, options, sync=components.sync, ready=lambda address: say(f"invite the bot: {address}"))
     except BotLoginFailed as error:
-        if not sides.web:
+        if not components.web:
             raise
         # The web stays up and says so: people can still reach what they stored.
         say(f"the bot stopped: {error.happened} — {error.remedy}")

@@ -14,7 +14,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from app.bot import errors
-from app.bot.cogs.keys import KeyCommands
+from app.bot.cogs.credentials import KeyCommands
 from app.bot.cogs.messages import MessageCommands
 from app.bot.sync import sync_tree
 from app.bot.texts import CommandTexts
@@ -181,7 +181,7 @@ class KeyhallBot(commands.Bot):
 
     async def _note_guilds(self) -> None:
         try:
-            await self.services.overview.note_guilds(len(self.guilds))
+            await self.services.dashboard.note_guilds(len(self.guilds))
         except StorageError as error:  # worth a line in a list, not the session
             log.warning("could not note in how many servers the bot is: %s", error)
 

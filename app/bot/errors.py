@@ -12,7 +12,7 @@ import discord
 from discord import app_commands
 
 from app.bot.texts import inert, say, translated
-from app.bot.views import Answer
+from app.bot.views import AnswerView
 from app.domain.errors import (
     AlreadyExists,
     AppError,
@@ -111,7 +111,7 @@ async def explain(interaction: Interaction, error: Exception) -> None:
         return
     if not isinstance(error, AppError):
         log.error("interaction %s failed", interaction.id, exc_info=error)
-    answer = Answer(sentence(interaction.locale, error, interaction.id))
+    answer = AnswerView(sentence(interaction.locale, error, interaction.id))
     try:
         if interaction.response.is_done():
             await interaction.edit_original_response(view=answer, attachments=[])

@@ -40,7 +40,7 @@ _STATES: Final = {
 }
 
 
-class Answer(ui.LayoutView):
+class AnswerView(ui.LayoutView):
     """An answer that only its reader sees; ``file`` goes with it where a text is too long to show."""
 
     def __init__(self, *parts: str | ui.Item[Any], buttons: Sequence[ui.Button[Any]] = ()) -> None:
@@ -117,7 +117,7 @@ class Form(ui.Modal):
         await bot.explain(interaction, error)
 
 
-class Press(ui.Button[Any]):
+class ActionButton(ui.Button[Any]):
     """A button that does what it is given; ``name`` is its fixed id."""
 
     def __init__(
@@ -146,17 +146,17 @@ def web_link(locale: discord.Locale, public_url: str | None) -> list[ui.Button[A
 
 def credential(
     locale: discord.Locale, view: CredentialView, headline: str = "", buttons: Sequence[ui.Button[Any]] = ()
-) -> Answer:
+) -> AnswerView:
     """One credential, under a sentence about what happened to it."""
     parts = [say(locale, headline)] if headline else []
-    return Answer(*parts, _portrait(locale, view), buttons=buttons)
+    return AnswerView(*parts, _portrait(locale, view), buttons=buttons)
 
 
 def listing(
     locale: discord.Locale, title: str, views: Sequence[CredentialView], buttons: Sequence[ui.Button[Any]] = ()
-) -> Answer:
+) -> AnswerView:
     """Several credentials under a title."""
-    return Answer(f"### {say(locale, title)}", *(_portrait(locale, view) for view in views), buttons=buttons)
+    return AnswerView(f"### {say(locale, title)}", *(_portrait(locale, view) for view in views), buttons=buttons)
 
 
 def _portrait(locale: discord.Locale, view: CredentialView) -> str:
@@ -183,16 +183,16 @@ def _ago(at: datetime) -> str:
     return discord.utils.format_dt(at, "R")
 
 
-def verbatim(locale: discord.Locale, headline: str, text: str) -> Answer:
+def verbatim(locale: discord.Locale, headline: str, text: str) -> AnswerView:
     """A text to the letter, to be copied: as a code block, or as a file where a block would cut or change it."""
     if text and len(text) <= _SHOWN_CHARACTERS and "```" not in text:
-        return Answer(say(locale, headline), f"```\n{text}\n```")
-    answer = Answer(say(locale, headline), ui.File("attachment://keyhall.txt"))
+        return AnswerView(say(locale, headline), f"```\n{text}\n```")
+    answer = AnswerView(say(locale, headline), ui.File("attachment://keyhall.txt"))
     answer.file = discord.File(io.BytesIO(text.encode()), "keyhall.txt")
     return answer
 
 
-async def show(interaction: Interaction, answer: Answer) -> None:
+async def show(interaction: Interaction, answer: AnswerView) -> None:
     """Put the answer where the acknowledgement stands."""
     files = [answer.file] if answer.file else []
     await interaction.edit_original_response(view=answer, attachments=files)

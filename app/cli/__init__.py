@@ -9,10 +9,10 @@ import typer
 from app.cli import credentials, database, keys, start, users
 
 if TYPE_CHECKING:
-    from app.cli.opener import Opener
+    from app.cli.backend import Backend
 
 
-def build_cli(opener: Opener) -> typer.Typer:
+def build_cli(backend: Backend) -> typer.Typer:
     """The command ``keyhall``; ``opener`` is handed to each command as its context's object."""
     cli = typer.Typer(
         name="keyhall",
@@ -25,7 +25,7 @@ def build_cli(opener: Opener) -> typer.Typer:
 
     @cli.callback()
     def keyhall(context: typer.Context) -> None:
-        context.obj = opener
+        context.obj = backend
 
     start.add_to(cli)
     cli.add_typer(database.group, name="db")

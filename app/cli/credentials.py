@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.opener import opener
+from app.cli.backend import backend
 from app.cli.output import AsJson, read_secret, show_json, show_table, when
 from app.domain.credentials import AGED_AFTER, SOON, Concern
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.cli.opener import Opener
+    from app.cli.backend import Backend
     from app.domain.credentials import CredentialView
     from app.services.credentials import HistoryView
 
@@ -41,10 +41,10 @@ _CONCERNS = {
 def list_(context: typer.Context, user: _User = None, guild: _Guild = None, as_json: AsJson = False) -> None:
     """List the credentials of a user or a server, masked."""
     _one_owner(user, guild)
-    asyncio.run(_list(opener(context), user, guild, as_json=as_json))
+    asyncio.run(_list(backend(context), user, guild, as_json=as_json))
 
 
-async def _list(opened: Opener, user: str | None, guild: str | None, *, as_json: bool) -> None:
+async def _list(opened: Backend, user: str | None, guild: str | None, *, as_json: bool) -> None:
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
         items: list[CredentialView] = []
@@ -98,11 +98,11 @@ def add(  # noqa: PLR0917 - each is an argument or option of the command
     """Store a credential; the secret comes from a prompt, from standard input or from a file."""
     _one_owner(user, guild)
     secret = read_secret("Secret", secret_file)
-    asyncio.run(_add(opener(context), (provider, label, secret, _utc(expires)), user, guild, as_json=as_json))
+    asyncio.run(_add(backend(context), (provider, label, secret, _utc(expires)), user, guild, as_json=as_json))
 
 
 async def _add(
-    opened: Opener,
+    opened: Backend,
     new: tuple[str, str, str, datetime | None],
     user: str | None,
     guild: str | None,
@@ -137,12 +137,12 @@ def replace(  # noqa: PLR0917 - each is an argument or option of the command
     """
     _one_owner(user, guild)
     secret = read_secret("New secret", secret_file)
-    view = asyncio.run(_replace(opener(context), credential_id, (secret, _utc(expires)), user, guild))
+    view = asyncio.run(_replace(backend(context), credential_id, (secret, _utc(expires)), user, guild))
     _tell("replaced", view, as_json=as_json)
 
 
 async def _replace(
-    opened: Opener, credential_id: str, new: tuple[str, datetime | None], user: str | None, guild: str | None
+    opened: Backend, credential_id: str, new: tuple[str, datetime | None], user: str | None, guild: str | None
 ) -> CredentialView:
     secret, expires_at = new
     async with opened.services() as services:
@@ -158,7 +158,7 @@ def versions(
 ) -> None:
     """List the former secrets of a credential, masked, latest first."""
     _one_owner(user, guild)
-    history = asyncio.run(_versions(opener(context), credential_id, user, guild))
+    history = asyncio.run(_versions(backend(context), credential_id, user, guild))
     if as_json:
         show_json([_former_members(each) for each in history])
         return
@@ -177,7 +177,7 @@ def versions(
     )
 
 
-async def _versions(opened: Opener, credential_id: str, user: str | None, guild: str | None) -> Sequence[HistoryView]:
+async def _versions(opened: Backend, credential_id: str, user: str | None, guild: str | None) -> Sequence[HistoryView]:
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
         return (await services.credentials.versions(actor, credential_id, limit=_PAGE)).items
@@ -196,12 +196,12 @@ def rollback(  # noqa: PLR0917 - each is an argument or option of the command
 ) -> None:
     """Put a former secret back in force; the present one goes to the history."""
     _one_owner(user, guild)
-    view = asyncio.run(_rollback(opener(context), credential_id, version, user, guild))
+    view = asyncio.run(_rollback(backend(context), credential_id, version, user, guild))
     _tell("rolled back", view, as_json=as_json)
 
 
 async def _rollback(
-    opened: Opener, credential_id: str, version: int | None, user: str | None, guild: str | None
+    opened: Backend, credential_id: str, version: int | None, user: str | None, guild: str | None
 ) -> CredentialView:
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
@@ -224,11 +224,11 @@ def remove(
 ) -> None:
     """Remove a credential; it can be restored for 7 days."""
     _one_owner(user, guild)
-    asyncio.run(_remove(opener(context), credential_id, user, guild))
+    asyncio.run(_remove(backend(context), credential_id, user, guild))
     typer.echo(f"removed {credential_id}; it can be restored for 7 days")
 
 
-async def _remove(opened: Opener, credential_id: str, user: str | None, guild: str | None) -> None:
+async def _remove(opened: Backend, credential_id: str, user: str | None, guild: str | None) -> None:
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
         await services.credentials.remove(actor, credential_id)
@@ -237,11 +237,11 @@ async def _remove(opened: Opener, credential_id: str, user: str | None, guild: s
 @group.command()
 def verify(context: typer.Context, as_json: AsJson = False) -> None:
     """Decrypt every credential, and its history; exit 1 if one does not open, naming it."""
-    if not asyncio.run(_verify(opener(context), as_json=as_json)):
+    if not asyncio.run(_verify(backend(context), as_json=as_json)):
         raise typer.Exit(1)
 
 
-async def _verify(opened: Opener, *, as_json: bool) -> bool:
+async def _verify(opened: Backend, *, as_json: bool) -> bool:
     async with opened.services() as services:
         actor = await services.identity.operator()
         verdicts = [each async for each in services.credentials.verify_all(actor)]

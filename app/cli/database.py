@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.opener import opener
+from app.cli.backend import backend
 from app.cli.output import AsJson, show_json
 
 if TYPE_CHECKING:
@@ -19,21 +19,21 @@ group = typer.Typer(help="The database's schema.", no_args_is_help=True)
 @group.command()
 def upgrade(context: typer.Context) -> None:
     """Run pending migrations, all or none."""
-    state = asyncio.run(opener(context).schema(upgrade=True))
+    state = asyncio.run(backend(context).schema(upgrade=True))
     typer.echo(f"{state.database} is at revision {state.current}")
 
 
 @group.command()
 def current(context: typer.Context, as_json: AsJson = False) -> None:
     """Print the revision that the database is at."""
-    state = asyncio.run(opener(context).schema(upgrade=False))
+    state = asyncio.run(backend(context).schema(upgrade=False))
     _show(state, as_json=as_json)
 
 
 @group.command()
 def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Exit 1 if a migration is pending."""
-    state = asyncio.run(opener(context).schema(upgrade=False))
+    state = asyncio.run(backend(context).schema(upgrade=False))
     _show(state, as_json=as_json)
     if not state.up_to_date:
         raise typer.Exit(1)

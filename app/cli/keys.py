@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import master_key, rotation
-from app.cli.opener import opener
+from app.cli.backend import backend
 from app.cli.output import AsJson, show_json, show_table, when
 from app.domain.bitting import cut
 
 if TYPE_CHECKING:
-    from app.cli.opener import Opener
+    from app.cli.backend import Backend
 
 group = typer.Typer(help="Application keys: states, ages, fingerprints; never material.", no_args_is_help=True)
 
@@ -21,10 +21,10 @@ group = typer.Typer(help="Application keys: states, ages, fingerprints; never ma
 @group.command("list")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """List every version of every application key."""
-    asyncio.run(_list(opener(context), as_json=as_json))
+    asyncio.run(_list(backend(context), as_json=as_json))
 
 
-async def _list(opened: Opener, *, as_json: bool) -> None:
+async def _list(opened: Backend, *, as_json: bool) -> None:
     async with opened.keys() as keys:
         items = keys.listing()
     if as_json:
@@ -69,11 +69,11 @@ async def _list(opened: Opener, *, as_json: bool) -> None:
 @group.command()
 def validate(context: typer.Context, as_json: AsJson = False) -> None:
     """Verify every application key: one line each; exit 1 if one is not whole."""
-    if not asyncio.run(_validate(opener(context), as_json=as_json)):
+    if not asyncio.run(_validate(backend(context), as_json=as_json)):
         raise typer.Exit(1)
 
 
-async def _validate(opened: Opener, *, as_json: bool) -> bool:
+async def _validate(opened: Backend, *, as_json: bool) -> bool:
     async with opened.unverified_keys() as keys:
         verdicts = await keys.validate()
     if as_json:
@@ -91,9 +91,9 @@ def generate_master(
 ) -> None:
     """Make a master key: 32 random bytes in base64, on standard output. Keep a copy away from the database."""
     if write:
-        typer.echo(f"a new master key is in {opener(context).write_master_key()}: keep a copy elsewhere")
+        typer.echo(f"a new master key is in {backend(context).write_master_key()}: keep a copy elsewhere")
     else:
-        typer.echo(opener(context).new_master_key())
+        typer.echo(backend(context).new_master_key())
 
 
 rotation.add_to(group)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.opener import opener
+from app.cli.backend import backend
 from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back
 from app.domain.bitting import cut
 from app.domain.errors import InvalidInput
 from app.domain.secrets import SecretText
 
 if TYPE_CHECKING:
-    from app.cli.opener import Opener
+    from app.cli.backend import Backend
     from app.domain.instances import Instance
     from app.domain.master_key import ChangedMasterKey, MasterKeyPlan
-    from app.services.key_reset import KeyResetReport
+    from app.services.keys.reset import KeyResetReport
 
 _STANDARD_OUTPUT = Path("-")
 
@@ -59,8 +59,8 @@ def rotate_master(
     if dry_run and force:
         raise typer.BadParameter("choose one of --dry-run and --force")
     if dry_run:
-        raise typer.Exit(asyncio.run(_plan(opener(context), as_json=as_json)))
-    changed = asyncio.run(_change(opener(context), force=force, yes=yes))
+        raise typer.Exit(asyncio.run(_plan(backend(context), as_json=as_json)))
+    changed = asyncio.run(_change(backend(context), force=force, yes=yes))
     if as_json:
         show_json(
             {
@@ -75,7 +75,7 @@ def rotate_master(
         _tell_changed(changed)
 
 
-async def _change(opened: Opener, *, force: bool, yes: bool) -> ChangedMasterKey:
+async def _change(opened: Backend, *, force: bool, yes: bool) -> ChangedMasterKey:
     from rich.console import Console  # noqa: PLC0415 - a start does not wait for what it never draws
 
     async with opened.master_key_change() as change:
@@ -102,7 +102,7 @@ def _tell_changed(changed: ChangedMasterKey) -> None:
         typer.echo("nothing needs the previous one any more: remove MASTER_KEY_PREVIOUS")
 
 
-async def _plan(opened: Opener, *, as_json: bool) -> int:
+async def _plan(opened: Backend, *, as_json: bool) -> int:
     async with opened.master_key_change() as change:
         plan = await change.plan()
     if as_json:
@@ -158,14 +158,14 @@ def reset(
 
     Users, labels, history and the audit trail stay. Refused while a process is live, or where nothing is lost.
     """
-    report = asyncio.run(_reset(opener(context), confirm))
+    report = asyncio.run(_reset(backend(context), confirm))
     if as_json:
         show_json(_report_members(report))
     else:
         _tell_report(report)
 
 
-async def _reset(opened: Opener, confirm: str | None) -> KeyResetReport:
+async def _reset(opened: Backend, confirm: str | None) -> KeyResetReport:
     async with opened.key_reset() as resetting:
         found = await resetting.look()
         if confirm is None:
@@ -231,11 +231,11 @@ def print_master(
 ) -> None:
     """Make a page to print: the master key as a QR code and as 24 words. Destroy the file once it is on paper."""
     if file == _STANDARD_OUTPUT:
-        typer.echo(asyncio.run(opener(context).master_key_page()), nl=False)
+        typer.echo(asyncio.run(backend(context).master_key_page()), nl=False)
         typer.echo("where this went into a file, shred it once it is on paper", err=True)
     else:
         _require_place(file, force=force)
-        _write(file, asyncio.run(opener(context).master_key_page()), force=force)
+        _write(file, asyncio.run(backend(context).master_key_page()), force=force)
         typer.echo(f"{file} holds the master key: print it, then run `shred -u {shlex.quote(str(file))}`", err=True)
     typer.echo("test the paper with `keyhall keys restore-master --check`", err=True)
 
@@ -249,7 +249,7 @@ def restore_master(
 ) -> None:
     """Put the master key's file back from the 24 words, or from the text of the QR code, once it opens this install."""
     given = SecretText(_typed() if file is None and sys.stdin.isatty() else read_secret("Master key", file))
-    restored = asyncio.run(opener(context).restore_master_key(given, write=not check))
+    restored = asyncio.run(backend(context).restore_master_key(given, write=not check))
     typer.echo(f"master key {_name(restored.master_key_id)} opens the install in {restored.database}")
     if not check:
         typer.echo(f"it {'is' if restored.written else 'was already'} in {restored.file}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from app.cli.opener import opener
+from app.cli.backend import backend
 from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
 from app.domain.jobs import Job, JobState
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from app.cli.opener import Opener
+    from app.cli.backend import Backend
     from app.domain.identity import Actor
     from app.services import Services
     from app.services.rotation import Dependents, KeyStanding, Plan
@@ -68,9 +68,9 @@ def rotate(  # noqa: PLR0917 - each is an argument or option of the command
     if dry_run + cancel + (at is not None) > 1:
         raise typer.BadParameter("choose one of --dry-run, --at and --cancel")
     if dry_run:
-        raise typer.Exit(asyncio.run(_plan(opener(context), name, as_json=as_json)))
+        raise typer.Exit(asyncio.run(_plan(backend(context), name, as_json=as_json)))
     if cancel:
-        asyncio.run(_cancel(opener(context), name))
+        asyncio.run(_cancel(backend(context), name))
         typer.echo(f"the rotation of {name.value} is called off")
         return
     moment = at.replace(tzinfo=UTC) if at else None
@@ -123,10 +123,10 @@ def destroy(
     ] = None,
 ) -> None:
     """Forget a version's material for ever, after saying what still depends on it. Type the key's name to confirm."""
-    asyncio.run(_destroy(opener(context), name, version, confirm))
+    asyncio.run(_destroy(backend(context), name, version, confirm))
 
 
-async def _destroy(opened: Opener, name: KeyName, version: int, confirm: str | None) -> None:
+async def _destroy(opened: Backend, name: KeyName, version: int, confirm: str | None) -> None:
     async with opened.services() as services:
         actor = await services.identity.operator()
         needed = await services.rotation.dependents(actor, name, version)
@@ -162,7 +162,7 @@ def schedule(
     """Show how old keys are and when they are due, or set that for one key."""
     if name is None and (days is not None or automatic is not None):
         raise typer.BadParameter("say which key")
-    standings = asyncio.run(_schedule(opener(context), name, days, automatic=automatic))
+    standings = asyncio.run(_schedule(backend(context), name, days, automatic=automatic))
     if as_json:
         show_json([_standing_members(each) for each in standings])
         return
@@ -184,7 +184,7 @@ def schedule(
 
 
 async def _schedule(
-    opened: Opener, name: KeyName | None, days: int | None, *, automatic: bool | None
+    opened: Backend, name: KeyName | None, days: int | None, *, automatic: bool | None
 ) -> list[KeyStanding]:
     async with opened.services() as services:
         actor = await services.identity.operator()
@@ -215,12 +215,12 @@ def _standing_members(standing: KeyStanding) -> dict[str, Any]:
     }
 
 
-async def _cancel(opened: Opener, name: KeyName) -> None:
+async def _cancel(opened: Backend, name: KeyName) -> None:
     async with opened.services() as services:
         await services.rotation.cancel(await services.identity.operator(), name)
 
 
-async def _plan(opened: Opener, name: KeyName, *, as_json: bool) -> int:
+async def _plan(opened: Backend, name: KeyName, *, as_json: bool) -> int:
     async with opened.services() as services:
         plan = await services.rotation.plan(await services.identity.operator(), name)
     if as_json:
@@ -262,7 +262,7 @@ def _changed(
     importing: KeyName | None = None,
 ) -> None:
     """Begin a change of a key and stay until it is done, or has nothing to do but wait. Exit 1 where it fails."""
-    job = asyncio.run(_see_through(opener(context), name, begin, as_json=as_json, importing=importing))
+    job = asyncio.run(_see_through(backend(context), name, begin, as_json=as_json, importing=importing))
     if job is not None and job.error is not None:
         goes_on = "" if job.state.over else "; a worker, or the same command, goes on where it stopped"
         typer.echo(f"keyhall: {job.error}{goes_on}", err=True)
@@ -270,7 +270,7 @@ def _changed(
 
 
 async def _see_through(
-    opened: Opener,
+    opened: Backend,
     name: KeyName,
     begin: Callable[[Services, Actor], Awaitable[Job | None]],
     *,
@@ -283,7 +283,7 @@ async def _see_through(
         job = await begin(services, actor)
         if job is not None:
             with _Bar() as bar:
-                async for stand in services.rotation.see_through(job.id):
+                async for stand in services.rotation.follow(job.id):
                     job = stand
                     bar.show(stand)
         await services.keys.reload()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli.opener import opener
+from app.cli.backend import backend
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -18,12 +18,12 @@ def add_to(cli: typer.Typer) -> None:
 
 def run(context: typer.Context) -> None:
     """Start web, bot and worker in one process. Without DISCORD_BOT_TOKEN the web runs alone, and says so."""
-    opener(context).run(web=True, bot=True, worker=True)
+    backend(context).run(web=True, bot=True, worker=True)
 
 
 def web(context: typer.Context) -> None:
     """Start the web alone."""
-    opener(context).run(web=True, bot=False, worker=False)
+    backend(context).run(web=True, bot=False, worker=False)
 
 
 def bot(
@@ -33,12 +33,12 @@ def bot(
     ] = False,
 ) -> None:
     """Start the bot alone."""
-    opener(context).run(web=False, bot=True, worker=False, sync=sync)
+    backend(context).run(web=False, bot=True, worker=False, sync=sync)
 
 
 def worker(context: typer.Context) -> None:
     """Start the worker alone: it sweeps away what expired."""
-    opener(context).run(web=False, bot=False, worker=True)
+    backend(context).run(web=False, bot=False, worker=True)
 
 
 def version() -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.opener import opener
+from app.cli.backend import backend
 from app.cli.output import AsJson, read_secret, show_json, show_table, when
 from app.domain.identity import Role
 
 if TYPE_CHECKING:
-    from app.cli.opener import Opener
+    from app.cli.backend import Backend
     from app.domain.identity import User
 
 group = typer.Typer(help="Who may sign in.", no_args_is_help=True)
@@ -35,10 +35,10 @@ def create_owner(
     """Make the first owner; the password comes from a prompt, from standard input or from a file."""
     chosen = name or username or (typer.prompt("Name", default="owner") if sys.stdin.isatty() else "owner")
     password = read_secret("Password", password_file, repeat=True)
-    asyncio.run(_create_owner(opener(context), chosen, password))
+    asyncio.run(_create_owner(backend(context), chosen, password))
 
 
-async def _create_owner(opened: Opener, name: str, password: str) -> None:
+async def _create_owner(opened: Backend, name: str, password: str) -> None:
     async with opened.services() as services:
         actor = await services.identity.operator()
         user = await services.identity.create_owner(name, password, actor.client)
@@ -53,10 +53,10 @@ def create(
     password_file: _PasswordFile = None,
 ) -> None:
     """Make an account; the password comes from a prompt, from standard input or from a file."""
-    asyncio.run(_create(opener(context), name, read_secret("Password", password_file, repeat=True), role))
+    asyncio.run(_create(backend(context), name, read_secret("Password", password_file, repeat=True), role))
 
 
-async def _create(opened: Opener, name: str, password: str, role: Role) -> None:
+async def _create(opened: Backend, name: str, password: str, role: Role) -> None:
     async with opened.services() as services:
         user = await services.identity.create(await services.identity.operator(), name, password, role)
     typer.echo(f"{user.username} is a user with the role {user.role.value}")
@@ -65,10 +65,10 @@ async def _create(opened: Opener, name: str, password: str, role: Role) -> None:
 @group.command("list")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """List all users."""
-    asyncio.run(_list(opener(context), as_json=as_json))
+    asyncio.run(_list(backend(context), as_json=as_json))
 
 
-async def _list(opened: Opener, *, as_json: bool) -> None:
+async def _list(opened: Backend, *, as_json: bool) -> None:
     users: list[User] = []
     async with opened.services() as services:
         actor = await services.identity.operator()
@@ -102,10 +102,10 @@ def link(
     context: typer.Context, name: Annotated[str, typer.Argument()], discord_id: Annotated[str, typer.Argument()]
 ) -> None:
     """Join an account and a Discord account; what was stored from Discord moves to the account."""
-    asyncio.run(_link(opener(context), name, discord_id))
+    asyncio.run(_link(backend(context), name, discord_id))
 
 
-async def _link(opened: Opener, name: str, discord_id: str) -> None:
+async def _link(opened: Backend, name: str, discord_id: str) -> None:
     async with opened.services() as services:
         linked = await services.identity.link(await services.identity.operator(), name, discord_id)
     typer.echo(
@@ -116,11 +116,11 @@ async def _link(opened: Opener, name: str, discord_id: str) -> None:
 @group.command()
 def unlink(context: typer.Context, name: Annotated[str, typer.Argument()]) -> None:
     """Part an account from its Discord account; credentials stay with the account."""
-    asyncio.run(_unlink(opener(context), name))
+    asyncio.run(_unlink(backend(context), name))
     typer.echo(f"{name} is not linked to Discord any more")
 
 
-async def _unlink(opened: Opener, name: str) -> None:
+async def _unlink(opened: Backend, name: str) -> None:
     async with opened.services() as services:
         await services.identity.unlink(await services.identity.operator(), name)
 

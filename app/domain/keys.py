@@ -6,14 +6,12 @@ here knows how a key is wrapped: a version carries its wrapped material as opaqu
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 MATERIAL_BYTES: Final = 32
 """Every application key that Keyhall generates is 32 bytes (256 bits)."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from app.domain.errors import ConfigInvalid, InstallMismatch
 from app.infrastructure.data_directory import DataDirectory
 from app.infrastructure.secret_files import read_small_file
 from app.services.ports import RememberedInstall
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 FILE_NAME: Final = "install.json"
 FORMAT: Final = 1

@@ -10,24 +10,18 @@ import base64
 import logging
 import os
 import shlex
-from datetime import UTC
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
 
-from app.domain.adoption import WeakKey, master_key_from_text
 from app.domain.errors import ConfigInvalid, InsecureKey
-from app.domain.keys import MATERIAL_BYTES
-from app.domain.secrets import SecretBytes
+from app.domain.key_material import WeakKey, master_key_from_text
+from app.domain.keys import MATERIAL_BYTES, Environment
+from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.data_directory import DataDirectory, LockedDirectory
-from app.infrastructure.secret_files import judge_given_file, read_small_file
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from pathlib import Path
-
-    from app.domain.keys import Environment
-    from app.domain.secrets import SecretText
-    from app.services.ports import Randomness
+from app.infrastructure.secret_files import check_secret_file_mode, read_small_file
+from app.services.ports import Randomness
 
 FILE_NAME: Final = "master.key"
 PREVIOUS_FILE_NAME: Final = "master.key.previous"
@@ -209,7 +203,7 @@ class MasterKeys:
         content, mode = self._read("MASTER_KEY_FILE", path) or (None, 0)
         if content is None:
             raise ConfigInvalid(f"MASTER_KEY_FILE names {path}, which is not there", remedy="correct MASTER_KEY_FILE")
-        judge_given_file("MASTER_KEY", path, mode, warn=not self._warned)
+        check_secret_file_mode("MASTER_KEY", path, mode, warn=not self._warned)
         return self._judge(str(path), content)
 
     def _from_private_file(self, path: Path) -> SecretBytes | None:

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
 from xml.sax.saxutils import escape
 
 import segno
 from mnemonic import Mnemonic
 
-from app.domain.adoption import WeakKey, master_key_from_text
 from app.domain.bitting import blade
 from app.domain.errors import InvalidInput
+from app.domain.key_material import WeakKey, master_key_from_text
+from app.domain.keys import Environment
 from app.domain.secrets import SecretBytes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from app.domain.keys import Environment
 
 WORDS: Final = 24
 

@@ -7,13 +7,10 @@ import logging
 import os
 import shlex
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from app.domain.errors import InsecureKey
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +39,7 @@ def read_small_file(path: Path, *, largest: int) -> tuple[bytes, int] | None:
     return content, stat.S_IMODE(mode)
 
 
-def judge_given_file(setting: str, path: Path, mode: int, *, warn: bool = True) -> None:
+def check_secret_file_mode(setting: str, path: Path, mode: int, *, warn: bool = True) -> None:
     """Warn of a file with a secret that others may read. Raises InsecureKey for one that others may write."""
     if mode & 0o022:
         raise InsecureKey(
@@ -53,11 +50,11 @@ def judge_given_file(setting: str, path: Path, mode: int, *, warn: bool = True) 
         log.warning("group or others may read %s, which %s_FILE names", path, setting)
 
 
-def judge_given_files(files: Mapping[str, Path]) -> None:
+def check_secret_file_modes(files: Mapping[str, Path]) -> None:
     """The same for ``Settings.secret_files``. Raises InsecureKey; a file that went away meanwhile is not judged."""
     for setting, path in files.items():
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:
             continue
-        judge_given_file(setting, path, stat.S_IMODE(mode))
+        check_secret_file_mode(setting, path, stat.S_IMODE(mode))

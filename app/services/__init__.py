@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from app.services.authentication import AuthenticationService
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
+    from app.services.dashboard import DashboardService
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
     from app.services.instances import InstanceService
     from app.services.jobs import JobService
-    from app.services.key_management import KeyManagementService
+    from app.services.keys import KeyManagementService
     from app.services.messages import MessageService
-    from app.services.overview import OverviewService
     from app.services.ports import ChangeFeed
     from app.services.rotation import RotationService
 
@@ -33,6 +33,6 @@ class Services:
     identity: IdentityService
     credentials: CredentialService
     messages: MessageService
-    overview: OverviewService
+    dashboard: DashboardService
     bot_state: BotStateService
     housekeeping: HousekeepingService

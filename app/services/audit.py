@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from app.domain.audit import Action, AuditEvent, Result
-from app.domain.identity import Client, Source
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from app.domain.identity import Actor
+from app.domain.identity import Actor, Client, Source
 
 
 def by(

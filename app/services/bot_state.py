@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from app.services.ports import Clock, Storage
+from app.services.ports import Clock, Storage
 
 _TREE: Final = "command_tree"
 

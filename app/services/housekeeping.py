@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from app.domain.credentials import RECOVERABLE_FOR
 from app.services.idempotency import REMEMBERED_FOR
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from app.services.ports import Clock, Storage, UnitOfWork
+from app.services.ports import Clock, Storage, UnitOfWork
 
 log = logging.getLogger(__name__)
 

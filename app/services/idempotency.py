@@ -6,18 +6,14 @@ Of the request only a MAC is kept, so a secret in it leaves no trace that could 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from app.domain.errors import IdempotencyConflict, InvalidInput
 from app.domain.keys import KeyName
-from app.services.ports import IdempotentRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.services.key_management import KeyManagementService
-    from app.services.ports import Clock, KeyDerivation, UnitOfWork
+from app.services.keys import KeyManagementService
+from app.services.ports import Clock, IdempotentRequest, KeyDerivation, UnitOfWork
 
 REMEMBERED_FOR: Final = timedelta(hours=24)
 """How long a repeated request leads to the first one's resource."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from app.domain.audit import Action, Result
 from app.domain.credentials import Owner, OwnerKind
@@ -25,11 +25,7 @@ from app.domain.identity import (
 from app.domain.text import opaque
 from app.services.audit import by, by_stranger, by_system
 from app.services.paging import Page, page_size, paged, read_cursor
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
+from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +151,7 @@ class IdentityService:
                     raise AlreadyExists("This Discord account is linked to another user: unlink it first")
                 await uow.users.set_discord(other.id, None, now)
                 await uow.users.disable(other.id, now)
-                await uow.credentials.hand_over(other.id, user.id)
+                await uow.credentials.reassign_sharer(other.id, user.id)
                 moved = await self._moving(uow, Owner(OwnerKind.USER, other.id), Owner(OwnerKind.USER, user.id))
             await uow.users.set_discord(user.id, number, now)
             await uow.audit.append(by(actor, Action.USER_LINKED, now, about=("user", user.id), moved=moved))

@@ -7,18 +7,15 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from app.domain.errors import KeyhallError, NotReady, StartupError
 from app.domain.instances import CONFIRM_EVERY_SECONDS, LEASE_SECONDS, RENEW_EVERY_SECONDS, Instance
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from app.services.key_management import KeyManagementService
-    from app.services.ports import ChangeFeed, Clock, Randomness, Storage
+from app.services.keys import KeyManagementService
+from app.services.ports import ChangeFeed, Clock, Randomness, Storage
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +61,7 @@ class InstanceService:
     async def present(self) -> AsyncIterator[None]:
         """Take a lease, keep it in the background, give it back at the end."""
         if not self.serving():
-            await self.take_lease()
+            await self.refresh()
         keeper = asyncio.create_task(self._keep_going(), name="lease keeper")
         try:
             yield
@@ -74,14 +71,14 @@ class InstanceService:
                 await keeper
             await self._leave()
 
-    async def take_lease(self) -> None:
+    async def refresh(self) -> None:
         """Confirm the keys and take or renew the lease, once. Raises StorageError, NotReady, StartupError."""
         async with self._catching_up:
             await self._keep()
 
     def serving(self) -> bool:
         """Whether the lease lasts, the keysets are confirmed and, where that can be known, nobody committed since."""
-        moved = self._storage.moved()
+        moved = self._storage.data_version()
         if moved is not None and moved == self._seen and self._keys.leased:
             self._keys.confirm(self._clock.monotonic())
             return True
@@ -108,7 +105,7 @@ class InstanceService:
 
     async def _keep(self) -> None:
         """Confirm the key ring, then renew the lease where it is due or where the epochs moved."""
-        moved = self._storage.moved()
+        moved = self._storage.data_version()
         if moved is None or moved != self._seen or not self._keys.leased:
             await self._keys.reload()
             self._seen = moved
@@ -130,7 +127,7 @@ class InstanceService:
             if not await uow.instances.renew(self._id, epochs, _LEASE, master_key_ids=held):
                 # A rotation that looks who is live sees this process with what it has taken up, or not at all: nobody
                 # can change the keys between this look and the end of the unit of work.
-                await self._keys.take_up_under_lock(uow)
+                await self._keys.ring_under_lock(uow)
                 epochs = dict(self._keys.epochs)
                 await uow.instances.purge(_FORGET_AFTER)
                 await uow.instances.register(self._describe(epochs, held), _LEASE)

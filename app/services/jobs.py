@@ -9,19 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.domain.errors import KeyhallError, NotFound, NotReady, StorageError
-from app.domain.identity import Permission
+from app.domain.identity import Actor, Permission
 from app.domain.jobs import ATTEMPTS, JOB_LEASE, RENEW_JOB_EVERY, Job, JobKind, JobState, Progress, pause_after
 from app.services.paging import Page, page_size, paged, read_cursor
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from app.domain.identity import Actor
-    from app.services.ports import Clock, Randomness, Storage, UnitOfWork
+from app.services.ports import Clock, Randomness, Storage, UnitOfWork
 
 log = logging.getLogger(__name__)
 

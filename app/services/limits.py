@@ -6,16 +6,13 @@ The count slides: the previous window weighs as much as it still overlaps the la
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from app.domain.errors import TooManyAttempts
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.services.ports import Clock, Storage
+from app.services.ports import Clock, Storage
 
 WINDOW: Final = timedelta(minutes=15)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from app.domain.audit import Action, Result
 from app.domain.errors import CannotOpen, CryptoError, Forbidden, InvalidInput
+from app.domain.identity import Actor
 from app.domain.keys import KeyName
 from app.domain.text import opaque
 from app.services.audit import by
-
-if TYPE_CHECKING:
-    from app.domain.identity import Actor
-    from app.services.key_management import KeyManagementService
-    from app.services.ports import Clock, MessageCipher, Storage
+from app.services.keys import KeyManagementService
+from app.services.ports import Clock, MessageCipher, Storage
 
 TEXT_LONGEST: Final = 32 * 1024
 """Bytes of UTF-8 that may be encrypted at once."""

@@ -14,8 +14,8 @@ import app
 from app.domain import errors
 from app.domain.errors import AppError
 from app.web import problems
-from app.web.endpoints import Endpoint
 from app.web.problems import status_of
+from app.web.routing import Endpoint
 
 _PARTS = re.compile(r"{(\w+)(?::[^{}]*(?:{[^{}]*}[^{}]*)*)?}")
 _PHRASES: Final = {

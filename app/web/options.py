@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-if TYPE_CHECKING:
-    from app.services import Services
+from app.services import Services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

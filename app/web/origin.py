@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 
 from app.domain.identity import Client, Source
+from app.web.options import WebOptions
 from app.web.problems import CrossSite, InsecureConnection, MalformedRequest, Misdirected
-
-if TYPE_CHECKING:
-    from app.web.options import WebOptions
 
 UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}

@@ -8,26 +8,24 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from app.domain.errors import AppError, ConfigInvalid
-from app.web.api import admin_keys, auth, credentials, documentation, probes
+from app.services import Services
+from app.web.api import auth, credentials, documentation, keys, probes
 from app.web.bodies import LARGEST_BODY
-from app.web.gate import ERROR_PAGE, dress, gate
 from app.web.headers import standing_headers
 from app.web.metrics import METRICS, Metrics
+from app.web.middleware import ERROR_PAGE, add_default_headers, gate
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
-from app.web.pages import hall, signing_in, static
+from app.web.pages import dashboard, login, static
 from app.web.pages.rendering import TEMPLATES, error_page, templates
 from app.web.pages.static import ASSETS, Assets
 from app.web.problems import MalformedRequest, Unexpected, as_app_error, problem_body, status_of
-
-if TYPE_CHECKING:
-    from app.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +40,10 @@ _BACKLOG: Final = 1024
 _FAMILIES: Final = (
     auth.routes,
     credentials.routes,
-    admin_keys.routes,
+    keys.routes,
     probes.routes,
-    hall.routes,
-    signing_in.routes,
+    dashboard.routes,
+    login.routes,
     credential_pages.routes,
     static.routes,
     documentation.routes,
@@ -67,7 +65,7 @@ def build_app(services: Services, options: WebOptions) -> web.Application:
     app[documentation.DOCUMENT] = documentation.Document(endpoints, options.public_url, app[ORIGIN].cookie_name)
     for name in options.extensions:
         _extend(app, name)
-    dress(app)
+    add_default_headers(app)
     return app
 
 

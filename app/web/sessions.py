@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 
 from app.domain.errors import InvalidToken
+from app.domain.identity import Actor
+from app.services.authentication import BrowserSession
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
 from app.web.problems import CrossSite
-
-if TYPE_CHECKING:
-    from app.domain.identity import Actor
-    from app.services.authentication import BrowserSession
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 _LONGEST_TOKEN: Final = 4096

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from app.domain.errors import KeyhallError
 from app.domain.jobs import JobKind
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from app.services import Services
-    from app.services.jobs import JobRun
+from app.services import Services
+from app.services.jobs import JobRun
 
 log = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from sqlalchemy.orm import Session, registry
 
 from app.bootstrap import open_keys, open_services
 from app.domain.credentials import Owner, OwnerKind
+from app.domain.encrypted_columns import CREDENTIAL_SECRETS
 from app.domain.keys import KeyName
-from app.domain.sealed import CREDENTIAL_SECRETS
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.database.schema import api_credentials
-from app.services.credentials import CredentialSealing
-from app.services.rotation.course import Step
+from app.services.credentials import CredentialCipher
+from app.services.rotation.job import Step
 from tests.benchmarks.measures import Figure
 from tests.support.database import NOW, migrated
 from tests.support.installs import Place
@@ -123,14 +123,14 @@ class Install:
         settings = place.load()
         opened = await stack.enter_async_context(open_keys(settings, may_create=True))
         services = await stack.enter_async_context(open_services(settings, opened, kind="benchmark"))
-        sealing = CredentialSealing(
+        cipher = CredentialCipher(
             keys=opened.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation()
         )
         primary = opened.keys.primary(KeyName.AES_KEY)
         rows = [_row(SystemRandomness().new_id()) for _ in range(ROWS)]
         for row in rows:
             secret = os.urandom(SECRET_BYTES // 2).hex()
-            row["encrypted_value"] = sealing.seal(secret, row["id"], Owner(OwnerKind.USER, row["owner_id"]), primary)
+            row["encrypted_value"] = cipher.encrypt(secret, row["id"], Owner(OwnerKind.USER, row["owner_id"]), primary)
         await _insert(opened.database, rows)
         return cls(services=services, storage=opened.storage)
 
@@ -147,7 +147,7 @@ class Install:
         steps = _noting(run)
         await jobs.work(run, rotation.carry_on)
         async with self.storage.read() as uow:
-            counts = await uow.sealed.counts(CREDENTIAL_SECRETS)
+            counts = await uow.encrypted_rows.counts(CREDENTIAL_SECRETS)
         if run.progress.done != ROWS or counts != {self.services.keys.primary(KeyName.AES_KEY).version: ROWS}:
             raise RuntimeError("not every row was re-encrypted and verified: these figures would mean nothing")
         began = steps[Step.REENCRYPT]
@@ -156,7 +156,7 @@ class Install:
     async def read_meanwhile(self) -> float:
         """The p99 of a read by id in a unit of work of its own during a rotation, in milliseconds."""
         async with self.storage.read() as uow:
-            ids = [row.id for row in await uow.sealed.all(CREDENTIAL_SECRETS, after=None, limit=ROWS)]
+            ids = [row.id for row in await uow.encrypted_rows.all(CREDENTIAL_SECRETS, after=None, limit=ROWS)]
         latencies: list[float] = []
 
         async def read() -> None:

@@ -199,7 +199,7 @@ async def _rotate(services: Services, name: KeyName) -> None:
     """To the end, or as far as a rotation of JWT_SECRET_KEY goes before tokens have expired."""
     operator = await services.identity.operator()
     job = await services.rotation.rotate(operator, name)
-    async for _ in services.rotation.see_through(job.id):
+    async for _ in services.rotation.follow(job.id):
         pass
     job = await services.jobs.get(operator, job.id)
     expected = (JobState.DONE, "done") if name is AES else (JobState.WAITING, "overlap")
@@ -310,7 +310,7 @@ async def test_a_rotation_is_known_to_every_process_within_two_seconds(place: Pl
         for version, name in itertools.product((2, 3), (KeyName.ENCRYPTION_KEY, AES)):
             known = asyncio.create_task(_known_to_all(fleet, token, name, version))
             job = await services.rotation.rotate(operator, name)
-            async for each in services.rotation.see_through(job.id):
+            async for each in services.rotation.follow(job.id):
                 job = each
             assert job.state is JobState.DONE
             primary = services.keys.ring.keysets[name].primary

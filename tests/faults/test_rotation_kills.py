@@ -22,8 +22,8 @@ from app.domain.credentials import HISTORY_KEPT
 from app.domain.errors import StorageError
 from app.domain.keys import KeyName
 from app.services import Services
-from app.services.rotation import course
-from app.services.rotation.course import Step
+from app.services.rotation import job as rotation_job
+from app.services.rotation.job import Step
 from tests.support.installs import Place
 from tests.support.postgres import PostgresServer
 from tests.support.rotations import (
@@ -249,7 +249,7 @@ async def _severed(filled: Filled, change: Change, at: Path, *, seed: int, times
 async def _made(services: Services, change: Change) -> bool:
     """Whether a change came to its end; what ends it instead is typed, for it is raised otherwise."""
     try:
-        await services.instances.take_lease()
+        await services.instances.refresh()
         job = await change.make(services)
     except StorageError:
         return False
@@ -261,7 +261,7 @@ async def _made(services: Services, change: Change) -> bool:
 async def test_a_change_whose_connections_are_ended_at_random_loses_nothing_and_is_completed(
     on_postgres: Filled, places: Iterator[Path], change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(course, "BATCH", 20)
+    monkeypatch.setattr(rotation_job, "BATCH", 20)
     await _severed(on_postgres, change, next(places), seed=1, times=5)
 
 
@@ -273,7 +273,7 @@ async def test_a_change_whose_connections_are_ended_at_random_loses_nothing_and_
 async def test_a_change_whose_connections_are_ended_often_loses_nothing_and_is_completed(
     on_postgres: Filled, places: Iterator[Path], change: Change, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(course, "BATCH", 20)
+    monkeypatch.setattr(rotation_job, "BATCH", 20)
     await _severed(on_postgres, change, next(places), seed=100 + seed, times=12)
 
 

@@ -27,10 +27,10 @@ from tests.support.rotations import (
     Change,
     Ledger,
     fill,
+    follow,
     lapse,
     require_completed,
     rotations,
-    see_through,
     start,
     stored,
     under,
@@ -160,7 +160,7 @@ async def _stopped_while_keys_change(place: Place, server: PostgresServer | None
             stopped = time.monotonic()
             async with place.services() as services:
                 actor = await services.identity.operator()
-                job = await see_through(services, await services.rotation.rotate(actor, KeyName.AES_KEY))
+                job = await follow(services, await services.rotation.rotate(actor, KeyName.AES_KEY))
                 assert (job.state, job.error) == (JobState.DONE, None)
                 assert LEASE_SECONDS - 5 < time.monotonic() - stopped < 25
                 assert services.keys.ring.keysets[KeyName.AES_KEY].primary.version == 2
@@ -239,7 +239,7 @@ async def _taken_over(place: Place, process: subprocess.Popen[str], change: Chan
     await lapse(place)
     async with place.services() as services:
         for job in await rotations(services):
-            await see_through(services, job)
+            await follow(services, job)
         before = await _contents(place)
         os.kill(process.pid, signal.SIGCONT)
         await asyncio.to_thread(process.communicate, timeout=60)

@@ -19,17 +19,17 @@ from app.domain.jobs import JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState
 from app.infrastructure.database.schema import jobs
 from app.services import instances
-from app.services.rotation import course
-from app.services.rotation.course import Step
+from app.services.rotation import job as rotation_job
+from app.services.rotation.job import Step
 from tests.support.flaky import Failure, FlakyStorage
 from tests.support.installs import Place
 from tests.support.rotations import (
     expire_tokens,
+    follow,
     lapse,
     require_fingerprints,
     require_one_primary,
     rotations,
-    see_through,
     stored,
     under,
 )
@@ -59,7 +59,7 @@ def place(engine_url: str, tmp_path: Path) -> Place:
 @pytest.fixture
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches, and no second of rest after a failure: otherwise most of the time nothing would happen here."""
-    monkeypatch.setattr(course, "BATCH", 50)
+    monkeypatch.setattr(rotation_job, "BATCH", 50)
     monkeypatch.setattr(instances, "CONFIRM_EVERY_SECONDS", 0.05)
 
 
@@ -284,7 +284,7 @@ async def _require_everything_completes(place: Place, members: list[Member]) -> 
         await place.execute("UPDATE jobs SET run_at = created_at WHERE state = 'waiting'")
         for job in await rotations(services):
             if not job.state.over:
-                await see_through(services, job)
+                await follow(services, job)
         assert {(job.state, job.error) for job in await rotations(services)} == {(JobState.DONE, None)}
         await services.keys.reload()
         for name in APPLICATION_KEYS:

@@ -31,8 +31,8 @@ from app.domain.errors import (
 )
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeysetEntry, KeyState, KeyVersion, Origin
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
-from app.services import key_rows
-from app.services.key_management import KeyRing
+from app.services.keys import KeyRing
+from app.services.keys import rows as key_rows
 from tests.support.installs import Place
 
 Rows = dict[str, str]

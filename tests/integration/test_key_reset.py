@@ -38,7 +38,7 @@ from app.infrastructure.database.errors import ConstraintBroken
 from app.infrastructure.database.migrate import SCRIPTS, current_revision, known_revisions, upgrade
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services import Services
-from app.services.key_reset import KeyResetReport
+from app.services.keys.reset import KeyResetReport
 from tests.support.installs import Place
 
 PASSWORD = "a brass key on a hook"
@@ -173,7 +173,7 @@ async def test_after_a_reset_starts_are_normal_and_entering_a_secret_again_heals
             # What never opens again holds no rotation up for ever.
             operator = await services.identity.operator()
             job = await services.rotation.rotate(operator, KeyName.AES_KEY)
-            async for stand in services.rotation.see_through(job.id):
+            async for stand in services.rotation.follow(job.id):
                 job = stand
             assert job.state is JobState.DONE
             assert [each.retired_at is None for each in services.keys.ring.keysets[KeyName.AES_KEY]] == [False, True]

@@ -25,7 +25,7 @@ from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.master_key import MasterKeys
-from app.infrastructure.secret_files import judge_given_files
+from app.infrastructure.secret_files import check_secret_file_modes
 from tests.support.tools import require_tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -309,15 +309,15 @@ def test_files_of_other_secrets_are_judged_like_a_mounted_master_key(
 ) -> None:
     private = _file(tmp_path / "private")
     readable = _file(tmp_path / "readable", mode=0o444)
-    judge_given_files({"JWT_SECRET_KEY": private, "DISCORD_BOT_TOKEN": readable, "AES_KEY": tmp_path / "gone"})
+    check_secret_file_modes({"JWT_SECRET_KEY": private, "DISCORD_BOT_TOKEN": readable, "AES_KEY": tmp_path / "gone"})
     assert [record.getMessage() for record in caplog.records] == [
         f"group or others may read {readable}, which DISCORD_BOT_TOKEN_FILE names"
     ]
     private.chmod(0o662)
     with pytest.raises(InsecureKey, match="JWT_SECRET_KEY_FILE") as refused:
-        judge_given_files({"JWT_SECRET_KEY": private})
+        check_secret_file_modes({"JWT_SECRET_KEY": private})
     _run_the_remedy(refused.value)
-    judge_given_files({"JWT_SECRET_KEY": private})
+    check_secret_file_modes({"JWT_SECRET_KEY": private})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from app.bootstrap import open_master_key_change
 from app.domain.errors import KeyStateConflict
 from app.domain.instances import Instance
-from app.services import master_key
+from app.services.keys import master_key
 from tests.support.installs import Place
 
 OLD, NEW = "1f" * 16 + "a7" * 16, "3c" * 16 + "5e" * 16

@@ -378,7 +378,7 @@ async def test_a_missing_file_is_told_and_not_made_unless_it_may_be(sqlite_url: 
         with pytest.raises(StorageError):
             await database.probe()
         with pytest.raises(StorageError):
-            database.moved()
+            database.data_version()
         with pytest.raises(StorageError):
             async with SqlStorage(database).read():
                 pass

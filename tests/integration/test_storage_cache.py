@@ -59,7 +59,7 @@ async def test_without_a_number_that_moves_every_row_is_loaded(storage: SqlStora
     await put(storage, "v")
     load = Loader()
     assert [await storage.cached("fact", "k", load) for _ in range(5)] == ["v"] * 5
-    assert load.loads == (5 if storage.moved() is None else 1)
+    assert load.loads == (5 if storage.data_version() is None else 1)
 
 
 async def test_a_commit_of_this_process_is_seen_by_the_next_call(storage: SqlStorage) -> None:
@@ -157,14 +157,14 @@ async def test_kinds_do_not_answer_for_each_other(sqlite: SqlStorage) -> None:
 
 
 async def test_commits_move_the_number_and_nothing_else_does(sqlite: SqlStorage) -> None:
-    start = sqlite.moved()
+    start = sqlite.data_version()
     async with sqlite.read() as unit:
         await unit.bot_state.get("k")
     async with sqlite.write() as unit:
         await unit.bot_state.get("k")
-    assert sqlite.moved() == start
+    assert sqlite.data_version() == start
     await put(sqlite, "v")
-    assert sqlite.moved() != start
+    assert sqlite.data_version() != start
 
 
 # ---------------------------------------------------------------------------------------------------------------------

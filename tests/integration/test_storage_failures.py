@@ -18,11 +18,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.credentials import Status
+from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedRow, Reencrypted
 from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViolation
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
-from app.domain.sealed import CREDENTIAL_SECRETS, Resealed, SealedRow
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.engine import open_database
@@ -56,9 +56,9 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "KeySchedule": KeySchedule(name=KeyName.AES_KEY, rotation_days=90),
     "Mapping[str, int]": {"AES_KEY": 1},
     "Owner": ALICE,
-    "SealedColumn": CREDENTIAL_SECRETS,
+    "EncryptedColumn": CREDENTIAL_SECRETS,
     "Sequence[int]": [1, 2],
-    "Sequence[Resealed]": [Resealed(SealedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
+    "Sequence[Resealed]": [Reencrypted(EncryptedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
     "Session": session(),
     "Status": Status.VALID,
     "User": user(),

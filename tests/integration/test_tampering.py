@@ -39,8 +39,8 @@ from app.infrastructure.database.engine import Connection, Database, open_databa
 from app.infrastructure.database.schema import api_credentials, app_config, credential_history, metadata
 from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
 from app.services import Services
-from app.services.credentials import CredentialSealing
-from app.services.key_management import KeyManagementService
+from app.services.credentials import CredentialCipher
+from app.services.keys import KeyManagementService
 from tests.support.fakes import FakeStorage
 from tests.support.house import member
 from tests.support.installs import Place
@@ -100,7 +100,7 @@ class Hall:
     place: Place
     services: Services
     database: Database
-    sealing: CredentialSealing
+    cipher: CredentialCipher
     alice: Actor
     bob: Actor
     cells: list[Cell]
@@ -131,7 +131,7 @@ class Hall:
 async def _read_live(hall: Hall, connection: Connection, row_id: str) -> str:
     record = await SqlUnitOfWork(connection).credentials.get(row_id)
     assert record is not None
-    return hall.sealing.open(record)
+    return hall.cipher.open(record)
 
 
 async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
@@ -141,7 +141,7 @@ async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
     record = await uow.credentials.get(credential_id)
     assert record is not None
     former = next(each for each in await uow.credentials.history(record.id) if each.id == row_id)
-    return hall.sealing.open_former(former, record.owner)
+    return hall.cipher.open_former(former, record.owner)
 
 
 READERS = {
@@ -196,16 +196,16 @@ async def _add(
     return added.view
 
 
-async def _cells(database: Database, sealing: CredentialSealing) -> list[Cell]:
+async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
     """Every encrypted value that is stored, found by the schema's marks alone."""
     cells = []
     storage = SqlStorage(database)
     async with storage.read() as uow:
         records = {each.id: each for each in await uow.credentials.page(after=None, limit=100)}
-        secrets = {each.id: sealing.open(each) for each in records.values()}
+        secrets = {each.id: cipher.open(each) for each in records.values()}
         for record in records.values():
             for former in await uow.credentials.history(record.id):
-                secrets[former.id] = sealing.open_former(former, record.owner)
+                secrets[former.id] = cipher.open_former(former, record.owner)
     async with database.read() as connection:
         for column in ENCRYPTED:
             table = column.table
@@ -243,15 +243,15 @@ async def _open_hall(place: Place) -> AsyncIterator[Hall]:
         bobs = await _add(services, bob, "bob-first")
         await credentials.replace(bob, bobs.id, _secret("bob"))
         await _add(services, boss, "other-guild", guild_id=OTHER_GUILD)
-        sealing = CredentialSealing(
+        cipher = CredentialCipher(
             keys=services.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation()
         )
-        cells = await _cells(database, sealing)
+        cells = await _cells(database, cipher)
         yield Hall(
             place=place,
             services=services,
             database=database,
-            sealing=sealing,
+            cipher=cipher,
             alice=alice,
             bob=bob,
             cells=cells,

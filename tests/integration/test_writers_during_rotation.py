@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.credentials import CredentialView
+from app.domain.encrypted_columns import ENCRYPTED_COLUMNS
 from app.domain.errors import VersionConflict
 from app.domain.identity import Actor, Client, Role, Source
 from app.domain.jobs import JobState
 from app.domain.keys import KeyName
-from app.domain.sealed import SEALED_COLUMNS
 from app.infrastructure.database.engine import Database
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services import Services
@@ -146,23 +146,23 @@ async def _processes(place: Place) -> AsyncIterator[list[Services]]:
 async def _rotate(services: Services) -> None:
     operator = await services.identity.operator()
     job = await services.rotation.rotate(operator, AES)
-    async for each in services.rotation.see_through(job.id):
+    async for each in services.rotation.follow(job.id):
         job = each
     assert (job.state, job.error) == (JobState.DONE, None)
 
 
 async def _require_stored(services: Services, credential_id: str, secrets: dict[int, str]) -> CredentialView:
     """The credential and its history are what was acknowledged, version by version; the view of it."""
-    sealing = services.credentials._sealing
+    cipher = services.credentials._sealing
     async with services.credentials._storage.read() as uow:
         record = await uow.credentials.get(credential_id)
         history = await uow.credentials.history(credential_id)
     assert record is not None
-    assert sealing.open(record) == secrets[record.version]
+    assert cipher.open(record) == secrets[record.version]
     assert history
     assert {each.version for each in history} <= secrets.keys() - {record.version}
     for each in history:
-        assert sealing.open_former(each, record.owner) == secrets[each.version]
+        assert cipher.open_former(each, record.owner) == secrets[each.version]
     return await services.credentials.get(
         EVERYBODY if record.owner.id == EVERYBODY.user_id else _actor(record.owner.id.removeprefix("user-")),
         credential_id,
@@ -210,8 +210,8 @@ async def _everything_is_under_the_primary(services: Services, version: int) -> 
     assert keyset.primary.version == version
     assert [each.version for each in keyset if each.retired_at is not None] == list(range(1, version))
     async with services.credentials._storage.read() as uow:
-        for column in SEALED_COLUMNS:
-            rows = await uow.sealed.all(column, after=None, limit=10_000)
+        for column in ENCRYPTED_COLUMNS:
+            rows = await uow.encrypted_rows.all(column, after=None, limit=10_000)
             assert len(rows) >= WRITERS
             assert set(services.credentials._sealing.opened_by(column, rows)) == {version}
             assert {row.key_version for row in rows} == {version}

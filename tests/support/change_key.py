@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from app.bootstrap import open_keys, open_services
 from app.domain.keys import KeyName
-from app.services.rotation import course
+from app.services.rotation import job as rotation_job
 from app.settings import Settings
 from tests.support.rotations import Change
 
@@ -54,7 +54,7 @@ class Fate:
 
 
 async def _main(action: str, name: str, at: str | None = None, how: str = "kill") -> None:
-    course.BATCH = BATCH  # type: ignore[misc]  # so that a few hundred rows make a course of many steps
+    rotation_job.BATCH = BATCH  # type: ignore[misc]  # so that a few hundred rows make a course of many steps
     settings = Settings.load()
     fate = Fate(int(at) if at else None, signal.SIGSTOP if how == "stop" else signal.SIGKILL)
     async with (

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.domain.audit import Action, AuditEvent, Result
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import StorageError, StorageFull, UniqueViolation
 from app.domain.identity import Session, User
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
-from app.domain.sealed import CREDENTIAL_SECRETS, Resealed, SealedColumn, SealedRow
 from app.domain.secrets import SecretBytes
 from app.services.ports import IdempotentRequest, PasswordCheck, RefreshUse, RememberedInstall, SessionAndUser
 
@@ -225,7 +225,7 @@ class FakeStorage:
             came_round.cancel()
         assert not rounds, "something else than the database was awaited inside a unit of work"
 
-    def moved(self) -> int | None:
+    def data_version(self) -> int | None:
         return self.commits
 
     async def cached(self, kind: str, key: str, load: Callable[[FakeUnitOfWork], Awaitable[_T | None]]) -> _T | None:
@@ -265,7 +265,7 @@ class FakeUnitOfWork:
         self.users = FakeUserRepository(tables)
         self.sessions = FakeSessionRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
-        self.sealed = FakeSealedRepository(tables)
+        self.encrypted_rows = FakeSealedRepository(tables)
         self.audit = FakeAuditRepository(tables)
         self.instances = FakeInstanceRepository(tables, clock)
         self.attempts = FakeAttemptRepository(tables)
@@ -465,7 +465,7 @@ class FakeCredentialRepository:
     async def lock_owner(self, owner: Owner) -> None:
         return None
 
-    async def hand_over(self, source: str, target: str) -> int:
+    async def reassign_sharer(self, source: str, target: str) -> int:
         shared = [
             each
             for each in self._tables.credentials.values()
@@ -607,13 +607,15 @@ class FakeSealedRepository:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def batch(self, column: SealedColumn, *, primary: int, after: str | None, limit: int) -> Sequence[SealedRow]:
+    async def batch(
+        self, column: EncryptedColumn, *, primary: int, after: str | None, limit: int
+    ) -> Sequence[EncryptedRow]:
         return [each for each in self._rows(column, after) if each.key_version != primary][:limit]
 
-    async def all(self, column: SealedColumn, *, after: str | None, limit: int) -> Sequence[SealedRow]:
+    async def all(self, column: EncryptedColumn, *, after: str | None, limit: int) -> Sequence[EncryptedRow]:
         return self._rows(column, after)[:limit]
 
-    async def swap(self, column: SealedColumn, rows: Sequence[Resealed]) -> int:
+    async def swap(self, column: EncryptedColumn, rows: Sequence[Reencrypted]) -> int:
         table: Any = self._table(column)
         swapped = 0
         for new in rows:
@@ -623,20 +625,20 @@ class FakeSealedRepository:
                 swapped += 1
         return swapped
 
-    async def counts(self, column: SealedColumn) -> Mapping[int, int]:
+    async def counts(self, column: EncryptedColumn) -> Mapping[int, int]:
         return Counter(each.key_version for each in self._table(column).values())
 
-    def _table(self, column: SealedColumn) -> Mapping[str, CredentialRecord] | Mapping[str, HistoryRecord]:
+    def _table(self, column: EncryptedColumn) -> Mapping[str, CredentialRecord] | Mapping[str, HistoryRecord]:
         return self._tables.credentials if column == CREDENTIAL_SECRETS else self._tables.history
 
-    def _rows(self, column: SealedColumn, after: str | None) -> list[SealedRow]:
+    def _rows(self, column: EncryptedColumn, after: str | None) -> list[EncryptedRow]:
         found = []
         table: Mapping[str, CredentialRecord | HistoryRecord] = self._table(column)
         for key, each in sorted(table.items()):
             if key > (after or ""):
                 of = each if isinstance(each, CredentialRecord) else self._tables.credentials[each.credential_id]
                 place = (each.id, of.owner.kind.value, of.owner.id)
-                found.append(SealedRow(*place, each.version, each.key_version, each.encrypted_value))
+                found.append(EncryptedRow(*place, each.version, each.key_version, each.encrypted_value))
         return found
 
 

@@ -60,9 +60,9 @@ class FlakyStorage:
             unit.meet(Failure.BEFORE_COMMIT)
         unit.meet(Failure.AFTER_COMMIT)
 
-    def moved(self) -> int | None:
+    def data_version(self) -> int | None:
         """As it is."""
-        return self._storage.moved()
+        return self._storage.data_version()
 
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
         """Nothing is remembered: everything is read, and may fail."""

@@ -13,15 +13,15 @@ from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
-from app.services import key_rows
-from app.services.credentials import CredentialSealing, CredentialService, EnvironmentCredentials
+from app.services.credentials import CredentialCipher, CredentialService, EnvironmentCredentials
+from app.services.dashboard import DashboardService
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
 from app.services.instances import InstanceService
 from app.services.jobs import JobService
-from app.services.key_management import InstallRules, KeyManagementService
+from app.services.keys import InstallRules, KeyManagementService
+from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
-from app.services.overview import OverviewService
 from app.services.rotation import RotationService
 from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys
 
@@ -46,10 +46,10 @@ class House:
     instances: InstanceService
     jobs: JobService
     rotation: RotationService
-    sealing: CredentialSealing
+    cipher: CredentialCipher
     credentials: CredentialService
     messages: MessageService
-    overview: OverviewService
+    dashboard: DashboardService
     housekeeping: HousekeepingService
 
     def advance(self, clock: FakeClock, by: timedelta) -> None:
@@ -112,10 +112,10 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
         storage=storage, keys=keys, feed=FakeChangeFeed(), clock=clock, randomness=randomness, kind="test"
     )
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
-    sealing = CredentialSealing(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
+    cipher = CredentialCipher(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
     credentials = CredentialService(
         storage=storage,
-        sealing=sealing,
+        cipher=cipher,
         idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
         environment=EnvironmentCredentials(
             by_provider={"envai": SecretText(ENVIRONMENT_SECRET)}, guilds=frozenset({ENVIRONMENT_GUILD})
@@ -135,15 +135,15 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
             keys=keys,
             instances=instances,
             jobs=jobs,
-            sealing=sealing,
+            cipher=cipher,
             clock=clock,
             token_lifetime=TOKEN_LIFETIME,
             rotation_days=ROTATION_DAYS,
         ),
-        sealing=sealing,
+        cipher=cipher,
         credentials=credentials,
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
-        overview=OverviewService(
+        dashboard=DashboardService(
             storage=storage, keys=keys, credentials=credentials, clock=clock, rotation=timedelta(days=ROTATION_DAYS)
         ),
         housekeeping=HousekeepingService(storage=storage, clock=clock),

@@ -25,7 +25,7 @@ from app.domain.keys import MATERIAL_BYTES, KeysetEntry, KeyState, KeyVersion, O
 from app.domain.secrets import SecretBytes
 from app.infrastructure.clock import SystemClock
 from app.infrastructure.crypto.derive import Derivation
-from app.services import key_rows
+from app.services.keys import rows as key_rows
 from app.settings import Settings
 from tests.support.environment import process_environment
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING
 
+from app.domain.encrypted_columns import ENCRYPTED_COLUMNS
 from app.domain.errors import KeyStateConflict
 from app.domain.jobs import Job, JobState
 from app.domain.keys import KeyName, KeyState
-from app.domain.sealed import SEALED_COLUMNS
-from app.services.rotation.course import Step
+from app.services.rotation.job import Step
 from tests.support.environment import process_environment
 from tests.support.installs import PROJECT
 
@@ -66,12 +66,12 @@ async def fill(services: Services) -> Ledger:
 
 async def stored(services: Services) -> dict[str, list[str]]:
     """Every secret of every credential as it opens now, the one in force last. Raises CryptoError."""
-    sealing = services.credentials._sealing
+    cipher = services.credentials._sealing
     async with services.credentials._storage.read() as uow:
         records = await uow.credentials.page(after=None, limit=10_000)
         rows = [(record, await uow.credentials.history(record.id)) for record in records]
     return {
-        record.id: [*(sealing.open_former(each, record.owner) for each in reversed(history)), sealing.open(record)]
+        record.id: [*(cipher.open_former(each, record.owner) for each in reversed(history)), cipher.open(record)]
         for record, history in rows
     }
 
@@ -80,8 +80,8 @@ async def under(services: Services) -> set[int]:
     """The key versions that sealed anything; every row is looked at, and tells the truth of itself."""
     versions: set[int] = set()
     async with services.credentials._storage.read() as uow:
-        for column in SEALED_COLUMNS:
-            rows = await uow.sealed.all(column, after=None, limit=10_000)
+        for column in ENCRYPTED_COLUMNS:
+            rows = await uow.encrypted_rows.all(column, after=None, limit=10_000)
             assert services.credentials._sealing.opened_by(column, rows) == [row.key_version for row in rows]
             versions |= {row.key_version for row in rows}
     return versions
@@ -89,11 +89,11 @@ async def under(services: Services) -> set[int]:
 
 async def require_fingerprints(services: Services) -> None:
     """Every fingerprint was made with the primary of API_SECRET_KEY."""
-    sealing, primary = services.credentials._sealing, services.keys.primary(KeyName.API_SECRET_KEY)
+    cipher, primary = services.credentials._sealing, services.keys.primary(KeyName.API_SECRET_KEY)
     async with services.credentials._storage.read() as uow:
         records = await uow.credentials.page(after=None, limit=10_000)
     for record in records:
-        assert record.fingerprint == sealing.fingerprint_with(primary, sealing.open(record))
+        assert record.fingerprint == cipher.fingerprint_with(primary, cipher.open(record))
 
 
 def require_one_primary(services: Services, name: KeyName) -> None:
@@ -162,12 +162,12 @@ class Change:
                 job = await services.rotation.revoke(actor, self.name, 1)
             except KeyStateConflict:  # that is done already
                 return None
-        return await see_through(services, job)
+        return await follow(services, job)
 
 
-async def see_through(services: Services, job: Job) -> Job:
+async def follow(services: Services, job: Job) -> Job:
     """Where a job stands when it is over, or waits for later."""
-    async for stand in services.rotation.see_through(job.id):
+    async for stand in services.rotation.follow(job.id):
         job = stand
     return job
 
@@ -179,7 +179,7 @@ async def require_completed(place: Place, services: Services, change: Change, le
         assert 1 in services.keys.opening(KeyName.JWT_SECRET_KEY), "the tokens that it signed are valid"
         await expire_tokens(place, services)
     for job in waiting:
-        await see_through(services, job)
+        await follow(services, job)
     await services.keys.reload()
     jobs = await rotations(services)
     assert jobs

@@ -12,8 +12,8 @@ from importlinter.application.use_cases import lint_imports
 from importlinter.configuration import configure
 
 ROOT = Path(__file__).parents[2]
-READER_OF_THE_ENVIRONMENT = ROOT / "app" / "settings.py"
-OTHER_SOURCES = sorted({*ROOT.glob("app/**/*.py"), *ROOT.glob("entrypoints/**/*.py")} - {READER_OF_THE_ENVIRONMENT})
+SETTINGS = {*ROOT.glob("app/settings/*.py")}
+OTHER_SOURCES = sorted({*ROOT.glob("app/**/*.py"), *ROOT.glob("entrypoints/**/*.py")} - SETTINGS)
 
 
 def test_every_import_contract_is_kept() -> None:

@@ -15,13 +15,13 @@ from app.domain.secrets import SecretBytes
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.crypto import envelope as module
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
-from app.services.ports import Place
+from app.services.ports import EncryptionContext
 from tests.support.vectors import GivenRandomness
 
 ENVELOPE = AesGcmEnvelope(SystemRandomness())
 MATERIAL = SecretBytes(bytes(range(32)))
 OTHER = SecretBytes(bytes(range(1, 33)))
-PLACE = Place(
+PLACE = EncryptionContext(
     install_id="6f1f2d5e-93a4-4a5e-8f0c-2b7d9c1e4a60",
     table="api_credentials",
     row_id="01999f00-0000-7000-8000-000000000001",
@@ -35,16 +35,16 @@ HEADER = 82
 
 
 def _seal(plaintext: bytes = SECRET) -> bytes:
-    return ENVELOPE.seal(plaintext, PLACE, key_version=7, material=MATERIAL)
+    return ENVELOPE.encrypt(plaintext, PLACE, key_version=7, material=MATERIAL)
 
 
-def _open(envelope: bytes, place: Place = PLACE, material: SecretBytes = MATERIAL) -> bytes:
+def _open(envelope: bytes, place: EncryptionContext = PLACE, material: SecretBytes = MATERIAL) -> bytes:
     return ENVELOPE.open(envelope, place, material=material)
 
 
 @given(st.binary(max_size=300), st.integers(1, 0xFFFF_FFFF))
 def test_what_was_sealed_opens(plaintext: bytes, key_version: int) -> None:
-    envelope = ENVELOPE.seal(plaintext, PLACE, key_version=key_version, material=MATERIAL)
+    envelope = ENVELOPE.encrypt(plaintext, PLACE, key_version=key_version, material=MATERIAL)
     assert _open(envelope) == plaintext
     assert ENVELOPE.key_version(envelope) == key_version
     assert len(envelope) == HEADER + len(plaintext) + 16
@@ -61,7 +61,7 @@ def test_the_same_secret_is_never_sealed_to_the_same_bytes() -> None:
         assert len({envelope[part] for envelope in envelopes}) == 50
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Place)])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EncryptionContext)])
 @pytest.mark.parametrize("value", ["another", "", "\ud800"])
 def test_context_binds_ciphertext_to_its_row(field: str, value: str) -> None:
     with pytest.raises(CryptoError):
@@ -167,7 +167,7 @@ def test_record_key_and_commitment_share_nothing() -> None:
 
 def test_the_format_never_changes_unnoticed() -> None:
     """A digest of one envelope with given randomness; docs/vectors holds more of them."""
-    sealed = AesGcmEnvelope(GivenRandomness(bytes(44))).seal(SECRET, PLACE, key_version=7, material=MATERIAL)
+    sealed = AesGcmEnvelope(GivenRandomness(bytes(44))).encrypt(SECRET, PLACE, key_version=7, material=MATERIAL)
     assert hashlib.sha256(sealed).hexdigest() == ("c467bd7fdc3766068f72aa42ff1864293cf0b084b41a5957d74fcec0a4a151b8")
 
 
@@ -182,9 +182,9 @@ def test_what_was_resealed_opens_in_its_place_under_the_new_version_only() -> No
     third = SecretBytes(bytes(32))
     items = [
         (_seal(), PLACE),
-        (ENVELOPE.seal(b"", ELSEWHERE, key_version=9, material=OTHER), ELSEWHERE),
+        (ENVELOPE.encrypt(b"", ELSEWHERE, key_version=9, material=OTHER), ELSEWHERE),
     ]
-    resealed = ENVELOPE.reseal(items, materials={7: MATERIAL, 9: OTHER}, key_version=70_000, material=third)
+    resealed = ENVELOPE.reencrypt(items, materials={7: MATERIAL, 9: OTHER}, key_version=70_000, material=third)
     opened = []
     for value, (_, place) in zip(resealed, items, strict=True):
         assert value is not None
@@ -199,17 +199,17 @@ def test_what_was_resealed_opens_in_its_place_under_the_new_version_only() -> No
 
 def test_every_row_is_resealed_with_salt_and_nonce_of_its_own() -> None:
     items = [(_seal(), PLACE)] * 50
-    resealed = ENVELOPE.reseal(items, materials={7: MATERIAL}, key_version=7, material=MATERIAL)
+    resealed = ENVELOPE.reencrypt(items, materials={7: MATERIAL}, key_version=7, material=MATERIAL)
     values = [value for value in (*resealed, items[0][0]) if value is not None]
     assert len({value[6:38] for value in values}) == len({value[38:50] for value in values}) == 51
 
 
 def test_reseal_and_seal_agree_to_the_letter() -> None:
     random = bytes(range(44))
-    resealed = AesGcmEnvelope(GivenRandomness(random)).reseal(
+    resealed = AesGcmEnvelope(GivenRandomness(random)).reencrypt(
         [(_seal(), PLACE)], materials={7: MATERIAL}, key_version=8, material=OTHER
     )
-    assert resealed == [AesGcmEnvelope(GivenRandomness(random)).seal(SECRET, PLACE, key_version=8, material=OTHER)]
+    assert resealed == [AesGcmEnvelope(GivenRandomness(random)).encrypt(SECRET, PLACE, key_version=8, material=OTHER)]
 
 
 @pytest.mark.parametrize("position", range(HEADER + len(SECRET) + 16))
@@ -219,14 +219,14 @@ def test_what_does_not_open_is_told_and_holds_up_no_other(position: int) -> None
     items = [(_seal(), PLACE), (bytes(changed), PLACE), (_seal(), ELSEWHERE), (_seal()[:90], PLACE), (_seal(), PLACE)]
     materials = {7: MATERIAL, 6: MATERIAL}  # the bit that makes 6 of 7 is changed as well
     assert ENVELOPE.verify(items, materials=materials) == [True, False, False, False, True]
-    resealed = ENVELOPE.reseal(items, materials=materials, key_version=8, material=OTHER)
+    resealed = ENVELOPE.reencrypt(items, materials=materials, key_version=8, material=OTHER)
     assert [value is not None for value in resealed] == [True, False, False, False, True]
 
 
 def test_what_a_version_that_is_gone_sealed_does_not_open() -> None:
     assert ENVELOPE.verify([(_seal(), PLACE)], materials={8: MATERIAL}) == [False]
-    assert ENVELOPE.reseal([(_seal(), PLACE)], materials={8: MATERIAL}, key_version=8, material=MATERIAL) == [None]
+    assert ENVELOPE.reencrypt([(_seal(), PLACE)], materials={8: MATERIAL}, key_version=8, material=MATERIAL) == [None]
 
 
 def test_nothing_to_reseal_is_nothing() -> None:
-    assert ENVELOPE.reseal([], materials={}, key_version=8, material=MATERIAL) == []
+    assert ENVELOPE.reencrypt([], materials={}, key_version=8, material=MATERIAL) == []

@@ -22,8 +22,8 @@ from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
-from app.services import key_rows
-from app.services.ports import Place
+from app.services.keys import rows as key_rows
+from app.services.ports import EncryptionContext
 from tests.support.vectors import GivenRandomness
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -47,8 +47,8 @@ def open_credential() -> OpenCredential:
     return function
 
 
-def _place(credential: dict[str, Any]) -> Place:
-    return Place(
+def _place(credential: dict[str, Any]) -> EncryptionContext:
+    return EncryptionContext(
         install_id=INSTALL,
         table=credential["table"],
         row_id=credential["row"]["id"],
@@ -76,7 +76,7 @@ def _sealed(credential: dict[str, Any]) -> bytes:
     )
     material = _materials()[number]
     envelope = AesGcmEnvelope(GivenRandomness(_randomness_of(credential)))
-    return envelope.seal(_secret(credential), _place(credential), key_version=number, material=material)
+    return envelope.encrypt(_secret(credential), _place(credential), key_version=number, material=material)
 
 
 def _materials() -> dict[int, SecretBytes]:
@@ -186,7 +186,7 @@ def install() -> Install:
         created_at=datetime(2026, 5, 4, tzinfo=UTC),
     )
     row: dict[str, Any] = {"id": FRESH.new_id(), "owner_kind": "user", "owner_id": FRESH.new_id()}
-    place = Place(
+    place = EncryptionContext(
         install_id=install_id,
         table="api_credentials",
         row_id=row["id"],
@@ -195,7 +195,7 @@ def install() -> Install:
         field="encrypted_value",
         key_name="AES_KEY",
     )
-    sealed = AesGcmEnvelope(FRESH).seal("schlüssel".encode(), place, key_version=70_000, material=material)
+    sealed = AesGcmEnvelope(FRESH).encrypt("schlüssel".encode(), place, key_version=70_000, material=material)
     keyset = Keyset.first(KeyName.AES_KEY, install_id, version)
     return Install(master, key_rows.encode_keyset(keyset, wrapping), {**row, "encrypted_value": sealed})
 

@@ -26,12 +26,12 @@ from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
-from app.services.ports import Place
+from app.services.ports import EncryptionContext
 from tests.support.vectors import GivenRandomness, nist_cases, vector_json
 
 MATERIAL = SecretBytes(bytes(range(32)))
 INSTALL = "6f1f2d5e-93a4-4a5e-8f0c-2b7d9c1e4a60"
-PLACE = Place(
+PLACE = EncryptionContext(
     install_id=INSTALL,
     table="api_credentials",
     row_id="01999f00-0000-7000-8000-000000000001",
@@ -120,7 +120,7 @@ def test_an_envelope_is_aes_gcm_as_nist_defines_it(monkeypatch: pytest.MonkeyPat
         else:
             sealed += 1
             assert ours.open(expected, PLACE, material=MATERIAL) == case["pt"]
-            assert ours.seal(case["pt"], PLACE, key_version=7, material=MATERIAL) == expected
+            assert ours.encrypt(case["pt"], PLACE, key_version=7, material=MATERIAL) == expected
     assert sealed >= 500
     assert refused >= 150
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hmac
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-if TYPE_CHECKING:
-    from app.domain.keys import KeyName
-    from app.domain.secrets import SecretBytes
+from app.domain.keys import KeyName
+from app.domain.secrets import SecretBytes
 
 _SCHEME: Final = "keyhall/v1"
 _SHA256: Final = SHA256()

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hmac
 import struct
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.domain.errors import CryptoError
+from app.domain.secrets import SecretBytes
 from app.infrastructure.crypto.derive import encode_tuple, hkdf_sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from app.domain.secrets import SecretBytes
-    from app.services.ports import Place, Randomness
+from app.services.ports import EncryptionContext, Randomness
 
 FORMAT: Final = 1
 AES_256_GCM: Final = 1
@@ -46,7 +43,7 @@ class AesGcmEnvelope:
     def __init__(self, randomness: Randomness) -> None:
         self._randomness = randomness
 
-    def seal(self, plaintext: bytes, place: Place, *, key_version: int, material: SecretBytes) -> bytes:
+    def encrypt(self, plaintext: bytes, place: EncryptionContext, *, key_version: int, material: SecretBytes) -> bytes:
         """The envelope: salt and nonce are new with every call."""
         return _seal(plaintext, _encode(place), self._randomness.token_bytes(_RANDOM_BYTES), key_version, material)
 
@@ -54,17 +51,19 @@ class AesGcmEnvelope:
         """Which version sealed it, read from the header. Raises CryptoError if it is no envelope."""
         return _parse(envelope)[0]
 
-    def open(self, envelope: bytes, place: Place, *, material: SecretBytes) -> bytes:
+    def open(self, envelope: bytes, place: EncryptionContext, *, material: SecretBytes) -> bytes:
         """The plaintext. Raises CryptoError, whatever is wrong."""
         return _open(envelope, _encode(place), lambda _: material)
 
-    def verify(self, items: Sequence[tuple[bytes, Place]], *, materials: Mapping[int, SecretBytes]) -> list[bool]:
+    def verify(
+        self, items: Sequence[tuple[bytes, EncryptionContext]], *, materials: Mapping[int, SecretBytes]
+    ) -> list[bool]:
         """Whether each opens under the version that its header names."""
         return [_opened(envelope, _encode(place), materials) is not None for envelope, place in items]
 
-    def reseal(
+    def reencrypt(
         self,
-        items: Sequence[tuple[bytes, Place]],
+        items: Sequence[tuple[bytes, EncryptionContext]],
         *,
         materials: Mapping[int, SecretBytes],
         key_version: int,
@@ -128,7 +127,7 @@ def _context(place: bytes, key_version: int) -> bytes:
     return place + _VERSION.pack(4, key_version)  # its length and itself, as encode_tuple has it
 
 
-def _encode(place: Place) -> bytes:
+def _encode(place: EncryptionContext) -> bytes:
     """What all rows of a column have in common is encoded once."""
     row = encode_tuple(place.row_id, place.owner_kind, place.owner_id)
     return _before_row(place.install_id, place.table) + row + _after_row(place.field, place.key_name)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken
 
 from app.domain.errors import CryptoError
+from app.domain.secrets import SecretBytes
 from app.infrastructure.crypto.derive import Label, derive
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.domain.secrets import SecretBytes
 
 
 class FernetMessages:

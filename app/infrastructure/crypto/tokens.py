@@ -9,18 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import jwt
 
 from app.domain.errors import InvalidToken
+from app.domain.secrets import SecretBytes
 from app.services.ports import AccessClaims, UnknownKeyId
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from app.domain.secrets import SecretBytes
 
 _ALGORITHM: Final = "HS256"
 _TYPE: Final = "at+jwt"

@@ -5,20 +5,16 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.domain.errors import CryptoError
-from app.domain.keys import MATERIAL_BYTES
+from app.domain.keys import MATERIAL_BYTES, KeyName
 from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.crypto.derive import Label, derive, encode_tuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from app.domain.keys import KeyName
 
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -15,8 +16,6 @@ from app.infrastructure.database.dialects import Dialect, Timeouts
 from app.infrastructure.database.errors import DRIVER_ERRORS, translated, translation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-
     from sqlalchemy import Executable, Table
     from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -155,10 +154,10 @@ class Database:
         with translated():
             return await self.dialect.copy(path)
 
-    def moved(self) -> int | None:
+    def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
         try:  # not `with translated()`: this stands before every request, and takes less time than that
-            return self.dialect.moved()
+            return self.dialect.data_version()
         except DRIVER_ERRORS as error:
             raise (translation(error) or error) from None
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.domain.errors import InvalidInput, StorageBusy, StorageError, StorageFull, StorageReadOnly, UniqueViolation
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from app.domain.errors import KeyhallError
+from app.domain.errors import (
+    InvalidInput,
+    KeyhallError,
+    StorageBusy,
+    StorageError,
+    StorageFull,
+    StorageReadOnly,
+    UniqueViolation,
+)
 
 
 class ConstraintBroken(Exception):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from app.infrastructure.database.engine import Database
+from app.infrastructure.database.engine import Database
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,11 @@ from sqlalchemy import column, select, table
 
 from app import __version__
 from app.domain.errors import MigrationFailed, SchemaNewer, StorageError, StorageFull
+from app.infrastructure.database.engine import Database
 from app.infrastructure.database.schema import schema_info
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection as SyncConnection
-
-    from app.infrastructure.database.engine import Database
 
 SCRIPTS: Final = Path(__file__).resolve().parents[3] / "alembic"
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.repositories.attempts import AttemptRepositoryImpl
 from app.infrastructure.database.repositories.audit import AuditRepositoryImpl
 from app.infrastructure.database.repositories.bot_state import BotStateRepositoryImpl
 from app.infrastructure.database.repositories.credentials import CredentialRepositoryImpl
+from app.infrastructure.database.repositories.encrypted_rows import EncryptedRowRepositoryImpl
 from app.infrastructure.database.repositories.idempotency import IdempotencyRepositoryImpl
 from app.infrastructure.database.repositories.identity import UserRepositoryImpl
 from app.infrastructure.database.repositories.instances import InstanceRepositoryImpl
 from app.infrastructure.database.repositories.jobs import JobRepositoryImpl
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
-from app.infrastructure.database.repositories.sealed import SealedRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from app.infrastructure.database.engine import Connection, Database
-    from app.services.ports import UnitOfWork
+from app.services.ports import UnitOfWork
 
 _T = TypeVar("_T")
 
@@ -36,7 +33,7 @@ class SqlUnitOfWork:
         self.users = UserRepositoryImpl(connection)
         self.sessions = SessionRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
-        self.sealed = SealedRepositoryImpl(connection)
+        self.encrypted_rows = EncryptedRowRepositoryImpl(connection)
         self.audit = AuditRepositoryImpl(connection)
         self.instances = InstanceRepositoryImpl(connection)
         self.attempts = AttemptRepositoryImpl(connection)
@@ -65,13 +62,13 @@ class SqlStorage:
         async with self._database.write() as connection:
             yield SqlUnitOfWork(connection)
 
-    def moved(self) -> int | None:
+    def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
-        return self._database.moved()
+        return self._database.data_version()
 
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
         """A row as of now. What is absent is not remembered: guessed keys would drive out real rows."""
-        position = self._database.moved()
+        position = self._database.data_version()
         if position is None:
             async with self.read() as unit:
                 return await load(unit)

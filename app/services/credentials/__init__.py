@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.services.credentials.sealing import CredentialSealing
+from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.service import CredentialService
 from app.services.credentials.values import (
     UNSET,
@@ -21,7 +21,7 @@ from app.services.credentials.values import (
 __all__ = [
     "UNSET",
     "Added",
-    "CredentialSealing",
+    "CredentialCipher",
     "CredentialService",
     "EnvironmentCredentials",
     "HealthReport",

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from datetime import datetime
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from app.domain.audit import Action, Result
+from app.domain.audit import Action, AuditEvent, Result
 from app.domain.credentials import (
     RECOVERABLE_FOR,
     CredentialRecord,
     CredentialView,
+    HistoryRecord,
     Owner,
     OwnerKind,
     Status,
@@ -23,18 +26,10 @@ from app.domain.credentials import (
     mask,
 )
 from app.domain.errors import CryptoError, NotFound, StorageError
-from app.domain.identity import Permission
+from app.domain.identity import Actor, Permission
 from app.services.audit import by, by_system
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from app.domain.audit import AuditEvent
-    from app.domain.credentials import HistoryRecord
-    from app.domain.identity import Actor
-    from app.services.credentials.sealing import CredentialSealing
-    from app.services.ports import Clock, Storage
+from app.services.credentials.cipher import CredentialCipher
+from app.services.ports import Clock, Storage
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +75,9 @@ def own(actor: Actor) -> Owner:
 class CredentialAccess:
     """Finds, opens and records for one credential at a time; shared by everything that concerns credentials."""
 
-    def __init__(self, *, storage: Storage, sealing: CredentialSealing, clock: Clock) -> None:
+    def __init__(self, *, storage: Storage, cipher: CredentialCipher, clock: Clock) -> None:
         self._storage = storage
-        self._sealing = sealing
+        self._sealing = cipher
         self._clock = clock
 
     async def find(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from app.domain.credentials import CredentialRecord
 from app.domain.errors import CryptoError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.domain.credentials import CredentialRecord
-    from app.services.credentials.sealing import CredentialSealing
-    from app.services.key_management import Primary
+from app.services.credentials.cipher import CredentialCipher
+from app.services.keys import Primary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +22,8 @@ class FingerprintChanges:
 class Fingerprints:
     """Opens credentials to see what their fingerprints should be; slow enough to belong into a thread."""
 
-    def __init__(self, sealing: CredentialSealing) -> None:
-        self._sealing = sealing
+    def __init__(self, cipher: CredentialCipher) -> None:
+        self._sealing = cipher
 
     def of(self, records: Sequence[CredentialRecord], primary: Primary) -> FingerprintChanges:
         """What has to change for these records to have the fingerprints that this version gives."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Final
 
 from app.domain.credentials import CredentialRecord, Owner, aged, expired
-from app.domain.identity import Permission
-from app.services.credentials.access import own
+from app.domain.identity import Actor, Permission
+from app.services.credentials.access import CredentialAccess, own
 from app.services.credentials.values import HealthReport, LabelChoice, ProviderHealth, Standing, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from datetime import datetime, timedelta
-
-    from app.domain.identity import Actor
-    from app.services.credentials.access import CredentialAccess
-    from app.services.ports import Clock, Storage
+from app.services.ports import Clock, Storage
 
 _PAGE: Final = 100
 

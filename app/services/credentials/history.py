@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
 
-from app.domain.credentials import HISTORY_KEPT, HistoryRecord, mask
+from app.domain.credentials import HISTORY_KEPT, CredentialRecord, HistoryRecord, Owner, mask
 from app.domain.errors import CredentialUnreadable, CryptoError, InvalidInput, NotFound
-from app.services.credentials.access import UNREADABLE_MASK
+from app.services.credentials.access import UNREADABLE_MASK, CredentialAccess
+from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.values import HistoryView
+from app.services.keys import Primary
 from app.services.paging import Page, page_size, paged, read_cursor
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from app.domain.credentials import CredentialRecord, Owner
-    from app.services.credentials.access import CredentialAccess
-    from app.services.credentials.sealing import CredentialSealing
-    from app.services.key_management import Primary
-    from app.services.ports import Randomness, Storage, UnitOfWork
+from app.services.ports import Randomness, Storage, UnitOfWork
 
 _LOST: Final = ""
 """Stands for a secret that did not open any more when it was replaced.
@@ -32,11 +27,11 @@ class CredentialHistory:
     """Writes inside the unit of work of whoever replaces a secret."""
 
     def __init__(
-        self, *, storage: Storage, access: CredentialAccess, sealing: CredentialSealing, randomness: Randomness
+        self, *, storage: Storage, access: CredentialAccess, cipher: CredentialCipher, randomness: Randomness
     ) -> None:
         self._storage = storage
         self._access = access
-        self._sealing = sealing
+        self._sealing = cipher
         self._randomness = randomness
 
     async def keep(
@@ -62,10 +57,10 @@ class CredentialHistory:
         history = await uow.credentials.history(record.id)
         surplus = len(history) - HISTORY_KEPT
         if surplus > 0:
-            for each in self._dispensable(history, record.owner, successor)[:surplus]:
+            for each in self._evictable(history, record.owner, successor)[:surplus]:
                 await uow.credentials.drop_history(each.id)
 
-    def _dispensable(self, history: Sequence[HistoryRecord], owner: Owner, present: str) -> Sequence[HistoryRecord]:
+    def _evictable(self, history: Sequence[HistoryRecord], owner: Owner, present: str) -> Sequence[HistoryRecord]:
         """What may go, first of all copies that rolling back has left: however often, it drives no secret out.
 
         The latest row stays in any case: it tells since when the present secret is in force.

@@ -6,7 +6,10 @@ refusal leaves a row in the audit trail. Writes swap on the row's version, so no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Final
 
 from app.domain.audit import Action, Result
 from app.domain.credentials import (
@@ -31,35 +34,31 @@ from app.domain.errors import (
     UniqueViolation,
     VersionConflict,
 )
-from app.domain.identity import Permission, Source, snowflake
+from app.domain.identity import Actor, Permission, Source, snowflake
 from app.domain.secrets import SecretText
 from app.services.credentials.access import CredentialAccess, Reach, manages, own, reach, restorable, seen
+from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
-from app.services.credentials.moving import CredentialMoving
+from app.services.credentials.transfer import CredentialTransfer
 from app.services.credentials.use import CredentialUse
-from app.services.credentials.values import UNSET, Added, LabelChoice, Unset
+from app.services.credentials.values import (
+    UNSET,
+    Added,
+    EnvironmentCredentials,
+    HealthReport,
+    HistoryView,
+    LabelChoice,
+    Standing,
+    Unset,
+    UsableCredential,
+    Verdict,
+)
+from app.services.idempotency import Idempotency
 from app.services.idempotency import idempotency_key as idempotency_key_text
+from app.services.keys import Primary
 from app.services.paging import Page, page_size, paged, read_cursor
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime, timedelta
-
-    from app.domain.identity import Actor
-    from app.services.credentials.sealing import CredentialSealing
-    from app.services.credentials.values import (
-        EnvironmentCredentials,
-        HealthReport,
-        HistoryView,
-        Standing,
-        UsableCredential,
-        Verdict,
-    )
-    from app.services.idempotency import Idempotency
-    from app.services.key_management import Primary
-    from app.services.ports import Clock, Randomness, Storage, UnitOfWork
+from app.services.ports import Clock, Randomness, Storage, UnitOfWork
 
 _SWAPS: Final = 20
 """How often a change that expects no version is tried again when somebody else was faster."""
@@ -75,21 +74,21 @@ class CredentialService:
         self,
         *,
         storage: Storage,
-        sealing: CredentialSealing,
+        cipher: CredentialCipher,
         idempotency: Idempotency,
         environment: EnvironmentCredentials,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
         self._storage = storage
-        self._sealing = sealing
+        self._sealing = cipher
         self._idempotency = idempotency
         self._clock = clock
         self._randomness = randomness
-        self._access = CredentialAccess(storage=storage, sealing=sealing, clock=clock)
-        self._history = CredentialHistory(storage=storage, access=self._access, sealing=sealing, randomness=randomness)
+        self._access = CredentialAccess(storage=storage, cipher=cipher, clock=clock)
+        self._history = CredentialHistory(storage=storage, access=self._access, cipher=cipher, randomness=randomness)
         self._health = CredentialHealth(storage=storage, access=self._access, clock=clock)
-        self._moving = CredentialMoving(sealing=sealing, clock=clock)
+        self._moving = CredentialTransfer(cipher=cipher, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
 
     # -- storing -------------------------------------------------------------------------------------------------------
@@ -133,7 +132,7 @@ class CredentialService:
                     owner=owner,
                     provider=provider,
                     label=label,
-                    encrypted_value=self._sealing.seal(secret, credential_id, owner, primary),
+                    encrypted_value=self._sealing.encrypt(secret, credential_id, owner, primary),
                     key_version=primary.version,
                     fingerprint=await self._sealing.fingerprint(uow, secret),
                     created_by=actor.user_id,
@@ -232,7 +231,7 @@ class CredentialService:
         swapped = await uow.credentials.replace(
             record.id,
             expected_version=record.version,
-            encrypted_value=self._sealing.seal(secret, record.id, record.owner, primary),
+            encrypted_value=self._sealing.encrypt(secret, record.id, record.owner, primary),
             key_version=primary.version,
             fingerprint=await self._sealing.fingerprint(uow, secret),
             expires_at=expires_at,

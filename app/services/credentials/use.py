@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from app.domain.audit import Action, Result
 from app.domain.credentials import CredentialRecord, Owner, OwnerKind, PaidBy, expired, label_name, provider_name
 from app.domain.errors import CredentialUnreadable, NoCredential, StorageError
-from app.domain.identity import Permission
+from app.domain.identity import Actor, Permission
 from app.domain.secrets import SecretText
 from app.services.audit import by
-from app.services.credentials.access import own
+from app.services.credentials.access import CredentialAccess, own
 from app.services.credentials.values import EnvironmentCredentials, UsableCredential
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-    from datetime import datetime
-
-    from app.domain.identity import Actor
-    from app.services.credentials.access import CredentialAccess
-    from app.services.ports import Clock, Storage
+from app.services.ports import Clock, Storage
 
 log = logging.getLogger(__name__)
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from app.domain.credentials import OwnerKind
+from app.domain.credentials import CredentialRecord, CredentialView, Owner, OwnerKind, PaidBy
 from app.domain.secrets import SecretText
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
-
-    from app.domain.credentials import CredentialRecord, CredentialView, Owner, PaidBy
 
 
 class Unset(Enum):

@@ -8,32 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from app.domain.audit import Action
+from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, columns_under
 from app.domain.errors import InvalidInput, KeyStateConflict, NotFound
-from app.domain.identity import Permission
+from app.domain.identity import Actor, Permission
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import APPLICATION_KEYS, IllegalKeyset, KeyName, KeySchedule, Keyset, KeyState, KeyVersion, Origin
-from app.domain.sealed import SEALED_COLUMNS, columns_under
+from app.domain.secrets import SecretText
 from app.services.audit import by, by_system
+from app.services.credentials import CredentialCipher
 from app.services.credentials.fingerprints import Fingerprints
-from app.services.jobs import Later
-from app.services.rotation.course import BATCH, RotationCourse, Step, announced, standing_of
+from app.services.instances import InstanceService
+from app.services.jobs import JobRun, JobService, Later
+from app.services.keys import KeyManagementService, KeyRing
+from app.services.ports import Clock, Storage, UnitOfWork
+from app.services.rotation.job import BATCH, RotationJob, Step, announced, standing_of
 from app.services.rotation.values import Dependents, KeyStanding, Plan
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from datetime import datetime
-
-    from app.domain.identity import Actor
-    from app.domain.secrets import SecretText
-    from app.services.credentials import CredentialSealing
-    from app.services.instances import InstanceService
-    from app.services.jobs import JobRun, JobService
-    from app.services.key_management import KeyManagementService, KeyRing
-    from app.services.ports import Clock, Storage, UnitOfWork
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +56,7 @@ class RotationService:
         keys: KeyManagementService,
         instances: InstanceService,
         jobs: JobService,
-        sealing: CredentialSealing,
+        cipher: CredentialCipher,
         clock: Clock,
         token_lifetime: timedelta,
         rotation_days: int,
@@ -71,16 +65,16 @@ class RotationService:
         self._keys = keys
         self._instances = instances
         self._jobs = jobs
-        self._sealing = sealing
+        self._sealing = cipher
         self._clock = clock
         self._overlap = token_lifetime + LEEWAY
         self._rotation_days = rotation_days
-        self._course = RotationCourse(
+        self._course = RotationJob(
             storage=storage,
             keys=keys,
             instances=instances,
-            sealing=sealing,
-            fingerprints=Fingerprints(sealing),
+            cipher=cipher,
+            fingerprints=Fingerprints(cipher),
             clock=clock,
             overlap=self._overlap,
         )
@@ -148,7 +142,7 @@ class RotationService:
         Raises InsecureKey for one that must not be used, KeyStateConflict for one that was revoked.
         """
         self._require(actor, name)
-        material = self._keys.material_from_outside(name, given)
+        material = self._keys.parse_external_key(name, given)
         fingerprint = self._keys.fingerprint(name, material)
         known = next((each for each in self._keyset(name) if each.fingerprint == fingerprint), None)
         if known is not None and known.state is KeyState.ACTIVE:
@@ -198,7 +192,7 @@ class RotationService:
         A rotation that only waits for tokens to expire is not in the way of the next, and neither is one whose version
         another has replaced.
         """
-        primary = (await self._keys.take_up_under_lock(uow)).primary(name).version
+        primary = (await self._keys.ring_under_lock(uow)).primary(name).version
         same = {"name": name.value, "action": action, **payload}
         for job in await uow.jobs.unfinished_of(JobKind.KEY_ROTATION):
             working = job.progress.step in _WORK_AFTER_PROMOTION and job.progress.cursor.get("version") == primary
@@ -254,7 +248,7 @@ class RotationService:
                 await uow.audit.append(event)
             await uow.audit.append(by(actor, Action.KEY_REVOKED, now, about=_about(name), version=version))
             job = await self._settle(uow, actor, keyset, "revoke", revoked=version)
-        await self._instances.take_lease()
+        await self._instances.refresh()
         return job
 
     async def retire(self, actor: Actor, name: KeyName, version: int) -> Job:
@@ -352,11 +346,11 @@ class RotationService:
             await self._keys.change(uow, name, edit)
             columns = columns_under(name)
             # Under the lock, for a rollback may have made it primary for a moment since the scan.
-            if sum([(await uow.sealed.counts(each)).get(version, 0) for each in columns]) > needed.unreadable:
+            if sum([(await uow.encrypted_rows.counts(each)).get(version, 0) for each in columns]) > needed.unreadable:
                 raise KeyStateConflict(f"{name.value} version {version} came into use meanwhile: nothing was destroyed")
             event = by(actor, Action.KEY_DESTROYED, self._clock.now(), about=_about(name), version=version)
             await uow.audit.append(event)
-        await self._instances.take_lease()
+        await self._instances.refresh()
         return needed
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -382,12 +376,12 @@ class RotationService:
     async def _scan(self, name: KeyName, version: int | None) -> tuple[int, list[str]]:
         """How many rows open with that version, or with any; and the names of those that need it and do not open."""
         opening, failing = 0, []
-        columns = SEALED_COLUMNS if name is KeyName.API_SECRET_KEY and version is None else columns_under(name)
+        columns = ENCRYPTED_COLUMNS if name is KeyName.API_SECRET_KEY and version is None else columns_under(name)
         for column in columns:
             after: str | None = None
             while True:
                 async with self._storage.read() as uow:
-                    rows = await uow.sealed.all(column, after=after, limit=BATCH)
+                    rows = await uow.encrypted_rows.all(column, after=after, limit=BATCH)
                 if not rows:
                     break
                 after = rows[-1].id
@@ -468,7 +462,7 @@ class RotationService:
                     await uow.audit.append(event)
         raise Later(AGES_EVERY)
 
-    async def see_through(self, job_id: str) -> AsyncIterator[Job]:
+    async def follow(self, job_id: str) -> AsyncIterator[Job]:
         """Work on a job, or watch another worker do so: the job as it gets on, until it is over or waits for later.
 
         Also ends where it failed for a minute, each time for something that may pass: ``error`` says what.

@@ -9,7 +9,7 @@ from datetime import datetime
 from app.domain.instances import Instance
 from app.domain.jobs import Job
 from app.domain.keys import KeyName
-from app.services.key_management import KeyListing
+from app.services.keys import KeyVersionInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class KeyStanding:
     """
 
     name: KeyName
-    versions: Sequence[KeyListing]
+    versions: Sequence[KeyVersionInfo]
     since: datetime
     age_days: int
     rotation_days: int

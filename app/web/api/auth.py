@@ -7,9 +7,9 @@ from pydantic import Field
 
 from app.domain import errors
 from app.domain.identity import Actor, Client
-from app.web.api import shapes
-from app.web.endpoints import ID, Model, PageQuery, Routes, answer
+from app.web.api import schemas
 from app.web.options import SERVICES
+from app.web.routing import ID, Model, PageQuery, Routes, answer
 
 routes = Routes("Signing in")
 
@@ -43,20 +43,20 @@ class Proof(Model):
     otp: str | None = Field(default=None, description="A one-time code, where the account has a second factor")
 
 
-@routes("POST", "/api/v1/setup", status=201, shape=shapes.Account, errors=[errors.SetupClosed, errors.InvalidToken])
+@routes("POST", "/api/v1/setup", status=201, shape=schemas.Account, errors=[errors.SetupClosed, errors.InvalidToken])
 async def setup(request: web.Request, client: Client, body: Setup) -> web.Response:
     """Create the first owner, once.
 
     The setup token is printed on the server's standard error at every start, and is dead as soon as it was used.
     """
     user = await request.app[SERVICES].authentication.setup(body.setup_token, body.username, body.password, client)
-    return answer(201, shapes.account(user))
+    return answer(201, schemas.account(user))
 
 
 @routes(
     "POST",
     "/api/v1/auth/login",
-    shape=shapes.Tokens,
+    shape=schemas.Tokens,
     errors=[errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded],
 )
 async def login(request: web.Request, client: Client, body: Login) -> web.Response:
@@ -66,17 +66,17 @@ async def login(request: web.Request, client: Client, body: Login) -> web.Respon
     and per address.
     """
     pair = await request.app[SERVICES].authentication.login(body.username, body.password, client)
-    return answer(200, shapes.tokens(pair))
+    return answer(200, schemas.tokens(pair))
 
 
-@routes("POST", "/api/v1/auth/refresh", shape=shapes.Tokens, errors=[errors.InvalidToken])
+@routes("POST", "/api/v1/auth/refresh", shape=schemas.Tokens, errors=[errors.InvalidToken])
 async def refresh(request: web.Request, client: Client, body: RefreshToken) -> web.Response:
     """Trade a refresh token for a new pair.
 
     Each is good for one use; using one a second time ends the session.
     """
     pair = await request.app[SERVICES].authentication.refresh(body.refresh_token, client)
-    return answer(200, shapes.tokens(pair))
+    return answer(200, schemas.tokens(pair))
 
 
 @routes("POST", "/api/v1/auth/logout", status=204)
@@ -89,10 +89,10 @@ async def logout(request: web.Request, client: Client, body: RefreshToken) -> we
     return answer(204)
 
 
-@routes("GET", "/api/v1/auth/me", shape=shapes.Me)
+@routes("GET", "/api/v1/auth/me", shape=schemas.Me)
 async def me(request: web.Request, actor: Actor) -> web.Response:  # noqa: ARG001 - every handler gets the request
     """Who you are."""
-    return answer(200, shapes.me(actor))
+    return answer(200, schemas.me(actor))
 
 
 @routes(
@@ -110,11 +110,11 @@ async def reauthenticate(request: web.Request, actor: Actor, body: Proof) -> web
     return answer(204)
 
 
-@routes("GET", "/api/v1/auth/sessions", shape=shapes.SignIns)
+@routes("GET", "/api/v1/auth/sessions", shape=schemas.SignIns)
 async def sessions(request: web.Request, actor: Actor, query: PageQuery) -> web.Response:
     """Where you are signed in."""
     page = await request.app[SERVICES].authentication.sessions(actor, after=query.cursor, limit=query.limit)
-    return answer(200, shapes.sign_ins(page, actor))
+    return answer(200, schemas.sign_ins(page, actor))
 
 
 @routes("DELETE", f"/api/v1/auth/sessions/{{session_id:{ID}}}", status=204, errors=[errors.NotFound])

@@ -11,9 +11,9 @@ from app.domain import errors
 from app.domain.credentials import CredentialView
 from app.domain.identity import Actor
 from app.services.credentials import UNSET
-from app.web.api import shapes
-from app.web.endpoints import ID, Model, PageQuery, Routes, Time, answer
+from app.web.api import schemas
 from app.web.options import SERVICES
+from app.web.routing import ID, Model, PageQuery, Routes, Time, answer
 
 routes = Routes("Credentials")
 _ALL = "/api/v1/credentials"
@@ -59,23 +59,23 @@ class Listing(PageQuery):
 
 
 def _one(view: CredentialView, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return answer(status, shapes.credential(view), {"ETag": f'"{view.version}"', **(headers or {})})
+    return answer(status, schemas.credential(view), {"ETag": f'"{view.version}"', **(headers or {})})
 
 
-@routes("GET", _ALL, shape=shapes.CredentialPage, errors=[errors.Forbidden])
+@routes("GET", _ALL, shape=schemas.CredentialPage, errors=[errors.Forbidden])
 async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Response:
     """Your credentials, or a guild's."""
     page = await request.app[SERVICES].credentials.page(
         actor, after=query.cursor, limit=query.limit, guild_id=query.guild_id, removed=query.removed
     )
-    return answer(200, shapes.credential_page(page))
+    return answer(200, schemas.credential_page(page))
 
 
 @routes(
     "POST",
     _ALL,
     status=201,
-    shape=shapes.Credential,
+    shape=schemas.Credential,
     headers={"Location": "The new credential", **_ETAG, "Idempotent-Replayed": "`true` when it was stored before"},
     errors=[errors.AlreadyExists, errors.QuotaExceeded, errors.Forbidden],
 )
@@ -99,22 +99,22 @@ async def add(request: web.Request, actor: Actor, body: NewCredential, idempoten
     return _one(added.view, status=201, headers=headers)
 
 
-@routes("GET", f"{_ALL}/health", shape=shapes.Health)
+@routes("GET", f"{_ALL}/health", shape=schemas.Health)
 async def health(request: web.Request, actor: Actor) -> web.Response:
     """Whether everything stored can be read, by provider.
 
     For owners, admins and auditors: of everybody; for members: of their own.
     """
-    return answer(200, shapes.health(await request.app[SERVICES].credentials.health(actor)))
+    return answer(200, schemas.health(await request.app[SERVICES].credentials.health(actor)))
 
 
-@routes("GET", _ONE, shape=shapes.Credential, headers=_ETAG, errors=[errors.NotFound])
+@routes("GET", _ONE, shape=schemas.Credential, headers=_ETAG, errors=[errors.NotFound])
 async def get(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
     """One credential."""
     return _one(await request.app[SERVICES].credentials.get(actor, credential_id))
 
 
-@routes("PATCH", _ONE, shape=shapes.Credential, headers=_ETAG, errors=[errors.NotFound, errors.AlreadyExists])
+@routes("PATCH", _ONE, shape=schemas.Credential, headers=_ETAG, errors=[errors.NotFound, errors.AlreadyExists])
 async def change(
     request: web.Request, actor: Actor, credential_id: str, body: Change, expected_version: int | None
 ) -> web.Response:
@@ -140,7 +140,7 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, expecte
     return answer(204)
 
 
-@routes("PUT", f"{_ONE}/secret", shape=shapes.Credential, headers=_ETAG, errors=[errors.NotFound])
+@routes("PUT", f"{_ONE}/secret", shape=schemas.Credential, headers=_ETAG, errors=[errors.NotFound])
 async def replace(
     request: web.Request, actor: Actor, credential_id: str, body: NewSecret, expected_version: int | None
 ) -> web.Response:
@@ -154,7 +154,7 @@ async def replace(
 @routes(
     "POST",
     f"{_ONE}/reveal",
-    shape=shapes.Revealed,
+    shape=schemas.Revealed,
     errors=[errors.NotFound, errors.ReauthenticationRequired, errors.Forbidden, errors.CredentialUnreadable],
 )
 async def reveal(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
@@ -163,14 +163,14 @@ async def reveal(request: web.Request, actor: Actor, credential_id: str) -> web.
     Only within ten minutes of a proven password, and only after the audit trail has it. The answer must not be stored.
     """
     secret = await request.app[SERVICES].credentials.reveal(actor, credential_id)
-    content: shapes.Revealed = {"secret": secret.reveal()}
+    content: schemas.Revealed = {"secret": secret.reveal()}
     return answer(200, content, {"Cache-Control": "no-store"})
 
 
 @routes(
     "POST",
     f"{_ONE}/restore",
-    shape=shapes.Credential,
+    shape=schemas.Credential,
     headers=_ETAG,
     errors=[errors.NotFound, errors.AlreadyExists, errors.QuotaExceeded],
 )
@@ -179,17 +179,17 @@ async def restore(request: web.Request, actor: Actor, credential_id: str) -> web
     return _one(await request.app[SERVICES].credentials.restore(actor, credential_id))
 
 
-@routes("GET", f"{_ONE}/versions", shape=shapes.FormerSecrets, errors=[errors.NotFound])
+@routes("GET", f"{_ONE}/versions", shape=schemas.FormerSecrets, errors=[errors.NotFound])
 async def versions(request: web.Request, actor: Actor, credential_id: str, query: PageQuery) -> web.Response:
     """Its latest 20 former secrets, as masks."""
     page = await request.app[SERVICES].credentials.versions(actor, credential_id, after=query.cursor, limit=query.limit)
-    return answer(200, shapes.former_secrets(page))
+    return answer(200, schemas.former_secrets(page))
 
 
 @routes(
     "POST",
     f"{_ONE}/rollback",
-    shape=shapes.Credential,
+    shape=schemas.Credential,
     headers=_ETAG,
     errors=[errors.NotFound, errors.CredentialUnreadable],
 )

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from app.web.endpoints import Endpoint, Routes
 from app.web.openapi import document, error_table
 from app.web.pages.rendering import page
+from app.web.routing import Endpoint, Routes
 
 routes = Routes("Documentation")
 

@@ -6,11 +6,11 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from app.domain.errors import Forbidden, NotReady
-from app.web.endpoints import Routes, answer
 from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import is_local
 from app.web.problems import RETRY_AFTER
+from app.web.routing import Routes, answer
 
 routes = Routes("Operation")
 
@@ -37,7 +37,7 @@ async def healthz(request: web.Request) -> web.Response:  # noqa: ARG001 - every
 @routes("GET", "/readyz", shape=Ready, errors=[NotReady])
 async def readyz(request: web.Request) -> web.Response:
     """Whether requests should be sent here."""
-    checks = await request.app[SERVICES].overview.readiness()
+    checks = await request.app[SERVICES].dashboard.readiness()
     if all(checks.values()):
         return answer(200, {"status": "ready", "checks": checks})
     return answer(503, {"status": "not_ready", "checks": checks}, {"Retry-After": RETRY_AFTER})

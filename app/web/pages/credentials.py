@@ -16,10 +16,10 @@ from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
 from app.services.credentials import UNSET
-from app.web.endpoints import ID, Model, Retry, Routes
 from app.web.options import SERVICES
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.problems import headers_of, status_of
+from app.web.routing import ID, Model, Retry, Routes
 from app.web.sessions import actor_of
 
 routes = Routes("Pages")

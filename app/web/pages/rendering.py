@@ -15,8 +15,8 @@ from markupsafe import Markup, escape
 from app.domain.bitting import blade
 from app.domain.errors import AppError, InvalidInput, InvalidToken
 from app.domain.identity import Actor
-from app.web.gate import REQUEST_ID
 from app.web.headers import PAGE_POLICY
+from app.web.middleware import REQUEST_ID
 from app.web.pages.static import ASSETS
 from app.web.problems import headers_of, status_of
 from app.web.sessions import FORM_TOKEN, form_token

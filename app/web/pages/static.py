@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from app.domain.errors import NotFound
-from app.web.endpoints import Routes
+from app.web.routing import Routes
 
 routes = Routes("Pages")
 _DIRECTORY: Final = Path(__file__).parents[1] / "static"

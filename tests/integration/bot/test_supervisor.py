@@ -399,7 +399,7 @@ class TestFirstRun:
         wire.add_guild(id=900, name="Smiths", owner=wire.user(1, "smith"))
 
         async def invited() -> bool:
-            steps = (await services.overview.hall(owner)).first_run
+            steps = (await services.dashboard.hall(owner)).first_run
             return steps is not None and steps.bot_invited
 
         assert not await invited()

@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.domain.identity import REAUTHENTICATION_LASTS, Client, Role, Source
 from app.domain.keys import APPLICATION_KEYS, KeyName
 from app.infrastructure.database.schema import sessions
-from app.services.credentials import CredentialSealing
-from app.services.rotation import course
+from app.services.credentials import CredentialCipher
+from app.services.rotation import job as rotation_job
 from app.worker.loop import run_worker
 from tests.support.installs import Place
 from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, open_site, raw, sqlite_place
@@ -179,15 +179,15 @@ async def test_a_rotation_is_watched_to_its_end_while_secrets_are_read(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [f"/api/v1/credentials/{(await site.add(f'sealed {number}'))['id']}" for number in range(6)]
-    go_on, batches, reseal = threading.Event(), itertools.count(1), CredentialSealing.reseal
+    go_on, batches, reencrypt = threading.Event(), itertools.count(1), CredentialCipher.reencrypt
 
-    def held_up(self: CredentialSealing, *given: Any) -> Any:
+    def held_up(self: CredentialCipher, *given: Any) -> Any:
         if next(batches) == 3:
             assert go_on.wait(WITHIN)
-        return reseal(self, *given)
+        return reencrypt(self, *given)
 
-    monkeypatch.setattr(course, "BATCH", 2)
-    monkeypatch.setattr(CredentialSealing, "reseal", held_up)
+    monkeypatch.setattr(rotation_job, "BATCH", 2)
+    monkeypatch.setattr(CredentialCipher, "reseal", held_up)
     async with working(site):
         try:
             where = (await begun(site, f"{KEYS}/AES_KEY/rotate")).headers["Location"]

@@ -136,7 +136,7 @@ async def test_a_process_that_is_not_ready_says_so(site: Site) -> None:
         async def readiness(self) -> dict[str, bool]:
             return {"database": True, "keys": False, "lease": True}
 
-    services = replace(site.services, overview=Unready())  # type: ignore[arg-type]
+    services = replace(site.services, dashboard=Unready())  # type: ignore[arg-type]
     async with served(services) as unready:
         answer = await unready.request("GET", "/readyz")
         assert answer.status == 503

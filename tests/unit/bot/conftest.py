@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from app.bot.client import BotOptions, KeyhallBot
-from app.bot.cogs.keys import KeyCommands
+from app.bot.cogs.credentials import KeyCommands
 from app.bot.cogs.messages import MessageCommands
 from app.bot.texts import CommandTexts
 from app.domain.secrets import SecretText

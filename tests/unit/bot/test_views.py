@@ -37,7 +37,7 @@ def view(**changes: Any) -> CredentialView:
     return CredentialView(**values | changes)
 
 
-def text_of(answer: views.Answer) -> str:
+def text_of(answer: views.AnswerView) -> str:
     return "\n".join(item.content for item in answer.walk_children() if isinstance(item, discord.ui.TextDisplay))
 
 

@@ -55,10 +55,10 @@ async def versions(house: House, actor: Actor, credential_id: str) -> list[Histo
 
 def kept(house: House, storage: FakeStorage, credential_id: str) -> set[str]:
     """Every secret that is present or in the history, in clear."""
-    sealing = house.credentials._sealing
+    cipher = house.credentials._sealing
     record = storage.tables.credentials[credential_id]
     former = [each for each in storage.tables.history.values() if each.credential_id == credential_id]
-    return {sealing.open(record), *(sealing.open_former(each, record.owner) for each in former)}
+    return {cipher.open(record), *(cipher.open_former(each, record.owner) for each in former)}
 
 
 def damage(storage: FakeStorage, credential_id: str) -> None:

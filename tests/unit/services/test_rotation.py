@@ -29,7 +29,7 @@ from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState, Origin
 from app.domain.secrets import SecretText
 from app.services.jobs import JobRun
 from app.services.rotation import Dependents
-from app.services.rotation.course import NAMED, Step
+from app.services.rotation.job import NAMED, Step
 from app.services.rotation.service import AGES_EVERY, LEEWAY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
 from tests.support.house import ROTATION_DAYS, TOKEN_LIFETIME, House, member, open_house
@@ -82,7 +82,7 @@ async def rotated(house: House, operator: Actor, name: KeyName) -> Job:
 async def later(house: House, clock: FakeClock, by: timedelta) -> None:
     """Let time pass in a process that keeps its lease."""
     clock.advance(by)
-    await house.instances.take_lease()
+    await house.instances.refresh()
 
 
 def states(house: House, name: KeyName) -> list[KeyState]:
@@ -128,7 +128,7 @@ async def neighbour(house: House, storage: FakeStorage, clock: FakeClock, *, liv
     """Another process on the same storage."""
     other = await open_house(storage, clock, FakeRandomness(1))
     if live:
-        await other.instances.take_lease()
+        await other.instances.refresh()
     return other
 
 
@@ -206,7 +206,7 @@ async def test_rotating_api_secret_key_recomputes_every_fingerprint(
     material = house.keys.ring.primary(API)
     for credential_id, secret in ((first, SECRET), (second, OTHER_SECRET)):
         record = storage.tables.credentials[credential_id]
-        assert record.fingerprint == house.sealing.fingerprint_with(material, secret)
+        assert record.fingerprint == house.cipher.fingerprint_with(material, secret)
         assert record.fingerprint != before[credential_id]
         assert record.version == 1
     assert retired(house, API) == [1]
@@ -220,7 +220,7 @@ async def test_a_fingerprint_that_could_not_be_swapped_is_looked_at_again(
     assert (await rotated(house, operator, API)).state is JobState.DONE
     record = storage.tables.credentials[credential_id]
     assert record.version == 2
-    assert record.fingerprint == house.sealing.fingerprint_with(house.keys.ring.primary(API), SECRET)
+    assert record.fingerprint == house.cipher.fingerprint_with(house.keys.ring.primary(API), SECRET)
 
 
 async def test_a_credential_that_does_not_open_holds_up_no_fingerprint(
@@ -231,7 +231,7 @@ async def test_a_credential_that_does_not_open_holds_up_no_fingerprint(
     job = await rotated(house, operator, API)
     assert job.state is JobState.DONE
     assert job.progress.note == f"version 2 is primary, 1 retired; 1 rows do not open: api_credentials {broken}"
-    expected = house.sealing.fingerprint_with(house.keys.ring.primary(API), OTHER_SECRET)
+    expected = house.cipher.fingerprint_with(house.keys.ring.primary(API), OTHER_SECRET)
     assert storage.tables.credentials[sound].fingerprint == expected
 
 
@@ -244,12 +244,12 @@ async def test_nothing_is_promoted_before_every_live_process_has_taken_it_up(
     while "waiting for test" not in (await stored(house, job)).progress.note:
         assert not working.done()
     assert states(house, MESSAGES) == [KeyState.ACTIVE, KeyState.PRE_ACTIVATION]
-    await other.instances.take_lease()
+    await other.instances.refresh()
     while (await stored(house, job)).progress.step != "promoted":
         assert not working.done()
     # It has promoted, and waits again: nobody may still encrypt with the former one when former things are counted.
     assert not working.done()
-    await other.instances.take_lease()
+    await other.instances.refresh()
     assert (await working).state is JobState.DONE
 
 
@@ -406,7 +406,7 @@ async def test_a_retired_jwt_version_is_loaded_everywhere_before_it_signs_again(
     working = asyncio.create_task(worked(house, back))
     while "waiting for test" not in (await stored(house, back)).progress.note:
         assert not working.done()
-    await other.instances.take_lease()
+    await other.instances.refresh()
     assert list(other.keys.opening(JWT)) == [1, 2]
     assert primary(other, JWT) == 2
     await working
@@ -572,7 +572,7 @@ async def test_who_loses_a_race_and_finds_the_winner_done_is_told_to_try_again(
 def during(house: House, monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], Any]) -> None:
     """Have something happen once, between a course's reading of rows and its writing of them."""
     loop = asyncio.get_running_loop()
-    original = getattr(house.sealing, method)
+    original = getattr(house.cipher, method)
     waiting = [act]
 
     def meanwhile(*arguments: Any) -> Any:
@@ -581,14 +581,14 @@ def during(house: House, monkeypatch: pytest.MonkeyPatch, method: str, act: Call
             asyncio.run_coroutine_threadsafe(waiting.pop()(), loop).result(10)
         return result
 
-    monkeypatch.setattr(house.sealing, method, meanwhile)
+    monkeypatch.setattr(house.cipher, method, meanwhile)
 
 
 async def test_a_row_that_a_member_changes_meanwhile_is_found_by_the_scan(
     house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     credential_id = await add(house, mia)
-    during(house, monkeypatch, "reseal", lambda: house.credentials.change(mia, credential_id, label="moved"))
+    during(house, monkeypatch, "reencrypt", lambda: house.credentials.change(mia, credential_id, label="moved"))
     job = await rotated(house, operator, AES)
     assert job.state is JobState.DONE
     record = storage.tables.credentials[credential_id]
@@ -597,7 +597,7 @@ async def test_a_row_that_a_member_changes_meanwhile_is_found_by_the_scan(
     assert await revealed(house, mia, credential_id) == SECRET
 
 
-@pytest.mark.parametrize("moment", ["reseal", "opened_by"])
+@pytest.mark.parametrize("moment", ["reencrypt", "opened_by"])
 async def test_a_secret_that_a_member_replaces_meanwhile_is_the_one_that_stays(
     *, house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -618,7 +618,7 @@ async def test_a_look_at_every_row_does_not_run_after_those_that_keep_coming_in(
     ids = itertools.count()
     monkeypatch.setattr(house.randomness, "new_id", lambda: f"{next(ids):032}")
     await add(house, mia)
-    loop, original, looks = asyncio.get_running_loop(), getattr(house.sealing, method), itertools.count(1)
+    loop, original, looks = asyncio.get_running_loop(), getattr(house.cipher, method), itertools.count(1)
 
     def look(*arguments: Any) -> Any:
         label = f"number {next(looks)}"
@@ -627,23 +627,23 @@ async def test_a_look_at_every_row_does_not_run_after_those_that_keep_coming_in(
 
     job = await house.rotation.rotate(operator, name)
     if name is API:  # the credentials that come in have their fingerprints made the same way
-        adding = house.sealing.fingerprint
+        adding = house.cipher.fingerprint
 
         async def fingerprint(uow: Any, secret: str) -> str | None:
-            monkeypatch.setattr(house.sealing, method, original)
+            monkeypatch.setattr(house.cipher, method, original)
             try:
                 return await adding(uow, secret)
             finally:
-                monkeypatch.setattr(house.sealing, method, look)
+                monkeypatch.setattr(house.cipher, method, look)
 
-        monkeypatch.setattr(house.sealing, "fingerprint", fingerprint)
-    monkeypatch.setattr(house.sealing, method, look)
+        monkeypatch.setattr(house.cipher, "fingerprint", fingerprint)
+    monkeypatch.setattr(house.cipher, method, look)
     assert (await worked(house, job)).state is JobState.DONE
     assert next(looks) <= 3
 
 
 @pytest.mark.parametrize(
-    ("name", "moment"), [(AES, "reseal"), (AES, "opened_by"), (API, "fingerprint_with")], ids=["rows", "scan", "marks"]
+    ("name", "moment"), [(AES, "reencrypt"), (AES, "opened_by"), (API, "fingerprint_with")], ids=["rows", "scan", "marks"]
 )
 async def test_a_course_that_another_rotation_overtook_leaves_the_rest_to_that_one(
     *,
@@ -679,10 +679,10 @@ async def test_a_course_that_was_overtaken_while_it_slept_does_nothing_more(
 ) -> None:
     await add(house, mia)
     await house.rotate(name)
-    await house.instances.take_lease()
+    await house.instances.refresh()
     job = await house.rotation.retire(operator, name, 1)  # what is queued has version 2 in mind
     await house.rotate(name)
-    await house.instances.take_lease()
+    await house.instances.refresh()
     before = storage.tables.credentials
     done = await worked(house, job)
     assert (done.state, done.progress.note) == (JobState.DONE, "another rotation of this key took over")
@@ -736,7 +736,7 @@ async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_anothe
         while again := await survivor.jobs.claim():
             await survivor.jobs.work(again, survivor.rotation.carry_on)
         assert (await stored(house, began)).state is JobState.DONE
-        await house.instances.take_lease()
+        await house.instances.refresh()
         assert primary(house, name) == round_ + 1, "a version more per rotation, no matter where it died"
         assert len(states(house, name)) == round_ + 1
         assert retired(house, name) == ([] if name is MESSAGES else list(range(1, round_ + 1)))
@@ -782,7 +782,7 @@ async def test_what_no_failing_row_needs_is_retired_all_the_same(
     broken = await add(house, mia)
     damage(storage, broken)
     await house.rotate(AES)
-    await house.instances.take_lease()
+    await house.instances.refresh()
     job = await rotated(house, operator, AES)
     assert job.state is JobState.FAILED
     assert retired(house, AES) == [1, 3]
@@ -979,7 +979,7 @@ async def test_retiring_one_version_leaves_the_others(house: House, operator: Ac
     await house.rotate(AES)
     await house.keys.reload()
     await house.rotate(AES)
-    await house.instances.take_lease()
+    await house.instances.refresh()
     assert (await worked(house, await house.rotation.retire(operator, AES, 2))).state is JobState.DONE
     assert retired(house, AES) == [2]
 
@@ -1006,7 +1006,7 @@ async def test_destroying_takes_the_name_of_the_key(house: House, operator: Acto
 async def test_what_stored_secrets_open_with_is_not_destroyed(house: House, operator: Actor, mia: Actor) -> None:
     await add(house, mia)
     await house.rotate(AES)
-    await house.instances.take_lease()
+    await house.instances.refresh()
     with pytest.raises(
         KeyStateConflict, match=r"1 stored secrets open with AES_KEY version 1 alone: run `keyhall keys"
     ):
@@ -1021,7 +1021,7 @@ async def test_what_comes_into_use_while_it_is_looked_at_is_not_destroyed(
 ) -> None:
     await add(house, mia)
     await house.rotate(AES)
-    await house.instances.take_lease()
+    await house.instances.refresh()
 
     async def nothing_a_moment_ago(*_: object) -> Dependents:
         return Dependents(name=AES, version=1, rows=0, unreadable=0, sentence="")
@@ -1101,7 +1101,7 @@ async def test_a_plan_says_what_would_happen_and_changes_nothing(
     first = await add(house, mia)
     await house.credentials.replace(mia, first, OTHER_SECRET)
     await add(house, mia, "other")
-    await house.instances.take_lease()
+    await house.instances.refresh()
     commits = storage.commits
     plan = await house.rotation.plan(operator, name)
     assert (plan.name, plan.primary, plan.rows, plan.unreadable) == (name, 1, rows, [])
@@ -1119,12 +1119,12 @@ async def test_a_plan_names_what_does_not_open(house: House, storage: FakeStorag
 
 
 async def test_internal_keys_are_nobodys_business(house: House, operator: Actor) -> None:
-    seal = KeyName.AUDIT_SEAL_KEY
+    encrypt = KeyName.AUDIT_SEAL_KEY
     for asked in (
-        house.rotation.rotate(operator, seal),
-        house.rotation.plan(operator, seal),
-        house.rotation.dependents(operator, seal, 1),
-        house.rotation.set_schedule(operator, seal, rotation_days=1, automatic=False),
+        house.rotation.rotate(operator, encrypt),
+        house.rotation.plan(operator, encrypt),
+        house.rotation.dependents(operator, encrypt, 1),
+        house.rotation.set_schedule(operator, encrypt, rotation_days=1, automatic=False),
     ):
         with pytest.raises(InvalidInput, match="name: must be one of"):
             await asked
@@ -1275,7 +1275,7 @@ async def test_keys_are_seen_by_everybody_but_members(house: House, clock: FakeC
 
 
 async def seen_through(house: House, job_id: str) -> list[Job]:
-    return [each async for each in house.rotation.see_through(job_id)]
+    return [each async for each in house.rotation.follow(job_id)]
 
 
 async def test_whoever_sees_a_rotation_through_works_on_it_to_its_end(house: House, operator: Actor) -> None:
@@ -1331,7 +1331,7 @@ async def test_whoever_stops_watching_gives_the_job_back(
 ) -> None:
     await neighbour(house, storage, clock)  # is waited for, so that the job cannot end
     job = await house.rotation.rotate(operator, MESSAGES)
-    watch = house.rotation.see_through(job.id)
+    watch = house.rotation.follow(job.id)
     async for each in watch:
         if each.state is JobState.RUNNING:
             break

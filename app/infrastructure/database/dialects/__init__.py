@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime, timedelta
-    from pathlib import Path
-
     from sqlalchemy import ColumnElement, Table
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.engine import Connection
@@ -49,7 +48,7 @@ class Dialect(Protocol):
         """Held around everything that writes, where the engine knows but one writer. Raises StorageBusy."""
         ...
 
-    def moved(self) -> int | None:
+    def data_version(self) -> int | None:
         """A number that changes with every commit by anybody else than the connection that asks."""
         ...
 

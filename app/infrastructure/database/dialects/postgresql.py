@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -28,16 +31,11 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.schema import UtcDateTime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from datetime import datetime, timedelta
-    from pathlib import Path
-
     from sqlalchemy.engine import Connection
-
-    from app.infrastructure.database.dialects import Timeouts
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +95,7 @@ class Postgresql:
         """Rows are locked one by one: nobody waits here."""
         yield
 
-    def moved(self) -> None:
+    def data_version(self) -> None:
         """There is no such number."""
 
     def insert(self, table: Table) -> postgresql.Insert:

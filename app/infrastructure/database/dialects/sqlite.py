@@ -9,8 +9,11 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
+from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -21,16 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only
 
 from app.domain.errors import StorageBusy
+from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.schema import UtcDateTime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from datetime import datetime, timedelta
-    from pathlib import Path
-
     from sqlalchemy.engine import Connection
-
-    from app.infrastructure.database.dialects import Timeouts
 
 _READERS: Final = 4
 """Connections for reading; each has a thread of its own."""
@@ -168,7 +166,7 @@ class Sqlite:
         finally:
             self._turn.release()
 
-    def moved(self) -> int:
+    def data_version(self) -> int:
         """PRAGMA data_version of a connection that does nothing else, on the caller's thread: some 2 µs."""
         if self._watch is None:
             # No busy timeout: nobody may wait here.
@@ -219,7 +217,7 @@ class Sqlite:
         while True:
             # While the file cannot be read nothing is known. Whoever reads from it says what is wrong.
             with suppress(sqlite3.Error):
-                moved = self.moved()
+                moved = self.data_version()
                 if moved != seen:
                     seen = moved
                     heard()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sqlalchemy import insert, select
 
+from app.domain.audit import AuditEvent
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import audit_events, subjects
-
-if TYPE_CHECKING:
-    from app.domain.audit import AuditEvent
-    from app.infrastructure.database.engine import Connection
 
 
 class AuditRepositoryImpl:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from sqlalchemy import select
 
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import bot_state
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from app.infrastructure.database.engine import Connection
 
 
 class BotStateRepositoryImpl:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import api_credentials, credential_history
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from app.infrastructure.database.engine import Connection
 
 _COLUMNS: Final = (
     api_credentials.c.id,
@@ -140,7 +137,7 @@ class CredentialRepositoryImpl:
         rows = await self._connection.rows(statement.order_by(api_credentials.c.id).limit(limit))
         return [_to_record(row) for row in rows]
 
-    async def hand_over(self, source: str, target: str) -> int:
+    async def reassign_sharer(self, source: str, target: str) -> int:
         """Name another user as who shared them; `created_by` is no part of what the envelope binds."""
         shared = (api_credentials.c.created_by == source, api_credentials.c.owner_kind == OwnerKind.GUILD)
         return await self._connection.change(update(api_credentials).where(*shared).values(created_by=target))

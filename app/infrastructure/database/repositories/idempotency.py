@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from sqlalchemy import delete, insert, select
 
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import idempotency_keys
 from app.services.ports import IdempotentRequest
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from app.infrastructure.database.engine import Connection
 
 
 class IdempotencyRepositoryImpl:

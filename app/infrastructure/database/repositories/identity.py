@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, insert, literal, select, update
 
 from app.domain.identity import Role, User
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import UtcDateTime, owner_claim, subjects, users
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from app.infrastructure.database.engine import Connection
 
 USER_COLUMNS = (
     users.c.id,

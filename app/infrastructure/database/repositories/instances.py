@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from sqlalchemy import delete, insert, select, update
 
 from app.domain.instances import Instance
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import instances
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import timedelta
-
-    from app.infrastructure.database.engine import Connection
 
 
 def _epochs(epochs: Mapping[str, int]) -> str:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, delete, or_, select, text, update
 
 from app.domain.jobs import Job, JobKind, JobState, Progress
+from app.infrastructure.database.engine import AnyRow, Connection
 from app.infrastructure.database.schema import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
-
     from sqlalchemy import ColumnElement
-
-    from app.infrastructure.database.engine import AnyRow, Connection
 
 _COLUMNS: Final = (
     jobs.c.id,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
 
 from sqlalchemy import delete, func, select
 
 from app.domain.keys import KeyName
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import api_credentials, app_config, users
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from app.infrastructure.database.engine import Connection
 
 _LOCK: Final = 0x6B65_7968_616C_6C01
 """Of PostgreSQL's advisory locks, the one that changers of keys take; "keyhall" and a number."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from datetime import datetime
 
 from sqlalchemy import select
 
 from app.domain.keys import KeyName, KeySchedule
+from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import key_schedules
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from app.infrastructure.database.engine import Connection
 
 
 class KeyScheduleRepositoryImpl:

@@ -1,0 +1,74 @@
+"""Every encrypted column, in bulk: what a re-encryption reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
+from app.infrastructure.database.engine import Connection
+from app.infrastructure.database.schema import api_credentials, metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Table
+
+
+class EncryptedRowRepositoryImpl:
+    """See `app.services.ports.SealedRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def batch(
+        self, column: EncryptedColumn, *, primary: int, after: str | None, limit: int
+    ) -> Sequence[EncryptedRow]:
+        """What another version than the primary sealed."""
+        return await self._page(column, after, limit, _table(column).c.key_version != primary)
+
+    async def all(self, column: EncryptedColumn, *, after: str | None, limit: int) -> Sequence[EncryptedRow]:
+        """Every row."""
+        return await self._page(column, after, limit)
+
+    async def swap(self, column: EncryptedColumn, rows: Sequence[Reencrypted]) -> int:
+        """Compare and swap on what the row was when it was read."""
+        return await self._connection.change_many(
+            _table(column),
+            change=(column.field, "key_version"),
+            where=("id", "version", "key_version"),
+            rows=[(new.value, new.key_version, new.row.id, new.row.version, new.row.key_version) for new in rows],
+        )
+
+    async def counts(self, column: EncryptedColumn) -> Mapping[int, int]:
+        """Rows by key version."""
+        version = _table(column).c.key_version
+        found = await self._connection.rows(select(version, func.count()).group_by(version))
+        return {row[0]: row[1] for row in found}
+
+    async def _page(
+        self, column: EncryptedColumn, after: str | None, limit: int, *conditions: ColumnElement[bool]
+    ) -> Sequence[EncryptedRow]:
+        table = _table(column)
+        owner = api_credentials.c  # of a former secret as well: the owner of its credential
+        statement = (
+            select(
+                table.c.id,
+                owner.owner_kind,
+                owner.owner_id,
+                table.c.version,
+                table.c.key_version,
+                table.c[column.field],
+            )
+            .select_from(table if table is api_credentials else table.join(api_credentials))
+            .where(*conditions)
+            .order_by(table.c.id)
+            .limit(limit)
+        )
+        if after is not None:
+            statement = statement.where(table.c.id > after)
+        return [EncryptedRow._make(row) for row in await self._connection.rows(statement)]
+
+
+def _table(column: EncryptedColumn) -> Table:
+    return metadata.tables[column.table]

@@ -1,0 +1,77 @@
+"""A change of owner: every secret is sealed anew for whom it belongs to now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+
+from app.domain.credentials import LABEL_LONGEST, CredentialRecord, Owner
+from app.domain.errors import CryptoError, VersionConflict
+from app.services.credentials.cipher import CredentialCipher
+from app.services.keys import Primary
+from app.services.ports import Clock, UnitOfWork
+
+
+class CredentialTransfer:
+    """Works inside the unit of work of whoever joins two accounts: all of it happens, or nothing."""
+
+    def __init__(self, *, cipher: CredentialCipher, clock: Clock) -> None:
+        self._sealing = cipher
+        self._clock = clock
+
+    async def move(self, uow: UnitOfWork, source: Owner, target: Owner) -> int:
+        """See ``CredentialService.move``."""
+        await uow.credentials.lock_owner(source)  # nobody stores for the former owner behind our back
+        primary = await self._sealing.primary(uow)
+        live = await _all_of(uow, source, removed=False)
+        taken = {(each.provider, each.label.casefold()) for each in await _all_of(uow, target, removed=False)}
+        for record in live:
+            label = next(label for label in _numbered(record.label) if (record.provider, label.casefold()) not in taken)
+            taken.add((record.provider, label.casefold()))
+            await self._move_one(uow, record, target, label, primary)
+        removed = await _all_of(uow, source, removed=True)
+        for record in removed:
+            await self._move_one(uow, record, target, record.label, primary)
+        return len(live) + len(removed)
+
+    async def _move_one(
+        self, uow: UnitOfWork, record: CredentialRecord, target: Owner, label: str, primary: Primary
+    ) -> None:
+        sealed, key_version = record.encrypted_value, record.key_version
+        with suppress(CryptoError):
+            sealed = self._sealing.encrypt(self._sealing.open(record), record.id, target, primary)
+            key_version = primary.version
+        swapped = await uow.credentials.move(
+            record.id,
+            expected_version=record.version,
+            owner=target,
+            label=label,
+            encrypted_value=sealed,
+            key_version=key_version,
+            at=self._clock.now(),
+        )
+        if not swapped:
+            raise VersionConflict
+        for former in await uow.credentials.history(record.id):
+            with suppress(CryptoError):
+                secret = self._sealing.open_former(former, record.owner)
+                resealed = self._sealing.seal_former(secret, former.id, target, primary)
+                await uow.credentials.replace_history(former.id, encrypted_value=resealed, key_version=primary.version)
+
+
+async def _all_of(uow: UnitOfWork, owner: Owner, *, removed: bool) -> Sequence[CredentialRecord]:
+    found: list[CredentialRecord] = []
+    after: str | None = None
+    while rows := await uow.credentials.of_owner(owner, removed=removed, after=after):
+        found += rows
+        after = rows[-1].id
+    return found
+
+
+def _numbered(label: str) -> Iterator[str]:
+    """The label, then the label with a number, never longer than a label may be."""
+    yield label
+    for number in count(2):
+        suffix = f" {number}"
+        yield label[: LABEL_LONGEST - len(suffix)] + suffix

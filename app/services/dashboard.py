@@ -1,0 +1,202 @@
+"""The Hall: what somebody sees first, and whether this process is fit to answer at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from app.domain.credentials import SOON
+from app.domain.errors import StorageError
+from app.domain.identity import Actor, Permission, Role
+from app.domain.keys import KeyName
+from app.services.credentials import CredentialService, Standing
+from app.services.keys import KeyManagementService
+from app.services.ports import Clock, Storage
+
+_BOT_GUILDS: Final = "guilds"
+
+
+class Headline(StrEnum):
+    """What the one sentence of the Hall is about, most pressing first."""
+
+    UNREADABLE = "unreadable"
+    EXPIRED = "expired"
+    KEY_DUE = "key_due"
+    EXPIRING = "expiring"
+    EMPTY = "empty"
+    WELL = "well"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyAge:
+    """The primary version of an application key: since when, for how many whole days, and until when."""
+
+    name: KeyName
+    version: int
+    fingerprint: str
+    since: datetime
+    age_days: int
+    due_at: datetime
+    due: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstRun:
+    """Lines of the first run, each with its tick."""
+
+    owner: bool
+    bot_invited: bool
+    discord_linked: bool
+    first_credential_stored: bool
+    first_credential_used: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(
+            (
+                self.owner,
+                self.bot_invited,
+                self.discord_linked,
+                self.first_credential_stored,
+                self.first_credential_used,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dashboard:
+    """The dashboard. ``keys`` is empty for whoever may not see them, ``first_run`` is the owner's until complete."""
+
+    username: str
+    role: Role
+    credentials: Standing
+    keys: Sequence[KeyAge]
+    headline: Headline
+    sentence: str
+    first_run: FirstRun | None
+
+
+class DashboardService:
+    """Read models that no single family owns."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        credentials: CredentialService,
+        clock: Clock,
+        rotation: timedelta,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._credentials = credentials
+        self._clock = clock
+        self._rotation = rotation
+
+    async def hall(self, actor: Actor) -> Dashboard:
+        """What the actor sees first. Raises StorageError, NotReady."""
+        standing = await self._credentials.standing(actor, soon=SOON)
+        ages = await self._ages() if actor.may(Permission.SEE_KEYS) else []
+        headline, sentence = _sentence(standing, ages)
+        return Dashboard(
+            username=actor.username,
+            role=actor.role,
+            credentials=standing,
+            keys=ages,
+            headline=headline,
+            sentence=sentence,
+            first_run=await self._first_run(actor, standing),
+        )
+
+    async def _ages(self) -> Sequence[KeyAge]:
+        async with self._storage.read() as uow:
+            schedules = await uow.schedules.all()
+        now = self._clock.now()
+        ages = []
+        for key in self._keys.listing():
+            if key.primary:
+                schedule = schedules.get(key.name.value)
+                since = key.activated_at or key.created_at
+                due_at = since + (timedelta(days=schedule.rotation_days) if schedule else self._rotation)
+                ages.append(
+                    KeyAge(
+                        name=key.name,
+                        version=key.version,
+                        fingerprint=key.fingerprint,
+                        since=since,
+                        age_days=max((now - since).days, 0),
+                        due_at=due_at,
+                        due=now >= due_at,
+                    )
+                )
+        return ages
+
+    async def _first_run(self, actor: Actor, standing: Standing) -> FirstRun | None:
+        if actor.role is not Role.OWNER:
+            return None
+        async with self._storage.read() as uow:
+            user = await uow.users.get(actor.user_id)
+            guilds = await uow.bot_state.get(_BOT_GUILDS)
+        steps = FirstRun(
+            owner=True,
+            bot_invited=guilds not in {None, "0"},
+            discord_linked=user is not None and user.discord_id is not None,
+            first_credential_stored=standing.live > 0,
+            first_credential_used=standing.used,
+        )
+        return None if steps.complete else steps
+
+    async def note_guilds(self, count: int) -> None:
+        """Remember in how many guilds the bot is; the bot says so when it is ready and when that changes."""
+        async with self._storage.write() as uow:
+            await uow.bot_state.put(_BOT_GUILDS, str(count), self._clock.now())
+
+    async def readiness(self) -> dict[str, bool]:
+        """Whether the database can be read, the keys are confirmed and the lease lasts: ready when all are."""
+        try:
+            async with self._storage.read() as uow:
+                readable = await uow.keys.exists()
+        except StorageError:
+            readable = False
+        return {"database": readable, "keys": self._keys.confirmed, "lease": self._keys.leased}
+
+
+def _sentence(standing: Standing, ages: Sequence[KeyAge]) -> tuple[Headline, str]:
+    """The one thing to do, or that there is none."""
+    due = [age for age in ages if age.due]
+    hanging = standing.live + len(ages)
+    if standing.unreadable:
+        count = _counted(standing.unreadable, "credential")
+        headline, sentence = Headline.UNREADABLE, f"{count} cannot be read: enter {_them(standing.unreadable)} again."
+    elif standing.expired:
+        have = "has" if standing.expired == 1 else "have"
+        count = _counted(standing.expired, "credential")
+        headline, sentence = Headline.EXPIRED, f"{count} {have} expired: replace {_them(standing.expired)}."
+    elif due:
+        oldest = min(due, key=lambda age: age.due_at)
+        age = _counted(oldest.age_days, "day")
+        headline, sentence = Headline.KEY_DUE, f"{oldest.name.value} is {age} old: its rotation is due."
+    elif standing.expiring:
+        expire = "expires" if standing.expiring == 1 else "expire"
+        count, them = _counted(standing.expiring, "credential"), _them(standing.expiring)
+        headline, sentence = Headline.EXPIRING, f"{count} {expire} within {SOON.days} days: replace {them} in time."
+    elif not standing.live:
+        headline, sentence = Headline.EMPTY, "No credential hangs here yet: add your first."
+    elif hanging == 1:
+        headline, sentence = Headline.WELL, "Your one key hangs where it should."
+    else:
+        headline, sentence = Headline.WELL, f"All {hanging} keys hang where they should."
+    return headline, sentence
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _them(number: int) -> str:
+    return "it" if number == 1 else "them"

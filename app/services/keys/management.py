@@ -1,0 +1,352 @@
+"""The only owner of application keys: verifies them at every start, makes them once, hands them out while confirmed.
+
+A start calls ``verify()`` before any migration, read-only, and ``initialize()`` after. From then on the loaded keys are
+one immutable ``KeyRing``; a change in the database replaces it as a whole. Key material is handed out only while this
+process has confirmed, within seconds, that its ring is what the database holds (docs/keys.md, "Leases and epochs").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from app.domain.errors import MasterKeyMissing, NoInstall, NotReady, StartupError
+from app.domain.instances import CONFIRMED_FOR_SECONDS
+from app.domain.keys import APPLICATION_KEYS, MATERIAL_BYTES, KeyName, Keyset, Origin
+from app.domain.secrets import SecretBytes, SecretText
+from app.services.keys import rows as key_rows
+from app.services.keys.reading import KeyReader
+from app.services.keys.ring import InstallRules, KeyCheck, KeyRing, KeyVersionInfo, Primary
+from app.services.keys.writing import KeyWriter
+from app.services.ports import (
+    Clock,
+    InstallRecord,
+    KeyDerivation,
+    KeyWrapping,
+    MasterKeySource,
+    Randomness,
+    RememberedInstall,
+    Storage,
+    UnitOfWork,
+)
+
+log = logging.getLogger(__name__)
+
+_RELOAD_AT_MOST_EVERY_SECONDS: Final = 1.0
+
+
+class KeyManagementService:
+    """Owns the key ring. See the module's docstring for its life."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        master_keys: MasterKeySource,
+        wrapping: Callable[[SecretBytes], KeyWrapping],
+        derivation: KeyDerivation,
+        record: InstallRecord,
+        rules: InstallRules,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._storage = storage
+        self._master_keys = master_keys
+        self._wrapping = wrapping
+        self._derivation = derivation
+        self._record = record
+        self._rules = rules
+        self._clock = clock
+        self._randomness = randomness
+        self._reader = KeyReader(master_keys=master_keys, wrapping=wrapping, derivation=derivation, rules=rules)
+        self._writer = KeyWriter(
+            reader=self._reader, derivation=derivation, record=record, clock=clock, randomness=randomness
+        )
+        self._ring: KeyRing | None = None
+        self._remembered: KeyRing | None = None
+        self._confirmed_at = float("-inf")
+        self._lease_until = float("-inf")
+        self._reloaded_at = float("-inf")
+        self._reloading = asyncio.Lock()
+
+    # -- start ---------------------------------------------------------------------------------------------------------
+
+    async def verify(self) -> bool:
+        """Verify the install that is there, read-only, before any migration; False when there is none.
+
+        Raises the StartupError that fits what is wrong; a failed read raises StorageError.
+        """
+        remembered = self._record.read()
+        async with self._storage.read() as uow:
+            ring = await self._reader.load(uow, remembered)
+        if ring is not None:
+            self._reader.require_outside_agrees(ring)
+        return ring is not None
+
+    def require_no_install_expected(self, remembered: RememberedInstall | None) -> None:
+        """Where the database is empty or not there: raise InstallMismatch if an install is remembered or pinned."""
+        self._reader.require_no_install_expected(remembered)
+
+    async def initialize(self, *, may_create: bool) -> bool:
+        """Load the keys; on a first run generate or adopt all of them in one transaction. True when they are new.
+
+        Raises NoInstall where there is nothing and ``may_create`` is False, StartupError where something is wrong.
+        """
+        remembered = self._record.read()
+        async with self._storage.read() as uow:
+            ring = await self._reader.load(uow, remembered)
+        created = False
+        if ring is None:
+            if not may_create:
+                raise NoInstall("there is no install yet: start `keyhall run` once, it makes one")
+            ring, created = await self._create()
+        self._reader.require_outside_agrees(ring)
+        self._take_up(ring)
+        self._remember(ring)
+        return created
+
+    async def _create(self) -> tuple[KeyRing, bool]:
+        # Whatever can be refused is refused before anything is made, first of all a key from outside.
+        materials = {name: self._first_material(name) for name in KeyName}
+        self._record.prove()
+        wrapping = self._wrapping(self._master_key_for_creation())
+        remembered = self._record.read()
+        async with self._storage.write() as uow:
+            await uow.keys.lock()
+            existing = await self._reader.load(uow, remembered)
+            if existing is not None:  # another process won the race
+                return existing, False
+            ring = await self._writer.create(
+                uow, materials, environment=self._rules.environment, wrapping=wrapping, remembered=remembered
+            )
+        return ring, True
+
+    def _master_key_for_creation(self) -> SecretBytes:
+        given = self._master_keys.given()
+        if given:
+            return given[0]
+        if self._rules.environment.may_create_master_key:
+            return self._master_keys.create()
+        raise MasterKeyMissing(
+            f"APP_ENV is {self._rules.environment} and no master key is given",
+            remedy="set MASTER_KEY or MASTER_KEY_FILE, or run `keyhall keys generate-master --write` "
+            "and keep a copy of the file elsewhere",
+        )
+
+    def _first_material(self, name: KeyName) -> tuple[SecretBytes, Origin]:
+        given = self._rules.outside_keys.get(name.value)
+        if given is None:
+            return SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES)), Origin.GENERATED
+        return self._reader.outside_material(name, given), Origin.ADOPTED
+
+    # -- while running -------------------------------------------------------------------------------------------------
+
+    @property
+    def ring(self) -> KeyRing:
+        """What is loaded: for metadata. Material comes from ``primary`` and ``opening``, which check that it may."""
+        if self._ring is None:
+            raise NotReady
+        return self._ring
+
+    @property
+    def install_id(self) -> str:
+        """The install's UUID."""
+        return self.ring.manifest.install_id
+
+    @property
+    def epochs(self) -> Mapping[str, int]:
+        """What this process has taken up."""
+        return self.ring.manifest.epochs
+
+    def setup_token(self) -> SecretText:
+        """The token that claims the first owner."""
+        return self.ring.wrapping.setup_token(self.install_id)
+
+    def confirm(self, at: float) -> None:
+        """Note that at that (monotonic) moment the ring was what the database holds."""
+        self._confirmed_at = max(self._confirmed_at, at)
+
+    def lease(self, until: float) -> None:
+        """Note until which (monotonic) moment this process's lease surely lasts."""
+        self._lease_until = until
+
+    @property
+    def leased(self) -> bool:
+        """Whether this process's lease surely lasts."""
+        return self._clock.monotonic() < self._lease_until
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the ring was confirmed lately enough to serve."""
+        return self._clock.monotonic() - self._confirmed_at < CONFIRMED_FOR_SECONDS
+
+    def opening(self, name: KeyName) -> Mapping[int, SecretBytes]:
+        """Every version that may open, decrypt or verify, by number. Raises NotReady while not confirmed."""
+        if not self.confirmed:
+            raise NotReady
+        ring = self.ring
+        keyset = ring.keysets[name]
+        return {each.version: ring.materials[name][each.version] for each in keyset if keyset.opens(each)}
+
+    def primary(self, name: KeyName) -> Primary:
+        """The version that protects what is not stored. Raises NotReady while not confirmed or not leased."""
+        if not self.confirmed or not self.leased:
+            raise NotReady
+        return self.ring.primary(name)
+
+    async def primary_under_lock(self, uow: UnitOfWork, name: KeyName) -> Primary:
+        """The version that protects what this unit of work stores: nobody can promote another until it ends.
+
+        Raises NotReady while the lease lapsed; takes up a keyset that moved.
+        """
+        if not self.leased:
+            raise NotReady
+        return (await self.ring_under_lock(uow)).primary(name)
+
+    async def ring_under_lock(self, uow: UnitOfWork) -> KeyRing:
+        """The ring as it is now and stays until this unit of work ends. Raises NotReady where there is none."""
+        value = await uow.keys.get_manifest(share_lock=True)
+        if value != self.ring.manifest_value:
+            # Nobody can change the keys while this unit of work lasts, so what is remembered by now is there to see.
+            try:
+                moved = await self._reader.load(uow, self._record.read())
+            except StartupError as error:  # what would halt a start must not serve either
+                log.critical("the keys do not verify any more: %s", error.line())
+                raise NotReady from error
+            if moved is None:
+                raise NotReady
+            self._take_up(moved)
+        return self.ring
+
+    async def reload(self) -> bool:
+        """Confirm the ring against the database, taking up what moved; True when the ring is another than at the call.
+
+        Raises StorageError, and StartupError where what is there now does not verify: then nothing is confirmed.
+        """
+        before = self.ring
+        async with self._reloading:
+            started = self._clock.monotonic()
+            remembered = self._record.read()
+            async with self._storage.read() as uow:
+                value = await uow.keys.get_manifest()
+                ring = self.ring if value == self.ring.manifest_value else await self._reader.load(uow, remembered)
+            if ring is None:
+                raise NotReady
+            self._take_up(ring)
+            self._remember(self.ring)
+            self.confirm(started)
+        return self.ring is not before  # whoever took it up: what did not open before may open now
+
+    async def reload_for_unknown_key(self) -> None:
+        """Reload because a token names a version that is not loaded; at most once a second, whoever asks."""
+        now = self._clock.monotonic()
+        if now - self._reloaded_at < _RELOAD_AT_MOST_EVERY_SECONDS:
+            async with self._reloading:  # what brings the version may be under way already, for whatever reason
+                return
+        self._reloaded_at = now
+        await self.reload()
+
+    # -- changing ------------------------------------------------------------------------------------------------------
+
+    async def change(self, uow: UnitOfWork, name: KeyName, edit: Callable[[KeyRing], Keyset]) -> Keyset:
+        """Replace a keyset by what ``edit`` makes of the present ring, in this unit of work, under the keys' lock.
+
+        ``edit`` may answer with the present keyset: then nothing changes. Nothing is taken up before the unit of work
+        has committed: call ``reload`` then. Raises KeyDamaged, IllegalKeyset, and whatever ``edit`` raises.
+        """
+        return (await self._writer.change(uow, name, edit)).keysets[name]
+
+    def add_version(
+        self, ring: KeyRing, name: KeyName, material: SecretBytes | None = None, origin: Origin = Origin.GENERATED
+    ) -> Keyset:
+        """For ``edit``: the key with one version more, in pre-activation; its material is generated unless given."""
+        return self._writer.add_version(ring, name, material, origin)
+
+    def parse_external_key(self, name: KeyName, given: SecretText) -> SecretBytes:
+        """What an operator brought as a key, judged as at a start. Raises InsecureKey."""
+        return self._reader.outside_material(name, given)
+
+    async def rewrap(self, uow: UnitOfWork, master_key: SecretBytes) -> str:
+        """Put every key under that master key, in this unit of work; the id of the one that they were under.
+
+        The same master key changes nothing. Raises StartupError where it is not among those that are given any more.
+        """
+        return await self._writer.rewrap(uow, self._wrapping(master_key))
+
+    def master_key_ids(self) -> Sequence[str]:
+        """The ids of the master keys that this process is given at this moment: current, then previous."""
+        return [self.master_key_id(each) for each in self._master_keys.given()]
+
+    def master_key_id(self, master_key: SecretBytes) -> str:
+        """The 16 hex digits by which that master key is known."""
+        return self._wrapping(master_key).master_key_id
+
+    def fingerprint(self, name: KeyName, material: SecretBytes) -> str:
+        """The 16 hex digits by which a version with that material would be known."""
+        return self._derivation.fingerprint(name, material)
+
+    def _take_up(self, ring: KeyRing) -> None:
+        """Use that ring from now on, unless it is older: a read may have begun before another brought the newer one."""
+        epochs = ring.manifest.epochs
+        if self._ring is None or all(epochs[name] >= epoch for name, epoch in self._ring.manifest.epochs.items()):
+            self._ring = ring
+
+    def _remember(self, ring: KeyRing) -> None:
+        """Note the ring's epochs outside the database, also of one that a unit of work took up by the way."""
+        if self._remembered is not ring:
+            self._record.remember(ring.manifest.install_id, ring.manifest.epochs)
+            self._remembered = ring
+
+    # -- for people ----------------------------------------------------------------------------------------------------
+
+    def listing(self) -> Sequence[KeyVersionInfo]:
+        """Every version of every application key; internal keys are not listed."""
+        return [
+            KeyVersionInfo(
+                name=name,
+                version=each.version,
+                state=each.state,
+                primary=each is keyset.primary,
+                fingerprint=each.fingerprint,
+                origin=each.origin,
+                created_at=each.created_at,
+                activated_at=each.activated_at,
+                deactivated_at=each.deactivated_at,
+                retired_at=each.retired_at,
+                compromised_at=each.compromised_at,
+                destroyed_at=each.destroyed_at,
+            )
+            for name in APPLICATION_KEYS
+            for keyset in (self.ring.keysets[name],)
+            for each in keyset
+        ]
+
+    async def validate(self) -> Sequence[KeyCheck]:
+        """Read every application key anew and say of each whether it is whole.
+
+        Raises StartupError for what is wrong with the install as a whole, as a start would.
+        """
+        verdicts = []
+        remembered = self._record.read()
+        async with self._storage.read() as uow:
+            value = await uow.keys.get_manifest() if await uow.keys.exists() else None
+            if value is None:
+                await self._reader.require_nothing(uow, remembered)
+                raise NoInstall("there is no install yet: start `keyhall run` once, it makes one")
+            wrapping, manifest = self._reader.open_manifest(key_rows.parse(key_rows.MANIFEST_ROW, value), remembered)
+            for name in APPLICATION_KEYS:
+                try:
+                    keyset, _ = self._reader.load_keyset(await uow.keys.get_keyset(name), name, manifest, wrapping)
+                except StartupError as error:
+                    verdicts.append(KeyCheck(name=name, ok=False, message=f"{error.happened} — {error.remedy}"))
+                else:
+                    primary = keyset.primary
+                    said = f"version {primary.version}, {primary.state}, fingerprint {primary.fingerprint}"
+                    verdicts.append(KeyCheck(name=name, ok=True, message=said))
+            if all(each.ok for each in verdicts):
+                ring = await self._reader.load(uow, remembered)
+                if ring is not None:
+                    self._reader.require_outside_agrees(ring)
+        return verdicts

@@ -1,0 +1,168 @@
+"""The change of the master key, while processes serve (docs/operations.md, "Changing the master key").
+
+Every process is given both keys before the database knows of the new one, and the old one goes after every process has
+taken up what is under the new one. So whatever dies in between, both keys are there, and each opens what it should;
+running it again goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from app.domain.audit import Action
+from app.domain.errors import KeyStateConflict, MasterKeyMissing
+from app.domain.instances import Instance
+from app.domain.master_key import ChangedMasterKey, MasterKeyPlan
+from app.domain.secrets import SecretBytes
+from app.services.audit import by_operator
+from app.services.keys import KeyManagementService
+from app.services.ports import ChangeableMasterKey, Clock, Storage
+
+WAIT_SECONDS: Final = 20.0
+"""For processes to take part: longer than the lease of one that was killed."""
+_LOOK_EVERY_SECONDS: Final = 0.1
+
+
+class MasterKeyChange:
+    """Puts the install under another master key. Methods may raise StorageError and StartupError."""
+
+    def __init__(
+        self, *, storage: Storage, keys: KeyManagementService, source: ChangeableMasterKey, clock: Clock
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._source = source
+        self._clock = clock
+
+    async def plan(self) -> MasterKeyPlan:
+        """What ``carry_out`` would do. Raises KeyStateConflict where it would refuse."""
+        under, given = self._keys.ring.manifest.master_key_id, self._given()
+        current = self._keys.master_key_id(given[0])
+        fresh = self._source.in_default_file and current == under and not self._begun(given)
+        self._require_another(under, given)
+        live = await self._live()
+        return MasterKeyPlan(
+            under=under,
+            to=None if fresh else current,
+            file=self._file,
+            processes=live,
+            behind=[] if fresh or current == under else [each for each in live if current not in each.master_key_ids],
+        )
+
+    async def carry_out(self, *, force: bool = False, tell: Callable[[str], None] = lambda _: None) -> ChangedMasterKey:
+        """Change it, or finish a change that was cut short.
+
+        ``force`` goes on without processes that do not take part: they serve nothing until they are given the new key.
+        Raises KeyStateConflict where there is nothing to change to, or where a process stands in the way: everything
+        opens as before then, with both keys.
+        """
+        given = self._given()
+        under = self._keys.ring.manifest.master_key_id
+        self._require_another(under, given)
+        target = given[0]
+        if self._source.in_default_file and self._keys.master_key_id(target) == under:
+            target = self._source.begin_change()
+        after = self._keys.master_key_id(target)
+        if after != under:
+            await self._announced(after, force=force, tell=tell)
+        before = await self._rewrap(target, after)
+        await self._taken_up(after, force=force, tell=tell)
+        if self._source.in_default_file:
+            self._source.finish_change(target)
+        return ChangedMasterKey(
+            before=None if before == after else before,
+            after=after,
+            file=self._file,
+            previous_given=len(self._given()) > 1,
+        )
+
+    async def _rewrap(self, target: SecretBytes, after: str) -> str:
+        async with self._storage.write() as uow:
+            if self._given()[0] != target:
+                raise KeyStateConflict("the master key was changed again meanwhile: run this again")
+            before = await self._keys.rewrap(uow, target)
+            if before != after:
+                detail = {"before": before, "after": after}
+                now = self._clock.now()
+                event = by_operator(Action.MASTER_KEY_CHANGED, now, about=("install", self._keys.install_id), **detail)
+                await uow.audit.append(event)
+        await self._keys.reload()
+        return before
+
+    # -- the other processes -------------------------------------------------------------------------------------------
+
+    async def _announced(self, after: str, *, force: bool, tell: Callable[[str], None]) -> None:
+        """Return once every live process is given the new key. Raises KeyStateConflict where one is not."""
+        behind = await self._wait(lambda each: after not in each.master_key_ids, tell)
+        if not behind or force:
+            return
+        if self._file is None:
+            remedy = "restart it with the same MASTER_KEY and MASTER_KEY_PREVIOUS as this command"
+        else:
+            remedy = (
+                f"give it {self._source.default_file} as its MASTER_KEY and {self._source.previous_file} as its "
+                "MASTER_KEY_PREVIOUS, or copies of both files in its DATA_DIR, or end it"
+            )
+        raise KeyStateConflict(
+            f"{_names(behind)} is not given the master key {after}: {remedy}; then run this again. Nothing was changed "
+            "in the database, and both keys stay. With --force it goes on, and what is not given the key stops serving"
+        )
+
+    async def _taken_up(self, after: str, *, force: bool, tell: Callable[[str], None]) -> None:
+        """Return once every live process has read what is under the new key. Raises KeyStateConflict."""
+        epochs = self._keys.epochs
+        behind = await self._wait(
+            lambda each: any(each.epochs.get(name, 0) < epoch for name, epoch in epochs.items()), tell
+        )
+        if behind and not force:
+            raise KeyStateConflict(
+                f"the install is under the master key {after}, and {_names(behind)} has not taken that up in "
+                f"{WAIT_SECONDS:.0f} seconds: see its log, then run this again; both keys stay until then"
+            )
+
+    async def _wait(self, lags: Callable[[Instance], bool], tell: Callable[[str], None]) -> Sequence[Instance]:
+        """The processes that still lag when the time is over."""
+        deadline = self._clock.monotonic() + WAIT_SECONDS
+        while True:
+            live = await self._live()
+            behind = [each for each in live if lags(each)]
+            if not behind or self._clock.monotonic() >= deadline:
+                return behind
+            tell(f"{len(live) - len(behind)} of {len(live)} processes follow; waiting for {_names(behind)}")
+            await self._clock.sleep(_LOOK_EVERY_SECONDS)
+
+    async def _live(self) -> Sequence[Instance]:
+        async with self._storage.read() as uow:
+            return await uow.instances.live()
+
+    # -- the keys that are given ---------------------------------------------------------------------------------------
+
+    @property
+    def _file(self) -> str | None:
+        return str(self._source.default_file) if self._source.in_default_file else None
+
+    def _given(self) -> Sequence[SecretBytes]:
+        given = self._source.given()
+        if not given:
+            raise MasterKeyMissing("no master key is given any more", remedy="put the master key back")
+        return given
+
+    def _begun(self, given: Sequence[SecretBytes]) -> bool:
+        """Whether the old key of a change of the default file still lies beside it."""
+        return len(given) > 1 and self._source.previous_file.exists()
+
+    def _require_another(self, under: str, given: Sequence[SecretBytes]) -> None:
+        """Keyhall makes the new key only in its own file; a key from the settings has to be changed there."""
+        if self._source.in_default_file or len(given) > 1 or self._keys.master_key_id(given[0]) != under:
+            return
+        raise KeyStateConflict(
+            f"the settings give the master key {under}, which the install is under, so there is nothing to change to: "
+            "(1) make a new one with `keyhall keys generate-master`; (2) set it as MASTER_KEY, and the present one as "
+            "MASTER_KEY_PREVIOUS; (3) restart every process; (4) run `keyhall keys rotate-master` again; (5) remove "
+            "MASTER_KEY_PREVIOUS"
+        )
+
+
+def _names(processes: Sequence[Instance]) -> str:
+    return ", ".join(f"{each.kind} {each.host}/{each.pid}" for each in processes)

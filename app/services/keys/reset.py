@@ -1,0 +1,352 @@
+"""The last resort: application keys made anew, because the master key is lost or rows of `app_config` are.
+
+Install, users, labels, history and audit trail stay. What the lost keys sealed stays as well, and does not open: it has
+to be entered again. Whatever still is whole under a master key that is given is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from app.domain.audit import Action
+from app.domain.credentials import CredentialRecord, OwnerKind
+from app.domain.encrypted_columns import ENCRYPTED_COLUMNS
+from app.domain.errors import (
+    ConfigInvalid,
+    InstallMismatch,
+    InUse,
+    InvalidInput,
+    KeyDamaged,
+    KeyMissing,
+    KeyStateConflict,
+    MasterKeyMismatch,
+    MasterKeyMissing,
+    NoInstall,
+    StartupError,
+)
+from app.domain.jobs import JobKind
+from app.domain.keys import MATERIAL_BYTES, KeyName, Keyset, KeyState, KeyVersion, Origin
+from app.domain.secrets import SecretBytes
+from app.services.audit import by_operator
+from app.services.jobs import JobService
+from app.services.keys import InstallRules
+from app.services.keys.reading import KeyReader
+from app.services.keys.writing import KeyWriter
+from app.services.ports import (
+    ChangeableMasterKey,
+    Clock,
+    InstallRecord,
+    KeyDerivation,
+    KeyWrapping,
+    Randomness,
+    RememberedInstall,
+    Storage,
+    UnitOfWork,
+)
+from app.services.rotation.job import Step, standing_of
+
+_ID: Final = re.compile(r'"install_id":"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"')
+_VERSION: Final = re.compile(r'"version":(\d{1,10})\b')
+_EPOCH: Final = re.compile(r'"epoch":(\d{1,10})\b')
+_PLAUSIBLE: Final = 1 << 31
+"""A version or epoch beyond this was made up by whoever damaged the row, and must not use up the numbers."""
+_PAGE: Final = 500
+_KEPT: Final = frozenset({KeyName.AES_KEY, KeyName.ENCRYPTION_KEY, KeyName.AUDIT_SEAL_KEY})
+"""What a damaged install keeps where it is whole. The others are made anew, which costs a new sign-in: an older row
+might have been put back, in which a version is not revoked that was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostKeys:
+    """What a reset would start from: whose id has to be typed, what is wrong, and which keys are still whole."""
+
+    install_id: str
+    halt: StartupError
+    kept: Sequence[KeyName]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostCredential:
+    """A credential that has to be entered again; ``owner`` is a user's name, or a guild's id."""
+
+    id: str
+    owner_kind: OwnerKind
+    owner: str
+    provider: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyResetReport:
+    """What a reset did. ``file`` is None where the master key comes from the settings, ``copy`` on PostgreSQL."""
+
+    install_id: str
+    master_key_id: str
+    file: Path | None
+    moved_aside: Sequence[Path]
+    copy: Path | None
+    kept: Sequence[KeyName]
+    sessions: int
+    lost: Sequence[LostCredential]
+
+
+class _Unused(NamedTuple):
+    """A version and an epoch with which every new keyset begins."""
+
+    version: int
+    epoch: int
+
+
+class KeyReset:
+    """Starts an install's keys over. Methods may raise StorageError, and StartupError for what a reset does not mend.
+
+    ``prepare`` copies the database and brings its schema to head; ``at_head`` tells that it is there already.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        source: ChangeableMasterKey,
+        reader: KeyReader,
+        writer: KeyWriter,
+        wrapping: Callable[[SecretBytes], KeyWrapping],
+        derivation: KeyDerivation,
+        record: InstallRecord,
+        rules: InstallRules,
+        jobs: JobService,
+        clock: Clock,
+        randomness: Randomness,
+        prepare: Callable[[], Awaitable[Path | None]],
+        at_head: bool,
+    ) -> None:
+        self._storage = storage
+        self._source = source
+        self._reader = reader
+        self._writer = writer
+        self._wrapping = wrapping
+        self._derivation = derivation
+        self._record = record
+        self._rules = rules
+        self._jobs = jobs
+        self._clock = clock
+        self._randomness = randomness
+        self._prepare = prepare
+        self._at_head = at_head
+
+    async def look(self) -> LostKeys:
+        """What is lost. Raises KeyStateConflict where nothing is, InUse while a process is live, NoInstall."""
+        async with self._storage.read() as uow:
+            lost = await self._judge(uow, self._record.read())
+            if self._at_head:
+                await self._require_alone(uow)
+        return lost
+
+    async def carry_out(self, typed: str) -> KeyResetReport:
+        """Make keys anew, in one transaction. ``typed`` must be the install's id. Raises as ``look``, InvalidInput."""
+        found = await self.look()
+        if typed.strip() != found.install_id:
+            raise InvalidInput("confirmation", f"must be the install's id, {found.install_id}: nothing was changed")
+        copy = await self._prepare()
+        remembered = self._record.read()
+        now = self._clock.now()
+        async with self._storage.write() as uow:
+            await uow.keys.lock()
+            lost = await self._judge(uow, remembered)  # again: another reset may have been faster
+            rows = await uow.keys.rows()
+            rescued = {name: self._reader.rescue(name, rows, lost.install_id) for name in lost.kept}
+            unused = await self._unused(uow, rows, remembered)
+            # Only now, when nobody else can be at this place: the old file moves aside, and the new one is read back.
+            master_key, moved_aside = self._master_key(rows, lost.install_id)
+            wrapping = self._wrapping(master_key)
+            keysets = [self._keyset(name, lost.install_id, wrapping, unused, rescued.get(name)) for name in KeyName]
+            ring = await self._writer.replace_all(
+                uow,
+                keysets,
+                install_id=lost.install_id,
+                environment=self._rules.environment,
+                wrapping=wrapping,
+            )
+            opening = [each.version for each in ring.keysets[KeyName.AES_KEY] if each.wrapped]
+            credentials = await self._lost_credentials(uow, opening)
+            await uow.credentials.forget_keys(opening=opening)
+            sessions = await uow.sessions.revoke_all(now)
+            await uow.idempotency.purge(now)
+            await uow.jobs.cancel_all(JobKind.KEY_ROTATION)
+            if KeyName.AES_KEY in lost.kept:
+                await self._queue_what_follows(uow, ring.keysets)
+            event = by_operator(
+                Action.KEYS_RESET,
+                now,
+                about=("install", lost.install_id),
+                reason=lost.halt.slug,
+                master_key=wrapping.master_key_id,
+                kept=" ".join(lost.kept),
+                credentials=len(credentials),
+                sessions=sessions,
+            )
+            await uow.audit.append(event)
+            # Last: whoever takes a lease reads the manifest under a lock, and so has it by now or waits for the commit.
+            await self._require_alone(uow)
+        self._record.remember(lost.install_id, ring.manifest.epochs)
+        return KeyResetReport(
+            install_id=lost.install_id,
+            master_key_id=wrapping.master_key_id,
+            file=self._source.default_file if self._source.in_default_file else None,
+            moved_aside=moved_aside,
+            copy=copy,
+            kept=lost.kept,
+            sessions=sessions,
+            lost=credentials,
+        )
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    async def _judge(self, uow: UnitOfWork, remembered: RememberedInstall | None) -> LostKeys:
+        try:
+            ring = await self._reader.load(uow, remembered)
+        except (MasterKeyMissing, MasterKeyMismatch, KeyMissing, KeyDamaged) as found:
+            halt: StartupError = found
+        else:
+            if ring is None:
+                raise NoInstall("there is no install yet: nothing is lost")
+            raise KeyStateConflict(
+                f"the master key {ring.manifest.master_key_id} opens install {ring.manifest.install_id}: nothing is "
+                "lost, and nothing was changed"
+            )
+        if not await uow.keys.exists():
+            raise halt
+        rows = await uow.keys.rows()
+        install_id = self._install_id(rows, remembered)
+        try:
+            await self._reader.load(uow, None)
+        except StartupError:
+            if not self._source.given() and not self._rules.environment.may_create_master_key:
+                raise MasterKeyMissing(
+                    f"APP_ENV is {self._rules.environment}, where no master key is made, and none is given",
+                    remedy="make one with `keyhall keys generate-master --write`, or give one as MASTER_KEY or "
+                    "MASTER_KEY_FILE, and repeat",
+                ) from halt
+            kept = [name for name in KeyName if name in _KEPT and self._reader.rescue(name, rows, install_id)]
+            return LostKeys(install_id=install_id, halt=halt, kept=kept)
+        # An older database was put back: a start halts, but every key in it opens.
+        raise KeyStateConflict(
+            f"every key of install {install_id} opens: none is lost, and nothing was changed. A start halts for "
+            f"another reason: {halt.happened} — {halt.remedy}"
+        )
+
+    def _install_id(self, rows: Mapping[str, str], remembered: RememberedInstall | None) -> str:
+        """What every side says that is there to say it. Rows are believed only where nobody knows better."""
+        claims = (self._rules.pinned_install_id, remembered.install_id if remembered else None)
+        known = {each for each in claims if each is not None}
+        named = {each for value in rows.values() for each in _ID.findall(value)}
+        if len(known) > 1 or (known and named and not known & named):
+            raise InstallMismatch(
+                f"INSTALL_ID, install.json and the database disagree: {', '.join(sorted(known | named))}",
+                remedy="point DATABASE_URL at the right database, or correct DATA_DIR or INSTALL_ID",
+            )
+        if len(agreed := known or named) == 1:
+            return agreed.pop()
+        raise ConfigInvalid(
+            "neither install.json nor the database says which install this is",
+            remedy="set INSTALL_ID to the id that the first start printed; where that is lost too, to any new UUID",
+        )
+
+    async def _require_alone(self, uow: UnitOfWork) -> None:
+        if live := await uow.instances.live():
+            names = ", ".join(f"{each.kind} {each.host}/{each.pid}" for each in live)
+            raise InUse(
+                f"{names} is live, and a reset takes its keys away",
+                remedy="end it; one that was killed counts as live for 15 seconds",
+            )
+
+    async def _unused(self, uow: UnitOfWork, rows: Mapping[str, str], remembered: RememberedInstall | None) -> _Unused:
+        """Beyond what any row, any envelope or this machine has seen of any key."""
+        texts = rows.values()
+        versions = [int(each) for value in texts for each in _VERSION.findall(value)]
+        versions += [number for column in ENCRYPTED_COLUMNS for number in await uow.encrypted_rows.counts(column)]
+        epochs = [int(each) for value in texts for each in _EPOCH.findall(value)]
+        trusted = max(remembered.epochs.values(), default=0) if remembered else 0
+        return _Unused(version=1 + _highest(versions), epoch=1 + max(_highest(epochs), trusted))
+
+    async def _lost_credentials(self, uow: UnitOfWork, opening: Sequence[int]) -> list[LostCredential]:
+        lost: list[LostCredential] = []
+        after: str | None = None
+        while records := await uow.credentials.page(after=after, limit=_PAGE):
+            after = records[-1].id
+            live = (each for each in records if each.deleted_at is None)
+            lost += [await self._lost(uow, each) for each in live if each.key_version not in opening]
+        return sorted(lost, key=lambda each: (each.owner_kind, each.owner, each.provider, each.label))
+
+    async def _lost(self, uow: UnitOfWork, record: CredentialRecord) -> LostCredential:
+        user = await uow.users.get(record.owner.id) if record.owner.kind is OwnerKind.USER else None
+        return LostCredential(
+            id=record.id,
+            owner_kind=record.owner.kind,
+            owner=user.username if user else record.owner.id,
+            provider=record.provider,
+            label=record.label,
+        )
+
+    # -- what there will be --------------------------------------------------------------------------------------------
+
+    def _master_key(self, rows: Mapping[str, str], install_id: str) -> tuple[SecretBytes, Sequence[Path]]:
+        """The master key that goes on: the one that is given, or a new default file where a start may make one."""
+        given = self._source.given()
+        may_create = self._rules.environment.may_create_master_key
+        stays = not self._source.in_default_file or not may_create or self._reader.fits(rows, install_id)
+        return (given[0], ()) if given and stays else self._source.start_over(self._clock.now())
+
+    def _keyset(
+        self,
+        name: KeyName,
+        install_id: str,
+        wrapping: KeyWrapping,
+        unused: _Unused,
+        rescued: tuple[Keyset, Mapping[int, SecretBytes]] | None,
+    ) -> Keyset:
+        """A new primary, on top of what was rescued: whoever damaged the rows may have put back an older primary."""
+        now = self._clock.now()
+        material, origin = self._material(name, rescued[0] if rescued else ())
+
+        def wrapped(version: int, material: SecretBytes) -> bytes:
+            return wrapping.wrap(material, install_id=install_id, name=name, version=version)
+
+        version = KeyVersion(
+            version=unused.version,
+            state=KeyState.PRE_ACTIVATION,
+            fingerprint=self._derivation.fingerprint(name, material),
+            wrapped=wrapped(unused.version, material),
+            origin=origin,
+            created_at=now,
+        )
+        if rescued is None:
+            primary = version.become(KeyState.ACTIVE, now)
+            return replace(Keyset.first(name, install_id, primary), epoch=unused.epoch)
+        keyset, materials = rescued
+        keyset = keyset.rewrapped({each: wrapped(each, material) for each, material in materials.items()})
+        return replace(keyset.add(version).promote(unused.version, now), epoch=unused.epoch)
+
+    def _material(self, name: KeyName, known: Iterable[KeyVersion]) -> tuple[SecretBytes, Origin]:
+        """As at a first start, so that the next one finds what the settings give."""
+        given = self._rules.outside_keys.get(name.value)
+        if given is not None:
+            material = self._reader.outside_material(name, given)
+            if self._derivation.fingerprint(name, material) not in {each.fingerprint for each in known}:
+                return material, Origin.ADOPTED
+        return SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES)), Origin.GENERATED
+
+    async def _queue_what_follows(self, uow: UnitOfWork, keysets: Mapping[KeyName, Keyset]) -> None:
+        """What still opens is sealed anew, and its fingerprints are computed again, as after every promotion."""
+        for name in (KeyName.AES_KEY, KeyName.API_SECRET_KEY):
+            payload = {"name": name.value, "action": "reset"}
+            cursor = standing_of(keysets[name])
+            await uow.jobs.add(self._jobs.new(JobKind.KEY_ROTATION, payload, step=Step.PROMOTED, cursor=cursor))
+
+
+def _highest(numbers: Sequence[int]) -> int:
+    return max((each for each in numbers if each < _PLAUSIBLE), default=0)

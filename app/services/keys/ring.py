@@ -1,0 +1,71 @@
+"""What is loaded of the application keys, and what may be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.keys import Environment, KeyName, Keyset, KeyState, Manifest, Origin
+from app.domain.secrets import SecretBytes, SecretText
+from app.services.ports import KeyWrapping
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """The version that protects, at this moment, with its material."""
+
+    version: int
+    material: SecretBytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyVersionInfo:
+    """What anybody may see of one version of one key: never material."""
+
+    name: KeyName
+    version: int
+    state: KeyState
+    primary: bool
+    fingerprint: str
+    origin: Origin
+    created_at: datetime
+    activated_at: datetime | None
+    deactivated_at: datetime | None
+    retired_at: datetime | None
+    compromised_at: datetime | None
+    destroyed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCheck:
+    """One line of `keys validate`."""
+
+    name: KeyName
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRing:
+    """Everything that was verified together: the manifest's text as it stood, and every keyset unwrapped."""
+
+    manifest_value: str
+    manifest: Manifest
+    wrapping: KeyWrapping
+    keysets: Mapping[KeyName, Keyset]
+    materials: Mapping[KeyName, Mapping[int, SecretBytes]]
+
+    def primary(self, name: KeyName) -> Primary:
+        """The version of that key which protects."""
+        version = self.keysets[name].primary.version
+        return Primary(version, self.materials[name][version])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallRules:
+    """What the settings demand of the install."""
+
+    environment: Environment
+    pinned_install_id: str | None
+    outside_keys: Mapping[str, SecretText]

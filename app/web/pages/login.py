@@ -1,0 +1,141 @@
+"""The first owner, signing in and signing out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from app.domain import errors
+from app.domain.errors import AppError
+from app.domain.identity import Actor, Client
+from app.web.options import SERVICES
+from app.web.origin import ORIGIN
+from app.web.pages.rendering import Refused, page, see_other
+from app.web.problems import headers_of, status_of
+from app.web.routing import Model, Routes
+from app.web.sessions import begin_session, end_session
+
+routes = Routes("Pages")
+
+_NEWS: Final = {
+    "owner": "The owner is there. Sign in with the name and password that you just chose.",
+    "out": "You are signed out.",
+}
+_OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
+
+
+class SetupForm(Model):
+    """The claim of the first owner."""
+
+    setup_token: str
+    username: str
+    password: str
+
+
+class LoginForm(Model):
+    """Name and password, and the page to go back to."""
+
+    username: str
+    password: str
+    next: str = "/"
+
+
+class LoginQuery(Model):
+    """Where to go after signing in, and what has just happened."""
+
+    next: str = "/"
+    done: str = ""
+
+
+class NoFields(Model):
+    """A form that is a button."""
+
+
+async def _setup_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    return page(
+        request,
+        "setup.html",
+        status=status_of(type(error)),
+        headers=headers_of(error),
+        refused=Refused(error),
+        username=fields.get("username", ""),
+    )
+
+
+@routes("GET", "/setup", media_type="text/html")
+async def setup_form(request: web.Request) -> web.Response:
+    """Where the first owner is created."""
+    if not await request.app[SERVICES].authentication.setup_open():
+        return see_other("/login")
+    return page(request, "setup.html", refused=None, username="")
+
+
+@routes("POST", "/setup", status=303, media_type="text/html", retry=_setup_again, errors=[errors.SetupClosed])
+async def setup(request: web.Request, client: Client, form: SetupForm) -> web.Response:
+    """Create the first owner."""
+    await request.app[SERVICES].authentication.setup(form.setup_token, form.username, form.password, client)
+    return see_other("/login?done=owner")
+
+
+async def _login_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    return page(
+        request,
+        "login.html",
+        status=status_of(type(error)),
+        headers=headers_of(error),
+        refused=Refused(error),
+        username=fields.get("username", ""),
+        next=_own_page(fields.get("next", "/")),
+        news=None,
+        usable=request.app[ORIGIN].cookies_allowed(request),
+    )
+
+
+@routes("GET", "/login", media_type="text/html")
+async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
+    """Where people sign in."""
+    if await request.app[SERVICES].authentication.setup_open():
+        return see_other("/setup")
+    return page(
+        request,
+        "login.html",
+        refused=None,
+        username="",
+        next=_own_page(query.next),
+        news=_NEWS.get(query.done),
+        usable=request.app[ORIGIN].cookies_allowed(request),
+    )
+
+
+@routes(
+    "POST",
+    "/login",
+    status=303,
+    media_type="text/html",
+    retry=_login_again,
+    errors=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded],
+)
+async def login(request: web.Request, client: Client, form: LoginForm) -> web.Response:
+    """Sign in; every sign-in is a new session."""
+    request.app[ORIGIN].check_connection(request)
+    session = await request.app[SERVICES].authentication.login_browser(form.username, form.password, client)
+    response = see_other(_own_page(form.next))
+    begin_session(request, response, session)
+    return response
+
+
+@routes("POST", "/logout", status=303, media_type="text/html")
+async def logout(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
+    """Sign out."""
+    await request.app[SERVICES].authentication.end_session(actor)
+    response = see_other("/login?done=out")
+    end_session(request, response)
+    return response
+
+
+def _own_page(path: str) -> str:
+    """A path of ours: nothing that a browser could take for another site."""
+    return path if _OWN_PATH.fullmatch(path) else "/"
