@@ -187,7 +187,7 @@ async def test_a_rotation_is_watched_to_its_end_while_secrets_are_read(
         return reencrypt(self, *given)
 
     monkeypatch.setattr(rotation_job, "BATCH", 2)
-    monkeypatch.setattr(CredentialCipher, "reseal", held_up)
+    monkeypatch.setattr(CredentialCipher, "reencrypt", held_up)
     async with working(site):
         try:
             where = (await begun(site, f"{KEYS}/AES_KEY/rotate")).headers["Location"]
