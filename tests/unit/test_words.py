@@ -11,6 +11,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,13 @@ IDIOMS = (
         "The Hall, as the page says, shall stay.",
     ),
     Idiom(
+        "the house",
+        r"\b(?:the|this|our) house\b",
+        "Keyhall, the program, the process",
+        "Text that enters the house.",
+        "Text that Keyhall accepts.",
+    ),
+    Idiom(
         "bound to its place",
         r"\b(?:bound|binds?)\s+(?:\w+\s+){0,3}to\s+(?:a|its|the|their|this|one)\s+places?\b",
         "bound to its encryption context, bound to its row and column",
@@ -273,7 +281,14 @@ class Allowed:
     reason: str
 
 
-EXCEPTIONS: tuple[Allowed, ...] = ()
+EXCEPTIONS = (
+    Allowed(
+        "env/.env.test.example",
+        "test-only-jwt-secret-key-that-everybody-knows",
+        "a public value on purpose: APP_ENV=test accepts it, every other environment refuses it",
+    ),
+    Allowed("env/.env.test.example", "test-only-api-secret-key-that-everybody-knows", "the same"),
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading files
@@ -348,13 +363,14 @@ def allows(exception: Allowed, finding: Finding) -> bool:
     return exception.path == finding.path and exception.text in finding.context and finding.phrase in exception.text
 
 
-def every_finding() -> list[Finding]:
+@cache
+def every_finding() -> tuple[Finding, ...]:
     """All findings in the project, before exceptions."""
-    return [
+    return tuple(
         finding
         for path in files()
         for finding in findings_in(path.relative_to(PROJECT_ROOT).as_posix(), path.read_text(encoding="utf-8"))
-    ]
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
