@@ -178,6 +178,22 @@ def test_every_make_target_in_the_documents_exists(document: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Supported Pythons
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", [PROJECT_ROOT / "README.md", INSTALL], ids=lambda path: path.name)
+def test_the_documented_pythons_are_those_of_the_project_and_the_workflow(document: Path) -> None:
+    workflow = (PROJECT_ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    configured = re.findall(r'"(3\.\d+)"', next(line for line in workflow.splitlines() if "python: [" in line))
+    oldest = re.search(r'requires-python = ">=(.+)"', (PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    text = " ".join(text_of(document).split())
+    assert oldest is not None
+    assert f"Python {oldest[1]} to 3." in text
+    assert f"configured for {' and '.join(configured)}." in text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Errors
 # ---------------------------------------------------------------------------------------------------------------------
 
