@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Idiom:
-    """A phrase to avoid, what to write instead, a sentence that has it and one that comes close and is fine."""
+    """A phrase to avoid, what to write instead, a sentence that contains the phrase and a similar one that is fine.
+
+    If the pattern has a group, only a match of the group is a finding; the other alternatives match fine phrases.
+    """
 
     name: str
     pattern: str
@@ -124,14 +127,14 @@ IDIOMS = (
     ),
     Idiom(
         "the trail",
-        r"(?<!audit )(?<!audit\n)\btrail\b",
+        r"\baudit[\s-]+trail\b|\b(trail)\b",
         "the audit trail",
         "Written to the trail.",
         "Written to the audit trail, trailing spaces removed.",
     ),
     Idiom(
         "seal",
-        r"(?<!audit )(?<!audit\n)\b(?:un|re)?seal(?:s|ed|ing)?\b",
+        r"\baudit[\s-]+seal(?:s|ed|ing)?\b|\b((?:un|re)?seal(?:s|ed|ing)?)\b",
         'encrypt; "audit seal" for that of the audit chain',
         "The row is sealed again.",
         "The audit seal and the AUDIT_SEAL_KEY.",
@@ -145,7 +148,7 @@ IDIOMS = (
     ),
     Idiom(
         "course",
-        r"(?<!of )\bcourses?\b",
+        r"\bof\s+course\b|\b(courses?)\b",
         "rotation job",
         "The course of a rotation.",
         "The steps of a rotation, of course.",
