@@ -181,7 +181,7 @@ async def test_20_replacements_and_rollbacks_at_once_lose_no_secret_that_was_ack
         record = await uow.credentials.get(view.id)
         assert record is not None
         former = await uow.credentials.history(view.id)
-    found |= {house.credentials._sealing.open_former(each, record.owner) for each in former}
+    found |= {house.credentials._cipher.decrypt_former(each, record.owner) for each in former}
     assert found == {SECRET, OTHER_SECRET, *secrets}
 
 

@@ -131,7 +131,7 @@ class Hall:
 async def _read_live(hall: Hall, connection: Connection, row_id: str) -> str:
     record = await SqlUnitOfWork(connection).credentials.get(row_id)
     assert record is not None
-    return hall.cipher.open(record)
+    return hall.cipher.decrypt(record)
 
 
 async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
@@ -141,7 +141,7 @@ async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
     record = await uow.credentials.get(credential_id)
     assert record is not None
     former = next(each for each in await uow.credentials.history(record.id) if each.id == row_id)
-    return hall.cipher.open_former(former, record.owner)
+    return hall.cipher.decrypt_former(former, record.owner)
 
 
 READERS = {
@@ -202,10 +202,10 @@ async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
     storage = SqlStorage(database)
     async with storage.read() as uow:
         records = {each.id: each for each in await uow.credentials.page(after=None, limit=100)}
-        secrets = {each.id: cipher.open(each) for each in records.values()}
+        secrets = {each.id: cipher.decrypt(each) for each in records.values()}
         for record in records.values():
             for former in await uow.credentials.history(record.id):
-                secrets[former.id] = cipher.open_former(former, record.owner)
+                secrets[former.id] = cipher.decrypt_former(former, record.owner)
     async with database.read() as connection:
         for column in ENCRYPTED:
             table = column.table

@@ -77,7 +77,7 @@ class CredentialAccess:
 
     def __init__(self, *, storage: Storage, cipher: CredentialCipher, clock: Clock) -> None:
         self._storage = storage
-        self._sealing = cipher
+        self._cipher = cipher
         self._clock = clock
 
     async def find(
@@ -133,17 +133,17 @@ class CredentialAccess:
 
     async def open(self, record: CredentialRecord) -> str | None:
         """The secret, or None where it does not open: one damaged row must not take the others with it."""
-        return await self._open(lambda: self._sealing.open(record))
+        return await self._open(lambda: self._cipher.decrypt(record))
 
     async def open_former(self, record: HistoryRecord, owner: Owner) -> str | None:
         """A former secret, or None where it does not open."""
-        return await self._open(lambda: self._sealing.open_former(record, owner))
+        return await self._open(lambda: self._cipher.decrypt_former(record, owner))
 
     async def _open(self, attempt: Callable[[], str]) -> str | None:
         try:
             return attempt()
         except CryptoError:
-            if not await self._sealing.refresh():
+            if not await self._cipher.refresh():
                 return None
         try:
             return attempt()

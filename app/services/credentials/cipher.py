@@ -29,20 +29,20 @@ class CredentialCipher:
 
     def encrypt(self, secret: str, credential_id: str, owner: Owner, primary: Primary) -> bytes:
         """The secret for its row in `api_credentials`."""
-        return self._seal(secret, self._place(CREDENTIAL_SECRETS, credential_id, owner.kind, owner.id), primary)
+        return self._encrypt(secret, self._context(CREDENTIAL_SECRETS, credential_id, owner.kind, owner.id), primary)
 
-    def seal_former(self, secret: str, history_id: str, owner: Owner, primary: Primary) -> bytes:
+    def encrypt_former(self, secret: str, history_id: str, owner: Owner, primary: Primary) -> bytes:
         """The secret for its row in `credential_history`."""
-        return self._seal(secret, self._place(FORMER_SECRETS, history_id, owner.kind, owner.id), primary)
+        return self._encrypt(secret, self._context(FORMER_SECRETS, history_id, owner.kind, owner.id), primary)
 
-    def open(self, record: CredentialRecord) -> str:
+    def decrypt(self, record: CredentialRecord) -> str:
         """The secret of a credential. Raises CryptoError where it does not open, NotReady while keys are stale."""
-        place = self._place(CREDENTIAL_SECRETS, record.id, record.owner.kind, record.owner.id)
-        return self._open(record.encrypted_value, place)
+        context = self._context(CREDENTIAL_SECRETS, record.id, record.owner.kind, record.owner.id)
+        return self._decrypt(record.encrypted_value, context)
 
-    def open_former(self, record: HistoryRecord, owner: Owner) -> str:
+    def decrypt_former(self, record: HistoryRecord, owner: Owner) -> str:
         """A former secret of a credential of that owner. Raises as ``open`` does."""
-        return self._open(record.encrypted_value, self._place(FORMER_SECRETS, record.id, owner.kind, owner.id))
+        return self._decrypt(record.encrypted_value, self._context(FORMER_SECRETS, record.id, owner.kind, owner.id))
 
     def reencrypt(
         self, column: EncryptedColumn, rows: Sequence[EncryptedRow], primary: Primary
@@ -52,7 +52,7 @@ class CredentialCipher:
         Computes for some 15 µs per row: call it in a thread, with not more than a few thousand rows.
         """
         envelopes = self._envelope.reencrypt(
-            [(row.value, self._place(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
+            [(row.value, self._context(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
             materials=self._keys.opening(column.key_name),
             key_version=primary.version,
             material=primary.material,
@@ -69,7 +69,7 @@ class CredentialCipher:
         is about to go, would be passed over by a re-encryption and then lost. Call it in a thread, as ``reseal``.
         """
         opens = self._envelope.verify(
-            [(row.value, self._place(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
+            [(row.value, self._context(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
             materials=self._keys.opening(column.key_name),
         )
         return [self._envelope.key_version(row.value) if fine else None for row, fine in zip(rows, opens, strict=True)]
@@ -96,7 +96,7 @@ class CredentialCipher:
         except StartupError as error:  # the keeper of the lease says what is wrong; here it means: not now
             raise NotReady from error
 
-    def _place(self, column: EncryptedColumn, row_id: str, owner_kind: str, owner_id: str) -> EncryptionContext:
+    def _context(self, column: EncryptedColumn, row_id: str, owner_kind: str, owner_id: str) -> EncryptionContext:
         return EncryptionContext(
             install_id=self._keys.install_id,
             table=column.table,
@@ -107,11 +107,11 @@ class CredentialCipher:
             key_name=column.key_name,
         )
 
-    def _seal(self, secret: str, place: EncryptionContext, primary: Primary) -> bytes:
-        return self._envelope.encrypt(secret.encode(), place, key_version=primary.version, material=primary.material)
+    def _encrypt(self, secret: str, context: EncryptionContext, primary: Primary) -> bytes:
+        return self._envelope.encrypt(secret.encode(), context, key_version=primary.version, material=primary.material)
 
-    def _open(self, envelope: bytes, place: EncryptionContext) -> str:
+    def _decrypt(self, envelope: bytes, context: EncryptionContext) -> str:
         material = self._keys.opening(KeyName.AES_KEY).get(self._envelope.key_version(envelope))
         if material is None:
             raise CryptoError("sealed by a key version that is destroyed or was never there")
-        return self._envelope.open(envelope, place, material=material).decode()
+        return self._envelope.decrypt(envelope, context, material=material).decode()

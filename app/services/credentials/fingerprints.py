@@ -23,18 +23,18 @@ class Fingerprints:
     """Opens credentials to see what their fingerprints should be; slow enough to belong into a thread."""
 
     def __init__(self, cipher: CredentialCipher) -> None:
-        self._sealing = cipher
+        self._cipher = cipher
 
     def of(self, records: Sequence[CredentialRecord], primary: Primary) -> FingerprintChanges:
         """What has to change for these records to have the fingerprints that this version gives."""
         changed, unreadable = [], []
         for record in records:
             try:
-                secret = self._sealing.open(record)
+                secret = self._cipher.decrypt(record)
             except CryptoError:
                 unreadable.append(record)
                 continue
-            fingerprint = self._sealing.fingerprint_with(primary, secret)
+            fingerprint = self._cipher.fingerprint_with(primary, secret)
             if fingerprint != record.fingerprint:
                 changed.append((record, fingerprint))
         return FingerprintChanges(changed=changed, unreadable=unreadable)

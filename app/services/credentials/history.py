@@ -31,7 +31,7 @@ class CredentialHistory:
     ) -> None:
         self._storage = storage
         self._access = access
-        self._sealing = cipher
+        self._cipher = cipher
         self._randomness = randomness
 
     async def keep(
@@ -39,7 +39,7 @@ class CredentialHistory:
     ) -> None:
         """Take in the secret of ``record``, which ``successor`` has just replaced, and drop what is too many."""
         try:
-            secret = self._sealing.open(record)
+            secret = self._cipher.decrypt(record)
         except CryptoError:
             secret = _LOST
         history_id = self._randomness.new_id()
@@ -48,7 +48,7 @@ class CredentialHistory:
                 id=history_id,
                 credential_id=record.id,
                 version=record.version,
-                encrypted_value=self._sealing.seal_former(secret, history_id, record.owner, primary),
+                encrypted_value=self._cipher.encrypt_former(secret, history_id, record.owner, primary),
                 key_version=primary.version,
                 created_at=record.secret_since,
                 replaced_at=now,
@@ -77,7 +77,7 @@ class CredentialHistory:
 
     def _opened(self, former: HistoryRecord, owner: Owner) -> str | None:
         try:
-            return self._sealing.open_former(former, owner)
+            return self._cipher.decrypt_former(former, owner)
         except CryptoError:
             return None
 

@@ -81,7 +81,7 @@ class CredentialService:
         randomness: Randomness,
     ) -> None:
         self._storage = storage
-        self._sealing = cipher
+        self._cipher = cipher
         self._idempotency = idempotency
         self._clock = clock
         self._randomness = randomness
@@ -126,15 +126,15 @@ class CredentialService:
                 await _require_present(uow, owner)
                 if await uow.credentials.count(owner) >= QUOTA:
                     raise QuotaExceeded(f"At most {QUOTA} credentials, those removed within 7 days included")
-                primary = await self._sealing.primary(uow)
+                primary = await self._cipher.primary(uow)
                 record = CredentialRecord(
                     id=credential_id,
                     owner=owner,
                     provider=provider,
                     label=label,
-                    encrypted_value=self._sealing.encrypt(secret, credential_id, owner, primary),
+                    encrypted_value=self._cipher.encrypt(secret, credential_id, owner, primary),
                     key_version=primary.version,
-                    fingerprint=await self._sealing.fingerprint(uow, secret),
+                    fingerprint=await self._cipher.fingerprint(uow, secret),
                     created_by=actor.user_id,
                     created_at=now,
                     updated_at=now,
@@ -188,7 +188,7 @@ class CredentialService:
         wanted = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, self._clock.now())
 
         async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
-            return await self._put_secret(uow, record, secret, wanted, await self._sealing.primary(uow))
+            return await self._put_secret(uow, record, secret, wanted, await self._cipher.primary(uow))
 
         record = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
         return await self._read_back(credential_id, record.version + 1, secret)
@@ -210,7 +210,7 @@ class CredentialService:
 
         async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
             nonlocal secret
-            primary = await self._sealing.primary(uow)  # takes up a keyset that moved, so that every version opens
+            primary = await self._cipher.primary(uow)  # takes up a keyset that moved, so that every version opens
             secret = await self._history.former(uow, record, version)
             return await self._put_secret(uow, record, secret, UNSET, primary)
 
@@ -231,9 +231,9 @@ class CredentialService:
         swapped = await uow.credentials.replace(
             record.id,
             expected_version=record.version,
-            encrypted_value=self._sealing.encrypt(secret, record.id, record.owner, primary),
+            encrypted_value=self._cipher.encrypt(secret, record.id, record.owner, primary),
             key_version=primary.version,
-            fingerprint=await self._sealing.fingerprint(uow, secret),
+            fingerprint=await self._cipher.fingerprint(uow, secret),
             expires_at=expires_at,
             at=now,
         )

@@ -17,13 +17,13 @@ class CredentialTransfer:
     """Works inside the unit of work of whoever joins two accounts: all of it happens, or nothing."""
 
     def __init__(self, *, cipher: CredentialCipher, clock: Clock) -> None:
-        self._sealing = cipher
+        self._cipher = cipher
         self._clock = clock
 
     async def move(self, uow: UnitOfWork, source: Owner, target: Owner) -> int:
         """See ``CredentialService.move``."""
         await uow.credentials.lock_owner(source)  # nobody stores for the former owner behind our back
-        primary = await self._sealing.primary(uow)
+        primary = await self._cipher.primary(uow)
         live = await _all_of(uow, source, removed=False)
         taken = {(each.provider, each.label.casefold()) for each in await _all_of(uow, target, removed=False)}
         for record in live:
@@ -40,7 +40,7 @@ class CredentialTransfer:
     ) -> None:
         sealed, key_version = record.encrypted_value, record.key_version
         with suppress(CryptoError):
-            sealed = self._sealing.encrypt(self._sealing.open(record), record.id, target, primary)
+            sealed = self._cipher.encrypt(self._cipher.decrypt(record), record.id, target, primary)
             key_version = primary.version
         swapped = await uow.credentials.move(
             record.id,
@@ -55,8 +55,8 @@ class CredentialTransfer:
             raise VersionConflict
         for former in await uow.credentials.history(record.id):
             with suppress(CryptoError):
-                secret = self._sealing.open_former(former, record.owner)
-                resealed = self._sealing.seal_former(secret, former.id, target, primary)
+                secret = self._cipher.decrypt_former(former, record.owner)
+                resealed = self._cipher.encrypt_former(secret, former.id, target, primary)
                 await uow.credentials.replace_history(former.id, encrypted_value=resealed, key_version=primary.version)
 
 

@@ -76,9 +76,9 @@ async def test_the_secrets_are_the_same_afterwards(filled: House, storage: FakeS
         await swap(storage, column, filled.cipher.reencrypt(column, await rows(storage, column), primary))
     await filled.destroy_former(KeyName.AES_KEY)
     records = list(storage.tables.credentials.values())
-    assert sorted(filled.cipher.open(record) for record in records) == sorted(SECRETS)
+    assert sorted(filled.cipher.decrypt(record) for record in records) == sorted(SECRETS)
     owner = records[0].owner
-    assert {filled.cipher.open_former(each, owner) for each in storage.tables.history.values()} == {"former"}
+    assert {filled.cipher.decrypt_former(each, owner) for each in storage.tables.history.values()} == {"former"}
 
 
 async def test_a_row_that_does_not_open_is_told_and_holds_up_no_other(filled: House, storage: FakeStorage) -> None:

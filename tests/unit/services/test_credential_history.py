@@ -55,10 +55,10 @@ async def versions(house: House, actor: Actor, credential_id: str) -> list[Histo
 
 def kept(house: House, storage: FakeStorage, credential_id: str) -> set[str]:
     """Every secret that is present or in the history, in clear."""
-    cipher = house.credentials._sealing
+    cipher = house.credentials._cipher
     record = storage.tables.credentials[credential_id]
     former = [each for each in storage.tables.history.values() if each.credential_id == credential_id]
-    return {cipher.open(record), *(cipher.open_former(each, record.owner) for each in former)}
+    return {cipher.decrypt(record), *(cipher.decrypt_former(each, record.owner) for each in former)}
 
 
 def damage(storage: FakeStorage, credential_id: str) -> None:

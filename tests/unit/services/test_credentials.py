@@ -711,13 +711,13 @@ async def test_a_secret_is_opened_only_after_its_row_in_the_trail_is_durable(
     house: House, storage: FakeStorage, mia: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = await add(house, mia)
-    honest, trails = AesGcmEnvelope.open, []
+    honest, trails = AesGcmEnvelope.decrypt, []
 
     def watched(*arguments: Any, **named: Any) -> bytes:
         trails.append(storage.trail())
         return honest(*arguments, **named)
 
-    monkeypatch.setattr(AesGcmEnvelope, "open", watched)
+    monkeypatch.setattr(AesGcmEnvelope, "decrypt", watched)
     secret = await house.credentials.reveal(mia, view.id)
     assert secret.reveal() == SECRET
     assert [trail[-1] for trail in trails] == [(Action.CREDENTIAL_REVEALED, Result.OK)]
@@ -731,7 +731,7 @@ async def test_without_its_row_in_the_trail_nothing_is_revealed(
     def opened(*_: Any, **__: Any) -> bytes:
         raise AssertionError("opened without a trail")
 
-    monkeypatch.setattr(AesGcmEnvelope, "open", opened)
+    monkeypatch.setattr(AesGcmEnvelope, "decrypt", opened)
     with storage.full(), pytest.raises(StorageFull):
         await house.credentials.reveal(mia, view.id)
 

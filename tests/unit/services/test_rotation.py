@@ -643,7 +643,9 @@ async def test_a_look_at_every_row_does_not_run_after_those_that_keep_coming_in(
 
 
 @pytest.mark.parametrize(
-    ("name", "moment"), [(AES, "reencrypt"), (AES, "opened_by"), (API, "fingerprint_with")], ids=["rows", "scan", "marks"]
+    ("name", "moment"),
+    [(AES, "reencrypt"), (AES, "opened_by"), (API, "fingerprint_with")],
+    ids=["rows", "scan", "marks"],
 )
 async def test_a_course_that_another_rotation_overtook_leaves_the_rest_to_that_one(
     *,
