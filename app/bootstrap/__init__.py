@@ -206,16 +206,20 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     from app.infrastructure.crypto.tokens import JwtAccessTokens  # noqa: PLC0415
     from app.infrastructure.database.feed import DatabaseFeed  # noqa: PLC0415
     from app.infrastructure.passwords import Argon2Passwords  # noqa: PLC0415
-    from app.services.authentication import AuthenticationService, Lifetimes  # noqa: PLC0415
+    from app.services.authentication import AuthenticationService, Lifetimes, RequestAuthenticator  # noqa: PLC0415
     from app.services.bot_state import BotStateService  # noqa: PLC0415
-    from app.services.credentials import CredentialCipher, CredentialService, EnvironmentCredentials  # noqa: PLC0415
+    from app.services.credentials import (  # noqa: PLC0415
+        CredentialCipher,
+        CredentialService,
+        CredentialTransfer,
+        EnvironmentCredentials,
+    )
     from app.services.dashboard import DashboardService  # noqa: PLC0415
     from app.services.housekeeping import HousekeepingService  # noqa: PLC0415
     from app.services.idempotency import Idempotency  # noqa: PLC0415
     from app.services.identity import IdentityService  # noqa: PLC0415
     from app.services.instances import InstanceService  # noqa: PLC0415
     from app.services.jobs import JobService  # noqa: PLC0415
-    from app.services.limits import AttemptLimiter  # noqa: PLC0415
     from app.services.messages import MessageService  # noqa: PLC0415
     from app.services.rotation import RotationService  # noqa: PLC0415
 
@@ -237,12 +241,14 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     )
     identity = IdentityService(
         storage=storage,
+        keys=keys,
+        transfer=CredentialTransfer(cipher=cipher, clock=clock),
         passwords=passwords,
         clock=clock,
         randomness=randomness,
         registration=settings.registration,
-        moving=credentials.move,
     )
+    tokens = JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api")
     lifetimes = Lifetimes(
         access=timedelta(minutes=settings.access_token_expire_minutes),
         session=timedelta(days=settings.refresh_token_expire_days),
@@ -268,15 +274,14 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
         authentication=AuthenticationService(
             storage=storage,
             keys=keys,
-            identity=identity,
             passwords=passwords,
-            tokens=JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api"),
+            tokens=tokens,
             derivation=derivation,
-            limiter=AttemptLimiter(storage=storage, clock=clock),
             clock=clock,
             randomness=randomness,
             lifetimes=lifetimes,
         ),
+        requests=RequestAuthenticator(storage=storage, keys=keys, tokens=tokens, clock=clock),
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
         dashboard=DashboardService(
             storage=storage,

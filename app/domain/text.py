@@ -1,4 +1,4 @@
-"""What text may enter the house.
+"""The text that is accepted from outside.
 
 SQLite stores NUL and PostgreSQL refuses it, lone surrogates cannot be encoded, and control or direction-changing
 characters let one name pass for another in a log, a terminal or a page: all are refused at the edge of the domain.
@@ -33,6 +33,11 @@ def line(value: object, field: str, *, longest: int, shortest: int = 1) -> str:
         if character in _REFUSED_CHARACTERS or unicodedata.category(character) in _REFUSED_CATEGORIES:
             raise InvalidInput(field, "must not hold control, invisible or unassigned characters")
     return text
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that 1 to 18 ASCII digits write, so that it fits 64 bits; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def opaque(value: object, field: str, *, longest: int, shortest: int = 1) -> str:

@@ -95,9 +95,9 @@ async def test_a_credentials_whole_life(house: House, database: Database, mia: A
     used = await credentials.get(mia, view.id)
     assert used.last_used_at is not None
     assert (await credentials.page(mia)).items == [used]
-    assert [(each.provider, each.total, each.readable) for each in (await credentials.health(mia)).providers] == [
-        ("openai", 1, 1)
-    ]
+    assert [
+        (each.provider, each.total, each.readable) for each in (await credentials.health.report(mia)).providers
+    ] == [("openai", 1, 1)]
     assert await trail(database) == [
         (Action.CREDENTIAL_ADDED, Result.OK),
         (Action.CREDENTIAL_CHANGED, Result.OK),
@@ -325,9 +325,7 @@ async def test_a_moved_credential_opens_for_its_new_owner(house: House, mia: Act
     view = (await house.credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
     await house.credentials.replace(mia, view.id, OTHER_SECRET)
     async with house.storage.write() as uow:
-        moved = await house.credentials.move(
-            uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id)
-        )
+        moved = await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     assert moved == 1
     with pytest.raises(NotFound):
         await house.credentials.get(mia, view.id)
@@ -346,7 +344,7 @@ async def test_verification_reads_more_than_one_page(house: House, mia: Actor) -
     for number in range(60):
         house.keys.confirm(CLOCK.monotonic())
         await house.credentials.add(tom, provider="openai", label=f"l {number}", secret=SECRET)
-    verdicts = [each async for each in house.credentials.verify_all(operator)]
+    verdicts = [each async for each in house.credentials.health.verify_all(operator)]
     assert (len(verdicts), all(each.ok for each in verdicts)) == (150, True)
 
 

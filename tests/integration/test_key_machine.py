@@ -432,7 +432,7 @@ class KeyMachine(RuleBasedStateMachine):
             good = signer.state in {KeyState.ACTIVE, KeyState.DEACTIVATED} and signer.retired_at is None
             assert good == ((JWT, version) not in self.model.over), "no token expires while this lasts"
             try:
-                actor = await services.authentication.authenticate(token, CLIENT)
+                actor = await services.requests.authenticate(token, CLIENT)
             except InvalidToken:
                 assert not good
             else:

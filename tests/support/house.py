@@ -13,7 +13,7 @@ from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
-from app.services.credentials import CredentialCipher, CredentialService, EnvironmentCredentials
+from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
@@ -48,6 +48,7 @@ class House:
     rotation: RotationService
     cipher: CredentialCipher
     credentials: CredentialService
+    transfer: CredentialTransfer
     messages: MessageService
     dashboard: DashboardService
     housekeeping: HousekeepingService
@@ -142,6 +143,7 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
         ),
         cipher=cipher,
         credentials=credentials,
+        transfer=CredentialTransfer(cipher=cipher, clock=clock),
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
         dashboard=DashboardService(
             storage=storage, keys=keys, credentials=credentials, clock=clock, rotation=timedelta(days=ROTATION_DAYS)

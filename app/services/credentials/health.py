@@ -1,4 +1,4 @@
-"""How credentials do: every one opened and counted, or judged one by one."""
+"""The health of credentials: every one decrypted and counted, or checked one by one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from app.domain.credentials import CredentialRecord, Owner, aged, expired
 from app.domain.identity import Actor, Permission
 from app.services.credentials.access import CredentialAccess, own
-from app.services.credentials.values import HealthReport, LabelChoice, ProviderHealth, Standing, Verdict
+from app.services.credentials.values import CredentialCounts, HealthReport, LabelChoice, ProviderHealth, Verdict
 from app.services.ports import Clock, Storage
 
 _PAGE: Final = 100
 
 
 class CredentialHealth:
-    """Reads page by page, each page a unit of work of its own, and opens between them."""
+    """Reads page by page, each page in a unit of work of its own, and decrypts between them."""
 
     def __init__(self, *, storage: Storage, access: CredentialAccess, clock: Clock) -> None:
         self._storage = storage
@@ -24,7 +24,7 @@ class CredentialHealth:
         self._clock = clock
 
     async def report(self, actor: Actor) -> HealthReport:
-        """See ``CredentialService.health``."""
+        """Decrypt and count credentials per provider: everybody's if the actor may see them, else their own."""
         everybody = actor.may(Permission.SEE_ALL_CREDENTIALS)
         now = self._clock.now()
         providers: dict[str, ProviderHealth] = {}
@@ -39,11 +39,11 @@ class CredentialHealth:
         ordered = [providers[name] for name in sorted(providers)]
         return HealthReport(everybody=everybody, providers=ordered, unreadable=unreadable)
 
-    async def standing(self, actor: Actor, soon: timedelta) -> Standing:
-        """See ``CredentialService.standing``."""
+    async def counts(self, actor: Actor, *, soon: timedelta) -> CredentialCounts:
+        """Decrypt and count the actor's own credentials; one that expires within ``soon`` counts as expiring."""
         now = self._clock.now()
         records = [record async for record in self._live(own(actor))]
-        return Standing(
+        return CredentialCounts(
             live=len(records),
             unreadable=sum([not await self._access.readable(record) for record in records]),
             expired=sum(expired(record, now) for record in records),
@@ -52,7 +52,10 @@ class CredentialHealth:
         )
 
     async def verify_all(self, actor: Actor) -> AsyncIterator[Verdict]:
-        """See ``CredentialService.verify_all``."""
+        """Decrypt every secret of every owner, removed and former ones too, and yield whether each decrypts.
+
+        Raises Forbidden, at the first step.
+        """
         actor.require(Permission.SEE_ALL_CREDENTIALS)
         after: str | None = None
         while True:
@@ -69,7 +72,7 @@ class CredentialHealth:
             after = records[-1].id
 
     async def _live(self, owner: Owner | None) -> AsyncIterator[CredentialRecord]:
-        """Live credentials of an owner, or of everybody, page by page, each page its own read."""
+        """Yield the live credentials of an owner, or of every owner."""
         after: str | None = None
         while True:
             async with self._storage.read() as uow:

@@ -32,7 +32,7 @@ async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
 
         wrong = await site.submit("/setup", "", setup_token="wrong", username=OWNER, password=PASSWORD)
         assert wrong.status == 401
-        assert "setup token is not right" in wrong.text
+        assert "setup token is wrong" in wrong.text
         assert f'value="{OWNER}"' in wrong.text
         short = await site.submit("/setup", "", setup_token=token, username=OWNER, password="short")
         assert short.status == 422

@@ -292,7 +292,7 @@ async def test_a_secret_that_did_not_open_when_it_was_replaced_keeps_its_time_an
         with pytest.raises(CredentialUnreadable):
             await house.credentials.rollback(mia, view.id, version=version)
     operator = member(clock, "operator", role=Role.OWNER, source=Source.CLI)
-    assert all([each.ok async for each in house.credentials.verify_all(operator)])
+    assert all([each.ok async for each in house.credentials.health.verify_all(operator)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -370,5 +370,5 @@ async def test_health_counts_the_aged_by_provider(house: House, clock: FakeClock
     house.advance(clock, 181 * DAY)
     await house.credentials.replace(mia, renewed.id, OTHER_SECRET)
     await add(house, mia, label="new")
-    report = await house.credentials.health(mia)
+    report = await house.credentials.health.report(mia)
     assert [(each.provider, each.total, each.aged) for each in report.providers] == [("github", 1, 1), ("openai", 3, 1)]
