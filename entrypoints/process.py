@@ -14,13 +14,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.bootstrap import log_to_stderr, open_keys, open_services
+from app.bootstrap import log_to_stderr
+from app.bootstrap.keys import open_keys
+from app.bootstrap.services import open_services
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from app.bootstrap import StartupRetry
+    from app.bootstrap.database import StartupRetry
     from app.services import Services
     from app.settings import Settings
 
@@ -45,7 +47,7 @@ class Components:
         return "run" if len(on) > 1 else on[0]
 
 
-def run(settings: Settings, components: Components) -> None:
+def run_process(settings: Settings, components: Components) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError when the start cannot go on."""
     log_to_stderr(settings, settings.log_level)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:

@@ -9,10 +9,10 @@ import typer
 from app.cli import credentials, database, keys, start, users
 
 if TYPE_CHECKING:
-    from app.cli.backend import Backend
+    from app.cli.backend import Backend, Run
 
 
-def build_cli(backend: Backend) -> typer.Typer:
+def build_cli(backend: Backend, run: Run) -> typer.Typer:
     """The command ``keyhall``; ``opener`` is handed to each command as its context's object."""
     cli = typer.Typer(
         name="keyhall",
@@ -27,7 +27,7 @@ def build_cli(backend: Backend) -> typer.Typer:
     def keyhall(context: typer.Context) -> None:
         context.obj = backend
 
-    start.add_to(cli)
+    start.add_to(cli, run)
     cli.add_typer(database.group, name="db")
     cli.add_typer(keys.group, name="keys")
     cli.add_typer(credentials.group, name="credentials")

@@ -1,4 +1,4 @@
-"""What a command may open: a port that the entrypoint fills, so that the CLI knows nothing of how things are made."""
+"""What commands open: a port that bootstrap implements, so that the CLI does not depend on how it is composed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.domain.keys import KeyName
-    from app.domain.master_key import RestoredMasterKey
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
     from app.services.keys import KeyManagementService
-    from app.services.keys.master_key import MasterKeyChange
+    from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
 
 
 class Backend(Protocol):
-    """Each opens as far as its name says, and raises StartupError where that cannot be."""
+    """Each method opens only what its name says. Raises StartupError, and NoInstall where an install is needed."""
 
     def keys(self) -> AbstractAsyncContextManager[KeyManagementService]:
-        """Verified keys, without the rest."""
+        """Verified keys alone."""
         ...
 
     def unverified_keys(self) -> AbstractAsyncContextManager[KeyManagementService]:
-        """Nothing but the key store, for judging it."""
+        """The key store alone, unverified, to check it."""
         ...
 
     def services(self, *, importing: KeyName | None = None) -> AbstractAsyncContextManager[Services]:
-        """Everything, with a lease; a conflict about the key that is ``importing`` does not halt."""
+        """All services, with a lease; a conflict about the key that is ``importing`` does not halt."""
         ...
 
     async def schema(self, *, upgrade: bool) -> SchemaState:
@@ -48,7 +47,7 @@ class Backend(Protocol):
         ...
 
     async def master_key_page(self) -> str:
-        """The master key as an SVG page to print; the audit trail knows of it first."""
+        """The master key as an SVG page to print; its audit row commits first."""
         ...
 
     def master_key_change(self) -> AbstractAsyncContextManager[MasterKeyChange]:
@@ -56,22 +55,26 @@ class Backend(Protocol):
         ...
 
     def key_reset(self) -> AbstractAsyncContextManager[KeyReset]:
-        """Nothing but what making an install's keys anew needs."""
+        """The means to make an install's keys anew; nothing is verified."""
         ...
 
     async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:
-        """Prove that words or text are this install's master key, and put its file back if ``write`` says so.
+        """Prove that words or text are this install's master key, and write its file if ``write`` is set.
 
         Raises InvalidInput for what is no master key.
         """
         ...
 
-    def run(self, *, web: bool, bot: bool, worker: bool, sync: bool = False) -> None:
-        """Be a process until a signal ends it."""
+
+class Run(Protocol):
+    """Starts a process; the entrypoint implements it."""
+
+    def __call__(self, *, web: bool = False, bot: bool = False, worker: bool = False, sync: bool = False) -> None:
+        """Run these components until a signal ends the process. Raises StartupError."""
         ...
 
 
 def backend(context: typer.Context) -> Backend:
-    """The opener that this command was given."""
+    """The backend of this command."""
     found: Backend = context.find_root().obj
     return found

@@ -22,7 +22,7 @@ from app.domain.secrets import SecretText
 if TYPE_CHECKING:
     from app.cli.backend import Backend
     from app.domain.instances import Instance
-    from app.domain.master_key import ChangedMasterKey, MasterKeyPlan
+    from app.services.keys.master_key import ChangedMasterKey, MasterKeyPlan
     from app.services.keys.reset import KeyResetReport
 
 _STANDARD_OUTPUT = Path("-")
@@ -169,7 +169,7 @@ async def _reset(opened: Backend, confirm: str | None) -> KeyResetReport:
     async with opened.key_reset() as resetting:
         found = await resetting.look()
         if confirm is None:
-            typer.echo(f"install {found.install_id}: {found.halt.happened}", err=True)
+            typer.echo(f"install {found.install_id}: {found.cause.happened}", err=True)
             kept = ", ".join(found.kept)
             typer.echo(f"still whole, and kept: {kept}" if kept else "no stored secret will open any more", err=True)
             typer.echo("if the right key or a backup may still turn up, stop here", err=True)

@@ -1,4 +1,4 @@
-"""Starting Keyhall, and telling which one it is."""
+"""Starting Keyhall, and printing its version."""
 
 from __future__ import annotations
 
@@ -7,40 +7,37 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli.backend import backend
+from app.cli.backend import Run
 
 
-def add_to(cli: typer.Typer) -> None:
+def add_to(cli: typer.Typer, start: Run) -> None:
     """Add ``run``, ``web``, ``bot``, ``worker`` and ``version``."""
-    for command in (run, web, bot, worker, version):
-        cli.command()(command)
 
+    @cli.command()
+    def run() -> None:
+        """Start web, bot and worker in one process. Without DISCORD_BOT_TOKEN the web runs alone, and says so."""
+        start(web=True, bot=True, worker=True)
 
-def run(context: typer.Context) -> None:
-    """Start web, bot and worker in one process. Without DISCORD_BOT_TOKEN the web runs alone, and says so."""
-    backend(context).run(web=True, bot=True, worker=True)
+    @cli.command()
+    def web() -> None:
+        """Start the web alone."""
+        start(web=True)
 
+    @cli.command()
+    def bot(
+        sync: Annotated[
+            bool, typer.Option("--sync", help="Send the commands to Discord even if they did not change.")
+        ] = False,
+    ) -> None:
+        """Start the bot alone."""
+        start(bot=True, sync=sync)
 
-def web(context: typer.Context) -> None:
-    """Start the web alone."""
-    backend(context).run(web=True, bot=False, worker=False)
+    @cli.command()
+    def worker() -> None:
+        """Start the worker alone: it does queued jobs and deletes what has expired."""
+        start(worker=True)
 
-
-def bot(
-    context: typer.Context,
-    sync: Annotated[
-        bool, typer.Option("--sync", help="Tell Discord of the commands even if they are the same.")
-    ] = False,
-) -> None:
-    """Start the bot alone."""
-    backend(context).run(web=False, bot=True, worker=False, sync=sync)
-
-
-def worker(context: typer.Context) -> None:
-    """Start the worker alone: it sweeps away what expired."""
-    backend(context).run(web=False, bot=False, worker=True)
-
-
-def version() -> None:
-    """Print the version."""
-    typer.echo(f"keyhall {__version__}")
+    @cli.command()
+    def version() -> None:
+        """Print the version."""
+        typer.echo(f"keyhall {__version__}")

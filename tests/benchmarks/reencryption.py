@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import create_engine, event, insert, select
 from sqlalchemy.orm import Session, registry
 
-from app.bootstrap import open_keys, open_services
+from app.bootstrap.keys import open_keys
+from app.bootstrap.services import open_services
 from app.domain.credentials import Owner, OwnerKind
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS
 from app.domain.keys import KeyName

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import open_key_reset
+from app.bootstrap.commands import open_key_reset
 from app.domain.errors import KeyStateConflict, MasterKeyMismatch, MasterKeyMissing
 from tests.support.environment import process_environment
 from tests.support.installs import PROJECT, Place

@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.bootstrap import open_master_key_change
+from app.bootstrap.commands import open_master_key_change
 from app.domain.errors import MasterKeyMismatch, StorageError
 from app.domain.identity import Client, Role, Source
 from app.domain.secrets import SecretBytes

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from sqlalchemy import and_, update
 
-from app.bootstrap import open_keys, open_services
+from app.bootstrap.keys import open_keys
+from app.bootstrap.services import open_services
 from app.domain.credentials import HISTORY_KEPT
 from app.domain.errors import KeyStateConflict, NotReady, StorageError
 from app.domain.jobs import JobState

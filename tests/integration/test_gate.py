@@ -8,15 +8,26 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.bootstrap import open_unverified_keys
+from app.bootstrap import database as database_stage
+from app.bootstrap.commands import (
+    master_key_page,
+    open_key_reset,
+    open_master_key_change,
+    open_unverified_keys,
+    restore_master_key,
+    schema_state,
+)
+from app.bootstrap.keys import open_keys
 from app.domain.errors import (
     ConfigInvalid,
+    DatabaseUnavailable,
     EnvironmentMismatch,
     InsecureKey,
     InstallMismatch,
@@ -30,9 +41,12 @@ from app.domain.errors import (
     StartupError,
 )
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeysetEntry, KeyState, KeyVersion, Origin
+from app.domain.secrets import SecretText
+from app.infrastructure.database.engine import Database
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.services.keys import KeyRing
 from app.services.keys import rows as key_rows
+from app.settings import Settings
 from tests.support.installs import Place
 
 Rows = dict[str, str]
@@ -310,6 +324,44 @@ async def test_a_database_of_another_application_halts_as_a_newer_schema(place: 
     await place.execute("INSERT INTO alembic_version VALUES ('another'), ('and_another')")
     with pytest.raises(SchemaNewer):
         await _fingerprints(place)
+
+
+async def _look(opened: AbstractAsyncContextManager[object]) -> None:
+    async with opened:
+        pass
+
+
+STAGES: dict[str, Callable[[Settings], Awaitable[object]]] = {
+    "run": lambda settings: _look(open_keys(settings, may_create=True)),
+    "keys list": lambda settings: _look(open_keys(settings, may_create=False)),
+    "keys validate": lambda settings: _look(open_unverified_keys(settings)),
+    "keys reset": lambda settings: _look(open_key_reset(settings)),
+    "keys rotate-master": lambda settings: _look(open_master_key_change(settings)),
+    "keys print-master": master_key_page,
+    "keys restore-master": lambda settings: restore_master_key(settings, SecretText("ab" * 32), write=False),
+    "db current": lambda settings: schema_state(settings, upgrade=False),
+    "db upgrade": lambda settings: schema_state(settings, upgrade=True),
+}
+
+
+@pytest.mark.parametrize("command", STAGES)
+async def test_every_command_waits_for_a_database_that_is_away_and_then_halts(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_stage, "RETRY_BUDGET_SECONDS", 0.3)
+    attempts = 0
+    probe = Database.probe
+
+    async def counted(self: Database) -> None:
+        nonlocal attempts
+        attempts += 1
+        await probe(self)
+
+    monkeypatch.setattr(Database, "probe", counted)
+    away = Place(f"postgresql+asyncpg://postgres@/keyhall?host={tmp_path}", tmp_path / "data")
+    with pytest.raises(DatabaseUnavailable, match="did not answer"):
+        await STAGES[command](away.load())
+    assert attempts == 2
 
 
 async def test_validation_finds_what_would_halt_a_start(place: Place) -> None:

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.bootstrap import open_master_key_change
+from app.bootstrap.commands import open_master_key_change
 from app.domain.errors import CannotOpen, InvalidToken, KeyStateConflict
 from app.domain.identity import Actor, Client, Role, Source
 from app.domain.jobs import Job, JobState

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import _key_management, master_keys, open_key_reset, open_services
+from app.bootstrap.commands import open_key_reset
+from app.bootstrap.database import key_management, master_keys
+from app.bootstrap.services import open_services
 from app.domain.errors import (
     ConfigInvalid,
     CredentialUnreadable,
@@ -281,7 +283,7 @@ async def test_an_install_of_the_release_before_is_brought_to_head_on_the_way(pl
     max((scripts / "versions").glob("0*.py")).unlink()
     async with open_database(place.url, may_create=True) as database:
         await upgrade(database, scripts=scripts)
-        assert await _key_management(place.load(), SqlStorage(database)).initialize(may_create=True)
+        assert await key_management(place.load(), SqlStorage(database)).initialize(may_create=True)
         assert await current_revision(database) == known_revisions()[-2]
     _lose(place)
     async with open_database(place.url, may_create=False) as database:

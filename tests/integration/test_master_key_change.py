@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import open_master_key_change
+from app.bootstrap.commands import open_master_key_change
 from app.domain.errors import KeyStateConflict
 from app.domain.instances import Instance
 from app.services.keys import master_key

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, literal_column, select, update
 
-from app import bootstrap
+from app.bootstrap.database import key_management
 from app.domain.credentials import CredentialView, Owner, OwnerKind, Status
 from app.domain.errors import (
     CredentialUnreadable,
@@ -627,7 +627,7 @@ async def _open_vault(place: Place) -> AsyncIterator[Vault]:
     assert rows.keys() == {"manifest", *(f"keyset/{name}" for name in KeyName)}
     async with open_database(place.url, may_create=False) as database, _undone(database) as connection:
         storage: Any = _InOneTransaction(connection)
-        vault = Vault(connection, bootstrap._key_management(place.load(), storage), rows)
+        vault = Vault(connection, key_management(place.load(), storage), rows)
         assert await vault.keys.verify()
         yield vault
 
@@ -668,7 +668,7 @@ async def test_every_changed_character_and_every_truncation_of_a_row_halts(sqlit
     async with place.keys():
         pass
     storage: Any = FakeStorage()
-    keys = bootstrap._key_management(place.load(), storage)
+    keys = key_management(place.load(), storage)
     rows = storage.tables.config = await place.app_config()
     assert rows.keys() == {"manifest", *(f"keyset/{name}" for name in KeyName)}
     tried = 0

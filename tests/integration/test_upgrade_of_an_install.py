@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import _key_management
+from app.bootstrap.database import key_management
 from app.domain.errors import KeyDamaged, MigrationFailed
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.migrate import SCRIPTS, current_revision, known_revisions, upgrade
@@ -30,7 +30,7 @@ async def _install_of_the_release_before(place: Place, tmp_path: Path) -> str:
     newest.unlink()
     async with open_database(place.url, may_create=True) as database:
         await upgrade(database, scripts=scripts)
-        keys = _key_management(place.load(), SqlStorage(database))
+        keys = key_management(place.load(), SqlStorage(database))
         assert await keys.initialize(may_create=True)
         assert await current_revision(database) == known_revisions()[-2]
         return keys.install_id
@@ -44,7 +44,7 @@ async def test_an_install_of_the_release_before_is_copied_verified_and_brought_t
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_id = await _install_of_the_release_before(place, tmp_path)
-    with caplog.at_level(logging.INFO, logger="app.bootstrap"):
+    with caplog.at_level(logging.INFO, logger="app.bootstrap.database"):
         async with place.keys(may_create=False) as opened:
             assert opened.keys.install_id == install_id
             assert await current_revision(opened.database) == known_revisions()[-1]
@@ -57,7 +57,7 @@ async def test_an_install_of_the_release_before_is_copied_verified_and_brought_t
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     async with open_database(f"sqlite+aiosqlite:///{copy}", may_create=False) as database:
         assert await current_revision(database) == known_revisions()[-2]
-        assert await _key_management(place.load(), SqlStorage(database)).verify()
+        assert await key_management(place.load(), SqlStorage(database)).verify()
 
 
 async def test_a_schema_at_head_is_not_copied(place: Place) -> None:

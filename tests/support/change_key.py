@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 
-from app.bootstrap import open_keys, open_services
+from app.bootstrap.keys import open_keys
+from app.bootstrap.services import open_services
 from app.domain.keys import KeyName
 from app.services.rotation import job as rotation_job
 from app.settings import Settings

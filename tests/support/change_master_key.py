@@ -14,7 +14,7 @@ import sys
 
 from sqlalchemy import Engine, event
 
-from app.bootstrap import open_key_reset, open_master_key_change
+from app.bootstrap.commands import open_key_reset, open_master_key_change
 from app.settings import Settings
 
 

@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from app.domain.identity import Actor, Client, GuildContext, Role, Source
+from app.bootstrap.services import Parts, build_services
+from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source
 from app.domain.keys import Environment, KeyName, Keyset, KeysetEntry, KeyState, KeyVersion, Origin
 from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
-from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
+from app.services import Services
+from app.services.authentication import Lifetimes
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
 from app.services.housekeeping import HousekeepingService
-from app.services.idempotency import Idempotency
 from app.services.instances import InstanceService
 from app.services.jobs import JobService
 from app.services.keys import InstallRules, KeyManagementService
 from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
 from app.services.rotation import RotationService
-from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys
+from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys, FakePasswords
 
 if TYPE_CHECKING:
     from app.services.ports import Clock, Randomness, Storage
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 ENVIRONMENT_SECRET = "sk-environment-7Qp2vX9bLm4Tz8Kd"
 ENVIRONMENT_GUILD = "900000000000000001"
 TOKEN_LIFETIME = timedelta(minutes=30)
+SESSION_LIFETIME = timedelta(days=30)
 ROTATION_DAYS = 90
 
 
@@ -42,6 +44,7 @@ class House:
     storage: Storage
     clock: Clock
     randomness: Randomness
+    services: Services
     keys: KeyManagementService
     instances: InstanceService
     jobs: JobService
@@ -109,46 +112,40 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
     await keys.initialize(may_create=True)
     keys.confirm(clock.monotonic())
     keys.lease(float("inf"))
-    instances = InstanceService(
-        storage=storage, keys=keys, feed=FakeChangeFeed(), clock=clock, randomness=randomness, kind="test"
-    )
-    jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     cipher = CredentialCipher(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
-    credentials = CredentialService(
-        storage=storage,
-        cipher=cipher,
-        idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
-        environment=EnvironmentCredentials(
-            by_provider={"envai": SecretText(ENVIRONMENT_SECRET)}, guilds=frozenset({ENVIRONMENT_GUILD})
-        ),
-        clock=clock,
-        randomness=randomness,
+    services = build_services(
+        Parts(
+            kind="test",
+            storage=storage,
+            keys=keys,
+            feed=FakeChangeFeed(),
+            passwords=FakePasswords(),
+            cipher=cipher,
+            clock=clock,
+            randomness=randomness,
+            environment_credentials=EnvironmentCredentials(
+                by_provider={"envai": SecretText(ENVIRONMENT_SECRET)}, guilds=frozenset({ENVIRONMENT_GUILD})
+            ),
+            registration=Registration.GUILD,
+            lifetimes=Lifetimes(access=TOKEN_LIFETIME, session=SESSION_LIFETIME),
+            rotation_days=ROTATION_DAYS,
+        )
     )
     return House(
         storage=storage,
         clock=clock,
         randomness=randomness,
+        services=services,
         keys=keys,
-        instances=instances,
-        jobs=jobs,
-        rotation=RotationService(
-            storage=storage,
-            keys=keys,
-            instances=instances,
-            jobs=jobs,
-            cipher=cipher,
-            clock=clock,
-            token_lifetime=TOKEN_LIFETIME,
-            rotation_days=ROTATION_DAYS,
-        ),
+        instances=services.instances,
+        jobs=services.jobs,
+        rotation=services.rotation,
         cipher=cipher,
-        credentials=credentials,
+        credentials=services.credentials,
         transfer=CredentialTransfer(cipher=cipher, clock=clock),
-        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
-        dashboard=DashboardService(
-            storage=storage, keys=keys, credentials=credentials, clock=clock, rotation=timedelta(days=ROTATION_DAYS)
-        ),
-        housekeeping=HousekeepingService(storage=storage, clock=clock),
+        messages=services.messages,
+        dashboard=services.dashboard,
+        housekeeping=services.housekeeping,
     )
 
 

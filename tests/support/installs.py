@@ -20,7 +20,8 @@ import aiohttp
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.bootstrap import OpenKeys, open_keys, open_services
+from app.bootstrap.keys import OpenKeys, open_keys
+from app.bootstrap.services import open_services
 from app.domain.keys import MATERIAL_BYTES, KeysetEntry, KeyState, KeyVersion, Origin
 from app.domain.secrets import SecretBytes
 from app.infrastructure.clock import SystemClock

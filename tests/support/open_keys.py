@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 
-from app.bootstrap import open_keys
+from app.bootstrap.keys import open_keys
 from app.domain.errors import StartupError
 from app.settings import Settings
 

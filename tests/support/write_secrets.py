@@ -9,7 +9,8 @@ import asyncio
 import json
 from contextlib import suppress
 
-from app.bootstrap import open_keys, open_services
+from app.bootstrap.keys import open_keys
+from app.bootstrap.services import open_services
 from app.domain.errors import NotReady, StorageError
 from app.settings import Settings
 

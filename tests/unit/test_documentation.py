@@ -16,7 +16,7 @@ import typer
 
 import app
 from app.cli import build_cli
-from app.cli.backend import Backend
+from app.cli.backend import Backend, Run
 from app.domain.errors import AppError, StartupError
 from app.services import Services
 from app.settings import PROJECT_ROOT, Settings
@@ -112,8 +112,8 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 
 
 def command_tree() -> Any:
-    # Commands open nothing until they are invoked, so nothing has to stand behind the opener.
-    return typer.main.get_command(build_cli(cast("Backend", None)))
+    # Commands open nothing until they are invoked, so nothing has to stand behind the backend.
+    return typer.main.get_command(build_cli(cast("Backend", None), cast("Run", None)))
 
 
 def leaves(command: Any, path: tuple[str, ...] = ("keyhall",)) -> Iterator[tuple[str, ...]]:

@@ -155,6 +155,9 @@ class BotLoginFailed(StartupError):
 class NoInstall(KeyhallError):
     """A command needs an install and there is none; only `run`, `web` and `bot` create one."""
 
+    def __init__(self, message: str = "there is no install yet: start `keyhall run` once, it makes one") -> None:
+        super().__init__(message)
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # A request that cannot be answered as asked

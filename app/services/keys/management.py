@@ -14,7 +14,7 @@ from typing import Final
 
 from app.domain.errors import MasterKeyMissing, NoInstall, NotReady, StartupError
 from app.domain.instances import CONFIRMED_FOR_SECONDS
-from app.domain.keys import APPLICATION_KEYS, MATERIAL_BYTES, KeyName, Keyset, Origin
+from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, Origin
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import rows as key_rows
 from app.services.keys.reading import KeyReader
@@ -100,7 +100,7 @@ class KeyManagementService:
         created = False
         if ring is None:
             if not may_create:
-                raise NoInstall("there is no install yet: start `keyhall run` once, it makes one")
+                raise NoInstall
             ring, created = await self._create()
         self._reader.require_outside_agrees(ring)
         self._take_up(ring)
@@ -109,7 +109,7 @@ class KeyManagementService:
 
     async def _create(self) -> tuple[KeyRing, bool]:
         # Whatever can be refused is refused before anything is made, first of all a key from outside.
-        materials = {name: self._first_material(name) for name in KeyName}
+        materials = {name: self._writer.first_material(name) for name in KeyName}
         self._record.prove()
         wrapping = self._wrapping(self._master_key_for_creation())
         remembered = self._record.read()
@@ -134,12 +134,6 @@ class KeyManagementService:
             remedy="set MASTER_KEY or MASTER_KEY_FILE, or run `keyhall keys generate-master --write` "
             "and keep a copy of the file elsewhere",
         )
-
-    def _first_material(self, name: KeyName) -> tuple[SecretBytes, Origin]:
-        given = self._rules.outside_keys.get(name.value)
-        if given is None:
-            return SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES)), Origin.GENERATED
-        return self._reader.outside_material(name, given), Origin.ADOPTED
 
     # -- while running -------------------------------------------------------------------------------------------------
 
@@ -334,7 +328,7 @@ class KeyManagementService:
             value = await uow.keys.get_manifest() if await uow.keys.exists() else None
             if value is None:
                 await self._reader.require_nothing(uow, remembered)
-                raise NoInstall("there is no install yet: start `keyhall run` once, it makes one")
+                raise NoInstall
             wrapping, manifest = self._reader.open_manifest(key_rows.parse(key_rows.MANIFEST_ROW, value), remembered)
             for name in APPLICATION_KEYS:
                 try:

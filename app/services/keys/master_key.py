@@ -8,20 +8,62 @@ running it again goes on from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from app.domain.audit import Action
-from app.domain.errors import KeyStateConflict, MasterKeyMissing
+from app.domain.errors import ConfigInvalid, KeyStateConflict, MasterKeyMissing
 from app.domain.instances import Instance
-from app.domain.master_key import ChangedMasterKey, MasterKeyPlan
 from app.domain.secrets import SecretBytes
-from app.services.audit import by_operator
+from app.services.audit import OPERATOR, AuditTrail
 from app.services.keys import KeyManagementService
-from app.services.ports import ChangeableMasterKey, Clock, Storage
+from app.services.ports import ChangeableMasterKey, Clock, MasterKeySource, Storage
 
 WAIT_SECONDS: Final = 20.0
 """For processes to take part: longer than the lease of one that was killed."""
 _LOOK_EVERY_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoredMasterKey:
+    """It opens the install; ``written`` is whether its file was made, False where it was there or was not asked for."""
+
+    master_key_id: str
+    database: str
+    file: str
+    written: bool
+    overridden_by: str | None
+    """The setting that goes before the file, None where nothing does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterKeyPlan:
+    """What a change of the master key would do; nothing has been changed.
+
+    ``under`` is what the database is under; ``to`` is what it would be put under, None where that is yet to be made;
+    ``file`` is the default file, None where the key comes from the settings; ``behind`` are the processes that would
+    stand in the way.
+    """
+
+    under: str
+    to: str | None
+    file: str | None
+    processes: Sequence[Instance]
+    behind: Sequence[Instance]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedMasterKey:
+    """The database is under ``after``; ``before`` is None where it was so already.
+
+    ``previous_given`` tells that the settings still give another one, which nothing needs any more.
+    """
+
+    before: str | None
+    after: str
+    file: str | None
+    previous_given: bool
 
 
 class MasterKeyChange:
@@ -34,6 +76,7 @@ class MasterKeyChange:
         self._keys = keys
         self._source = source
         self._clock = clock
+        self._audit = AuditTrail(clock)
 
     async def plan(self) -> MasterKeyPlan:
         """What ``carry_out`` would do. Raises KeyStateConflict where it would refuse."""
@@ -83,10 +126,10 @@ class MasterKeyChange:
                 raise KeyStateConflict("the master key was changed again meanwhile: run this again")
             before = await self._keys.rewrap(uow, target)
             if before != after:
-                detail = {"before": before, "after": after}
-                now = self._clock.now()
-                event = by_operator(Action.MASTER_KEY_CHANGED, now, about=("install", self._keys.install_id), **detail)
-                await uow.audit.append(event)
+                about = ("install", self._keys.install_id)
+                await self._audit.record(
+                    uow, OPERATOR, Action.MASTER_KEY_CHANGED, about=about, before=before, after=after
+                )
         await self._keys.reload()
         return before
 
@@ -162,6 +205,43 @@ class MasterKeyChange:
             "MASTER_KEY_PREVIOUS; (3) restart every process; (4) run `keyhall keys rotate-master` again; (5) remove "
             "MASTER_KEY_PREVIOUS"
         )
+
+
+class MasterKeyOnPaper:
+    """Renders the master key for printing. ``page`` makes a page of material, install id, master-key id and time."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        source: MasterKeySource,
+        page: Callable[[SecretBytes, str, str, datetime], str],
+        clock: Clock,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._source = source
+        self._page = page
+        self._clock = clock
+        self._audit = AuditTrail(clock)
+
+    async def render(self) -> str:
+        """The page, after its audit row has committed.
+
+        Raises ConfigInvalid while a change of the master key is under way, MasterKeyMissing, StorageError.
+        """
+        needed, given = self._keys.ring.manifest.master_key_id, self._source.given()
+        if not given:
+            raise MasterKeyMissing("no master key is given any more", remedy="put the master key back")
+        if self._keys.master_key_id(given[0]) != needed:
+            raise ConfigInvalid(
+                f"a change of the master key is under way: the install still needs the previous one, {needed}",
+                remedy="run `keyhall keys rotate-master` to its end, then print the new one",
+            )
+        async with self._storage.write() as uow:
+            await self._audit.record(uow, OPERATOR, Action.MASTER_KEY_PRINTED, about=("master_key", needed))
+        return self._page(given[0], self._keys.install_id, needed, self._clock.now())
 
 
 def _names(processes: Sequence[Instance]) -> str:

@@ -40,9 +40,9 @@ class KeyReader:
         rules: InstallRules,
     ) -> None:
         self._master_keys = master_keys
-        self._wrapping = wrapping
+        self.wrapping = wrapping
         self._derivation = derivation
-        self._rules = rules
+        self.rules = rules
 
     async def load(self, uow: UnitOfWork, remembered: RememberedInstall | None) -> KeyRing | None:
         """Read and verify everything in this unit of work; None when there is no install and none is remembered.
@@ -96,9 +96,9 @@ class KeyReader:
                 remedy="point DATABASE_URL at the install's database or mount its volume; for a new install on purpose "
                 "start with an empty DATA_DIR",
             )
-        if self._rules.pinned_install_id is not None:
+        if self.rules.pinned_install_id is not None:
             raise InstallMismatch(
-                f"the database is empty, but INSTALL_ID names install {self._rules.pinned_install_id}",
+                f"the database is empty, but INSTALL_ID names install {self.rules.pinned_install_id}",
                 remedy="point DATABASE_URL at the install's database, or remove INSTALL_ID for a new install",
             )
 
@@ -107,7 +107,7 @@ class KeyReader:
     ) -> tuple[KeyWrapping, Manifest]:
         """Find the master key that opens the manifest, and judge what does not fit in the order that helps most."""
         install_id = str(members.get("install_id"))
-        master_keys = [self._wrapping(each) for each in self._master_keys.given()]
+        master_keys = [self.wrapping(each) for each in self._master_keys.given()]
         wrapping = next((each for each in master_keys if _opens(each, members, install_id)), None)
         if wrapping is not None:
             manifest = key_rows.read_manifest(
@@ -139,9 +139,9 @@ class KeyReader:
         )
 
     def _require_this_install(self, install_id: str, remembered: RememberedInstall | None) -> None:
-        if self._rules.pinned_install_id not in {None, install_id}:
+        if self.rules.pinned_install_id not in {None, install_id}:
             raise InstallMismatch(
-                f"the database holds install {install_id}, but INSTALL_ID names {self._rules.pinned_install_id}",
+                f"the database holds install {install_id}, but INSTALL_ID names {self.rules.pinned_install_id}",
                 remedy="point DATABASE_URL at the right database, or correct INSTALL_ID",
             )
         if remembered is not None and remembered.install_id != install_id:
@@ -151,9 +151,9 @@ class KeyReader:
             )
 
     def _require_environment(self, environment: str) -> None:
-        if environment != self._rules.environment.value:
+        if environment != self.rules.environment.value:
             raise EnvironmentMismatch(
-                f"this install belongs to APP_ENV={environment}, this start says APP_ENV={self._rules.environment}",
+                f"this install belongs to APP_ENV={environment}, this start says APP_ENV={self.rules.environment}",
                 remedy=f"start with APP_ENV={environment}, or use another database and DATA_DIR",
             )
 
@@ -173,15 +173,15 @@ class KeyReader:
             raise key_rows.damaged(row, "is not the one that the manifest names: an older row was put back")
         return keyset, self._unwrapped(keyset, wrapping)
 
-    def rescue(
+    def recover_keyset(
         self, name: KeyName, rows: Mapping[str, str], install_id: str
     ) -> tuple[Keyset, Mapping[int, SecretBytes]] | None:
-        """A keyset that is whole under a master key that is given, whatever became of the other rows; None otherwise.
+        """A keyset that is intact under one of the given master keys, even where other rows are damaged; else None.
 
-        Nothing says that it is the latest: an older row that was put back is as whole.
+        It may not be the latest: an older row that was put back is just as intact.
         """
         value = rows.get(key_rows.keyset_row(name), "")
-        for wrapping in (self._wrapping(each) for each in self._master_keys.given()):
+        for wrapping in (self.wrapping(each) for each in self._master_keys.given()):
             try:
                 keyset = _authentic(name, value, install_id, wrapping)
                 return keyset, self._unwrapped(keyset, wrapping)
@@ -189,9 +189,9 @@ class KeyReader:
                 continue
         return None
 
-    def fits(self, rows: Mapping[str, str], install_id: str) -> bool:
+    def recognises_any_row(self, rows: Mapping[str, str], install_id: str) -> bool:
         """Whether a master key that is given made any of these rows, or is named by one."""
-        for wrapping in (self._wrapping(each) for each in self._master_keys.given()):
+        for wrapping in (self.wrapping(each) for each in self._master_keys.given()):
             if f'"master_key_id":"{wrapping.master_key_id}"' in rows.get(key_rows.MANIFEST_ROW, ""):
                 return True
             for row, value in rows.items():
@@ -234,7 +234,7 @@ class KeyReader:
     def outside_material(self, name: KeyName, given: SecretText) -> SecretBytes:
         """The material of a key that comes from outside. Raises InsecureKey for one that must not be used."""
         try:
-            return SecretBytes(parse_external_key(name, given.reveal(), self._rules.environment))
+            return SecretBytes(parse_external_key(name, given.reveal(), self.rules.environment))
         except WeakKey as error:
             raise InsecureKey(
                 f"the value given for {name.value} is refused: {error}",
@@ -247,7 +247,7 @@ class KeyReader:
         Asked at a start only: a process that serves does not stop because the key it was started with is revoked.
         """
         for name in APPLICATION_KEYS:
-            given = self._rules.outside_keys.get(name.value)
+            given = self.rules.outside_keys.get(name.value)
             if given is None:
                 continue
             fingerprint = self._derivation.fingerprint(name, self.outside_material(name, given))

@@ -7,7 +7,7 @@ to be entered again. Whatever still is whole under a master key that is given is
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,20 +29,17 @@ from app.domain.errors import (
     StartupError,
 )
 from app.domain.jobs import JobKind
-from app.domain.keys import MATERIAL_BYTES, KeyName, Keyset, KeyState, KeyVersion, Origin
+from app.domain.keys import KeyName, Keyset, KeyState
 from app.domain.secrets import SecretBytes
-from app.services.audit import by_operator
+from app.services.audit import OPERATOR, AuditTrail
 from app.services.jobs import JobService
-from app.services.keys import InstallRules
 from app.services.keys.reading import KeyReader
 from app.services.keys.writing import KeyWriter
 from app.services.ports import (
     ChangeableMasterKey,
     Clock,
     InstallRecord,
-    KeyDerivation,
     KeyWrapping,
-    Randomness,
     RememberedInstall,
     Storage,
     UnitOfWork,
@@ -65,7 +62,7 @@ class LostKeys:
     """What a reset would start from: whose id has to be typed, what is wrong, and which keys are still whole."""
 
     install_id: str
-    halt: StartupError
+    cause: StartupError
     kept: Sequence[KeyName]
 
 
@@ -94,6 +91,18 @@ class KeyResetReport:
     lost: Sequence[LostCredential]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetPreparation:
+    """What happens to the database before a reset.
+
+    ``copy_and_migrate`` copies an embedded database, brings the schema to head and returns the copy's path, None on
+    PostgreSQL; ``at_head`` is whether the schema was at head before that.
+    """
+
+    at_head: bool
+    copy_and_migrate: Callable[[], Awaitable[Path | None]]
+
+
 class _Unused(NamedTuple):
     """A version and an epoch with which every new keyset begins."""
 
@@ -102,10 +111,7 @@ class _Unused(NamedTuple):
 
 
 class KeyReset:
-    """Starts an install's keys over. Methods may raise StorageError, and StartupError for what a reset does not mend.
-
-    ``prepare`` copies the database and brings its schema to head; ``at_head`` tells that it is there already.
-    """
+    """Makes an install's keys anew. Methods may raise StorageError, and StartupError where a reset cannot help."""
 
     def __init__(
         self,
@@ -114,35 +120,27 @@ class KeyReset:
         source: ChangeableMasterKey,
         reader: KeyReader,
         writer: KeyWriter,
-        wrapping: Callable[[SecretBytes], KeyWrapping],
-        derivation: KeyDerivation,
         record: InstallRecord,
-        rules: InstallRules,
         jobs: JobService,
         clock: Clock,
-        randomness: Randomness,
-        prepare: Callable[[], Awaitable[Path | None]],
-        at_head: bool,
+        preparation: ResetPreparation,
     ) -> None:
         self._storage = storage
         self._source = source
         self._reader = reader
         self._writer = writer
-        self._wrapping = wrapping
-        self._derivation = derivation
         self._record = record
-        self._rules = rules
         self._jobs = jobs
         self._clock = clock
-        self._randomness = randomness
-        self._prepare = prepare
-        self._at_head = at_head
+        self._preparation = preparation
+        self._rules = reader.rules
+        self._audit = AuditTrail(clock)
 
     async def look(self) -> LostKeys:
         """What is lost. Raises KeyStateConflict where nothing is, InUse while a process is live, NoInstall."""
         async with self._storage.read() as uow:
             lost = await self._judge(uow, self._record.read())
-            if self._at_head:
+            if self._preparation.at_head:
                 await self._require_alone(uow)
         return lost
 
@@ -151,19 +149,19 @@ class KeyReset:
         found = await self.look()
         if typed.strip() != found.install_id:
             raise InvalidInput("confirmation", f"must be the install's id, {found.install_id}: nothing was changed")
-        copy = await self._prepare()
+        copy = await self._preparation.copy_and_migrate()
         remembered = self._record.read()
         now = self._clock.now()
         async with self._storage.write() as uow:
             await uow.keys.lock()
             lost = await self._judge(uow, remembered)  # again: another reset may have been faster
             rows = await uow.keys.rows()
-            rescued = {name: self._reader.rescue(name, rows, lost.install_id) for name in lost.kept}
+            recovered = {name: self._reader.recover_keyset(name, rows, lost.install_id) for name in lost.kept}
             unused = await self._unused(uow, rows, remembered)
             # Only now, when nobody else can be at this place: the old file moves aside, and the new one is read back.
             master_key, moved_aside = self._master_key(rows, lost.install_id)
-            wrapping = self._wrapping(master_key)
-            keysets = [self._keyset(name, lost.install_id, wrapping, unused, rescued.get(name)) for name in KeyName]
+            wrapping = self._reader.wrapping(master_key)
+            keysets = [self._keyset(name, lost.install_id, wrapping, unused, recovered.get(name)) for name in KeyName]
             ring = await self._writer.replace_all(
                 uow,
                 keysets,
@@ -179,17 +177,17 @@ class KeyReset:
             await uow.jobs.cancel_all(JobKind.KEY_ROTATION)
             if KeyName.AES_KEY in lost.kept:
                 await self._queue_what_follows(uow, ring.keysets)
-            event = by_operator(
+            await self._audit.record(
+                uow,
+                OPERATOR,
                 Action.KEYS_RESET,
-                now,
                 about=("install", lost.install_id),
-                reason=lost.halt.slug,
+                reason=lost.cause.slug,
                 master_key=wrapping.master_key_id,
                 kept=" ".join(lost.kept),
                 credentials=len(credentials),
                 sessions=sessions,
             )
-            await uow.audit.append(event)
             # Last: whoever takes a lease reads the manifest under a lock, and so has it by now or waits for the commit.
             await self._require_alone(uow)
         self._record.remember(lost.install_id, ring.manifest.epochs)
@@ -210,7 +208,7 @@ class KeyReset:
         try:
             ring = await self._reader.load(uow, remembered)
         except (MasterKeyMissing, MasterKeyMismatch, KeyMissing, KeyDamaged) as found:
-            halt: StartupError = found
+            cause: StartupError = found
         else:
             if ring is None:
                 raise NoInstall("there is no install yet: nothing is lost")
@@ -219,7 +217,7 @@ class KeyReset:
                 "lost, and nothing was changed"
             )
         if not await uow.keys.exists():
-            raise halt
+            raise cause
         rows = await uow.keys.rows()
         install_id = self._install_id(rows, remembered)
         try:
@@ -230,13 +228,13 @@ class KeyReset:
                     f"APP_ENV is {self._rules.environment}, where no master key is made, and none is given",
                     remedy="make one with `keyhall keys generate-master --write`, or give one as MASTER_KEY or "
                     "MASTER_KEY_FILE, and repeat",
-                ) from halt
-            kept = [name for name in KeyName if name in _KEPT and self._reader.rescue(name, rows, install_id)]
-            return LostKeys(install_id=install_id, halt=halt, kept=kept)
+                ) from cause
+            kept = [name for name in KeyName if name in _KEPT and self._reader.recover_keyset(name, rows, install_id)]
+            return LostKeys(install_id=install_id, cause=cause, kept=kept)
         # An older database was put back: a start halts, but every key in it opens.
         raise KeyStateConflict(
             f"every key of install {install_id} opens: none is lost, and nothing was changed. A start halts for "
-            f"another reason: {halt.happened} — {halt.remedy}"
+            f"another reason: {cause.happened} — {cause.remedy}"
         )
 
     def _install_id(self, rows: Mapping[str, str], remembered: RememberedInstall | None) -> str:
@@ -298,7 +296,7 @@ class KeyReset:
         """The master key that goes on: the one that is given, or a new default file where a start may make one."""
         given = self._source.given()
         may_create = self._rules.environment.may_create_master_key
-        stays = not self._source.in_default_file or not may_create or self._reader.fits(rows, install_id)
+        stays = not self._source.in_default_file or not may_create or self._reader.recognises_any_row(rows, install_id)
         return (given[0], ()) if given and stays else self._source.start_over(self._clock.now())
 
     def _keyset(
@@ -307,38 +305,23 @@ class KeyReset:
         install_id: str,
         wrapping: KeyWrapping,
         unused: _Unused,
-        rescued: tuple[Keyset, Mapping[int, SecretBytes]] | None,
+        recovered: tuple[Keyset, Mapping[int, SecretBytes]] | None,
     ) -> Keyset:
-        """A new primary, on top of what was rescued: whoever damaged the rows may have put back an older primary."""
+        """A new primary, on top of what was recovered: whoever damaged the rows may have put back an older primary."""
         now = self._clock.now()
-        material, origin = self._material(name, rescued[0] if rescued else ())
-
-        def wrapped(version: int, material: SecretBytes) -> bytes:
-            return wrapping.wrap(material, install_id=install_id, name=name, version=version)
-
-        version = KeyVersion(
-            version=unused.version,
-            state=KeyState.PRE_ACTIVATION,
-            fingerprint=self._derivation.fingerprint(name, material),
-            wrapped=wrapped(unused.version, material),
-            origin=origin,
-            created_at=now,
-        )
-        if rescued is None:
+        material = self._writer.first_material(name, recovered[0] if recovered else ())
+        version = self._writer.new_version(name, unused.version, material, install_id=install_id, wrapping=wrapping)
+        if recovered is None:
             primary = version.become(KeyState.ACTIVE, now)
             return replace(Keyset.first(name, install_id, primary), epoch=unused.epoch)
-        keyset, materials = rescued
-        keyset = keyset.rewrapped({each: wrapped(each, material) for each, material in materials.items()})
+        keyset, materials = recovered
+        keyset = keyset.rewrapped(
+            {
+                number: wrapping.wrap(each, install_id=install_id, name=name, version=number)
+                for number, each in materials.items()
+            }
+        )
         return replace(keyset.add(version).promote(unused.version, now), epoch=unused.epoch)
-
-    def _material(self, name: KeyName, known: Iterable[KeyVersion]) -> tuple[SecretBytes, Origin]:
-        """As at a first start, so that the next one finds what the settings give."""
-        given = self._rules.outside_keys.get(name.value)
-        if given is not None:
-            material = self._reader.outside_material(name, given)
-            if self._derivation.fingerprint(name, material) not in {each.fingerprint for each in known}:
-                return material, Origin.ADOPTED
-        return SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES)), Origin.GENERATED
 
     async def _queue_what_follows(self, uow: UnitOfWork, keysets: Mapping[KeyName, Keyset]) -> None:
         """What still opens is sealed anew, and its fingerprints are computed again, as after every promotion."""

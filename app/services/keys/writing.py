@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from app.domain.audit import Action
 from app.domain.errors import KeyDamaged, NotReady
@@ -18,7 +18,7 @@ from app.domain.keys import (
     Origin,
 )
 from app.domain.secrets import SecretBytes
-from app.services.audit import by_system
+from app.services.audit import SYSTEM, AuditTrail
 from app.services.keys import rows as key_rows
 from app.services.keys.reading import KeyReader
 from app.services.keys.ring import KeyRing
@@ -53,6 +53,7 @@ class KeyWriter:
         self._record = record
         self._clock = clock
         self._randomness = randomness
+        self._audit = AuditTrail(clock)
 
     async def create(
         self,
@@ -64,33 +65,58 @@ class KeyWriter:
         remembered: RememberedInstall | None,
     ) -> KeyRing:
         """A new install: one active version of every key. The caller holds the lock and found no install."""
-        now = self._clock.now()
-        install_id = self._randomness.new_id()
+        now, install_id = self._clock.now(), self._randomness.new_id()
         keysets = [
-            Keyset.first(name, install_id, self._first_version(install_id, name, material, origin, wrapping))
-            for name, (material, origin) in materials.items()
+            Keyset.first(
+                name,
+                install_id,
+                self.new_version(name, 1, material, install_id=install_id, wrapping=wrapping).become(
+                    KeyState.ACTIVE, now
+                ),
+            )
+            for name, material in materials.items()
         ]
         await self._put(uow, self._manifest(install_id, environment, wrapping), keysets, wrapping)
         ring = await self._read_back(uow, remembered, {name: {1: each} for name, (each, _) in materials.items()})
-        await uow.audit.append(by_system(Action.INSTALL_CREATED, now, about=("install", install_id)))
+        await self._audit.record(uow, SYSTEM, Action.INSTALL_CREATED, about=("install", install_id))
         for name, (_, origin) in materials.items():
             if origin is Origin.ADOPTED:
-                await uow.audit.append(by_system(Action.KEY_ADOPTED, now, about=("key", name.value)))
+                await self._audit.record(uow, SYSTEM, Action.KEY_ADOPTED, about=("key", name.value))
         return ring
 
-    def _first_version(
-        self, install_id: str, name: KeyName, material: SecretBytes, origin: Origin, wrapping: KeyWrapping
+    def first_material(self, name: KeyName, known: Iterable[KeyVersion] = ()) -> tuple[SecretBytes, Origin]:
+        """The material of a new key: the one that the settings give, unless a known version has it, else generated.
+
+        Raises InsecureKey for a given one that must not be used.
+        """
+        given = self._reader.rules.outside_keys.get(name.value)
+        if given is not None:
+            material = self._reader.outside_material(name, given)
+            if self._derivation.fingerprint(name, material) not in {each.fingerprint for each in known}:
+                return material, Origin.ADOPTED
+        return self._generated(), Origin.GENERATED
+
+    def new_version(
+        self,
+        name: KeyName,
+        number: int,
+        material: tuple[SecretBytes, Origin],
+        *,
+        install_id: str,
+        wrapping: KeyWrapping,
     ) -> KeyVersion:
-        now = self._clock.now()
+        """A version in pre-activation, wrapped."""
         return KeyVersion(
-            version=1,
-            state=KeyState.ACTIVE,
-            fingerprint=self._derivation.fingerprint(name, material),
-            wrapped=wrapping.wrap(material, install_id=install_id, name=name, version=1),
-            origin=origin,
-            created_at=now,
-            activated_at=now,
+            version=number,
+            state=KeyState.PRE_ACTIVATION,
+            fingerprint=self._derivation.fingerprint(name, material[0]),
+            wrapped=wrapping.wrap(material[0], install_id=install_id, name=name, version=number),
+            origin=material[1],
+            created_at=self._clock.now(),
         )
+
+    def _generated(self) -> SecretBytes:
+        return SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES))
 
     async def replace_all(
         self,
@@ -137,16 +163,9 @@ class KeyWriter:
         """That key with one version more, in pre-activation: generated unless ``material`` is given."""
         keyset = ring.keysets[name]
         number = max(each.version for each in keyset) + 1
-        material = material or SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES))
+        described = (material or self._generated(), origin)
         return keyset.add(
-            KeyVersion(
-                version=number,
-                state=KeyState.PRE_ACTIVATION,
-                fingerprint=self._derivation.fingerprint(name, material),
-                wrapped=ring.wrapping.wrap(material, install_id=keyset.install_id, name=name, version=number),
-                origin=origin,
-                created_at=self._clock.now(),
-            )
+            self.new_version(name, number, described, install_id=keyset.install_id, wrapping=ring.wrapping)
         )
 
     async def rewrap(self, uow: UnitOfWork, wrapping: KeyWrapping) -> str:

@@ -14,7 +14,8 @@ import pytest
 import simcord
 from simcord.results import InteractionResult
 
-from app.bootstrap import open_keys, open_services
+from app.bootstrap.keys import open_keys
+from app.bootstrap.services import open_services
 from app.bot.client import BotOptions, KeyhallBot
 from app.domain.credentials import CredentialView
 from app.domain.errors import AppError

@@ -1,0 +1,154 @@
+"""The last stage: the services, composed in one place from the parts that differ between a process and a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.bootstrap.keys import OpenKeys
+from app.domain.identity import Registration
+from app.domain.keys import Environment
+from app.infrastructure.clock import SystemClock, SystemRandomness
+from app.infrastructure.crypto.derive import Derivation
+from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.infrastructure.crypto.messages import FernetMessages
+from app.infrastructure.crypto.tokens import JwtAccessTokens
+from app.infrastructure.database.feed import DatabaseFeed
+from app.infrastructure.passwords import Argon2Passwords
+from app.services import Services
+from app.services.authentication import AuthenticationService, Lifetimes, RequestAuthenticator
+from app.services.bot_state import BotStateService
+from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
+from app.services.dashboard import DashboardService
+from app.services.housekeeping import HousekeepingService
+from app.services.idempotency import Idempotency
+from app.services.identity import IdentityService
+from app.services.instances import InstanceService
+from app.services.jobs import JobService
+from app.services.keys import KeyManagementService
+from app.services.messages import MessageService
+from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
+from app.services.rotation import RotationService
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the services are made of. ``kind`` is how this process is named among the others."""
+
+    kind: str
+    storage: Storage
+    keys: KeyManagementService
+    feed: ChangeFeed
+    passwords: PasswordHasher
+    cipher: CredentialCipher
+    clock: Clock
+    randomness: Randomness
+    environment_credentials: EnvironmentCredentials
+    registration: Registration
+    lifetimes: Lifetimes
+    rotation_days: int
+
+
+def build_services(parts: Parts) -> Services:
+    """Compose the services; nothing is read or changed."""
+    storage, keys, clock, randomness = parts.storage, parts.keys, parts.clock, parts.randomness
+    derivation = Derivation()
+    tokens = JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api")
+    instances = InstanceService(
+        storage=storage, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
+    )
+    credentials = CredentialService(
+        storage=storage,
+        cipher=parts.cipher,
+        idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
+        environment=parts.environment_credentials,
+        clock=clock,
+        randomness=randomness,
+    )
+    identity = IdentityService(
+        storage=storage,
+        keys=keys,
+        transfer=CredentialTransfer(cipher=parts.cipher, clock=clock),
+        passwords=parts.passwords,
+        clock=clock,
+        randomness=randomness,
+        registration=parts.registration,
+    )
+    jobs = JobService(storage=storage, clock=clock, randomness=randomness)
+    return Services(
+        feed=parts.feed,
+        keys=keys,
+        instances=instances,
+        jobs=jobs,
+        rotation=RotationService(
+            storage=storage,
+            keys=keys,
+            instances=instances,
+            jobs=jobs,
+            cipher=parts.cipher,
+            clock=clock,
+            token_lifetime=parts.lifetimes.access,
+            rotation_days=parts.rotation_days,
+        ),
+        identity=identity,
+        credentials=credentials,
+        authentication=AuthenticationService(
+            storage=storage,
+            keys=keys,
+            passwords=parts.passwords,
+            tokens=tokens,
+            derivation=derivation,
+            clock=clock,
+            randomness=randomness,
+            lifetimes=parts.lifetimes,
+        ),
+        requests=RequestAuthenticator(storage=storage, keys=keys, tokens=tokens, clock=clock),
+        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
+        dashboard=DashboardService(
+            storage=storage,
+            keys=keys,
+            credentials=credentials,
+            clock=clock,
+            rotation=timedelta(days=parts.rotation_days),
+        ),
+        bot_state=BotStateService(storage=storage, clock=clock),
+        housekeeping=HousekeepingService(storage=storage, clock=clock),
+    )
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> AsyncIterator[Services]:
+    """Build the services on verified keys, and hold a lease for as long as they are used. Raises StartupError."""
+    randomness = SystemRandomness()
+    passwords = Argon2Passwords(cheap=settings.app_env is Environment.TEST)
+    feed = DatabaseFeed(opened.database)
+    services = build_services(
+        Parts(
+            kind=kind,
+            storage=opened.storage,
+            keys=opened.keys,
+            feed=feed,
+            passwords=passwords,
+            cipher=CredentialCipher(keys=opened.keys, envelope=AesGcmEnvelope(randomness), derivation=Derivation()),
+            clock=SystemClock(),
+            randomness=randomness,
+            environment_credentials=EnvironmentCredentials(
+                by_provider=settings.environment_credentials, guilds=settings.env_credential_guilds
+            ),
+            registration=settings.registration,
+            lifetimes=Lifetimes(
+                access=timedelta(minutes=settings.access_token_expire_minutes),
+                session=timedelta(days=settings.refresh_token_expire_days),
+            ),
+            rotation_days=settings.key_rotation_days,
+        )
+    )
+    try:
+        await opened.retry.run(services.instances.refresh)
+        async with feed.listening(), services.instances.present():
+            yield services
+    finally:
+        await passwords.close()
