@@ -19,7 +19,8 @@ from app.domain.credentials import Owner, OwnerKind, Status
 from app.domain.errors import InvalidInput, UniqueViolation
 from app.domain.identity import Role
 from app.domain.instances import Instance
-from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.domain.jobs import Job, JobKind, JobState, Progress
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule
 from app.infrastructure.database import schema
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.errors import ConstraintBroken
@@ -231,6 +232,33 @@ async def test_of_two_owners_that_are_claimed_at_once_one_wins(storage: Storage)
         assert len(await unit.users.page(after=None, limit=10)) == 1
 
 
+async def test_a_discord_account_is_linked_to_one_user(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user("Alice", discord_id="42"))
+        await unit.users.add(user("Bob"))
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.users.set_discord("user-bob", "42", LATER)
+
+
+@pytest.mark.parametrize("twin", [{"id": "another"}, {"subject_id": "another"}], ids=["subject", "id"])
+async def test_a_user_has_an_id_and_a_subject_of_their_own(storage: Storage, twin: Any) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.users.add(replace(user(), username="Bob", **twin))
+
+
+async def test_a_change_of_an_unknown_user_changes_nothing(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+        await unit.users.set_password("unknown", "hash", LATER)
+        await unit.users.set_discord("unknown", "42", LATER)
+        await unit.users.disable("unknown", LATER)
+        assert await unit.users.page(after=None, limit=10) == [user()]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Sessions
 # ---------------------------------------------------------------------------------------------------------------------
@@ -262,6 +290,56 @@ async def test_a_session_needs_its_user(storage: Storage) -> None:
     with pytest.raises(ConstraintBroken):
         async with storage.write() as unit:
             await unit.sessions.add(session(), cookie_hash=None)
+
+
+async def test_a_refresh_token_needs_its_session(with_alice: Storage) -> None:
+    with pytest.raises(ConstraintBroken):
+        async with with_alice.write() as unit:
+            await unit.sessions.add_refresh(b"token", "unknown", at=NOW, expires_at=LATER)
+
+
+async def test_ids_cookies_and_refresh_tokens_of_sessions_are_unique(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session("a"), cookie_hash=b"cookie")
+        await unit.sessions.add_refresh(b"token", "a", at=NOW, expires_at=LATER)
+    with pytest.raises(UniqueViolation):
+        async with with_alice.write() as unit:
+            await unit.sessions.add(session("a"), cookie_hash=None)
+    with pytest.raises(UniqueViolation):
+        async with with_alice.write() as unit:
+            await unit.sessions.add(session("b"), cookie_hash=b"cookie")
+    with pytest.raises(UniqueViolation):
+        async with with_alice.write() as unit:
+            await unit.sessions.add_refresh(b"token", "a", at=NOW, expires_at=LATER)
+
+
+async def test_a_change_of_an_unknown_session_changes_nothing(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(), cookie_hash=None)
+        await unit.sessions.touch("unknown", LATER)
+        await unit.sessions.prove("unknown", LATER)
+        assert await unit.sessions.live_of("user-alice", NOW) == [session()]
+
+
+async def test_every_session_can_be_revoked_at_once(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        for id_, lasts in (("a", 5), ("b", 5), ("expired", 0)):
+            await unit.sessions.add(session(id_, lasts=timedelta(days=lasts)), cookie_hash=id_.encode())
+            await unit.sessions.add_refresh(id_.encode(), id_, at=NOW, expires_at=LATER)
+        assert await unit.sessions.revoke_all(NOW) == 2
+        assert await unit.sessions.revoke_all(NOW) == 0
+        assert await unit.sessions.live_of("user-alice", NOW) == []
+        assert [await unit.sessions.use_refresh(token, NOW) for token in (b"a", b"b", b"expired")] == [None] * 3
+
+
+async def test_the_cookie_and_tokens_of_a_purged_session_are_gone(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(lasts=timedelta(0)), cookie_hash=b"cookie")
+        await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
+        assert await unit.sessions.purge(LATER) == 1
+        assert await unit.sessions.by_cookie(b"cookie") is None
+        assert await unit.sessions.use_refresh(b"token", NOW) is None
+        await unit.sessions.add(session(), cookie_hash=b"cookie")
 
 
 async def test_live_sessions_are_told_latest_seen_first(with_alice: Storage) -> None:
@@ -582,6 +660,60 @@ async def test_removed_credentials_are_purged_with_their_history(database: Datab
     assert await rows(database, "credential_history") == []
 
 
+async def test_a_credential_has_an_id_of_its_own(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.add(credential(label="Other"))
+
+
+async def test_a_former_secret_needs_its_credential_and_a_version_of_its_own(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add_history(former(1))
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.add_history(replace(former(1), id="another"))
+    with pytest.raises(ConstraintBroken):
+        async with storage.write() as unit:
+            await unit.credentials.add_history(former(1, credential_id="unknown"))
+
+
+async def test_a_change_of_an_unknown_credential_or_former_secret_changes_nothing(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add_history(former(1))
+        await unit.credentials.mark_used("unknown", LATER)
+        await unit.credentials.set_status("unknown", Status.VALID, LATER)
+        assert not await unit.credentials.set_fingerprint("unknown", expected_version=1, fingerprint=None)
+        assert not await unit.credentials.set_fingerprint("credential-1", expected_version=2, fingerprint=None)
+        await unit.credentials.replace_history("unknown", encrypted_value=b"x", key_version=1)
+        await unit.credentials.drop_history("unknown")
+        assert await unit.credentials.history("credential-1") == [former(1)]
+        assert await unit.credentials.get("credential-1") == replace(credential(), replaced_at=former(1).replaced_at)
+
+
+async def test_a_sharer_is_replaced_in_guilds_only(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential("own"))
+        await unit.credentials.add(credential("shared", owner=GUILD))
+        await unit.credentials.add(replace(credential("other", owner=GUILD, label="Other"), created_by="user-bob"))
+        assert await unit.credentials.reassign_sharer("user-alice", "user-carol") == 1
+        sharers = {each.id: each.created_by for each in await unit.credentials.page(after=None, limit=9)}
+        assert sharers == {"own": "user-alice", "shared": "user-carol", "other": "user-bob"}
+        assert [each.id for each in await unit.credentials.of_owner(GUILD, created_by="user-bob")] == ["other"]
+
+
+async def test_lost_keys_cost_fingerprints_and_what_they_encrypted(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(replace(credential("kept"), key_version=2))
+        await unit.credentials.add(replace(credential("lost", label="Lost"), key_version=3))
+        await unit.credentials.forget_keys(opening=[1, 2])
+        found = {each.id: (each.fingerprint, each.status) for each in await unit.credentials.page(after=None, limit=9)}
+        assert found == {"kept": (None, Status.UNCHECKED), "lost": (None, Status.UNREADABLE)}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Audit
 # ---------------------------------------------------------------------------------------------------------------------
@@ -759,6 +891,124 @@ async def test_a_fact_of_the_bot_is_replaced(storage: Storage) -> None:
         await unit.bot_state.put("tree", "old", NOW)
         await unit.bot_state.put("tree", "new", LATER)
         assert await unit.bot_state.get("tree") == "new"
+
+
+async def test_a_schedule_is_replaced(storage: Storage) -> None:
+    schedule = KeySchedule(name=KeyName.AES_KEY, rotation_days=30, automatic=True)
+    async with storage.write() as unit:
+        assert await unit.schedules.all() == {}
+        await unit.schedules.put(schedule, NOW)
+        await unit.schedules.put(replace(schedule, rotation_days=60), LATER)
+        assert await unit.schedules.all() == {"AES_KEY": replace(schedule, rotation_days=60)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Jobs
+# ---------------------------------------------------------------------------------------------------------------------
+
+LASTING, LAPSED = timedelta(hours=1), timedelta(hours=-1)
+
+
+def job(id_: str, *, unique_key: str | None = None, kind: JobKind = JobKind.KEY_AGES) -> Job:
+    return Job(id=id_, kind=kind, payload={"names": ["ß"]}, unique_key=unique_key, run_at=NOW, created_at=NOW)
+
+
+async def test_a_job_comes_back_as_stored_and_is_due_at_once(storage: Storage) -> None:
+    progress = Progress(step="scan", cursor={"after": "ü"}, done=1, total=2, note="halfway")
+    stored = replace(job("a"), progress=progress, requested_by="user-alice")
+    async with storage.write() as unit:
+        assert await unit.jobs.add(stored)
+        found = await unit.jobs.get("a")
+        assert found is not None
+        assert replace(found, run_at=NOW) == stored
+        assert await unit.jobs.get("unknown") is None
+        assert await unit.jobs.claim("me", LASTING) is not None
+
+
+async def test_of_one_unique_key_one_job_is_unfinished(storage: Storage) -> None:
+    async with storage.write() as unit:
+        assert await unit.jobs.add(job("a", unique_key="k"))
+        assert not await unit.jobs.add(job("b", unique_key="k"))
+        assert await unit.jobs.add(job("c", unique_key="other"))
+        assert await unit.jobs.cancel("a")
+        assert not await unit.jobs.cancel("a")
+        assert await unit.jobs.unfinished("k") is None
+        assert await unit.jobs.add(job("d", unique_key="k"))
+        assert await unit.jobs.claim("me", LASTING, job_id="d") is not None
+        await unit.jobs.free_key("d", "me")
+        assert await unit.jobs.add(job("e", unique_key="k"))
+        assert [each.id for each in await unit.jobs.unfinished_of(JobKind.KEY_AGES)] == ["e", "d", "c"]
+        assert await unit.jobs.unfinished_of(JobKind.KEY_ROTATION) == []
+        assert [each.id for each in await unit.jobs.page(before="e", limit=2)] == ["d", "c"]
+
+
+async def test_the_job_that_is_due_for_longest_is_claimed_and_a_lapsed_claim_is_lost(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.jobs.add(job("later"), at=NOW + timedelta(days=36_500))
+        await unit.jobs.add(job("b"), at=datetime(2020, 1, 1, tzinfo=UTC))
+        await unit.jobs.add(job("a"), at=datetime(2020, 1, 2, tzinfo=UTC))
+        first = await unit.jobs.claim("first", LAPSED)
+        assert first is not None
+        assert (first.id, first.state, first.attempts) == ("b", JobState.RUNNING, 1)
+        second = await unit.jobs.claim("second", LASTING)
+        assert second is not None
+        assert (second.id, second.attempts) == ("b", 2)
+        assert not await unit.jobs.hold("b", "first", LASTING)
+        assert not await unit.jobs.release("b", "first", JobState.DONE)
+        assert await unit.jobs.claim("third", LASTING, job_id="later") is None
+        assert await unit.jobs.claim("third", LASTING) is not None
+        assert await unit.jobs.claim("third", LASTING) is None
+
+
+async def test_a_released_job_waits_or_is_over_and_counts_its_attempts(storage: Storage) -> None:
+    async def run(*, error: str | None, counted: bool = True) -> int:
+        assert await unit.jobs.claim("me", LASTING) is not None
+        assert await unit.jobs.release("a", "me", JobState.WAITING, error=error, counted=counted)
+        found = await unit.jobs.get("a")
+        assert found is not None
+        assert (found.state, found.error) == (JobState.WAITING, error)
+        return found.attempts
+
+    async with storage.write() as unit:
+        await unit.jobs.add(job("a"))
+        assert [await run(error="broken"), await run(error="broken"), await run(error="late", counted=False)] == [
+            1,
+            2,
+            2,
+        ]
+        assert await run(error=None) == 0
+        assert not await unit.jobs.hold("a", "me", LASTING)
+        assert not await unit.jobs.cancel("unknown")
+        assert await unit.jobs.claim("me", LASTING) is not None
+        assert not await unit.jobs.cancel("a")
+        assert not await unit.jobs.bring_forward("a")
+        progress = Progress(step="scan", cursor={"after": "x"})
+        assert await unit.jobs.hold("a", "me", LASTING, progress)
+        assert await unit.jobs.release("a", "me", JobState.WAITING, pause=LASTING)
+        assert await unit.jobs.claim("me", LASTING) is None
+        assert not await unit.jobs.cancel("a")  # it was begun
+        assert await unit.jobs.bring_forward("a")
+        found = await unit.jobs.claim("me", LASTING)
+        assert found is not None
+        assert found.progress == progress
+        assert await unit.jobs.release("a", "me", JobState.DONE)
+        over = await unit.jobs.get("a")
+        assert over is not None
+        assert over.finished_at is not None
+        assert await unit.jobs.purge(over.finished_at) == 0
+        assert await unit.jobs.purge(over.finished_at + timedelta(seconds=1)) == 1
+
+
+async def test_every_unfinished_job_of_a_kind_can_be_cancelled(storage: Storage) -> None:
+    async with storage.write() as unit:
+        for id_ in ("running", "waiting"):
+            await unit.jobs.add(job(id_))
+        await unit.jobs.add(job("other", kind=JobKind.KEY_ROTATION))
+        assert await unit.jobs.claim("me", LASTING, job_id="running") is not None
+        assert await unit.jobs.cancel_all(JobKind.KEY_AGES) == 2
+        assert not await unit.jobs.hold("running", "me", LASTING)
+        assert [each.id for each in await unit.jobs.unfinished_of(JobKind.KEY_ROTATION)] == ["other"]
+        assert await unit.jobs.unfinished_of(JobKind.KEY_AGES) == []
 
 
 # ---------------------------------------------------------------------------------------------------------------------
