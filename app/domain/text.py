@@ -1,7 +1,7 @@
 """The text that is accepted from outside.
 
 SQLite stores NUL and PostgreSQL refuses it, lone surrogates cannot be encoded, and control or direction-changing
-characters let one name pass for another in a log, a terminal or a page: all are refused at the edge of the domain.
+characters let one name pass for another in a log, a terminal or a page. All are refused here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def whole_number(text: str) -> int | None:
 
 
 def opaque(value: object, field: str, *, longest: int, shortest: int = 1) -> str:
-    """Text that is kept to the letter, such as a secret or a password: ``shortest`` to ``longest`` UTF-8 bytes.
+    """Text that is kept unchanged, such as a secret or a password: ``shortest`` to ``longest`` UTF-8 bytes.
 
     Line breaks and tabs are allowed (a PEM key has them); NUL and lone surrogates are not.
     """

@@ -321,7 +321,7 @@ async def test_the_keeper_survives_a_bug(services: Services, monkeypatch: pytest
         async with asyncio.timeout(10):
             await failed.wait()
     async with asyncio.timeout(10):
-        while not services.keys.leased:  # noqa: ASYNC110 - the keeper has no event to tell of a lease
+        while not services.keys.leased:  # noqa: ASYNC110 - the keeper has no event for a lease
             await asyncio.sleep(0.05)
 
 

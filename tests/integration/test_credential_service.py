@@ -294,7 +294,7 @@ async def _overwrite(database: Database, credential_id: str, value: bytes) -> No
 async def test_writers_and_readers_do_not_notice_a_rotation_of_the_key(
     engine_url: str, stack: AsyncExitStack, house: House, mia: Actor
 ) -> None:
-    """One process rotates; the other, which has not heard of it, neither fails nor seals with the former version."""
+    """One process rotates; the other, not notified yet, neither fails nor encrypts with the former version."""
     other = await process(stack, engine_url)
     before = (await other.credentials.add(mia, provider="openai", label="before", secret=SECRET)).view
     await house.rotate(KeyName.AES_KEY)
@@ -336,7 +336,7 @@ async def test_a_moved_credential_opens_for_its_new_owner(house: House, mia: Act
 async def test_verification_reads_more_than_one_page(house: House, mia: Actor) -> None:
     operator = member(CLOCK, "operator", role=Role.OWNER, source=Source.CLI)
     for number in range(60):
-        house.keys.confirm(CLOCK.monotonic())  # as the keeper of a lease does, which this house has none of
+        house.keys.confirm(CLOCK.monotonic())  # as the keeper of a lease does; there is none here
         view = (await house.credentials.add(mia, provider="openai", label=f"l {number}", secret=SECRET)).view
         if number % 2:
             await house.credentials.replace(mia, view.id, OTHER_SECRET)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 GUILD = Owner(OwnerKind.GUILD, "900000000000000001")
 LATER = NOW + timedelta(hours=1)
 
-# Hashes, MACs and seals: nothing that a key opens again.
+# Hashes, MACs and audit seals: nothing that a key decrypts.
 NOT_SEALED = {
     ("sessions", "cookie_hash"),
     ("refresh_tokens", "token_hash"),
@@ -43,7 +43,7 @@ NOT_SEALED = {
 
 
 async def test_every_binary_column_is_sealed_or_known_not_to_be(database: Database) -> None:
-    """What the migrations made is what counts: an envelope that no re-encryption knows is lost with its key."""
+    """Read from the migrated schema: an envelope that re-encryption misses is lost with its key."""
 
     def binary(connection: Connection) -> set[tuple[str, str]]:
         catalogue = inspect(connection)

@@ -184,7 +184,7 @@ async def test_users_are_paged_in_the_order_of_their_ids(storage: Storage) -> No
         while page := await unit.users.page(after=found[-1] if found else None, limit=3):
             assert len(page) <= 3
             found += [each.id for each in page]
-    assert found == sorted(names, key=str.encode)  # byte by byte, whatever the collation of the server
+    assert found == sorted(names, key=str.encode)  # byte by byte, under any collation of the server
 
 
 async def test_a_password_and_a_discord_account_can_be_replaced(storage: Storage) -> None:
@@ -616,17 +616,17 @@ async def test_use_and_status_are_noted_without_a_new_version(storage: Storage) 
         assert found.last_verified_at == LATER
 
 
-async def test_the_history_is_told_latest_first_and_can_be_sealed_anew(storage: Storage) -> None:
+async def test_the_history_is_told_latest_first_and_can_be_sealed_again(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(credential())
         await unit.credentials.add(credential("other", label="Other"))
         for version in (1, 3, 2):
             await unit.credentials.add_history(former(version))
         await unit.credentials.add_history(former(1, credential_id="other"))
-        await unit.credentials.replace_history("credential-1/2", encrypted_value=b"anew", key_version=9)
+        await unit.credentials.replace_history("credential-1/2", encrypted_value=b"again", key_version=9)
     async with storage.read() as unit:
-        anew = replace(former(2), encrypted_value=b"anew", key_version=9)
-        assert await unit.credentials.history("credential-1") == [former(3), anew, former(1)]
+        again = replace(former(2), encrypted_value=b"again", key_version=9)
+        assert await unit.credentials.history("credential-1") == [former(3), again, former(1)]
         assert await unit.credentials.history("unknown") == []
 
 
@@ -795,7 +795,7 @@ def instance(id_: str = "i1") -> Instance:
 
 
 async def test_a_lease_runs_on_the_clock_of_the_database(storage: Storage) -> None:
-    before = datetime.now(UTC) - timedelta(milliseconds=1)  # SQLite tells milliseconds
+    before = datetime.now(UTC) - timedelta(milliseconds=1)  # SQLite has milliseconds
     async with storage.write() as unit:
         await unit.instances.register(instance(), timedelta(seconds=15))
     after = datetime.now(UTC)

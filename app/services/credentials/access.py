@@ -39,7 +39,7 @@ _ID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Reach(IntEnum):
-    """What an actor may do with a row. MANAGES allows changing and removing, never reading the secret."""
+    """The rights of an actor over a row. MANAGES allows changing and removing, never reading the secret."""
 
     NOTHING = 0
     MANAGES = 1

@@ -112,7 +112,7 @@ class UserRepository(Protocol):
         ...
 
     async def claim_owner(self, user_id: str, at: datetime) -> None:
-        """Record that an owner exists; the record stays for ever. Raises UniqueViolation if one ever did."""
+        """Record, permanently, that an owner exists. Raises UniqueViolation if one ever did."""
         ...
 
     async def owner_ever_existed(self) -> bool:

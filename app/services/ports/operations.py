@@ -44,7 +44,7 @@ class AuditRepository(Protocol):
     """Rows of the audit trail."""
 
     async def append(self, event: AuditEvent) -> None:
-        """Store a row, without a seal, in this unit of work."""
+        """Store a row in this unit of work; it has no audit seal yet."""
         ...
 
 

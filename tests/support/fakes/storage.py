@@ -98,7 +98,7 @@ class FakeStorage:
             self._unreadable = self._unwritable = None
 
     def trail(self) -> list[tuple[Action, Result]]:
-        """What the audit trail holds, without the start's own rows."""
+        """Return actions and results in the audit trail, except those of the start."""
         return [(each.action, each.result) for each in self.tables.audit if each.action is not Action.INSTALL_CREATED]
 
 

@@ -95,7 +95,7 @@ class FakePasswords:
 
 
 class FakeChangeFeed:
-    """Hears what the test tells it."""
+    """Reports the changes that the test announces."""
 
     def __init__(self) -> None:
         self._subscriptions: list[FakeSubscription] = []
@@ -104,23 +104,23 @@ class FakeChangeFeed:
         self._subscriptions.append(FakeSubscription())
         return self._subscriptions[-1]
 
-    def tell(self) -> None:
+    def announce(self) -> None:
         """Somebody changed something."""
         for each in self._subscriptions:
-            each.told.set()
+            each.changes.set()
 
 
 class FakeSubscription:
     """Waits in real time."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.changes = asyncio.Event()
 
     async def changed(self, within: float) -> bool:
         try:
             async with asyncio.timeout(within):
-                await self.told.wait()
+                await self.changes.wait()
         except TimeoutError:
             return False
-        self.told.clear()
+        self.changes.clear()
         return True

@@ -1,4 +1,4 @@
-"""What is stored, and how arguments are stored: as the engines do it."""
+"""The rows, and the conversion of arguments that the engines make."""
 
 from __future__ import annotations
 

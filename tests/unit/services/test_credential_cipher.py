@@ -29,7 +29,7 @@ SECRETS = ["sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn", "schlüssel-Hn5sPw1JxU8eQg2Bt7Vf4
 
 @pytest.fixture
 async def filled(house: House, clock: FakeClock) -> House:
-    """Two credentials with a former secret each, sealed by the first version of the key; the second is the primary."""
+    """Two credentials with a former secret each, encrypted by key version 1; version 2 is the primary."""
     mia = member(clock)
     for number, secret in enumerate(SECRETS):
         view = (await house.credentials.add(mia, provider="openai", label=f"key {number}", secret="former")).view

@@ -54,7 +54,7 @@ async def versions(house: House, actor: Actor, credential_id: str) -> list[Histo
 
 
 def kept(house: House, storage: FakeStorage, credential_id: str) -> set[str]:
-    """Every secret that is present or in the history, in clear."""
+    """Every secret that is present or in the history, as plaintext."""
     cipher = house.credentials._cipher
     record = storage.tables.credentials[credential_id]
     former = [each for each in storage.tables.history.values() if each.credential_id == credential_id]

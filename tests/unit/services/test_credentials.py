@@ -1,4 +1,4 @@
-"""What CredentialService promises, on a storage in memory."""
+"""The promises of CredentialService, on a storage in memory."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tom(clock: FakeClock) -> Actor:
 
 
 async def add(house: House, actor: Actor, **wanted: Any) -> CredentialView:
-    """One more credential; whatever the test does not care about is chosen for it."""
+    """Add a credential, with defaults for everything that the test does not care about."""
     request = {"provider": "openai", "label": "main", "secret": SECRET} | wanted
     return (await house.credentials.add(actor, **request)).view
 
@@ -729,7 +729,7 @@ async def test_without_its_row_in_the_trail_nothing_is_revealed(
     view = await add(house, mia)
 
     def opened(*_: Any, **__: Any) -> bytes:
-        raise AssertionError("opened without a trail")
+        raise AssertionError("decrypted without an audit row")
 
     monkeypatch.setattr(AesGcmEnvelope, "decrypt", opened)
     with storage.full(), pytest.raises(StorageFull):
@@ -934,7 +934,7 @@ async def test_an_outcome_that_cannot_be_recorded_does_not_hide_what_went_wrong(
     assert storage.trail()[-1] == (Action.CREDENTIAL_USED, Result.INTENT)
     with storage.full(), pytest.raises(StorageFull):
         async with house.credentials.use(mia, "openai"):
-            raise AssertionError("used without an intent in the trail")
+            raise AssertionError("used without an intent in the audit trail")
 
 
 @pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN])

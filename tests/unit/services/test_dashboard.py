@@ -62,7 +62,7 @@ async def test_all_is_well_when_every_key_is_readable_and_lasts(house: House, mi
 async def test_the_most_pressing_matter_is_the_sentence(
     house: House, storage: FakeStorage, clock: FakeClock, mia: Actor
 ) -> None:
-    """What cannot be read comes before what has expired, and that before what will."""
+    """An unreadable credential comes before an expired one, and that before one that expires soon."""
     await add(house, mia, "soon", days=30)
     hall = await house.dashboard.dashboard(mia)
     assert (hall.headline, hall.sentence) == (
