@@ -28,7 +28,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _from_the_command_line() -> None:
-    url = Settings.load().database_url.reveal()
+    url = Settings.load().database_url
     async with open_database(url, may_create=True) as database:
         await database.rebuild(LOCK, _run)
 

@@ -90,7 +90,7 @@ async def _serve(settings: Settings, components: Components) -> None:
         listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if components.web else None
         opened = await stack.enter_async_context(open_keys(settings, may_create=components.web or components.bot))
         if opened.created:
-            say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_name_for_people}")
+            say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_url.name}")
         services = await stack.enter_async_context(open_services(settings, opened, kind=components.kind))
         if listener is not None:
             await _start_web(stack, services, settings, listener, opened.retry)

@@ -39,7 +39,7 @@ async def open_unverified_keys(settings: Settings) -> AsyncIterator[KeyManagemen
 
 async def schema_state(settings: Settings, *, upgrade: bool) -> SchemaState:
     """Where the schema stands, after running pending migrations where asked. Raises StartupError, NoInstall."""
-    name = settings.database_name_for_people
+    name = settings.database_url.name
     absent = NoInstall(f"there is no database at {name}: run `keyhall db upgrade`")
     async with reachable_database(settings, may_create=upgrade, absent=absent) as reachable:
         if upgrade:
@@ -121,7 +121,7 @@ async def restore_master_key(settings: Settings, given: SecretText, *, write: bo
     source = master_keys(settings)
     return RestoredMasterKey(
         master_key_id=MasterKeyWrapping(material).master_key_id,
-        database=settings.database_name_for_people,
+        database=settings.database_url.name,
         file=str(source.default_file),
         written=write and source.install(material),
         overridden_by=source.overridden_by,

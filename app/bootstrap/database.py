@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sqlalchemy import URL
-
 from app.domain.errors import (
     ConfigInvalid,
     DatabaseUnavailable,
@@ -30,10 +28,10 @@ from app.infrastructure.database.migrate import check_schema, current_revision, 
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.master_key import MasterKeys
-from app.infrastructure.secret_files import check_secret_file_modes
 from app.services.keys import InstallRules, KeyManagementService
 from app.services.ports import MasterKeySource
-from app.settings import Settings
+from app.settings import DatabaseUrl, Settings
+from app.settings.secret_files import check_secret_file_modes
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +119,7 @@ class ReachableDatabase:
                     "the schema goes from %s to %s: the server's own backup is the only way back", revision, head
                 )
                 return
-            url = URL.create("sqlite+aiosqlite", database=str(path)).render_as_string()
-            async with open_database(url, may_create=False) as copied:
+            async with open_database(DatabaseUrl(path=path), may_create=False) as copied:
                 await key_management(self.settings, SqlStorage(copied)).verify()
         except (OSError, StorageError) as error:
             raise MigrationFailed(
@@ -169,14 +166,14 @@ async def reachable_database(
     check_secret_file_modes(settings.secret_files)
     # Read before the database is looked at: see KeyReader.load.
     remembered = InstallFile(settings.data_dir).read()
-    async with open_database(settings.database_url.reveal(), may_create=may_create) as database:
+    async with open_database(settings.database_url, may_create=may_create) as database:
         storage = SqlStorage(database)
         keys = key_management(settings, storage, source, importing=importing)
         if not database.exists():
             keys.require_no_install_expected(remembered)
             if not may_create:
                 raise absent or NoInstall
-        retry = StartupRetry(settings.database_name_for_people, SystemClock())
+        retry = StartupRetry(settings.database_url.name, SystemClock())
         await retry.run(database.probe)
         await retry.run(lambda: check_schema(database))
         yield ReachableDatabase(settings=settings, database=database, storage=storage, keys=keys, retry=retry)

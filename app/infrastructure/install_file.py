@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from app.domain.errors import ConfigInvalid, InstallMismatch
 from app.infrastructure.data_directory import DataDirectory
-from app.infrastructure.secret_files import read_small_file
 from app.services.ports import RememberedInstall
+from app.settings.secret_files import read_small_file
 
 FILE_NAME: Final = "install.json"
 FORMAT: Final = 1

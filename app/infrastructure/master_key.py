@@ -20,8 +20,8 @@ from app.domain.key_material import WeakKey, master_key_from_text
 from app.domain.keys import MATERIAL_BYTES, Environment
 from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.data_directory import DataDirectory, LockedDirectory
-from app.infrastructure.secret_files import check_secret_file_mode, read_small_file
 from app.services.ports import Randomness
+from app.settings.secret_files import check_secret_file_mode, read_small_file
 
 FILE_NAME: Final = "master.key"
 PREVIOUS_FILE_NAME: Final = "master.key.previous"

@@ -55,7 +55,7 @@ class Idempotency:
         if known is None or self._clock.now() - known.created_at > REMEMBERED_FOR:
             return None
         # A rotation of API_SECRET_KEY in between must not turn a repetition into a conflict.
-        materials = self._keys.opening(KeyName.API_SECRET_KEY).values()
+        materials = self._keys.usable_materials(KeyName.API_SECRET_KEY).values()
         if any(hmac.compare_digest(self._mac(request, each), known.mac) for each in materials):
             return known.resource_id
         raise IdempotencyConflict

@@ -53,7 +53,7 @@ class MessageService:
         Raises InvalidInput, and CannotOpen for a token that does not decrypt here.
         """
         token = opaque(token, "token", longest=_TOKEN_LONGEST).strip()
-        materials = [*self._keys.opening(KeyName.ENCRYPTION_KEY).values()][
+        materials = [*self._keys.usable_materials(KeyName.ENCRYPTION_KEY).values()][
             ::-1
         ]  # the newest first: most tokens are recent
         for kind, scope in _scopes(actor).items():

@@ -21,6 +21,7 @@ from app.domain.keys import KeyName
 from app.infrastructure.database.engine import Database, open_database
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.database.unit_of_work import SqlStorage
+from app.settings import DatabaseUrl
 from tests.support.database import NOW, finish, migrated, start_python
 from tests.support.installs import Place
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_postgres
@@ -33,11 +34,12 @@ SILENCE = 0.5
 CHANGE = """
 import asyncio, sys
 from app.infrastructure.database.engine import open_database
+from app.settings import DatabaseUrl
 from app.infrastructure.database.unit_of_work import SqlStorage
 from tests.support.database import NOW
 
 async def change():
-    async with open_database(sys.argv[1], may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(sys.argv[1]), may_create=False) as database:
         async with SqlStorage(database).write() as unit:
             await unit.keys.put("manifest", "{}", NOW)
 
@@ -80,7 +82,10 @@ async def test_a_change_by_another_process_wakes_at_once(database: Database, eng
 
 
 async def test_a_change_is_heard_within_a_second(database: Database, engine_url: str) -> None:
-    async with _listening(database) as feed, open_database(engine_url, may_create=False) as elsewhere:
+    async with (
+        _listening(database) as feed,
+        open_database(DatabaseUrl.parse(engine_url), may_create=False) as elsewhere,
+    ):
         changes = feed.subscribe()
         for _ in range(5):
             await _change(elsewhere)
@@ -154,7 +159,7 @@ async def test_a_storm_of_changes_wakes_ten_times_a_second_at_most(database: Dat
 
 async def test_a_sqlite_file_that_cannot_be_read_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "keyhall.db"
-    async with open_database(f"sqlite+aiosqlite:///{path}", may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(f"sqlite+aiosqlite:///{path}"), may_create=False) as database:
         feed = DatabaseFeed(database)
         changes = feed.subscribe()
         async with feed.listening():

@@ -41,6 +41,7 @@ from app.infrastructure.database.migrate import SCRIPTS, current_revision, known
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services import Services
 from app.services.keys.reset import KeyResetReport
+from app.settings import DatabaseUrl
 from tests.support.installs import Place
 
 PASSWORD = "a brass key on a hook"
@@ -281,12 +282,12 @@ async def test_an_install_of_the_release_before_is_brought_to_head_on_the_way(pl
     scripts = tmp_path / "alembic"
     shutil.copytree(SCRIPTS, scripts)
     max((scripts / "versions").glob("0*.py")).unlink()
-    async with open_database(place.url, may_create=True) as database:
+    async with open_database(DatabaseUrl.parse(place.url), may_create=True) as database:
         await upgrade(database, scripts=scripts)
         assert await key_management(place.load(), SqlStorage(database)).initialize(may_create=True)
         assert await current_revision(database) == known_revisions()[-2]
     _lose(place)
-    async with open_database(place.url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
         async with open_key_reset(place.load()) as reset:
             with pytest.raises(InvalidInput):
                 await reset.carry_out("no")
@@ -361,7 +362,7 @@ async def test_what_is_whole_is_kept_where_rows_are_damaged(place: Place, damage
 async def _worked_off(services: Services) -> None:
     """Every job that is due, as a worker does them."""
     while (run := await services.jobs.claim()) is not None:
-        await services.jobs.work(run, services.rotation.carry_on)
+        await services.jobs.work(run, services.rotation.job.carry_on)
         assert run.progress.step == "done", run.progress
 
 

@@ -25,7 +25,7 @@ from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.master_key import MasterKeys
-from app.infrastructure.secret_files import check_secret_file_modes
+from app.settings.secret_files import check_secret_file_modes
 from tests.support.tools import require_tool
 
 ROOT = Path(__file__).resolve().parents[2]

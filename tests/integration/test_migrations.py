@@ -23,6 +23,7 @@ from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.migrate import SCRIPTS, check_schema, current_revision, known_revisions, upgrade
 from app.infrastructure.database.schema import metadata
 from app.infrastructure.database.unit_of_work import SqlStorage
+from app.settings import DatabaseUrl
 from tests.support.database import PROJECT, credential, finish, former, migrated, start_python
 from tests.support.environment import process_environment
 
@@ -39,7 +40,7 @@ HEAD = known_revisions()[-1]
 
 @pytest.fixture
 async def empty(engine_url: str) -> AsyncIterator[Database]:
-    async with open_database(engine_url, may_create=True) as database:
+    async with open_database(DatabaseUrl.parse(engine_url), may_create=True) as database:
         yield database
 
 
@@ -167,10 +168,11 @@ async def test_upgrading_again_changes_nothing(at_head: Database) -> None:
 ALEMBIC_STAYS_AWAY = """
 import asyncio, sys
 from app.infrastructure.database.engine import open_database
+from app.settings import DatabaseUrl
 from app.infrastructure.database.migrate import check_schema, current_revision, upgrade
 
 async def main(url):
-    async with open_database(url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(url), may_create=False) as database:
         await check_schema(database)
         await upgrade(database)
         print(await current_revision(database), "alembic" in sys.modules)
@@ -187,10 +189,11 @@ async def test_a_start_at_head_does_not_import_alembic(engine_url: str, at_head:
 UPGRADE = """
 import asyncio, sys
 from app.infrastructure.database.engine import open_database
+from app.settings import DatabaseUrl
 from app.infrastructure.database.migrate import upgrade
 
 async def main(url):
-    async with open_database(url, may_create=True) as database:
+    async with open_database(DatabaseUrl.parse(url), may_create=True) as database:
         sys.stdin.readline()
         await upgrade(database)
 
@@ -209,7 +212,7 @@ def test_eight_processes_upgrade_an_empty_database_at_once(engine_url: str) -> N
         finish(process)
 
     async def revision() -> str | None:
-        async with open_database(engine_url, may_create=False) as database:
+        async with open_database(DatabaseUrl.parse(engine_url), may_create=False) as database:
             return await current_revision(database)
 
     assert asyncio.run(revision()) == HEAD
@@ -242,7 +245,7 @@ async def test_whoever_is_open_while_another_migrates_goes_on(
 
     await use()
     add_migration(scripts, "op.add_column('users', sa.Column('later', sa.Text()))")
-    async with open_database(engine_url, may_create=False) as other:
+    async with open_database(DatabaseUrl.parse(engine_url), may_create=False) as other:
         await upgrade(other, scripts=scripts)
     await use()
 
@@ -383,7 +386,7 @@ def test_versions_are_ordered_as_pep_440_orders_them() -> None:
 
 
 async def test_a_database_that_is_not_there_has_no_unknown_schema(sqlite_url: str) -> None:
-    async with open_database(sqlite_url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(sqlite_url), may_create=False) as database:
         for ask in (current_revision, check_schema, upgrade):
             with pytest.raises(StorageError):
                 await ask(database)

@@ -26,6 +26,7 @@ from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.errors import ConstraintBroken
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services.ports import IdempotentRequest, RefreshUse
+from app.settings import DatabaseUrl
 from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ async def rows(database: Database, table: str, columns: str = "*") -> list[tuple
 
 
 async def test_the_key_store_exists_once_the_schema_does(engine_url: str) -> None:
-    async with open_database(engine_url, may_create=True) as database, SqlStorage(database).read() as unit:
+    async with (
+        open_database(DatabaseUrl.parse(engine_url), may_create=True) as database,
+        SqlStorage(database).read() as unit,
+    ):
         assert not await unit.keys.exists()
     async with migrated(engine_url) as database, SqlStorage(database).read() as unit:
         assert await unit.keys.exists()

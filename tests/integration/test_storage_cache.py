@@ -72,11 +72,12 @@ async def test_a_commit_of_this_process_is_seen_by_the_next_call(storage: SqlSto
 WRITER = """
 import asyncio, sys
 from app.infrastructure.database.engine import open_database
+from app.settings import DatabaseUrl
 from app.infrastructure.database.unit_of_work import SqlStorage
 from tests.support.database import NOW
 
 async def main(url):
-    async with open_database(url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(url), may_create=False) as database:
         for line in sys.stdin:
             async with SqlStorage(database).write() as unit:
                 await unit.bot_state.put("k", line.strip(), NOW)

@@ -29,6 +29,7 @@ from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
 from app.services import ports
 from app.services.ports import IdempotentRequest
+from app.settings import DatabaseUrl
 from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
 from tests.support.postgres import PostgresServer
 
@@ -147,7 +148,7 @@ def sqlite_lock(url: str) -> Iterator[None]:
 @asynccontextmanager
 async def postgresql_lock(url: str) -> AsyncIterator[None]:
     """Held on every table, on the catalogue, and on what repositories lock themselves."""
-    async with open_database(url, may_create=False) as other, other.write() as connection:
+    async with open_database(DatabaseUrl.parse(url), may_create=False) as other, other.write() as connection:
         for name in ("lock", "lock_owner"):
             await call(SqlUnitOfWork(connection), "keys" if name == "lock" else "credentials", name)
         for table in (*schema.metadata.tables, "pg_catalog.pg_class"):
@@ -172,7 +173,7 @@ async def test_on_a_locked_database_every_method_raises_the_storage_error(
                 async with postgresql_lock(shared_url):
                     await call(SqlUnitOfWork(connection), family, name)
 
-    async with open_database(shared_url, may_create=False, timeouts=IMPATIENT) as database:
+    async with open_database(DatabaseUrl.parse(shared_url), may_create=False, timeouts=IMPATIENT) as database:
         with pytest.raises(StorageError) as caught:
             await try_it()
     assert type(caught.value) in {StorageError, StorageBusy}
@@ -190,7 +191,7 @@ async def test_on_a_dead_database_every_method_raises_the_storage_error(
             await kill(connection)
             await call(SqlUnitOfWork(connection), family, name)
 
-    async with open_database(shared_url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(shared_url), may_create=False) as database:
         with pytest.raises(StorageError) as caught:
             await try_it()
         assert type(caught.value) is StorageError
@@ -228,7 +229,7 @@ async def test_a_commit_that_fails_is_an_error_and_nothing_is_stored(
             await SqlUnitOfWork(connection).bot_state.put("committed", "never", NOW)
             await kill(connection)
 
-    async with open_database(shared_url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(shared_url), may_create=False) as database:
         with pytest.raises(StorageError):
             await try_it()
         async with SqlStorage(database).read() as unit:
@@ -241,7 +242,7 @@ async def test_a_damaged_file_is_an_error(sqlite_url: str, damage: str) -> None:
         pass
     content = path_of(sqlite_url).read_bytes()
     path_of(sqlite_url).write_bytes(b"not a database " * 1000 if damage == "garbage" else content[:8192])
-    async with open_database(sqlite_url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(sqlite_url), may_create=False) as database:
         with pytest.raises(StorageError):
             await SqlStorage(database).cached("user", "alice", lambda unit: unit.users.by_name("alice"))
 
@@ -265,7 +266,7 @@ async def test_a_full_disk_refuses_writes_and_goes_on_reading(sqlite_url: str) -
 
 
 async def test_a_table_that_is_missing_is_a_bug_and_not_an_empty_answer(engine_url: str) -> None:
-    async with open_database(engine_url, may_create=True) as database:
+    async with open_database(DatabaseUrl.parse(engine_url), may_create=True) as database:
         with pytest.raises(DBAPIError):
             async with SqlStorage(database).read() as unit:
                 await unit.users.by_name("alice")
@@ -288,7 +289,7 @@ async def test_what_was_refused_is_not_repeated_in_any_traceback(engine_url: str
 
 
 async def test_an_error_notes_the_drivers_code_for_the_operator_only(sqlite_url: str) -> None:
-    async with open_database(sqlite_url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(sqlite_url), may_create=False) as database:
         with pytest.raises(StorageError) as caught:
             await database.probe()
     assert "SQLITE_CANTOPEN" in "".join(traceback.format_exception(caught.value))
@@ -362,7 +363,9 @@ async def answers(database: Database) -> bool:
 
 @pytest.mark.postgres
 async def test_a_statement_that_hangs_is_given_up_and_its_connection_replaced(postgres_url: str) -> None:
-    async with open_database(postgres_url, may_create=False, timeouts=Timeouts(command=0.3)) as database:
+    async with open_database(
+        DatabaseUrl.parse(postgres_url), may_create=False, timeouts=Timeouts(command=0.3)
+    ) as database:
         for _ in range(8):
             started = time.monotonic()
             with pytest.raises(StorageError):
@@ -377,7 +380,10 @@ async def test_a_server_that_accepts_and_never_answers_is_given_up(tmp_path: Pat
     accepted: list[asyncio.StreamWriter] = []
     silent = await asyncio.start_unix_server(lambda _, writer: accepted.append(writer), tmp_path / ".s.PGSQL.5432")
     url = f"postgresql+asyncpg://postgres@/postgres?host={tmp_path}"
-    async with silent, open_database(url, may_create=False, timeouts=Timeouts(connect=0.3)) as database:
+    async with (
+        silent,
+        open_database(DatabaseUrl.parse(url), may_create=False, timeouts=Timeouts(connect=0.3)) as database,
+    ):
         started = time.monotonic()
         with pytest.raises(StorageError):
             await database.probe()
@@ -392,21 +398,25 @@ async def test_a_server_that_accepts_and_never_answers_is_given_up(tmp_path: Pat
 async def test_a_server_that_does_not_let_us_in_is_an_error(postgres_url: str) -> None:
     url = make_url(postgres_url)
     for refused in (url.set(database="nowhere"), url.set(username="nobody_of_that_name")):
-        async with open_database(refused.render_as_string(), may_create=False) as database:
+        async with open_database(DatabaseUrl.parse(refused.render_as_string()), may_create=False) as database:
             with pytest.raises(StorageError):
                 await database.probe()
 
 
 async def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     for host in (f"/postgres?host={tmp_path}", "127.0.0.1:1/postgres"):
-        async with open_database(f"postgresql+asyncpg://postgres@{host}", may_create=False) as database:
+        async with open_database(
+            DatabaseUrl.parse(f"postgresql+asyncpg://postgres@{host}"), may_create=False
+        ) as database:
             with pytest.raises(StorageError):
                 await database.probe()
 
 
 @pytest.mark.postgres
 async def test_more_units_than_connections_wait_and_then_are_told_busy(postgres_url: str) -> None:
-    async with open_database(postgres_url, may_create=False, timeouts=Timeouts(busy=0.3)) as database:
+    async with open_database(
+        DatabaseUrl.parse(postgres_url), may_create=False, timeouts=Timeouts(busy=0.3)
+    ) as database:
         release = asyncio.Event()
         begun = asyncio.Semaphore(0)
 

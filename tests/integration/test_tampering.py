@@ -41,6 +41,7 @@ from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
 from app.services import Services
 from app.services.credentials import CredentialCipher, CredentialTransfer
 from app.services.keys import KeyManagementService
+from app.settings import DatabaseUrl
 from tests.support.fakes import FakeStorage
 from tests.support.house import member
 from tests.support.installs import Place
@@ -228,7 +229,7 @@ async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
 
 @asynccontextmanager
 async def _open_hall(place: Place) -> AsyncIterator[Hall]:
-    async with place.services() as services, open_database(place.url, may_create=False) as database:
+    async with place.services() as services, open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
         alice = await _register(database, member(CLOCK, "alice"))
         bob = await _register(database, member(CLOCK, "bob"))
         boss = await _register(database, member(CLOCK, "boss", role=Role.OWNER))
@@ -416,7 +417,7 @@ async def test_not_promised_that_an_older_value_put_back_in_its_own_row_is_found
 async def test_an_older_value_from_before_a_change_of_owner_does_not_open(hall: Hall) -> None:
     two = hall.cell("two")
     async with SqlStorage(hall.database).write() as uow:
-        transfer = CredentialTransfer(cipher=hall.cipher, clock=SystemClock())
+        transfer = CredentialTransfer(keys=hall.services.keys, cipher=hall.cipher, clock=SystemClock())
         await transfer.move(uow, two.owner, hall.cell("bob").owner)
     assert (await hall.services.credentials.reveal(hall.bob, two.credential_id)).reveal() == two.secret
     await _commit(hall, two, two.value)
@@ -547,7 +548,7 @@ async def test_what_is_no_bytes_at_all_is_unreadable_as_well(sqlite_url: str, tm
 
 
 async def test_over_http_an_unreadable_secret_is_a_typed_answer_and_all_else_goes_on(place: Place) -> None:
-    async with open_site(place) as site, open_database(place.url, may_create=False) as database:
+    async with open_site(place) as site, open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
         damaged, whole = await site.add("damaged"), await site.add("whole", provider="github")
         path = f"/api/v1/credentials/{damaged['id']}"
         assert (await site.request("PUT", f"{path}/secret", json={"secret": _secret("second")})).status == 200
@@ -625,7 +626,10 @@ async def _open_vault(place: Place) -> AsyncIterator[Vault]:
     await place.revoke(KeyName.AES_KEY)
     rows = MappingProxyType(await place.app_config())
     assert rows.keys() == {"manifest", *(f"keyset/{name}" for name in KeyName)}
-    async with open_database(place.url, may_create=False) as database, _undone(database) as connection:
+    async with (
+        open_database(DatabaseUrl.parse(place.url), may_create=False) as database,
+        _undone(database) as connection,
+    ):
         storage: Any = _InOneTransaction(connection)
         vault = Vault(connection, key_management(place.load(), storage), rows)
         assert await vault.keys.verify()
@@ -849,7 +853,7 @@ async def test_a_start_halts_on_text_that_is_no_utf_8(sqlite_url: str, tmp_path:
     async with place.keys():
         pass
     rows = await place.app_config()
-    async with open_database(place.url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
         for row in rows:
             async with database.write() as connection:
                 broken = update(app_config).where(app_config.c.key == row).values(value=_as_text(b'{"mac":"\xff"}'))

@@ -14,6 +14,7 @@ from app.domain.errors import KeyDamaged, MigrationFailed
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.migrate import SCRIPTS, current_revision, known_revisions, upgrade
 from app.infrastructure.database.unit_of_work import SqlStorage
+from app.settings import DatabaseUrl
 from tests.support.installs import Place
 
 
@@ -28,7 +29,7 @@ async def _install_of_the_release_before(place: Place, tmp_path: Path) -> str:
     shutil.copytree(SCRIPTS, scripts)
     newest = max((scripts / "versions").glob("0*.py"))
     newest.unlink()
-    async with open_database(place.url, may_create=True) as database:
+    async with open_database(DatabaseUrl.parse(place.url), may_create=True) as database:
         await upgrade(database, scripts=scripts)
         keys = key_management(place.load(), SqlStorage(database))
         assert await keys.initialize(may_create=True)
@@ -55,7 +56,7 @@ async def test_an_install_of_the_release_before_is_copied_verified_and_brought_t
     (copy,) = _copies(place)
     assert str(copy) in caplog.text
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    async with open_database(f"sqlite+aiosqlite:///{copy}", may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(f"sqlite+aiosqlite:///{copy}"), may_create=False) as database:
         assert await current_revision(database) == known_revisions()[-2]
         assert await key_management(place.load(), SqlStorage(database)).verify()
 
@@ -74,7 +75,7 @@ async def test_without_a_copy_nothing_is_migrated(sqlite_url: str, tmp_path: Pat
     with pytest.raises(MigrationFailed, match="nothing was changed"):
         async with place.having(BACKUP_DIR=str(tmp_path / "file" / "backups")).keys(may_create=False):
             pass
-    async with open_database(sqlite_url, may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(sqlite_url), may_create=False) as database:
         assert await current_revision(database) == known_revisions()[-2]
 
 

@@ -14,6 +14,7 @@ from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Owner
 from app.domain.identity import Role, Session, Source, User
 from app.infrastructure.database.engine import DEFAULT_TIMEOUTS, open_database
 from app.infrastructure.database.migrate import upgrade
+from app.settings import DatabaseUrl
 from tests.support.environment import process_environment
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ ALICE = Owner(OwnerKind.USER, "user-alice")
 @asynccontextmanager
 async def migrated(url: str, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> AsyncIterator[Database]:
     """Open a database, its schema at head; the file of an embedded one is made."""
-    async with open_database(url, may_create=True, timeouts=timeouts) as database:
+    async with open_database(DatabaseUrl.parse(url), may_create=True, timeouts=timeouts) as database:
         await upgrade(database)
         yield database
 

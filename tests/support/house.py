@@ -23,7 +23,7 @@ from app.services.jobs import JobService
 from app.services.keys import InstallRules, KeyManagementService
 from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
-from app.services.rotation import RotationService
+from app.services.rotation import KeyInspection, RotationService
 from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys, FakePasswords
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class House:
     instances: InstanceService
     jobs: JobService
     rotation: RotationService
+    key_inspection: KeyInspection
     cipher: CredentialCipher
     credentials: CredentialService
     transfer: CredentialTransfer
@@ -140,9 +141,10 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
         instances=services.instances,
         jobs=services.jobs,
         rotation=services.rotation,
+        key_inspection=services.key_inspection,
         cipher=cipher,
         credentials=services.credentials,
-        transfer=CredentialTransfer(cipher=cipher, clock=clock),
+        transfer=CredentialTransfer(keys=keys, cipher=cipher, clock=clock),
         messages=services.messages,
         dashboard=services.dashboard,
         housekeeping=services.housekeeping,

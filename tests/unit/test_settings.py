@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -94,8 +95,8 @@ def test_the_defaults_do_not_depend_on_the_working_directory(tmp_path: Path, mon
 def test_the_default_database_and_backups_follow_the_data_directory(tmp_path: Path) -> None:
     odd = tmp_path / "we?ird %20 #dir"
     settings = Settings.load({"DATA_DIR": str(odd)})
-    assert settings.database_path == odd / "keyhall.db"
-    assert settings.database_name_for_people == str(odd / "keyhall.db")
+    assert settings.database_url.path == odd / "keyhall.db"
+    assert settings.database_url.name == str(odd / "keyhall.db")
     assert settings.backup_dir == odd / "backups"
 
 
@@ -263,7 +264,7 @@ def test_names_in_lower_case_are_other_variables(monkeypatch: pytest.MonkeyPatch
     ("given_url", "used", "shown"),
     [
         ("sqlite:////srv/k.db", "sqlite+aiosqlite:////srv/k.db", "/srv/k.db"),
-        ("sqlite+aiosqlite:////srv/k.db?timeout=5", "sqlite+aiosqlite:////srv/k.db?timeout=5", "/srv/k.db"),
+        ("sqlite+aiosqlite:////srv/k.db", "sqlite+aiosqlite:////srv/k.db", "/srv/k.db"),
         ("postgres://u:p%40w@h:1/d", "postgresql+asyncpg://u:p%40w@h:1/d", "h:1/d"),
         ("postgresql://u@h/d", "postgresql+asyncpg://u@h/d", "h/d"),
         ("postgresql+asyncpg://u:p@[::1]:1/d", "postgresql+asyncpg://u:p@[::1]:1/d", "::1:1/d"),
@@ -275,16 +276,44 @@ def test_names_in_lower_case_are_other_variables(monkeypatch: pytest.MonkeyPatch
 def test_a_database_url_gets_the_driver_that_keyhall_uses(given_url: str, used: str, shown: str) -> None:
     settings = Settings.load({"DATABASE_URL": given_url})
     assert settings.database_url.reveal().replace("%2F", "/") == used
-    assert settings.database_name_for_people == shown
-    assert (settings.database_path is None) == used.startswith("postgresql")
+    assert settings.database_url.name == shown
+    assert (settings.database_url.path is None) == used.startswith("postgresql")
 
 
 def test_a_relative_database_lies_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Settings.load({"DATABASE_URL": "sqlite:///here/k.db"}).database_path == PROJECT_ROOT / "here/k.db"
+    assert Settings.load({"DATABASE_URL": "sqlite:///here/k.db"}).database_url.path == PROJECT_ROOT / "here/k.db"
 
 
-@pytest.mark.parametrize("url", [f"postgresql://u:{CANARY}@h:port/d", f"mysql://u:{CANARY}@h/d", f"{CANARY}"])
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("postgresql://h/d?ssl=nonsense", "ssl (or sslmode) that is none of disable, allow, prefer, require"),
+        ("postgresql://h/d?sslmode=nonsense", "ssl (or sslmode) that is none of disable, allow, prefer, require"),
+        ("postgresql://h/d?ssl=require&ssl=disable", "ssl (or sslmode) that is none of"),
+        ("postgresql://h/d?command_timeout=1", "not known: command_timeout; known are sslmode, host, port, ssl"),
+        ("postgresql://h/d?prepared_statement_cache_size=many", "prepared_statement_cache_size that is not a whole"),
+        ("sqlite:////srv/k.db?timeout=5", "takes no parameters after the path"),
+    ],
+)
+def test_a_parameter_of_a_database_url_that_cannot_be_used_is_named(url: str, named: str) -> None:
+    assert named in problem({"DATABASE_URL": url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{CANARY}@h:port/d",
+        f"mysql://u:{CANARY}@h/d",
+        f"{CANARY}",
+        f"postgresql://u:{CANARY}@h/d?ssl={CANARY}",
+        f"postgresql://u:{CANARY}@h/d?command_timeout={CANARY}",
+        f"sqlite:////srv/k.db?key={CANARY}",
+        "sqlite+aiosqlite://",
+        "sqlite+aiosqlite:///:memory:",
+        "sqlite+aiosqlite:///keyhall.db?mode=memory",
+    ],
+)
 def test_the_password_of_a_refused_url_is_not_repeated(url: str) -> None:
     assert CANARY not in problem({"DATABASE_URL": url})
 
@@ -292,6 +321,50 @@ def test_the_password_of_a_refused_url_is_not_repeated(url: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # NAME_FILE
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _huge(path: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(2 << 20)
+    return path
+
+
+def _dangling(path: Path) -> Path:
+    path.symlink_to(path.with_name("nowhere"))
+    return path
+
+
+NOT_SMALL_FILES: dict[str, Callable[[Path], Path]] = {
+    "a FIFO": _fifo,
+    "a device": lambda _: Path("/dev/zero"),
+    "a directory": _directory,
+    "a huge file": _huge,
+    "a link to nothing": _dangling,
+}
+
+
+@pytest.mark.parametrize("kind", NOT_SMALL_FILES)
+@pytest.mark.timeout(30)
+def test_no_setting_is_read_from_anything_but_a_small_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one start, so that each setting is named and none of them stops the start from naming the others."""
+    path = NOT_SMALL_FILES[kind](tmp_path / "given")
+    names = [name for name in Settings.names() if name not in {"MASTER_KEY", "MASTER_KEY_FILE"}]
+    for name in names:
+        monkeypatch.setenv(f"{name}_FILE", str(path))
+    message = problem({})
+    assert [name for name in names if f"{name}_FILE: {path} cannot be read" not in message] == []
 
 
 def test_a_file_gives_the_value_without_its_line_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +408,11 @@ def test_value_and_file_in_one_source_are_refused(name: str, tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"\xff\xfe", "is not UTF-8 text"), (b"a\0b", "holds a NUL"), (b"x" * (2 << 20), "is longer than 1 MiB")],
+    [
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"a\0b", "holds a NUL"),
+        (b"x" * (2 << 20), "cannot be read: it is longer than 1 MiB"),
+    ],
 )
 def test_an_unusable_file_is_named_with_the_reason(
     content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -536,7 +613,7 @@ def test_no_secret_shows_in_any_text_form() -> None:
         repr(list(settings.secrets())),
         repr(copy.copy(settings)),
     ]
-    shown.append(settings.database_name_for_people)
+    shown.append(settings.database_url.name)
     assert not [text for text in shown if CANARY in text]
 
 

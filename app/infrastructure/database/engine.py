@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import Row, inspect
-from sqlalchemy.engine import CursorResult, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import CursorResult
 
-from app.domain.errors import ConfigInvalid, StorageError, StorageReadOnly
+from app.domain.errors import StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
 from app.infrastructure.database.errors import DRIVER_ERRORS, translated, translation
+from app.settings.database_url import DatabaseUrl
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable, Table
@@ -24,9 +24,6 @@ AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]
 
 DEFAULT_TIMEOUTS: Final = Timeouts()
-
-_SERVER_OPTIONS: Final = frozenset({"host", "port", "ssl", "prepared_statement_cache_size"})
-_SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 
 
 class Connection:
@@ -177,17 +174,14 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, may_create: bool, timeouts: Timeouts = DEFAULT_TIMEOUTS
+    url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts = DEFAULT_TIMEOUTS
 ) -> AsyncIterator[Database]:
     """Open a database; nothing is connected to before it is needed.
 
     Args:
-        url: ``sqlite+aiosqlite:///path`` or ``postgresql+asyncpg://…``.
+        url: where it is.
         may_create: whether the file of an embedded database may be made, mode 0600 in a directory of mode 0700.
         timeouts: when to give up.
-
-    Raises:
-        ConfigInvalid: it is another kind of URL; the URL is not repeated, it may hold a password.
     """
     database = Database(_dialect(url, may_create=may_create, timeouts=timeouts))
     try:
@@ -196,29 +190,12 @@ async def open_database(
         await database.dialect.close()
 
 
-def _dialect(url: str, *, may_create: bool, timeouts: Timeouts) -> Dialect:
+def _dialect(url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts) -> Dialect:
     """The dialect of a URL; the other one's driver is not imported."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise _refused() from None
-    if parsed.drivername == "postgresql+asyncpg":
+    if url.server is not None:
         from app.infrastructure.database.dialects.postgresql import Postgresql  # noqa: PLC0415
 
-        # libpq's name for it, which is what people know.
-        options = {"ssl" if name == "sslmode" else name: value for name, value in parsed.query.items()}
-        if options.keys() <= _SERVER_OPTIONS and options.get("ssl", "prefer") in _SSL_MODES:
-            return Postgresql(parsed.set(query=options), timeouts=timeouts)
-    elif parsed.drivername == "sqlite+aiosqlite" and parsed.database not in {None, "", ":memory:"} and not parsed.query:
-        from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
+        return Postgresql(url.server, timeouts=timeouts)
+    from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
 
-        return Sqlite(Path(str(parsed.database)), may_create=may_create, timeouts=timeouts)
-    raise _refused()
-
-
-def _refused() -> ConfigInvalid:
-    return ConfigInvalid(
-        "DATABASE_URL names no database that Keyhall can use",
-        remedy="set it to sqlite+aiosqlite:///path or postgresql+asyncpg://user:password@host/database, "
-        f"the latter with no other options than {', '.join(sorted(_SERVER_OPTIONS))}",
-    )
+    return Sqlite(url.file, may_create=may_create, timeouts=timeouts)

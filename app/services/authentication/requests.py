@@ -55,7 +55,7 @@ class RequestAuthenticator:
     async def _claims(self, token: str) -> AccessClaims:
         """Return the claims of a token; they are remembered while the key ring is the same and the token is valid."""
         now = self._clock.now()
-        materials = self._keys.opening(KeyName.JWT_SECRET_KEY)
+        materials = self._keys.usable_materials(KeyName.JWT_SECRET_KEY)
         if self._remembered_under is not self._keys.ring or len(self._remembered) >= _REMEMBERED_TOKENS:
             self._remembered.clear()
             self._remembered_under = self._keys.ring
@@ -67,7 +67,7 @@ class RequestAuthenticator:
             except UnknownKeyId:
                 await self._keys.reload_for_unknown_key()
                 try:  # with the keys as they are now, whether this reload or another one loaded them
-                    claims = self._tokens.read(token, self._keys.opening(KeyName.JWT_SECRET_KEY), now)
+                    claims = self._tokens.read(token, self._keys.usable_materials(KeyName.JWT_SECRET_KEY), now)
                 except UnknownKeyId:
                     raise InvalidToken from None
             self._remembered[digest] = claims

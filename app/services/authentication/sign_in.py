@@ -169,7 +169,7 @@ class AuthenticationService:
         await uow.sessions.add_refresh(
             token_digest(refresh.reveal()), session.id, at=now, expires_at=session.expires_at
         )
-        primary = await self._keys.primary_under_lock(uow, KeyName.JWT_SECRET_KEY)
+        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.JWT_SECRET_KEY)
         claims = AccessClaims(
             user_id=user.id,
             role=user.role.value,

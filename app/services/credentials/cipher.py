@@ -10,7 +10,7 @@ from app.domain.encrypted_columns import CREDENTIAL_SECRETS, FORMER_SECRETS, Enc
 from app.domain.errors import CryptoError, NotReady, StartupError
 from app.domain.keys import KeyName
 from app.services.keys import KeyManagementService, KeyRing, Primary
-from app.services.ports import EncryptionContext, Envelope, KeyDerivation, UnitOfWork
+from app.services.ports import EncryptionContext, Envelope, KeyDerivation
 
 _FINGERPRINT_BYTES: Final = 8
 
@@ -22,15 +22,6 @@ class CredentialCipher:
         self._keys = keys
         self._envelope = envelope
         self._derivation = derivation
-
-    async def ring_under_lock(self, uow: UnitOfWork) -> KeyRing:
-        """Return the key ring as it is and stays until this unit of work ends: ask once, then take primaries from it.
-
-        Raises NotReady while this process has no lease.
-        """
-        if not self._keys.leased:
-            raise NotReady
-        return await self._keys.ring_under_lock(uow)
 
     def encrypt(self, secret: str, credential_id: str, owner: Owner, primary: Primary) -> bytes:
         """Return the envelope of a secret for its row in `api_credentials`."""
@@ -58,7 +49,7 @@ class CredentialCipher:
         """
         envelopes = self._envelope.reencrypt(
             [(row.value, self._context(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
-            materials=self._keys.opening(column.key_name),
+            materials=self._keys.usable_materials(column.key_name),
             key_version=primary.version,
             material=primary.material,
         )
@@ -76,7 +67,7 @@ class CredentialCipher:
         """
         opens = self._envelope.verify(
             [(row.value, self._context(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
-            materials=self._keys.opening(column.key_name),
+            materials=self._keys.usable_materials(column.key_name),
         )
         return [self._envelope.key_version(row.value) if fine else None for row, fine in zip(rows, opens, strict=True)]
 
@@ -119,7 +110,7 @@ class CredentialCipher:
         return self._envelope.encrypt(secret.encode(), context, key_version=primary.version, material=primary.material)
 
     def _decrypt(self, envelope: bytes, context: EncryptionContext) -> str:
-        material = self._keys.opening(KeyName.AES_KEY).get(self._envelope.key_version(envelope))
+        material = self._keys.usable_materials(KeyName.AES_KEY).get(self._envelope.key_version(envelope))
         if material is None:
             raise CryptoError("encrypted by a key version that is destroyed or unknown")
         return self._envelope.decrypt(envelope, context, material=material).decode()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.domain.credentials import CredentialRecord, Owner, aged, expired
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, aged, expired
 from app.domain.identity import Actor, Permission
 from app.services.credentials.access import CredentialAccess, own
 from app.services.credentials.values import CredentialCounts, HealthReport, LabelChoice, ProviderHealth, Verdict
+from app.services.paging import pages
 from app.services.ports import Clock, Storage
 
 _PAGE: Final = 100
@@ -57,35 +59,42 @@ class CredentialHealth:
         Raises Forbidden, at the first step.
         """
         actor.require(Permission.SEE_ALL_CREDENTIALS)
-        after: str | None = None
-        while True:
-            async with self._storage.read() as uow:
+
+        async def fetch(after: str | None) -> Sequence[_WithHistory]:
+            async with self._storage.read() as uow:  # one view: a change of owner re-encrypts both
                 records = await uow.credentials.page(after=after, limit=_PAGE)
-                rows = [(record, await uow.credentials.history(record.id)) for record in records]
-            for record, history in rows:
-                yield _verdict(record, None, ok=await self._access.readable(record))
-                for each in history:
-                    secret = await self._access.open_former(each, record.owner)
-                    yield _verdict(record, each.version, ok=secret is not None)
-            if len(records) < _PAGE:
-                return
-            after = records[-1].id
+                return [_WithHistory(record, await uow.credentials.history(record.id)) for record in records]
+
+        async for page in pages(fetch):
+            for each in page:
+                yield _verdict(each.record, None, ok=await self._access.readable(each.record))
+                for former in each.history:
+                    secret = await self._access.open_former(former, each.record.owner)
+                    yield _verdict(each.record, former.version, ok=secret is not None)
 
     async def _live(self, owner: Owner | None) -> AsyncIterator[CredentialRecord]:
         """Yield the live credentials of an owner, or of every owner."""
-        after: str | None = None
-        while True:
+
+        async def fetch(after: str | None) -> Sequence[CredentialRecord]:
             async with self._storage.read() as uow:
                 if owner is None:
-                    records = await uow.credentials.page(after=after, limit=_PAGE)
-                else:
-                    records = await uow.credentials.of_owner(owner, after=after, limit=_PAGE)
-            for record in records:
+                    return await uow.credentials.page(after=after, limit=_PAGE)
+                return await uow.credentials.of_owner(owner, after=after, limit=_PAGE)
+
+        async for page in pages(fetch):
+            for record in page:
                 if record.deleted_at is None:
                     yield record
-            if len(records) < _PAGE:
-                return
-            after = records[-1].id
+
+
+@dataclass(frozen=True, slots=True)
+class _WithHistory:
+    record: CredentialRecord
+    history: Sequence[HistoryRecord]
+
+    @property
+    def id(self) -> str:
+        return self.record.id
 
 
 def _counted(record: CredentialRecord, now: datetime, *, readable: bool) -> ProviderHealth:

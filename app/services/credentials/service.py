@@ -51,6 +51,7 @@ from app.services.credentials.values import (
     UsableCredential,
 )
 from app.services.idempotency import Idempotency, RepeatableRequest
+from app.services.keys import KeyManagementService
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, Randomness, Storage, UnitOfWork
 
@@ -68,6 +69,7 @@ class CredentialService:
         self,
         *,
         storage: Storage,
+        keys: KeyManagementService,
         cipher: CredentialCipher,
         idempotency: Idempotency,
         environment: EnvironmentCredentials,
@@ -75,6 +77,7 @@ class CredentialService:
         randomness: Randomness,
     ) -> None:
         self._storage = storage
+        self._keys = keys
         self._cipher = cipher
         self._idempotency = idempotency
         self._clock = clock
@@ -122,7 +125,7 @@ class CredentialService:
                 await _require_present(uow, owner)
                 if await uow.credentials.count(owner) >= QUOTA:
                     raise QuotaExceeded(f"At most {QUOTA} credentials, those removed within 7 days included")
-                ring = await self._cipher.ring_under_lock(uow)
+                ring = await self._keys.ring_under_lock(uow)
                 primary = ring.primary(KeyName.AES_KEY)
                 record = CredentialRecord(
                     id=credential_id,
@@ -185,7 +188,7 @@ class CredentialService:
         wanted = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, self._clock.now())
 
         async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
-            return await self._history.replace(uow, record, secret, wanted, await self._cipher.ring_under_lock(uow))
+            return await self._history.replace(uow, record, secret, wanted, await self._keys.ring_under_lock(uow))
 
         record = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
         return await self._read_back(credential_id, record.version + 1, secret)
@@ -207,7 +210,7 @@ class CredentialService:
 
         async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
             nonlocal secret
-            ring = await self._cipher.ring_under_lock(uow)  # first, so that the former secret's key version is loaded
+            ring = await self._keys.ring_under_lock(uow)  # first, so that the former secret's key version is loaded
             secret = await self._history.former(uow, record, version)
             return await self._history.replace(uow, record, secret, UNSET, ring)
 

@@ -10,14 +10,16 @@ from app.domain.credentials import LABEL_LONGEST, CredentialRecord, Owner
 from app.domain.errors import CryptoError, VersionConflict
 from app.domain.keys import KeyName
 from app.services.credentials.cipher import CredentialCipher
-from app.services.keys import Primary
+from app.services.keys import KeyManagementService, Primary
+from app.services.paging import pages
 from app.services.ports import Clock, UnitOfWork
 
 
 class CredentialTransfer:
     """Works inside the unit of work that joins two accounts: everything moves, or nothing."""
 
-    def __init__(self, *, cipher: CredentialCipher, clock: Clock) -> None:
+    def __init__(self, *, keys: KeyManagementService, cipher: CredentialCipher, clock: Clock) -> None:
+        self._keys = keys
         self._cipher = cipher
         self._clock = clock
 
@@ -28,7 +30,7 @@ class CredentialTransfer:
         VersionConflict where a credential changed meanwhile, NotReady while this process has no lease.
         """
         await uow.credentials.lock_owner(source)  # nobody stores for the former owner meanwhile
-        primary = (await self._cipher.ring_under_lock(uow)).primary(KeyName.AES_KEY)
+        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
         live = await _all_of(uow, source, removed=False)
         taken = {(each.provider, each.label.casefold()) for each in await _all_of(uow, target, removed=False)}
         for record in live:
@@ -66,12 +68,8 @@ class CredentialTransfer:
 
 
 async def _all_of(uow: UnitOfWork, owner: Owner, *, removed: bool) -> Sequence[CredentialRecord]:
-    found: list[CredentialRecord] = []
-    after: str | None = None
-    while rows := await uow.credentials.of_owner(owner, removed=removed, after=after):
-        found += rows
-        after = rows[-1].id
-    return found
+    fetched = pages(lambda after: uow.credentials.of_owner(owner, removed=removed, after=after))
+    return [record async for page in fetched for record in page]
 
 
 def _numbered(label: str) -> Iterator[str]:

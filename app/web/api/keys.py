@@ -47,7 +47,7 @@ async def keys(request: web.Request, actor: Actor) -> web.Response:
 
     For owners, admins and auditors. All keys are on the one page.
     """
-    return answer(200, schemas.keys(await request.app[SERVICES].rotation.standings(actor)))
+    return answer(200, schemas.keys(await request.app[SERVICES].key_inspection.list(actor)))
 
 
 @routes("POST", f"{_KEY}/rotate", status=202, shape=schemas.Job, headers=_LOCATION, errors=_CHANGING)

@@ -16,7 +16,7 @@ from app.services.authentication import TokenPair
 from app.services.credentials import HealthReport, HistoryView
 from app.services.keys import KeyVersionInfo
 from app.services.paging import Page
-from app.services.rotation import KeyStanding
+from app.services.rotation import KeyStatus
 
 
 class Credential(TypedDict):
@@ -307,12 +307,12 @@ class ApplicationKeys(TypedDict):
     next_cursor: None
 
 
-def keys(standings: Sequence[KeyStanding]) -> ApplicationKeys:
+def keys(standings: Sequence[KeyStatus]) -> ApplicationKeys:
     """The shape of all of them."""
     return {"items": [key(each) for each in standings], "next_cursor": None}
 
 
-def key(standing: KeyStanding) -> ApplicationKey:
+def key(standing: KeyStatus) -> ApplicationKey:
     """The shape of one."""
     primary = next(each for each in standing.versions if each.primary)
     return {

@@ -1,4 +1,7 @@
-"""Files in which somebody gives us a secret: Docker and Kubernetes mount them 0444 or 0644, through links."""
+"""The one reader of small files that the operator names, and what their permissions must be.
+
+Docker and Kubernetes mount secrets 0444 or 0644, through symbolic links.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,22 @@ import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from app.domain.errors import InsecureKey
 
 log = logging.getLogger(__name__)
 
+_LARGEST_TEXT: Final = 1 << 20
+
 
 def read_small_file(path: Path, *, largest: int) -> tuple[bytes, int] | None:
-    """Content and permission bits of a regular file of at most ``largest`` bytes; None where nothing stands.
+    """Content and permission bits of a regular file of at most ``largest`` bytes; None where there is no file.
 
-    Symbolic links are followed; one that leads nowhere is an error, not nothing. Raises OSError.
+    Symbolic links are followed; one whose target is missing is an error. Raises OSError.
     """
     try:
-        # Without O_NONBLOCK the opening of a FIFO would wait for a writer for ever.
+        # Without O_NONBLOCK, opening a FIFO waits until another process writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         if path.is_symlink():
@@ -29,14 +35,40 @@ def read_small_file(path: Path, *, largest: int) -> tuple[bytes, int] | None:
         return None
     try:
         mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         content = os.read(descriptor, largest + 1)
     finally:
         os.close(descriptor)
     if len(content) > largest:
-        raise OSError(errno.EFBIG, f"it is larger than {largest} bytes")
+        raise OSError(errno.EFBIG, f"it is longer than {_size(largest)}")
     return content, stat.S_IMODE(mode)
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"
+
+
+def read_text_file(path: Path) -> str:
+    """A text file of at most 1 MiB, without the line break at its end.
+
+    Raises ValueError with the reason, which repeats nothing of the content.
+    """
+    try:
+        found = read_small_file(path, largest=_LARGEST_TEXT)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if found is None:
+        raise ValueError(f"cannot be read: {os.strerror(errno.ENOENT)}")
+    try:
+        text = found[0].decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
 
 
 def check_secret_file_mode(setting: str, path: Path, mode: int, *, warn: bool = True) -> None:

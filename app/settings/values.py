@@ -1,0 +1,110 @@
+"""From the text of a setting to its value. A ValueError gives the reason and never repeats the text."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from app.domain.errors import InvalidInput
+from app.domain.identity import snowflake
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
+_MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def lower_case(value: object) -> object:
+    """A word, without blanks at its ends and in lower case."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def comma_separated(value: object) -> object:
+    """The entries of a list that is separated by commas; empty ones are left out."""
+    if not isinstance(value, str):
+        return value
+    return tuple(entry for part in value.split(",") if (entry := part.strip()))
+
+
+def path_in_project(value: object) -> Path:
+    """A path; a relative one starts at the project."""
+    if not isinstance(value, str | Path):
+        raise ValueError("must be a path")  # noqa: TRY004 - pydantic reports a ValueError
+    try:
+        return PROJECT_ROOT / Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("starts with '~', and this user has no home directory") from None
+
+
+def ip_network(value: object) -> object:
+    """An IP network; an address is a network of one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("must be an IP address or a network such as 10.0.0.0/8 without host bits") from None
+
+
+def discord_id(value: object) -> str:
+    """A snowflake of Discord."""
+    try:
+        return snowflake(value.strip() if isinstance(value, str) else value)
+    except InvalidInput as refused:
+        raise ValueError(refused.reason) from None
+
+
+def uuid(value: object) -> object:
+    """A UUID."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return UUID(value.strip())
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
+def module_name(value: str) -> str:
+    """The dotted name of a Python module."""
+    if not _MODULE.fullmatch(value):
+        raise ValueError("must be the dotted name of a module")
+    return value
+
+
+def _url(value: object, *schemes: str, origin: bool) -> str:
+    """A URL without user, query and fragment; an ``origin`` has no path either and is written as browsers send it."""
+    reason = f"must be a URL such as {schemes[-1]}://example.com" + ("" if origin else "/path")
+    text = value.strip() if isinstance(value, str) else ""
+    try:
+        parts = urlsplit(text)
+        host = (parts.hostname or "").encode("idna").decode()
+        port = parts.port
+    except ValueError:
+        raise ValueError(reason) from None
+    if parts.scheme not in schemes or not host or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(reason)
+    if not text.isprintable() or " " in text:
+        raise ValueError(reason)
+    if origin and parts.path not in {"", "/"}:
+        raise ValueError(f"{reason}: scheme, host and port, without a path")
+    netloc = f"[{host}]" if ":" in host else host
+    if port is not None and port != {"http": 80, "https": 443}.get(parts.scheme):
+        netloc += f":{port}"
+    return f"{parts.scheme}://{netloc}" + ("" if origin else parts.path.rstrip("/"))
+
+
+def web_origin(value: object) -> str:
+    """Scheme, host and port, as browsers send them."""
+    return _url(value, "http", "https", origin=True)
+
+
+def http_url(value: object) -> str:
+    """An http or https URL, which may have a path."""
+    return _url(value, "http", "https", origin=False)
+
+
+def websocket_url(value: object) -> str:
+    """A ws or wss URL, which may have a path."""
+    return _url(value, "ws", "wss", origin=False)
