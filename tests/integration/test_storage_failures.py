@@ -60,7 +60,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "Owner": ALICE,
     "EncryptedColumn": CREDENTIAL_SECRETS,
     "Sequence[int]": [1, 2],
-    "Sequence[Resealed]": [Reencrypted(EncryptedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
+    "Sequence[Reencrypted]": [Reencrypted(EncryptedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
     "Session": session(),
     "Status": Status.VALID,
     "User": user(),
@@ -74,7 +74,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "str | None": "text",
     "timedelta": timedelta(seconds=15),
 }
-"""What to call with, by the annotation in the ports."""
+"""The arguments of the calls, by their annotation in the ports."""
 
 
 def _declared() -> Iterator[tuple[str, str]]:
@@ -217,7 +217,7 @@ def kill(shared_url: str, request: pytest.FixtureRequest) -> Callable[[Connectio
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What else can happen to a database
+# Other accidents of a database
 # ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ async def setup(request: web.Request, client: Client, body: Setup) -> web.Respon
 
     The setup token is printed on the server's standard error at every start, and is dead as soon as it was used.
     """
-    user = await request.app[SERVICES].authentication.setup(body.setup_token, body.username, body.password, client)
+    user = await request.app[SERVICES].identity.setup(body.setup_token, body.username, body.password, client)
     return answer(201, schemas.account(user))
 
 

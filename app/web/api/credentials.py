@@ -10,7 +10,7 @@ from pydantic import Field
 from app.domain import errors
 from app.domain.credentials import CredentialView
 from app.domain.identity import Actor
-from app.services.credentials import UNSET
+from app.services.credentials import UNSET, Unset
 from app.web.api import schemas
 from app.web.options import SERVICES
 from app.web.routing import ID, Model, PageQuery, Routes, Time, answer
@@ -105,7 +105,7 @@ async def health(request: web.Request, actor: Actor) -> web.Response:
 
     For owners, admins and auditors: of everybody; for members: of their own.
     """
-    return answer(200, schemas.health(await request.app[SERVICES].credentials.health(actor)))
+    return answer(200, schemas.health(await request.app[SERVICES].credentials.health.report(actor)))
 
 
 @routes("GET", _ONE, shape=schemas.Credential, headers=_ETAG, errors=[errors.NotFound])
@@ -129,7 +129,7 @@ async def change(
     return _one(view)
 
 
-def _expiry(body: Change | NewSecret) -> datetime | type(UNSET) | None:  # type: ignore[valid-type]
+def _expiry(body: Change | NewSecret) -> datetime | Unset | None:
     return body.expires_at if "expires_at" in body.model_fields_set else UNSET
 
 
