@@ -131,7 +131,7 @@ def build_services(parts: Parts) -> Services:
             keys=keys,
             credentials=credentials,
             clock=clock,
-            rotation=timedelta(days=parts.rotation_days),
+            rotation_days=parts.rotation_days,
         ),
         bot_state=BotStateService(storage=storage, clock=clock),
         housekeeping=HousekeepingService(storage=storage, clock=clock),

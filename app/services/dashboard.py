@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from app.domain.credentials import SOON
 from app.domain.errors import StorageError
 from app.domain.identity import Actor, Permission, Role
-from app.domain.keys import KeyName
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset
 from app.services.credentials import CredentialCounts, CredentialService
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, Storage
@@ -90,13 +90,13 @@ class DashboardService:
         keys: KeyManagementService,
         credentials: CredentialService,
         clock: Clock,
-        rotation: timedelta,
+        rotation_days: int,
     ) -> None:
         self._storage = storage
         self._keys = keys
         self._credentials = credentials
         self._clock = clock
-        self._rotation = rotation
+        self._rotation_days = rotation_days
 
     async def dashboard(self, actor: Actor) -> Dashboard:
         """Return the actor's dashboard. Raises StorageError, NotReady."""
@@ -116,25 +116,21 @@ class DashboardService:
     async def _ages(self) -> Sequence[KeyAge]:
         async with self._storage.read() as uow:
             schedules = await uow.schedules.all()
+        return [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]
+
+    def _age(self, keyset: Keyset, schedule: KeySchedule | None) -> KeyAge:
         now = self._clock.now()
-        ages = []
-        for key in self._keys.listing():
-            if key.primary:
-                schedule = schedules.get(key.name.value)
-                since = key.activated_at or key.created_at
-                due_at = since + (timedelta(days=schedule.rotation_days) if schedule else self._rotation)
-                ages.append(
-                    KeyAge(
-                        name=key.name,
-                        version=key.version,
-                        fingerprint=key.fingerprint,
-                        since=since,
-                        age_days=max((now - since).days, 0),
-                        due_at=due_at,
-                        due=now >= due_at,
-                    )
-                )
-        return ages
+        schedule = schedule or KeySchedule(name=keyset.name, rotation_days=self._rotation_days)
+        due_at = schedule.due_at(keyset.since)
+        return KeyAge(
+            name=keyset.name,
+            version=keyset.primary.version,
+            fingerprint=keyset.primary.fingerprint,
+            since=keyset.since,
+            age_days=max((now - keyset.since).days, 0),
+            due_at=due_at,
+            due=now >= due_at,
+        )
 
     async def _first_run(self, actor: Actor, counts: CredentialCounts) -> FirstRun | None:
         if actor.role is not Role.OWNER:

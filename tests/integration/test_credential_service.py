@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from app.domain.audit import Action, Result
 from app.domain.credentials import Owner, OwnerKind, Status
@@ -75,6 +75,25 @@ async def trail(database: Database) -> list[tuple[str, str]]:
     statement = select(columns.action, columns.result).where(columns.action.startswith("credential."))
     async with database.read() as connection:
         return [(row[0], row[1]) for row in await connection.rows(statement.order_by(columns.id))]
+
+
+async def test_storing_reads_the_manifest_under_lock_once(house: House, database: Database, mia: Actor) -> None:
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    async def locked(change: Awaitable[object]) -> int:
+        statements.clear()
+        await change
+        return sum("app_config" in each for each in statements)
+
+    view = (await house.credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
+    event.listen(database.dialect.writer.sync_engine, "before_cursor_execute", count)
+    adding = house.credentials.add(mia, provider="openai", label="key", secret=SECRET, idempotency_key="k")
+    assert await locked(adding) == 1
+    assert await locked(house.credentials.replace(mia, view.id, OTHER_SECRET)) == 1
+    assert await locked(house.credentials.rollback(mia, view.id)) == 1
 
 
 async def test_a_credentials_whole_life(house: House, database: Database, mia: Actor) -> None:

@@ -134,7 +134,7 @@ class CredentialAccess:
         secret = await self.open(record)
         if secret is None:
             await self.note_unreadable(record)
-        return seen(record, secret, self._clock.now())
+        return view_of(record, secret, self._clock.now())
 
     async def readable(self, record: CredentialRecord) -> bool:
         """Whether it decrypts; one that does not is recorded as unreadable."""
@@ -179,7 +179,7 @@ class CredentialAccess:
             log.warning("credential %s does not decrypt with its key: its owner has to enter it again", record.id)
 
 
-def seen(record: CredentialRecord, secret: str | None, now: datetime) -> CredentialView:
+def view_of(record: CredentialRecord, secret: str | None, now: datetime) -> CredentialView:
     """Return the view of a record with that secret; None where it does not decrypt."""
     return CredentialView(
         id=record.id,

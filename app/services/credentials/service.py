@@ -36,7 +36,16 @@ from app.domain.errors import (
 from app.domain.identity import Actor, Permission, Source, snowflake
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
-from app.services.credentials.access import CredentialAccess, Reach, manages, only_sharer, own, reach, restorable, seen
+from app.services.credentials.access import (
+    CredentialAccess,
+    Reach,
+    manages,
+    only_sharer,
+    own,
+    reach,
+    restorable,
+    view_of,
+)
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
@@ -225,7 +234,7 @@ class CredentialService:
         # A later version was stored meanwhile by another request, which reads it back itself.
         if record is None or (record.version == version and opened != secret):
             raise StorageError("The stored credential does not read back: check the database's disk")
-        return seen(record, opened, self._clock.now())
+        return view_of(record, opened, self._clock.now())
 
     # -- changing ------------------------------------------------------------------------------------------------------
 
@@ -329,12 +338,12 @@ class CredentialService:
             )
         page = paged(rows, limit, lambda record: record.id)
         now = self._clock.now()
-        seen = [
+        views = [
             await self._access.view(record)
             for record in page.items
             if reach(actor, record) and (not removed or restorable(record, now))
         ]
-        return Page(seen, page.next_cursor)
+        return Page(views, page.next_cursor)
 
     async def get(self, actor: Actor, credential_id: str) -> CredentialView:
         """Return one credential, its secret as a mask."""

@@ -9,6 +9,7 @@ and the rule that an audit row's subject exists, for actors in service tests hav
 from __future__ import annotations
 
 from tests.support.fakes.credentials import FakeCredentialRepository
+from tests.support.fakes.keys import FakeKeyRepository
 from tests.support.fakes.operations import FakeJobRepository
 from tests.support.fakes.storage import FakeStorage
 from tests.support.fakes.surroundings import (
@@ -28,6 +29,7 @@ __all__ = [
     "FakeCredentialRepository",
     "FakeInstallRecord",
     "FakeJobRepository",
+    "FakeKeyRepository",
     "FakeMasterKeys",
     "FakePasswords",
     "FakeRandomness",

@@ -32,7 +32,14 @@ from app.domain.errors import (
 from app.domain.identity import Actor, GuildContext, Role, Source
 from app.domain.keys import KeyName
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
-from tests.support.fakes import EPOCH, FakeClock, FakeCredentialRepository, FakeRandomness, FakeStorage
+from tests.support.fakes import (
+    EPOCH,
+    FakeClock,
+    FakeCredentialRepository,
+    FakeKeyRepository,
+    FakeRandomness,
+    FakeStorage,
+)
 from tests.support.house import ENVIRONMENT_GUILD, ENVIRONMENT_SECRET, House, member, open_house
 
 SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
@@ -1217,3 +1224,26 @@ async def test_a_credential_that_changes_while_it_moves_stops_the_move(
     with pytest.raises(VersionConflict):
         await move()
     assert await house.credentials.get(mia, view.id) == view
+
+
+async def test_a_unit_of_work_reads_the_manifest_under_lock_once(
+    house: House, storage: FakeStorage, mia: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adding, with an Idempotency-Key and without, replacing, rolling back and moving to another owner."""
+    read, units, locked = FakeKeyRepository.get_manifest, storage.units, []
+
+    async def counted(self: FakeKeyRepository, *, share_lock: bool = False) -> str | None:
+        if share_lock:
+            locked.append(storage.units)
+        return await read(self, share_lock=share_lock)
+
+    monkeypatch.setattr(FakeKeyRepository, "get_manifest", counted)
+    view = await add(house, mia)
+    await add(house, mia, label="repeatable", idempotency_key="k")
+    await house.credentials.replace(mia, view.id, OTHER_SECRET)
+    await house.credentials.rollback(mia, view.id)
+    async with storage.write() as uow:
+        await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, "user-tom"))
+    assert len(locked) == 5
+    assert len(set(locked)) == 5
+    assert min(locked) > units
