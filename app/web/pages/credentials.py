@@ -16,15 +16,15 @@ from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
 from app.services.credentials import UNSET
+from app.web.inputs import ID, Model, NoFields
 from app.web.options import SERVICES
 from app.web.pages.rendering import Refused, page, see_other
-from app.web.problems import headers_of, status_of
-from app.web.routing import ID, Model, Retry, Routes
+from app.web.routing import Retry, Routes
 from app.web.sessions import actor_of
 
 routes = Routes("Pages")
 _ALL = "/credentials"
-_ONE = f"{_ALL}/{{credential_id:{ID}}}"
+ONE = f"{_ALL}/{{credential_id:{ID}}}"
 
 _NEWS: Final = {
     "added": "It hangs in its place.",
@@ -84,20 +84,10 @@ class ReplaceForm(Model):
     version: str
 
 
-class RevealForm(Model):
-    """A button; with the password where the last proof is too old."""
-
-    password: str = ""
-
-
 class VersionForm(Model):
     """A button, for the version that was looked at."""
 
     version: str
-
-
-class NoFields(Model):
-    """A button."""
 
 
 @routes("GET", _ALL, media_type="text/html")
@@ -108,7 +98,7 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
         request,
         "removed.html" if query.removed else "credentials.html",
         viewer=actor,
-        items=[_view(each) for each in found.items],
+        items=[shown(each) for each in found.items],
         next_cursor=found.next_cursor,
         news=_NEWS.get(query.done),
         undo=query.id if query.done == "removed" and re.fullmatch(ID, query.id) else None,
@@ -170,12 +160,12 @@ def _again(section: str) -> Retry:
     async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
         actor = await actor_of(request)
         view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
-        return _one_page(request, actor, view, refused=Refused(error), section=section)
+        return credential_page(request, actor, view, refused=Refused(error), section=section)
 
     return retry
 
 
-def _one_page(
+def credential_page(
     request: web.Request,
     actor: Actor,
     view: CredentialView,
@@ -184,29 +174,30 @@ def _one_page(
     section: str = "",
     news: str | None = None,
 ) -> web.Response:
+    """The page of one credential; `section` is the part of it whose form was refused."""
     return page(
         request,
         "credential.html",
         status=refused.status if refused else 200,
         headers=refused.headers if refused else None,
         viewer=actor,
-        credential=_view(view),
+        credential=shown(view),
         refused=refused,
         section=section,
         news=news,
     )
 
 
-@routes("GET", _ONE, media_type="text/html", errors=[errors.NotFound])
+@routes("GET", ONE, media_type="text/html", errors=[errors.NotFound])
 async def one(request: web.Request, actor: Actor, credential_id: str, query: One) -> web.Response:
     """One credential."""
     view = await request.app[SERVICES].credentials.get(actor, credential_id)
-    return _one_page(request, actor, view, news=_NEWS.get(query.done))
+    return credential_page(request, actor, view, news=_NEWS.get(query.done))
 
 
 @routes(
     "POST",
-    f"{_ONE}/change",
+    f"{ONE}/change",
     status=303,
     media_type="text/html",
     retry=_again("change"),
@@ -227,7 +218,7 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
 
 @routes(
     "POST",
-    f"{_ONE}/replace",
+    f"{ONE}/replace",
     status=303,
     media_type="text/html",
     retry=_again("replace"),
@@ -241,54 +232,9 @@ async def replace(request: web.Request, actor: Actor, credential_id: str, form: 
     return see_other(f"{_ALL}/{credential_id}?done=replaced")
 
 
-async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
-    actor = await actor_of(request)
-    view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
-    if isinstance(error, errors.CredentialUnreadable):
-        return _one_page(request, actor, view, refused=Refused(error), section="reveal")
-    # The first time it is a question, not a failure.
-    refused = None if isinstance(error, errors.ReauthenticationRequired) else Refused(error)
-    return page(
-        request,
-        "confirm.html",
-        status=status_of(type(error)),
-        headers=headers_of(error),
-        viewer=actor,
-        credential=_view(view),
-        refused=refused,
-    )
-
-
 @routes(
     "POST",
-    f"{_ONE}/reveal",
-    media_type="text/html",
-    retry=_confirm,
-    errors=[
-        errors.NotFound,
-        errors.ReauthenticationRequired,
-        errors.InvalidCredentials,
-        errors.TooManyAttempts,
-        errors.CredentialUnreadable,
-    ],
-)
-async def reveal(request: web.Request, actor: Actor, credential_id: str, form: RevealForm) -> web.Response:
-    """Show the secret of a credential, in this answer and nowhere else.
-
-    Asks for the password where it was last proven more than ten minutes ago.
-    """
-    services = request.app[SERVICES]
-    if form.password:
-        await services.authentication.reauthenticate(actor, form.password)
-        actor = await actor_of(request)
-    view = await services.credentials.get(actor, credential_id)
-    secret = await services.credentials.reveal(actor, credential_id)
-    return page(request, "revealed.html", viewer=actor, credential=_view(view), secret=secret.reveal())
-
-
-@routes(
-    "POST",
-    f"{_ONE}/remove",
+    f"{ONE}/remove",
     status=303,
     media_type="text/html",
     retry=_again("remove"),
@@ -301,23 +247,23 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, form: V
 
 
 async def _restore_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
-    actor = await actor_of(request)
+    refused, actor = Refused(error), await actor_of(request)
     found = await request.app[SERVICES].credentials.page(actor, removed=True)
     return page(
         request,
         "removed.html",
-        status=status_of(type(error)),
+        status=refused.status,
         viewer=actor,
-        items=[_view(each) for each in found.items],
+        items=[shown(each) for each in found.items],
         next_cursor=found.next_cursor,
-        news=Refused(error).sentence,
+        news=refused.sentence,
         undo=None,
     )
 
 
 @routes(
     "POST",
-    f"{_ONE}/restore",
+    f"{ONE}/restore",
     status=303,
     media_type="text/html",
     retry=_restore_again,
@@ -331,7 +277,7 @@ async def restore(request: web.Request, actor: Actor, credential_id: str, form: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a template shows of a credential."""
+    """A credential, for templates."""
 
     id: str
     provider: str
@@ -348,7 +294,8 @@ class Shown:
     kept_until: datetime | None
 
 
-def _view(view: CredentialView) -> Shown:
+def shown(view: CredentialView) -> Shown:
+    """The view model of a credential."""
     return Shown(
         id=view.id,
         provider=view.provider,

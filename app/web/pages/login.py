@@ -11,11 +11,11 @@ from aiohttp import web
 from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor, Client
+from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.rendering import Refused, page, see_other
-from app.web.problems import headers_of, status_of
-from app.web.routing import Model, Routes
+from app.web.routing import Routes
 from app.web.sessions import begin_session, end_session
 
 routes = Routes("Pages")
@@ -50,17 +50,14 @@ class LoginQuery(Model):
     done: str = ""
 
 
-class NoFields(Model):
-    """A form that is a button."""
-
-
 async def _setup_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    refused = Refused(error)
     return page(
         request,
         "setup.html",
-        status=status_of(type(error)),
-        headers=headers_of(error),
-        refused=Refused(error),
+        status=refused.status,
+        headers=refused.headers,
+        refused=refused,
         username=fields.get("username", ""),
     )
 
@@ -81,12 +78,13 @@ async def setup(request: web.Request, client: Client, form: SetupForm) -> web.Re
 
 
 async def _login_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    refused = Refused(error)
     return page(
         request,
         "login.html",
-        status=status_of(type(error)),
-        headers=headers_of(error),
-        refused=Refused(error),
+        status=refused.status,
+        headers=refused.headers,
+        refused=refused,
         username=fields.get("username", ""),
         next=_own_page(fields.get("next", "/")),
         news=None,

@@ -292,7 +292,7 @@ async def test_static_files_may_be_kept_for_ever_and_change_their_name_when_they
 
 async def test_a_page_of_the_house_in_trouble_is_a_page(site: Site) -> None:
     cookie, _ = await site.log_in_browser()
-    async with served(without(site.services, StorageError(), "overview")) as broken:
+    async with served(without(site.services, StorageError(), "dashboard")) as broken:
         page = await broken.page("/", cookie)
         assert page.status == 503
         assert "The database does not answer" in page.text
