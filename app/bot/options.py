@@ -1,4 +1,4 @@
-"""What the operator decides about the bot."""
+"""The operator's options for the bot."""
 
 from __future__ import annotations
 

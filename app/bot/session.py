@@ -1,4 +1,4 @@
-"""What every command, form and button needs from a connected bot: the services, and the Actor behind an interaction."""
+"""The services, and the Actor behind an interaction, for every command, form and button of a connected bot."""
 
 from __future__ import annotations
 

@@ -82,12 +82,13 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "Empty: as before": "Leer: wie bisher",
         "Text": "Text",
         "Token": "Token",
-        "**Who could read this key?** What you type here passes through Discord. Keyhall keeps it encrypted; the "
-        "person who runs this Keyhall could technically read it. Nobody else can, and it is never shown again.\n"
+        "**Who could read this key?** Everything that you type here passes through Discord. Keyhall keeps it "
+        "encrypted; the person who runs this Keyhall could technically read it. Nobody else can, and it is never shown "
+        "again.\n"
         "**Safer:** make a key only for this at your provider, with a spending limit and no more rights than needed.": (
-            "**Wer könnte diesen Schlüssel lesen?** Was du hier eingibst, geht durch Discord. Keyhall bewahrt es "
-            "verschlüsselt auf; wer dieses Keyhall betreibt, könnte es technisch lesen. Sonst niemand, und es wird nie "
-            "wieder angezeigt.\n"
+            "**Wer könnte diesen Schlüssel lesen?** Alles, was du hier eingibst, geht durch Discord. Keyhall bewahrt "
+            "es verschlüsselt auf; wer dieses Keyhall betreibt, könnte es technisch lesen. Sonst niemand, und es wird "
+            "nie wieder angezeigt.\n"
             "**Sicherer:** Lege bei deinem Anbieter einen eigenen Schlüssel dafür an, mit Ausgabengrenze und nicht "
             "mehr Rechten als nötig."
         ),
@@ -156,7 +157,7 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "The database does not answer. Try again in a moment.": (
             "Die Datenbank antwortet nicht. Versuche es gleich noch einmal."
         ),
-        "The database takes no changes right now. Tell the person who runs this Keyhall.": (
+        "The database takes no changes right now. Notify the person who runs this Keyhall.": (
             "Die Datenbank nimmt gerade keine Änderungen an. Sage dem Betreiber dieses Keyhall Bescheid."
         ),
         "Keyhall is too busy right now. Try again in a moment.": (

@@ -20,31 +20,31 @@ from app.web.routing import Endpoint
 _PARTS = re.compile(r"{(\w+)(?::[^{}]*(?:{[^{}]*}[^{}]*)*)?}")
 _PHRASES: Final = {
     400: "Malformed",
-    401: "Not signed in, or not proven enough",
+    401: "Not signed in, or the password must be proven again",
     403: "Refused",
-    404: "Not there, or not for you",
+    404: "Not found, or not yours",
     405: "Method not allowed",
     408: "Too slow",
-    409: "In conflict with what is there",
+    409: "In conflict with the present state",
     412: "Changed in the meantime",
     413: "Too large",
     415: "Not the expected type",
     417: "Expectation failed",
-    421: "Not the host that is served",
+    421: "Not a host that is served",
     422: "Not acceptable",
     429: "Too many attempts",
     500: "A bug",
-    503: "Back in a moment",
+    503: "Not ready",
 }
 _HEADERS: Final = {
     "expected_version": (
         "If-Match",
-        'The version you have read, as in `"3"`. Answers 412 if it is another by now.',
+        'The version that you read, as in `"3"`. The answer is 412 if it has changed since.',
         {"type": "string"},
     ),
     "idempotency_key": (
         "Idempotency-Key",
-        "Any text of your choice. The same request under the same key within 24 hours is done once.",
+        "Any text of your choice. The same request with the same key is done once within 24 hours.",
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
 }

@@ -24,8 +24,8 @@ _PAGE: Final = 8
 _LONGEST_EXPIRY: Final = 3650
 
 _WHO_COULD_READ: Final = (
-    "**Who could read this key?** What you type here passes through Discord. Keyhall keeps it encrypted; the "
-    "person who runs this Keyhall could technically read it. Nobody else can, and it is never shown again.\n"
+    "**Who could read this key?** Everything that you type here passes through Discord. Keyhall keeps it encrypted; "
+    "the person who runs this Keyhall could technically read it. Nobody else can, and it is never shown again.\n"
     "**Safer:** make a key only for this at your provider, with a spending limit and no more rights than needed."
 )
 

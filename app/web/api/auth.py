@@ -21,7 +21,7 @@ routes = Routes("Signing in")
 
 
 class Setup(Model):
-    """The claim of the first owner."""
+    """The account of the first owner."""
 
     setup_token: str = Field(description="Printed on the server's standard error at every start until it is used")
     username: str = Field(description="2 to 64 characters without spaces, ':', '/' and '@'")
@@ -37,7 +37,7 @@ class Login(Model):
 
 
 class RefreshToken(Model):
-    """What a sign-in gave."""
+    """The refresh token of a sign-in."""
 
     refresh_token: str
 
@@ -68,14 +68,14 @@ class Account(TypedDict):
 
 
 class Me(Account):
-    """Whoever asks. `authenticated_at` is when a password was last proven in this session."""
+    """The signed-in user. `authenticated_at` is when a password was last proven in this session."""
 
     session_id: str | None
     authenticated_at: datetime | None
 
 
 class SignIn(TypedDict):
-    """A session; `current` is the one that asks."""
+    """A session; `current` marks the one of this request."""
 
     id: str
     device: str | None
@@ -94,7 +94,6 @@ class SignIns(TypedDict):
 
 
 def _as_tokens(pair: TokenPair) -> Tokens:
-    """The shape of a pair: here the tokens leave the house."""
     return {
         "access_token": pair.access_token.reveal(),
         "refresh_token": pair.refresh_token.reveal(),
@@ -140,7 +139,8 @@ def _as_sign_ins(sessions: Page[Session], actor: Actor) -> SignIns:
 async def setup(request: web.Request, client: Client, body: Setup) -> web.Response:
     """Create the first owner, once.
 
-    The setup token is printed on the server's standard error at every start, and is dead as soon as it was used.
+    The setup token is printed on the server's standard error at every start, and stops working once an owner
+    exists.
     """
     user = await request.app[SERVICES].authentication.setup(body.setup_token, body.username, body.password, client)
     return json_response(201, _as_account(user))
@@ -176,7 +176,7 @@ async def refresh(request: web.Request, client: Client, body: RefreshToken) -> w
 async def logout(request: web.Request, client: Client, body: RefreshToken) -> web.Response:
     """Sign out: end the session of a refresh token.
 
-    A token that is not known is answered alike.
+    An unknown token gets the same answer.
     """
     await request.app[SERVICES].authentication.logout(body.refresh_token, client)
     return json_response(204)
@@ -184,7 +184,7 @@ async def logout(request: web.Request, client: Client, body: RefreshToken) -> we
 
 @routes("GET", "/api/v1/auth/me", schema=Me)
 async def me(request: web.Request, actor: Actor) -> web.Response:  # noqa: ARG001 - every handler gets the request
-    """Who you are."""
+    """Your account and session."""
     return json_response(200, _as_me(actor))
 
 

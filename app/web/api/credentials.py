@@ -1,4 +1,4 @@
-"""Credentials over REST. A secret comes in and never goes out, but for an explicit reveal."""
+"""Credentials over REST. A secret that came in goes out by an explicit reveal only."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ _ETAG = {"ETag": "The version, to be sent back as If-Match"}
 
 
 class NewCredential(Model):
-    """What is to be stored."""
+    """The credential to store."""
 
     provider: str = Field(description="Such as `openai` or `github`: letters, digits, '.', '_' and '-'")
-    label: str = Field(description="1 to 64 characters, shown in clear; one that looks like a secret is refused")
+    label: str = Field(description="1 to 64 characters, shown openly; one that looks like a secret is refused")
     secret: str = Field(description="At most 64 KiB; white space around it is dropped")
     expires_at: Time | None = None
-    guild_id: str | None = Field(default=None, description="The Discord guild that it is for; yours without it")
+    guild_id: str | None = Field(default=None, description="The Discord guild that it is for; left out: it is for you")
 
 
 class Change(Model):
-    """What is to be different; what is left out stays."""
+    """The fields to change; a field that is left out stays as it is."""
 
     label: str = ""
     expires_at: Time | None = None
 
 
 class NewSecret(Model):
-    """What takes the place of the secret; the former one stays in the history."""
+    """The new secret; the former one stays in the history."""
 
     secret: str
     expires_at: Time | None = Field(default=None, description="Left out: the expiry stays")
 
 
 class RollbackTo(Model):
-    """Which former secret."""
+    """The former secret to go back to."""
 
-    version: int | None = Field(default=None, description="Left out: the latest of the former ones")
+    version: int | None = Field(default=None, description="Left out: the latest former secret")
 
 
 class Listing(PageQuery):
-    """Which credentials."""
+    """The credentials to list."""
 
-    guild_id: str | None = Field(default=None, description="A guild's instead of yours")
-    removed: bool = Field(default=False, description="The removed ones that can still be restored")
+    guild_id: str | None = Field(default=None, description="List those of this guild instead of your own")
+    removed: bool = Field(default=False, description="List the removed credentials that can still be restored")
 
 
 class Credential(TypedDict):
@@ -116,7 +116,7 @@ class FormerSecrets(TypedDict):
 
 
 class ProviderHealth(TypedDict):
-    """How the credentials of one provider do; `aged` are those whose secret has been in force for over 180 days."""
+    """The state of one provider's credentials; `aged` counts those whose secret has been in force for over 180 days."""
 
     provider: str
     total: int
@@ -130,7 +130,7 @@ class ProviderHealth(TypedDict):
 
 
 class Unreadable(TypedDict):
-    """A credential of yours that must be entered again."""
+    """One of your credentials, which must be entered again."""
 
     id: str
     provider: str
@@ -138,7 +138,7 @@ class Unreadable(TypedDict):
 
 
 class Health(TypedDict):
-    """By provider; `scope` says whether of everybody or of you alone."""
+    """The state of credentials by provider; `scope` says whether everybody's or only your own."""
 
     scope: Literal["everybody", "own"]
     providers: list[ProviderHealth]
@@ -225,7 +225,11 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
     _ALL,
     status=201,
     schema=Credential,
-    headers={"Location": "The new credential", **_ETAG, "Idempotent-Replayed": "`true` when it was stored before"},
+    headers={
+        "Location": "The new credential",
+        **_ETAG,
+        "Idempotent-Replayed": "`true` if an earlier delivery of this request stored it",
+    },
     errors=[errors.AlreadyExists, errors.QuotaExceeded, errors.Forbidden],
 )
 async def add(request: web.Request, actor: Actor, body: NewCredential, idempotency_key: str | None) -> web.Response:
@@ -250,9 +254,9 @@ async def add(request: web.Request, actor: Actor, body: NewCredential, idempoten
 
 @routes("GET", f"{_ALL}/health", schema=Health)
 async def health(request: web.Request, actor: Actor) -> web.Response:
-    """Whether everything stored can be read, by provider.
+    """Whether the stored credentials can be read, by provider.
 
-    For owners, admins and auditors: of everybody; for members: of their own.
+    Owners, admins and auditors see everybody's; members see their own.
     """
     return json_response(200, _as_health(await request.app[SERVICES].credentials.health(actor)))
 
@@ -267,7 +271,7 @@ async def get(request: web.Request, actor: Actor, credential_id: str) -> web.Res
 async def change(
     request: web.Request, actor: Actor, credential_id: str, body: Change, expected_version: int | None
 ) -> web.Response:
-    """Relabel it, or change when it expires."""
+    """Change the label or the expiry of a credential."""
     view = await request.app[SERVICES].credentials.change(
         actor,
         credential_id,
@@ -284,7 +288,7 @@ def _expiry(body: Change | NewSecret) -> datetime | type(UNSET) | None:  # type:
 
 @routes("DELETE", _ONE, status=204, errors=[errors.NotFound])
 async def remove(request: web.Request, actor: Actor, credential_id: str, expected_version: int | None) -> web.Response:
-    """Remove it; it can be restored for seven days."""
+    """Remove a credential; it can be restored for seven days."""
     await request.app[SERVICES].credentials.remove(actor, credential_id, expected_version=expected_version)
     return json_response(204)
 
@@ -293,7 +297,7 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, expecte
 async def replace(
     request: web.Request, actor: Actor, credential_id: str, body: NewSecret, expected_version: int | None
 ) -> web.Response:
-    """Replace its secret; the former one stays in the history."""
+    """Replace the secret of a credential; the former one stays in the history."""
     view = await request.app[SERVICES].credentials.replace(
         actor, credential_id, body.secret, expected_version=expected_version, expires_at=_expiry(body)
     )
@@ -307,9 +311,9 @@ async def replace(
     errors=[errors.NotFound, errors.ReauthenticationRequired, errors.Forbidden, errors.CredentialUnreadable],
 )
 async def reveal(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
-    """Reveal its secret.
+    """Reveal the secret of a credential.
 
-    Only within ten minutes of a proven password, and only after the audit trail has it. The answer must not be stored.
+    Allowed within ten minutes of proving the password. The audit row is written first. The response must not be stored.
     """
     secret = await request.app[SERVICES].credentials.reveal(actor, credential_id)
     content: Revealed = {"secret": secret.reveal()}
@@ -324,13 +328,13 @@ async def reveal(request: web.Request, actor: Actor, credential_id: str) -> web.
     errors=[errors.NotFound, errors.AlreadyExists, errors.QuotaExceeded],
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
-    """Bring back a removed one."""
+    """Restore a removed credential."""
     return _one(await request.app[SERVICES].credentials.restore(actor, credential_id))
 
 
 @routes("GET", f"{_ONE}/versions", schema=FormerSecrets, errors=[errors.NotFound])
 async def versions(request: web.Request, actor: Actor, credential_id: str, query: PageQuery) -> web.Response:
-    """Its latest 20 former secrets, as masks."""
+    """The latest 20 former secrets of a credential, as masks."""
     page = await request.app[SERVICES].credentials.versions(actor, credential_id, after=query.cursor, limit=query.limit)
     return json_response(200, _as_history(page))
 
@@ -345,9 +349,9 @@ async def versions(request: web.Request, actor: Actor, credential_id: str, query
 async def rollback(
     request: web.Request, actor: Actor, credential_id: str, body: RollbackTo | None, expected_version: int | None
 ) -> web.Response:
-    """Put a former secret back in force; the present one goes to the history.
+    """Make a former secret the present one again; the present one goes to the history.
 
-    Without a version, a repeated request goes back to where the first one came from: send If-Match.
+    Without a version, repeating the request undoes the first one: send If-Match.
     """
     version = body.version if body else None
     view = await request.app[SERVICES].credentials.rollback(

@@ -26,27 +26,29 @@ _KEYS = "/api/v1/admin/keys"
 _KEY = f"{_KEYS}/{{name:{'|'.join(APPLICATION_KEYS)}}}"
 _VERSION = f"{_KEY}/versions/{{version:[1-9][0-9]{{0,9}}}}"
 _JOBS = "/api/v1/admin/jobs"
-_LOCATION: Final = {"Location": "The job, to be watched"}
+_LOCATION: Final = {"Location": "The job, to follow its progress"}
 _CHANGING: Final = (errors.Forbidden, errors.ReauthenticationRequired, errors.NotFound, errors.KeyStateConflict)
 
 
 class Rotation(Model):
     """When to rotate."""
 
-    at: Time | None = Field(default=None, description="Announced for then, within ten years; left out: now")
+    at: Time | None = Field(
+        default=None, description="When the rotation begins, at most ten years ahead; left out: now"
+    )
 
 
 class NewSchedule(Model):
-    """How old the primary may become."""
+    """The schedule of a key."""
 
     rotation_days: int = Field(description="1 to 3650")
-    automatic: bool = Field(description="Whether it is then rotated without being asked")
+    automatic: bool = Field(description="Whether the key is rotated automatically at that age")
 
 
 class ApplicationKeyVersion(TypedDict):
     """One version of an application key, without its material. States are those of SP 800-57.
 
-    `fingerprint` identifies the material and reveals nothing of it. A version that is retired is needed by nothing.
+    `fingerprint` identifies the material and reveals nothing of it. Nothing needs a retired version.
     """
 
     version: int
@@ -63,10 +65,10 @@ class ApplicationKeyVersion(TypedDict):
 
 
 class ApplicationKey(TypedDict):
-    """An application key. `version`, `fingerprint` and `since`, when it came into force, are those of its primary;
+    """An application key. `version`, `fingerprint` and `since`, the time it became primary, are those of its primary;
     `due_at` is when that should be replaced.
 
-    `announced_at` is when a rotation begins that was set for a date; `job_id` is the change of primary on its way.
+    `announced_at` is when a rotation begins that was announced for a date; `job_id` is an unfinished change.
     """
 
     name: str
@@ -95,7 +97,7 @@ class Job(TypedDict):
     """Work that outlives its request. It is over when `finished_at` is set; `run_at` is when it is due next.
 
     `key` and `action` say what a job of kind `key.rotation` is for. `done` of `total` counts within `step`, where a
-    total is known; `note` says where it stands and `error` what went wrong last, each in a sentence.
+    total is known; `note` describes the progress and `error` the last failure, each in a sentence.
     """
 
     id: str
@@ -161,7 +163,7 @@ def _as_version(listing: KeyVersionInfo) -> ApplicationKeyVersion:
 
 
 def _as_job(work: JobRecord) -> Job:
-    """The shape of a job: of what it carries along no more than the key and what is to become of it."""
+    """Of a job's payload, show the key and the action only."""
     return {
         "id": work.id,
         "kind": work.kind.value,
@@ -190,19 +192,19 @@ def _begun(job: JobRecord) -> web.Response:
 
 @routes("GET", _KEYS, schema=ApplicationKeys, errors=[errors.Forbidden])
 async def keys(request: web.Request, actor: Actor) -> web.Response:
-    """Every application key, with its versions, its age and what is about to happen to it.
+    """Every application key, with its versions, its age and its next rotation.
 
-    For owners, admins and auditors. All keys are on the one page.
+    For owners, admins and auditors. All keys are on one page.
     """
     return json_response(200, _as_keys(await request.app[SERVICES].rotation.standings(actor)))
 
 
 @routes("POST", f"{_KEY}/rotate", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
 async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation | None) -> web.Response:
-    """Have a new version made and promoted, now or at a time that is announced.
+    """Create a new version and promote it, now or at an announced time.
 
-    A rotation of this key that is on its way already is the answer, and begins now if it waited for its date and none
-    is given. Only for owners who proved their password within ten minutes, as is every other change of a key.
+    If the key has an unfinished rotation, that is the answer; one that waits for its date begins now if no date is
+    given. Every change of a key is for owners only, within ten minutes of proving their password.
     """
     at = body.at if body else None
     return _begun(await request.app[SERVICES].rotation.rotate(actor, KeyName(name), at=at))
@@ -210,19 +212,19 @@ async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation |
 
 @routes("POST", f"{_KEY}/cancel", schema=Job, errors=_CHANGING)
 async def cancel(request: web.Request, actor: Actor, name: str) -> web.Response:
-    """Call off a rotation that waits for its date."""
+    """Cancel a rotation that waits for its date."""
     return json_response(200, _as_job(await request.app[SERVICES].rotation.cancel(actor, KeyName(name))))
 
 
 @routes("POST", f"{_KEY}/rollback", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
 async def rollback(request: web.Request, actor: Actor, name: str) -> web.Response:
-    """Have the version made primary again that was it before; not one that was revoked or destroyed."""
+    """Make the previous version primary again; a revoked or destroyed one is refused."""
     return _begun(await request.app[SERVICES].rotation.rollback(actor, KeyName(name)))
 
 
 @routes("PUT", f"{_KEY}/schedule", schema=ApplicationKey, errors=_CHANGING[:3])
 async def schedule(request: web.Request, actor: Actor, name: str, body: NewSchedule) -> web.Response:
-    """Set how many days a primary may serve, and whether it is then rotated without being asked."""
+    """Set after how many days a primary is due for rotation, and whether it is then rotated automatically."""
     standing = await request.app[SERVICES].rotation.set_schedule(
         actor, KeyName(name), rotation_days=body.rotation_days, automatic=body.automatic
     )
@@ -231,16 +233,16 @@ async def schedule(request: web.Request, actor: Actor, name: str, body: NewSched
 
 @routes("POST", f"{_VERSION}/revoke", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
 async def revoke(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
-    """Mark a version compromised, at once and for ever; a primary is replaced first.
+    """Mark a version compromised, at once and permanently; a primary is replaced first.
 
-    When this answers the version is revoked; the job is what follows from it, such as re-encrypting.
+    When this answers, the version is revoked; the job does the work that follows, such as re-encrypting.
     """
     return _begun(await request.app[SERVICES].rotation.revoke(actor, KeyName(name), int(version)))
 
 
 @routes("POST", f"{_VERSION}/retire", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
 async def retire(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
-    """Have a full scan prove that nothing needs a version any more, and retire it."""
+    """Prove by a full scan that nothing needs a version any more, and retire it."""
     return _begun(await request.app[SERVICES].rotation.retire(actor, KeyName(name), int(version)))
 
 
@@ -253,5 +255,5 @@ async def jobs(request: web.Request, actor: Actor, query: PageQuery) -> web.Resp
 
 @routes("GET", f"{_JOBS}/{{job_id:{ID}}}", schema=Job, errors=[errors.Forbidden, errors.NotFound])
 async def job(request: web.Request, actor: Actor, job_id: str) -> web.Response:
-    """One job: where it stands, how far it came, and what went wrong."""
+    """One job: its state, its progress and its last failure."""
     return json_response(200, _as_job(await request.app[SERVICES].jobs.get(actor, job_id)))

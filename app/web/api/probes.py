@@ -1,4 +1,4 @@
-"""For monitors: alive, ready, and figures."""
+"""For monitors: alive, ready, and metrics."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def readyz(request: web.Request) -> web.Response:
 
 @routes("GET", "/metrics", media_type="text/plain", errors=[Forbidden])
 async def metrics(request: web.Request) -> web.Response:
-    """Figures for Prometheus, to this machine only."""
+    """Metrics for Prometheus, to this machine only."""
     if not is_local(request):
-        raise Forbidden("Figures are given to this machine only")
+        raise Forbidden("Metrics are served to this machine only")
     figures = request.app[METRICS]
     return web.Response(body=figures.text(), headers={"Content-Type": figures.content_type})

@@ -1,4 +1,4 @@
-"""The credentials of whoever is signed in: list, add, see, replace, reveal, remove and restore."""
+"""The credentials of the signed-in user: list, add, see, change, replace, remove and restore."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ALL = "/credentials"
 ONE = f"{_ALL}/{{credential_id:{ID}}}"
 
 _NEWS: Final = {
-    "added": "It hangs in its place.",
+    "added": "Stored.",
     "changed": "Changed.",
-    "replaced": "The secret is replaced. The former one is kept in the history.",
-    "removed": "Removed. It can be brought back for seven days.",
-    "restored": "It is back in its place.",
+    "replaced": "Replaced. The former secret is kept in the history.",
+    "removed": "Removed. It can be restored for seven days.",
+    "restored": "Restored.",
 }
 _WORDS: Final = {
     Status.UNCHECKED: "not checked",
@@ -44,7 +44,7 @@ _WORDS: Final = {
 
 
 class Listing(Model):
-    """Which page, and what has just happened."""
+    """The page of the list, and the action that led to it."""
 
     cursor: str | None = None
     removed: bool = False
@@ -53,13 +53,13 @@ class Listing(Model):
 
 
 class One(Model):
-    """What has just happened."""
+    """The action that led to the page."""
 
     done: str = ""
 
 
 class AddForm(Model):
-    """A new credential; ``request_key`` makes a form that was sent twice store one."""
+    """A new credential; with ``request_key``, a form that is sent twice stores one."""
 
     provider: str
     label: str
@@ -69,7 +69,7 @@ class AddForm(Model):
 
 
 class ChangeForm(Model):
-    """A new label or expiry, for the version that was looked at."""
+    """A new label or expiry, for the version that the page showed."""
 
     label: str
     expires: str = ""
@@ -78,14 +78,14 @@ class ChangeForm(Model):
 
 
 class ReplaceForm(Model):
-    """A new secret, for the version that was looked at."""
+    """A new secret, for the version that the page showed."""
 
     secret: str
     version: str
 
 
 class VersionForm(Model):
-    """A button, for the version that was looked at."""
+    """A button, for the version that the page showed."""
 
     version: str
 
@@ -106,7 +106,7 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
 
 
 async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-    # What was refused may be a secret in the wrong field, so only what was not comes back.
+    # A refused value may be a secret in the wrong field, so only the other fields are filled in again.
     refused = Refused(error)
     kept = {
         name: "" if refused.field in {name, f"{name}_at"} else fields.get(name, "")
@@ -129,7 +129,7 @@ def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept:
 
 @routes("GET", f"{_ALL}/new", media_type="text/html")
 async def add_form(request: web.Request, actor: Actor) -> web.Response:
-    """Where a credential is added."""
+    """The form for a new credential."""
     return _add_page(request, actor, None, {"provider": "", "label": "", "expires": ""})
 
 
@@ -155,7 +155,7 @@ async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response
 
 
 def _again(section: str) -> Retry:
-    """The page of a credential once more, with what was refused beside the form that it was typed into."""
+    """Answers a refused form with the page of its credential and the refusal beside the form."""
 
     async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
         actor = await actor_of(request)
@@ -204,12 +204,12 @@ async def one(request: web.Request, actor: Actor, credential_id: str, query: One
     errors=[errors.NotFound, errors.AlreadyExists, errors.VersionConflict],
 )
 async def change(request: web.Request, actor: Actor, credential_id: str, form: ChangeForm) -> web.Response:
-    """Relabel a credential, or change when it expires."""
+    """Change the label or the expiry of a credential."""
     await request.app[SERVICES].credentials.change(
         actor,
         credential_id,
         label=form.label,
-        # A day shows less than what is stored: only a day that was changed replaces it.
+        # The form shows a day, the row holds a time: only a day that was changed replaces it.
         expires_at=UNSET if form.expires == form.expires_before else _end_of(form.expires),
         expected_version=_version(form.version),
     )
@@ -270,7 +270,7 @@ async def _restore_again(request: web.Request, error: AppError, fields: Mapping[
     errors=[errors.NotFound, errors.AlreadyExists],
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str, form: NoFields) -> web.Response:  # noqa: ARG001
-    """Bring back a removed credential."""
+    """Restore a removed credential."""
     await request.app[SERVICES].credentials.restore(actor, credential_id)
     return see_other(f"{_ALL}?done=restored")
 
@@ -314,7 +314,7 @@ def shown(view: CredentialView) -> Shown:
 
 
 def _end_of(text: str) -> datetime | None:
-    """The last second, in UTC, of a day that was typed; None for no day. Raises InvalidInput."""
+    """The last second, in UTC, of a typed day; None for an empty text. Raises InvalidInput."""
     if not text.strip():
         return None
     try:

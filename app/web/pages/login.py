@@ -21,14 +21,14 @@ from app.web.sessions import begin_session, end_session
 routes = Routes("Pages")
 
 _NEWS: Final = {
-    "owner": "The owner is there. Sign in with the name and password that you just chose.",
+    "owner": "The owner account is created. Sign in with the name and password that you chose.",
     "out": "You are signed out.",
 }
 _OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
 
 
 class SetupForm(Model):
-    """The claim of the first owner."""
+    """The account of the first owner."""
 
     setup_token: str
     username: str
@@ -44,7 +44,7 @@ class LoginForm(Model):
 
 
 class LoginQuery(Model):
-    """Where to go after signing in, and what has just happened."""
+    """The page to open after signing in, and the action that led here."""
 
     next: str = "/"
     done: str = ""
@@ -64,7 +64,7 @@ async def _setup_again(request: web.Request, error: AppError, fields: Mapping[st
 
 @routes("GET", "/setup", media_type="text/html")
 async def setup_form(request: web.Request) -> web.Response:
-    """Where the first owner is created."""
+    """The form that creates the first owner."""
     if not await request.app[SERVICES].authentication.setup_open():
         return see_other("/login")
     return page(request, "setup.html", refused=None, username="")
@@ -94,7 +94,7 @@ async def _login_again(request: web.Request, error: AppError, fields: Mapping[st
 
 @routes("GET", "/login", media_type="text/html")
 async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
-    """Where people sign in."""
+    """The form to sign in."""
     if await request.app[SERVICES].authentication.setup_open():
         return see_other("/setup")
     return page(
@@ -135,5 +135,5 @@ async def logout(request: web.Request, actor: Actor, form: NoFields) -> web.Resp
 
 
 def _own_page(path: str) -> str:
-    """A path of ours: nothing that a browser could take for another site."""
+    """The path if it can only be one of Keyhall's own pages, `/` otherwise."""
     return path if _OWN_PATH.fullmatch(path) else "/"

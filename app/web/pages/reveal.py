@@ -1,4 +1,4 @@
-"""Revealing the secret of a credential, behind the password where its last proof is too old."""
+"""Revealing the secret of a credential, which asks for the password if its last proof is too old."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ routes = Routes("Pages")
 
 
 class RevealForm(Model):
-    """A button; with the password where the last proof is too old."""
+    """A button; with the password if its last proof is too old."""
 
     password: str = ""
 
@@ -60,7 +60,7 @@ async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, s
 async def reveal(request: web.Request, actor: Actor, credential_id: str, form: RevealForm) -> web.Response:
     """Show the secret of a credential, in this answer and nowhere else.
 
-    Asks for the password where it was last proven more than ten minutes ago.
+    Asks for the password if it was last proven more than ten minutes ago.
     """
     services = request.app[SERVICES]
     if form.password:
