@@ -1,8 +1,8 @@
-# The way in. `make` alone lists what there is; it needs Python 3.11 or newer with venv, and nothing else.
+# The commands of the project. `make` alone lists them. They need Python 3.11 or newer with venv, and nothing else.
 #
 # Two stamps inside .venv make every target instant once its preparation is done:
 #   .run-ready   the locked dependencies of the software and the `keyhall` command
-#   .dev-ready   what tests and checks need on top
+#   .dev-ready   the additional dependencies of tests and checks
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Nothing is resolved at installation: --no-deps takes the lock as the whole truth, and `pip check` says if it is not.
+# Installation resolves nothing: --no-deps installs exactly the lock, and `pip check` reports if the lock is incomplete.
 INSTALL_LOCKED := $(PIP_INSTALL) --require-hashes --no-deps
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
@@ -25,15 +25,15 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 setup: $(DEV_READY)  ## prepare .venv for running and developing
 
 .PHONY: run
-run: $(RUN_READY)  ## start web and bot on the embedded default; Ctrl-C ends it
+run: $(RUN_READY)  ## start web and bot on the embedded database; Ctrl-C stops them
 	@exec $(BIN)/keyhall run
 
 .PHONY: dev-up
-dev-up: $(RUN_READY)  ## the same in the background; log in data/dev.log
+dev-up: $(RUN_READY)  ## start the same in the background; log in data/dev.log
 	@$(BIN)/python scripts/dev.py up
 
 .PHONY: dev-down
-dev-down: $(RUN_READY)  ## end what dev-up started
+dev-down: $(RUN_READY)  ## stop the process that dev-up started
 	@$(BIN)/python scripts/dev.py down
 
 .PHONY: dev-restart
@@ -44,55 +44,55 @@ dev-restart: $(RUN_READY)  ## dev-down, then dev-up
 ## Prove
 
 .PHONY: test
-test: $(DEV_READY)  ## the whole suite on SQLite and PostgreSQL (JOBS=2)
+test: $(DEV_READY)  ## run the whole suite on SQLite and PostgreSQL (JOBS=2)
 	$(PYTEST)
 
 .PHONY: test-fast
-test-fast: $(DEV_READY)  ## what answers within 20 seconds
+test-fast: $(DEV_READY)  ## run the tests that finish within 20 seconds
 	$(PYTEST) -m "not (browser or faults or postgres or slow)" tests/unit \
 		tests/integration/test_authentication.py tests/integration/test_credential_service.py
 
 .PHONY: faults
-faults: $(DEV_READY)  ## the long rounds: kills, races, broken disks and clocks
+faults: $(DEV_READY)  ## run the long tests: kills, races, broken disks and clocks
 	$(BIN)/python -m pytest -m faults
 
 .PHONY: bench
-bench: $(DEV_READY)  ## speed and memory, as ratios against a floor measured in the same run
+bench: $(DEV_READY)  ## measure speed and memory, as ratios to a floor measured in the same run
 	$(BIN)/python -m tests.benchmarks
 
 .PHONY: coverage
-coverage: $(DEV_READY)  ## the whole suite, with the branches it takes in htmlcov/
+coverage: $(DEV_READY)  ## run the whole suite and write branch coverage to htmlcov/
 	$(PYTEST) --cov --cov-report=term --cov-report=html
 
 .PHONY: lint
-lint: $(DEV_READY)  ## style, types and the import contracts
+lint: $(DEV_READY)  ## check style, types and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: check
-check: lint test  ## lint, then the whole suite: the same as CI
+check: lint test  ## run lint, then the whole suite: the same as CI
 
 ## Keep
 
 .PHONY: lock
-lock:  ## pin the dependencies anew, with hashes and without addresses (needs uv; LOCK_ARGS=--upgrade)
+lock:  ## pin the dependencies again, with hashes and without addresses (needs uv; LOCK_ARGS=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock: uv is not on PATH — install it from PyPI: pip install uv" >&2; exit 1; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 
-# Extras stay in the lock: a file that says coverage[toml] is whole without asking what pytest-cov wants of it.
+# Extras stay in the lock, so that it states them itself: coverage[toml], which pytest-cov requires.
 LOCK_OPTIONS = --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header $(LOCK_ARGS)
 
 .PHONY: clean
-clean:  ## remove .venv, caches and reports; data/ stays
+clean:  ## delete .venv, caches and reports; data/ stays
 	rm -rf $(VENV) build keyhall.egg-info htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
-help:  ## this list
+help:  ## print this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Preparation
@@ -102,22 +102,22 @@ venv: $(BIN)/python
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { \
-	  echo "Keyhall needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not there')." >&2; \
+	  echo "Keyhall needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not installed')." >&2; \
 	  echo "Install one, or name it: make setup PYTHON=python3.12" >&2; \
 	  exit 1; }
 	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-# Editable and without build isolation: the build backend is locked too, and nothing is fetched past the hashes.
+# Editable and without build isolation: the build backend is locked too, so nothing is downloaded without a hash.
 $(RUN_READY): requirements/run.txt pyproject.toml | $(BIN)/python
-	@echo "Installing what requirements/run.txt locks"
+	@echo "Installing requirements/run.txt"
 	@$(INSTALL_LOCKED) --requirement requirements/run.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; exit 1; }
 	@touch $@
 
 $(DEV_READY): $(RUN_READY) requirements/dev.txt
-	@echo "Installing what requirements/dev.txt locks"
+	@echo "Installing requirements/dev.txt"
 	@$(INSTALL_LOCKED) --requirement requirements/dev.txt
 	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; exit 1; }
 	@touch $@

@@ -1,7 +1,7 @@
 """`make dev-up` and `make dev-down`: `keyhall run` in the background of a developer's machine.
 
-The process holds a lock on its pid file for as long as it lives, so a pid that was left behind, or that belongs to
-another program by now, is never mistaken for it.
+The process holds a lock on its pid file while it runs, so a stale pid, or a pid that now belongs to another program, is
+never mistaken for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 PID_FILE = ROOT / "data" / "dev.pid"
 LOG_FILE = ROOT / "data" / "dev.log"
-START_SECONDS = 90  # the gate waits up to 60 for a database
+START_SECONDS = 90  # a start waits up to 60 for a database
 STOP_SECONDS = 15  # a clean shutdown takes up to 10
 
 
@@ -35,14 +35,14 @@ def main(command: str) -> int:
 
 
 def up(pid_file: int) -> int:
-    """Start Keyhall and wait until it is ready, or until it says why not."""
+    """Start Keyhall and wait until it is ready, or print its log if it exits."""
     try:
         settings = Settings.load()
     except ConfigInvalid as halt:
         print(halt.line(), file=sys.stderr)
         return halt.exit_code
     if not lock(pid_file):
-        print(f"Keyhall runs already: {settings.origin} (process {read_pid(pid_file)}, log {shown(LOG_FILE)})")
+        print(f"Keyhall is already running: {settings.origin} (process {read_pid(pid_file)}, log {shown(LOG_FILE)})")
         return 0
     with os.fdopen(os.open(LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as log:
         process = subprocess.Popen(
@@ -61,29 +61,29 @@ def up(pid_file: int) -> int:
             print(LOG_FILE.read_text(encoding="utf-8"), end="", file=sys.stderr)
             return process.returncode
         if is_ready(settings):
-            print(f"Keyhall runs: {settings.origin} (process {process.pid}, log {shown(LOG_FILE)})")
+            print(f"Keyhall is running: {settings.origin} (process {process.pid}, log {shown(LOG_FILE)})")
             return 0
-    print(f"Keyhall is still not ready; see {shown(LOG_FILE)}, or end it: make dev-down", file=sys.stderr)
+    print(f"Keyhall is still not ready; see {shown(LOG_FILE)}, or stop it: make dev-down", file=sys.stderr)
     return 1
 
 
 def down(pid_file: int) -> int:
-    """Ask what ``up`` started to end, and wait until it has."""
+    """Stop the process that ``up`` started, and wait until it has exited."""
     if lock(pid_file):
-        print("Keyhall does not run.")
+        print("Keyhall is not running.")
         return 0
     pid = read_pid(pid_file)
     os.kill(pid, signal.SIGTERM)
     for _ in seconds(STOP_SECONDS):
         if lock(pid_file):
-            print("Keyhall ended.")
+            print("Keyhall has stopped.")
             return 0
-    print(f"Process {pid} is still ending; see {shown(LOG_FILE)}", file=sys.stderr)
+    print(f"Process {pid} is still stopping; see {shown(LOG_FILE)}", file=sys.stderr)
     return 1
 
 
 def lock(pid_file: int) -> bool:
-    """Take the lock that a running Keyhall holds; False if it does."""
+    """Take the lock of the pid file; False if a running Keyhall holds it."""
     try:
         fcntl.flock(pid_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -97,7 +97,7 @@ def read_pid(pid_file: int) -> int:
 
 
 def is_ready(settings: Settings) -> bool:
-    """Ask the web itself; any answer but success means "not yet"."""
+    """Ask the web itself; every answer except success means that it is not ready."""
     web = HTTPConnection(settings.web_host, settings.web_port, timeout=5)
     try:
         web.request("GET", "/readyz")
@@ -109,7 +109,7 @@ def is_ready(settings: Settings) -> bool:
 
 
 def seconds(limit: int) -> Iterator[None]:
-    """Yield several times a second until the limit is over."""
+    """Yield several times a second until the limit has passed."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         yield
@@ -117,7 +117,7 @@ def seconds(limit: int) -> Iterator[None]:
 
 
 def shown(path: Path) -> str:
-    """Return a path as a developer in the project would type it."""
+    """Return the path relative to the project."""
     return str(path.relative_to(ROOT))
 
 

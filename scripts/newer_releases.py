@@ -1,7 +1,7 @@
 """Make a package source in which every locked package has a newer release: ``newer_releases.py DIRECTORY``.
 
-The releases are empty wheels of version 9999. An installation that resolves anything finds them, so `.ci/run` proves
-with this directory in reach that `make setup` installs the lock and nothing else.
+The releases are empty wheels of version 9999. An installation that resolves a dependency would select them. `.ci/run`
+gives pip this directory and so proves that `make setup` installs exactly the lock.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from app.services.keys import KeyManagementService
 from app.services.limits import AttemptLimiter
 from app.services.messages import MessageService
 from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
-from app.services.rotation import RotationService
+from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
 from app.settings import Settings
 
 
@@ -77,20 +77,38 @@ def build_services(parts: Parts) -> Services:
         moving=credentials.move,
     )
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
+    overlap = parts.lifetimes.access + LEEWAY
+    inspection = KeyInspection(
+        storage=storage,
+        keys=keys,
+        cipher=parts.cipher,
+        clock=clock,
+        overlap=overlap,
+        rotation_days=parts.rotation_days,
+    )
+    rotation_job = RotationJob(
+        storage=storage,
+        keys=keys,
+        instances=instances,
+        passes=RotationPasses(storage=storage, keys=keys, cipher=parts.cipher),
+        clock=clock,
+        overlap=overlap,
+    )
     return Services(
         feed=parts.feed,
         keys=keys,
         instances=instances,
         jobs=jobs,
+        key_inspection=inspection,
         rotation=RotationService(
             storage=storage,
             keys=keys,
             instances=instances,
             jobs=jobs,
-            cipher=parts.cipher,
+            inspection=inspection,
+            job=rotation_job,
             clock=clock,
-            token_lifetime=parts.lifetimes.access,
-            rotation_days=parts.rotation_days,
+            overlap=overlap,
         ),
         identity=identity,
         credentials=credentials,

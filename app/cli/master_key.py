@@ -130,7 +130,7 @@ def _tell_plan(plan: MasterKeyPlan) -> None:
         typer.echo(f"it would be put under {_name(plan.to)}, which is given")
     for each in plan.processes:
         mark, said = ("❌", "is not given it") if each in plan.behind else (" ", "takes it up")
-        typer.echo(f"{mark} {said}: {each.kind} {each.host}/{each.pid}")
+        typer.echo(f"{mark} {said}: {each}")
     typer.echo("nothing was changed")
 
 

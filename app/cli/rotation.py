@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from app.cli.backend import Backend
     from app.domain.identity import Actor
     from app.services import Services
-    from app.services.rotation import Dependents, KeyStanding, Plan
+    from app.services.rotation import Dependents, KeyStatus, Plan
 
 
 _KEYS = f"{', '.join(APPLICATION_KEYS)}."
@@ -129,7 +129,7 @@ def destroy(
 async def _destroy(opened: Backend, name: KeyName, version: int, confirm: str | None) -> None:
     async with opened.services() as services:
         actor = await services.identity.operator()
-        needed = await services.rotation.dependents(actor, name, version)
+        needed = await services.key_inspection.dependents(actor, name, version)
         typer.echo(_sentence(needed))
         if confirm is None:
             # In a thread: while somebody thinks, this process goes on renewing its lease.
@@ -185,10 +185,10 @@ def schedule(
 
 async def _schedule(
     opened: Backend, name: KeyName | None, days: int | None, *, automatic: bool | None
-) -> list[KeyStanding]:
+) -> list[KeyStatus]:
     async with opened.services() as services:
         actor = await services.identity.operator()
-        standings = [each for each in await services.rotation.standings(actor) if name in {None, each.name}]
+        standings = [each for each in await services.key_inspection.list(actor) if name in {None, each.name}]
         if name is None or (days is None and automatic is None):
             return standings
         present = standings[0]
@@ -202,7 +202,7 @@ async def _schedule(
         ]
 
 
-def _standing_members(standing: KeyStanding) -> dict[str, Any]:
+def _standing_members(standing: KeyStatus) -> dict[str, Any]:
     return {
         "name": standing.name.value,
         "since": standing.since,
@@ -222,13 +222,13 @@ async def _cancel(opened: Backend, name: KeyName) -> None:
 
 async def _plan(opened: Backend, name: KeyName, *, as_json: bool) -> int:
     async with opened.services() as services:
-        plan = await services.rotation.plan(await services.identity.operator(), name)
+        plan = await services.key_inspection.plan(await services.identity.operator(), name)
     if as_json:
         show_json(_plan_members(plan))
     else:
         typer.echo(f"{name.value}: version {plan.primary} is primary; a rotation would make a new one primary")
         for each in plan.processes:
-            typer.echo(f"  takes it up: {each.kind} {each.host}/{each.pid}")
+            typer.echo(f"  takes it up: {each}")
         typer.echo(f"  rows: {plan.rows}")
         typer.echo(f"  then: {plan.consequence}")
         for row in plan.unreadable:

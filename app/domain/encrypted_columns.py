@@ -1,6 +1,6 @@
-"""Every column that holds envelopes under a key of Keyhall's: whoever re-encrypts goes by this list.
+"""Every column that holds envelopes under an application key: re-encryption and verification go by this list.
 
-A test reflects the schema and fails for a binary column that is neither here nor known to hold no envelope.
+A test reflects the schema and fails for a binary column that is neither here nor listed as holding no envelope.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from app.domain.keys import KeyName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncryptedColumn:
-    """A column of envelopes. Its table also has `id`, `version` and the `key_version` that sealed the row."""
+    """A column of envelopes. Its table also has `id`, `version` and the `key_version` that encrypted the row."""
 
     table: str
     field: str
@@ -33,7 +33,7 @@ def columns_under(name: KeyName) -> Sequence[EncryptedColumn]:
 
 
 class EncryptedRow(NamedTuple):
-    """One value where it stands. A tuple, for a rotation makes one of every row there is.
+    """One value where it stands. A tuple, because a rotation makes one for every row.
 
     ``version`` is the row's own, which counts changes that people make; ``value`` is an envelope.
     """
@@ -46,7 +46,7 @@ class EncryptedRow(NamedTuple):
     value: bytes
 
     def __repr__(self) -> str:
-        return f"<SealedRow {self.id} under {self.key_version}>"
+        return f"<EncryptedRow {self.id} under {self.key_version}>"
 
 
 class Reencrypted(NamedTuple):
@@ -57,4 +57,4 @@ class Reencrypted(NamedTuple):
     value: bytes
 
     def __repr__(self) -> str:
-        return f"<Resealed {self.row.id} under {self.key_version}>"
+        return f"<Reencrypted {self.row.id} under {self.key_version}>"

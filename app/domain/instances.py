@@ -1,4 +1,4 @@
-"""Processes that share one install: leases and the epochs they have taken up (docs/keys.md, "Leases and epochs")."""
+"""Processes that share one install: leases and the key epochs they have loaded (docs/keys.md, "Leases and epochs")."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ LEASE_SECONDS: Final = 15.0
 RENEW_EVERY_SECONDS: Final = 4.0
 """Three renewals may fail before a lease lapses."""
 CONFIRM_EVERY_SECONDS: Final = 1.0
-"""How often a process looks whether the keysets moved; on SQLite every request looks as well."""
+"""How often a process checks whether the keysets changed; on SQLite every request checks as well."""
 CONFIRMED_FOR_SECONDS: Final = 5.0
 """A process that could not confirm its keysets for this long serves nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One process. ``epochs`` maps each key's name to the epoch that this process has taken up; ``master_key_ids`` are
-    those of the master keys that it is given.
+    """One process, as text `kind host/pid`.
+
+    ``epochs`` maps each key's name to the epoch that this process has loaded; ``master_key_ids`` are the ids of the
+    master keys that it is given.
     """
 
     id: str
@@ -31,3 +33,6 @@ class Instance:
     lease_until: datetime
     epochs: Mapping[str, int]
     master_key_ids: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.host}/{self.pid}"

@@ -1,4 +1,4 @@
-"""Keys from outside: which text is a key, and which keys nobody may use (docs/keys.md, "Keys from outside").
+"""Keys from outside: which text is a key, and which keys nobody may use (docs/keys.md, "External keys").
 
 A guess is refused, a random key never: all rules together refuse fewer than one in 10**9 keys of 32 to 96 bytes from
 a CSPRNG in hex, base64 or base64url, which the tests compute. No message holds a value or a part of one.

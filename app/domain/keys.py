@@ -6,9 +6,9 @@ here knows how a key is wrapped: a version carries its wrapped material as opaqu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -182,16 +182,41 @@ class Keyset:
         """The version of that number, or None."""
         return next((each for each in self.versions if each.version == number), None)
 
+    @property
+    def announced(self) -> Sequence[int]:
+        """Versions in pre-activation that Keyhall made; one from outside may belong to an import that was given up."""
+        return [
+            each.version
+            for each in self.versions
+            if each.state is KeyState.PRE_ACTIVATION and each.origin is not Origin.IMPORTED
+        ]
+
+    def retirable(self, needed: Collection[int], only: int | None = None) -> Sequence[int]:
+        """Versions out of use that are not retired yet and not ``needed``; ``only`` narrows them to one."""
+        return [
+            each.version
+            for each in self.versions
+            if each.state in {KeyState.DEACTIVATED, KeyState.COMPROMISED}
+            and each.retired_at is None
+            and each.version not in needed
+            and only in {None, each.version}
+        ]
+
     def opens(self, version: KeyVersion) -> bool:
         """Whether this version may open, decrypt or verify.
 
-        One in pre-activation may: that is what processes acknowledge. What it made elsewhere opens here although the
-        promotion has not been heard of yet.
+        A version in pre-activation may: processes acknowledge that they can. So what another process made with it just
+        after the promotion opens here before this process has read of the promotion.
         """
         if version.state in {KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.DEACTIVATED}:
             # A retired JWT version is not even loaded: its last token has expired.
             return not (self.name is KeyName.JWT_SECRET_KEY and version.retired_at is not None)
         return version.state is KeyState.COMPROMISED and self.name in _OPENS_WHEN_COMPROMISED
+
+    @property
+    def since(self) -> datetime:
+        """When the primary came into use."""
+        return self.primary.activated_at or self.primary.created_at
 
     @classmethod
     def first(cls, name: KeyName, install_id: str, version: KeyVersion) -> Keyset:
@@ -257,6 +282,10 @@ class KeySchedule:
     name: KeyName
     rotation_days: int
     automatic: bool = False
+
+    def due_at(self, since: datetime) -> datetime:
+        """When a primary that has been in use since then is to be rotated."""
+        return since + timedelta(days=self.rotation_days)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

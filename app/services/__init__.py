@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.services.keys import KeyManagementService
     from app.services.messages import MessageService
     from app.services.ports import ChangeFeed
-    from app.services.rotation import RotationService
+    from app.services.rotation import KeyInspection, RotationService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class Services:
     keys: KeyManagementService
     instances: InstanceService
     jobs: JobService
+    key_inspection: KeyInspection
     rotation: RotationService
     authentication: AuthenticationService
     identity: IdentityService

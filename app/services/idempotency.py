@@ -44,7 +44,7 @@ class Idempotency:
         if request is None or self._clock.now() - request.created_at > REMEMBERED_FOR:
             return None
         # A rotation of API_SECRET_KEY in between must not turn a repetition into a conflict.
-        materials = self._keys.opening(KeyName.API_SECRET_KEY).values()
+        materials = self._keys.usable_materials(KeyName.API_SECRET_KEY).values()
         if any(hmac.compare_digest(self._derivation.mac(each, _LABEL, *parts), request.mac) for each in materials):
             return request.resource_id
         raise IdempotencyConflict

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
@@ -21,6 +22,34 @@ log = logging.getLogger(__name__)
 
 _LEASE: Final = timedelta(seconds=LEASE_SECONDS)
 _FORGET_AFTER: Final = timedelta(hours=1)
+_LOOK_EVERY_SECONDS: Final = 0.1
+
+
+async def wait_for_processes(
+    storage: Storage,
+    clock: Clock,
+    done: Callable[[Instance], bool],
+    *,
+    within: float = math.inf,
+    report: Callable[[int, Sequence[Instance]], Awaitable[None]],
+) -> Sequence[Instance]:
+    """Wait until ``done`` holds for every live process; the processes for which it does not when the time is over.
+
+    ``report`` gets the number of live processes and those that lag behind, whenever the latter change. Raises
+    StorageError, and whatever ``report`` raises.
+    """
+    deadline = clock.monotonic() + within
+    reported: list[str] | None = None
+    while True:
+        async with storage.read() as uow:
+            live = await uow.instances.live()
+        behind = [each for each in live if not done(each)]
+        if not behind or clock.monotonic() >= deadline:
+            return behind
+        if (names := [str(each) for each in behind]) != reported:
+            await report(len(live), behind)
+            reported = names
+        await clock.sleep(_LOOK_EVERY_SECONDS)
 
 
 class InstanceService:
@@ -127,7 +156,7 @@ class InstanceService:
             if not await uow.instances.renew(self._id, epochs, _LEASE, master_key_ids=held):
                 # A rotation that looks who is live sees this process with what it has taken up, or not at all: nobody
                 # can change the keys between this look and the end of the unit of work.
-                await self._keys.ring_under_lock(uow)
+                await self._keys.reload_under_lock(uow)
                 epochs = dict(self._keys.epochs)
                 await uow.instances.purge(_FORGET_AFTER)
                 await uow.instances.register(self._describe(epochs, held), _LEASE)
@@ -174,6 +203,12 @@ class InstanceService:
                 await uow.instances.leave(self._id)
         except KeyhallError as error:
             log.warning("could not give the lease back, it lapses by itself: %s", error)
+
+    async def wait_until(
+        self, done: Callable[[Instance], bool], *, report: Callable[[int, Sequence[Instance]], Awaitable[None]]
+    ) -> None:
+        """Return once ``done`` holds for every live process; see ``wait_for_processes``."""
+        await wait_for_processes(self._storage, self._clock, done, report=report)
 
     async def live(self) -> Sequence[Instance]:
         """Every process whose lease has not lapsed."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from app.domain.errors import KeyhallError, NotFound, NotReady, StorageError
 from app.domain.identity import Actor, Permission
@@ -20,6 +20,9 @@ from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, Randomness, Storage, UnitOfWork
 
 log = logging.getLogger(__name__)
+
+_FOLLOW_FAILING_SECONDS: Final = 60.0
+_LOOK_EVERY_SECONDS: Final = 0.1
 
 
 class ClaimLost(KeyhallError):
@@ -166,6 +169,47 @@ class JobService:
             log.info("the job %s (%s) is done: %s", run.job.id, run.job.kind, run.progress.note)
         finally:
             holding.cancel()
+
+    async def follow(self, job_id: str, handle: Callable[[JobRun], Awaitable[None]]) -> AsyncIterator[Job]:
+        """Work on a job with ``handle``, or watch another worker do so: the job at every look, until it is over.
+
+        Also ends where the job waits for a later time, and after it has failed for a minute for a reason that may
+        pass: ``error`` gives the reason.
+        """
+        working: asyncio.Task[None] | None = None
+        failing_since: float | None = None
+        try:
+            while True:
+                async with self._storage.read() as uow:
+                    job = await uow.jobs.get(job_id)
+                if job is None:
+                    return
+                yield job
+                if job.state.over:
+                    return
+                now = self._clock.monotonic()
+                failing_since = None if job.error is None else failing_since or now
+                if failing_since is not None and now - failing_since > _FOLLOW_FAILING_SECONDS:
+                    return
+                if working is None or working.done():
+                    if working is not None:
+                        working.result()
+                    # The database's clock decides whether the job is due.
+                    run = await self.claim(job_id)
+                    if run is None and await self._waits_for_its_time(job_id):
+                        return
+                    working = asyncio.create_task(self.work(run, handle)) if run else None
+                await self._clock.sleep(_LOOK_EVERY_SECONDS)
+        finally:
+            if working is not None:
+                working.cancel()
+                await asyncio.wait({working})
+
+    async def _waits_for_its_time(self, job_id: str) -> bool:
+        """Whether a job that could not be claimed is not due yet, instead of being worked on by another process."""
+        async with self._storage.read() as uow:
+            job = await uow.jobs.get(job_id)
+        return job is not None and job.state is JobState.WAITING and job.error is None
 
     async def _hold(self, run: JobRun) -> None:
         """Renew the claim of a job whose handler is busy elsewhere."""

@@ -53,7 +53,7 @@ class MessageService:
         Raises InvalidInput, and CannotOpen for whatever does not open here.
         """
         token = opaque(token, "token", longest=_TOKEN_LONGEST).strip()
-        materials = [*self._keys.opening(KeyName.ENCRYPTION_KEY).values()][::-1]  # the newest is the likeliest
+        materials = [*self._keys.usable_materials(KeyName.ENCRYPTION_KEY).values()][::-1]  # the newest is the likeliest
         for kind, scope in _scopes(actor).items():
             try:
                 plaintext = self._cipher.decrypt(token, scope, materials)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from app.domain.errors import InvalidInput
 
@@ -48,3 +48,22 @@ def paged(rows: Sequence[_T], limit: int, key: Callable[[_T], str]) -> Page[_T]:
         return Page(rows, None)
     items = rows[:limit]
     return Page(items, base64.urlsafe_b64encode(key(items[-1]).encode()).decode().rstrip("="))
+
+
+class _Row(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_R = TypeVar("_R", bound=_Row)
+
+
+async def pages(fetch: Callable[[str | None], Awaitable[Sequence[_R]]]) -> AsyncIterator[Sequence[_R]]:
+    """Every page of rows in the order of their ids; ``fetch`` gets the page after an id, None for the first.
+
+    Raises whatever ``fetch`` raises.
+    """
+    after: str | None = None
+    while rows := await fetch(after):
+        yield rows
+        after = rows[-1].id

@@ -43,7 +43,7 @@ async def _sweep(services: Services) -> None:
 async def _work(services: Services) -> None:
     """Do one job after the other. What a job's failure means for it is the service's to say."""
     handlers: dict[JobKind, Callable[[JobRun], Awaitable[None]]] = {
-        JobKind.KEY_ROTATION: services.rotation.carry_on,
+        JobKind.KEY_ROTATION: services.rotation.job.carry_on,
         JobKind.KEY_AGES: services.rotation.look_at_ages,
     }
     changes = services.feed.subscribe()

@@ -26,12 +26,12 @@ from app.bootstrap.services import open_services
 from app.domain.credentials import Owner, OwnerKind
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS
 from app.domain.keys import KeyName
+from app.domain.rotation import Step
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.database.schema import api_credentials
 from app.services.credentials import CredentialCipher
-from app.services.rotation.job import Step
 from tests.benchmarks.measures import Figure
 from tests.support.database import NOW, migrated
 from tests.support.installs import Place
@@ -146,7 +146,7 @@ class Install:
         if run is None:
             raise RuntimeError("somebody else took the job")
         steps = _noting(run)
-        await jobs.work(run, rotation.carry_on)
+        await jobs.work(run, rotation.job.carry_on)
         async with self.storage.read() as uow:
             counts = await uow.encrypted_rows.counts(CREDENTIAL_SECRETS)
         if run.progress.done != ROWS or counts != {self.services.keys.primary(KeyName.AES_KEY).version: ROWS}:

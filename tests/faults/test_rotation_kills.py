@@ -21,9 +21,9 @@ from sqlalchemy.engine import make_url
 from app.domain.credentials import HISTORY_KEPT
 from app.domain.errors import StorageError
 from app.domain.keys import KeyName
+from app.domain.rotation import Step
 from app.services import Services
-from app.services.rotation import job as rotation_job
-from app.services.rotation.job import Step
+from app.services.rotation import passes
 from tests.support.installs import Place
 from tests.support.postgres import PostgresServer
 from tests.support.rotations import (
@@ -261,7 +261,7 @@ async def _made(services: Services, change: Change) -> bool:
 async def test_a_change_whose_connections_are_ended_at_random_loses_nothing_and_is_completed(
     on_postgres: Filled, places: Iterator[Path], change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation_job, "BATCH", 20)
+    monkeypatch.setattr(passes, "BATCH", 20)
     await _severed(on_postgres, change, next(places), seed=1, times=5)
 
 
@@ -273,7 +273,7 @@ async def test_a_change_whose_connections_are_ended_at_random_loses_nothing_and_
 async def test_a_change_whose_connections_are_ended_often_loses_nothing_and_is_completed(
     on_postgres: Filled, places: Iterator[Path], change: Change, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation_job, "BATCH", 20)
+    monkeypatch.setattr(passes, "BATCH", 20)
     await _severed(on_postgres, change, next(places), seed=100 + seed, times=12)
 
 

@@ -18,10 +18,10 @@ from app.domain.credentials import HISTORY_KEPT
 from app.domain.errors import KeyStateConflict, NotReady, StorageError
 from app.domain.jobs import JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState
+from app.domain.rotation import Step
 from app.infrastructure.database.schema import jobs
 from app.services import instances
-from app.services.rotation import job as rotation_job
-from app.services.rotation.job import Step
+from app.services.rotation import passes
 from tests.support.flaky import Failure, FlakyStorage
 from tests.support.installs import Place
 from tests.support.rotations import (
@@ -60,7 +60,7 @@ def place(engine_url: str, tmp_path: Path) -> Place:
 @pytest.fixture
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches, and no second of rest after a failure: otherwise most of the time nothing would happen here."""
-    monkeypatch.setattr(rotation_job, "BATCH", 50)
+    monkeypatch.setattr(passes, "BATCH", 50)
     monkeypatch.setattr(instances, "CONFIRM_EVERY_SECONDS", 0.05)
 
 
@@ -235,7 +235,7 @@ class Keeper:
                 run = await services.jobs.claim()
                 if run is not None:
                     self._claims.add(run._claim)
-                    await services.jobs.work(run, services.rotation.carry_on)
+                    await services.jobs.work(run, services.rotation.job.carry_on)
             except AWAY:
                 self.refused += 1
             finally:

@@ -277,7 +277,7 @@ async def test_a_change_by_another_process_is_taken_up(place: Place) -> None:
         await _advance(place, KeyName.JWT_SECRET_KEY)
         assert await services.keys.reload() or services.keys.ring.keysets[KeyName.JWT_SECRET_KEY].epoch == 3
         assert services.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
-        assert set(services.keys.opening(KeyName.JWT_SECRET_KEY)) == {1, 2}
+        assert set(services.keys.usable_materials(KeyName.JWT_SECRET_KEY)) == {1, 2}
 
 
 async def test_an_install_made_while_another_start_looked_is_no_loss(

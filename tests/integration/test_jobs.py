@@ -19,7 +19,7 @@ from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.database.schema import jobs as jobs_table
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services.jobs import ClaimLost, JobFailed, JobRun, JobService, Later
-from app.services.rotation import RotationService
+from app.services.rotation import RotationJob
 from app.worker.loop import run_worker
 from tests.support.database import migrated
 from tests.support.installs import Place
@@ -450,7 +450,7 @@ async def test_a_handler_that_raises_does_not_end_the_worker(
     tried: Counter[int] = Counter()
     done = asyncio.Event()
 
-    async def stumble_once(_: RotationService, run: JobRun) -> None:
+    async def stumble_once(_: RotationJob, run: JobRun) -> None:
         number = run.job.payload["number"]
         tried[number] += 1
         if number == 1 and tried[number] == 1:
@@ -458,7 +458,7 @@ async def test_a_handler_that_raises_does_not_end_the_worker(
         if len(tried) == 2 and tried[1] == 2:
             done.set()
 
-    monkeypatch.setattr(RotationService, "carry_on", stumble_once)
+    monkeypatch.setattr(RotationJob, "carry_on", stumble_once)
     async with Place(engine_url, tmp_path / "data").services() as services:
         working = asyncio.create_task(run_worker(services))
         added = [services.jobs.new(JobKind.KEY_ROTATION, {"number": number}) for number in (1, 2)]
@@ -479,11 +479,11 @@ async def test_a_worker_that_is_told_to_end_leaves_its_job_to_the_next_at_once(
 ) -> None:
     begun = asyncio.Event()
 
-    async def work_on_and_on(_: RotationService, run: JobRun) -> None:
+    async def work_on_and_on(_: RotationJob, run: JobRun) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(RotationService, "carry_on", work_on_and_on)
+    monkeypatch.setattr(RotationJob, "carry_on", work_on_and_on)
     async with Place(engine_url, tmp_path / "data").services() as services:
         job = services.jobs.new(JobKind.KEY_ROTATION, {})
         async with services.jobs._storage.write() as uow:

@@ -351,7 +351,7 @@ class KeyMachine(RuleBasedStateMachine):
             run = await services.jobs.claim(job.id)
             if run is not None:
                 with patch.object(JobRun, "hold", dying), suppress(Killed):
-                    await services.jobs.work(run, services.rotation.carry_on)
+                    await services.jobs.work(run, services.rotation.job.carry_on)
             await self._drop(pick)
 
         self._do(crash())
@@ -363,7 +363,7 @@ class KeyMachine(RuleBasedStateMachine):
         async def work() -> None:
             services = await self._process(0)
             while run := await services.jobs.claim():
-                await services.jobs.work(run, services.rotation.carry_on)
+                await services.jobs.work(run, services.rotation.job.carry_on)
 
         self._do(work())
 

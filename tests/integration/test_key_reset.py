@@ -362,7 +362,7 @@ async def test_what_is_whole_is_kept_where_rows_are_damaged(place: Place, damage
 async def _worked_off(services: Services) -> None:
     """Every job that is due, as a worker does them."""
     while (run := await services.jobs.claim()) is not None:
-        await services.jobs.work(run, services.rotation.carry_on)
+        await services.jobs.work(run, services.rotation.job.carry_on)
         assert run.progress.step == "done", run.progress
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import event
 from app.bootstrap.keys import open_keys
 from app.bootstrap.services import open_services
 from app.domain.keys import KeyName
-from app.services.rotation import job as rotation_job
+from app.services.rotation import passes
 from app.settings import Settings
 from tests.support.rotations import Change
 
@@ -55,7 +55,7 @@ class Fate:
 
 
 async def _main(action: str, name: str, at: str | None = None, how: str = "kill") -> None:
-    rotation_job.BATCH = BATCH  # type: ignore[misc]  # so that a few hundred rows make a course of many steps
+    passes.BATCH = BATCH  # type: ignore[misc]  # so that a few hundred rows make a course of many steps
     settings = Settings.load()
     fate = Fate(int(at) if at else None, signal.SIGSTOP if how == "stop" else signal.SIGKILL)
     async with (

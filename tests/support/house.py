@@ -24,7 +24,7 @@ from app.services.jobs import JobService
 from app.services.keys import InstallRules, KeyManagementService
 from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
-from app.services.rotation import RotationService
+from app.services.rotation import KeyInspection, RotationService
 from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class House:
     instances: InstanceService
     jobs: JobService
     rotation: RotationService
+    key_inspection: KeyInspection
     cipher: CredentialCipher
     credentials: CredentialService
     messages: MessageService
@@ -141,6 +142,7 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
         instances=services.instances,
         jobs=services.jobs,
         rotation=services.rotation,
+        key_inspection=services.key_inspection,
         cipher=cipher,
         credentials=services.credentials,
         messages=services.messages,

@@ -12,7 +12,7 @@ from app.domain.encrypted_columns import ENCRYPTED_COLUMNS
 from app.domain.errors import KeyStateConflict
 from app.domain.jobs import Job, JobState
 from app.domain.keys import KeyName, KeyState
-from app.services.rotation.job import Step
+from app.domain.rotation import Step
 from tests.support.environment import process_environment
 from tests.support.installs import PROJECT
 
@@ -125,7 +125,7 @@ async def lapse(place: Place, *, pid: int | None = None) -> None:
 
 async def expire_tokens(place: Place, services: Services) -> None:
     """Let the tokens expire that rotations of JWT_SECRET_KEY wait for: stands in for half an hour."""
-    services.rotation._course._overlap = timedelta()
+    services.rotation.job._overlap = timedelta()
     await place.execute("UPDATE jobs SET run_at = :at WHERE step = 'overlap'", at=_at(place))
 
 
@@ -176,7 +176,7 @@ async def require_completed(place: Place, services: Services, change: Change, le
     """The change was made: nothing needs a former version, so all of them are retired, and nothing is lost."""
     waiting = [job for job in await rotations(services) if job.progress.step == Step.OVERLAP and not job.state.over]
     if waiting:
-        assert 1 in services.keys.opening(KeyName.JWT_SECRET_KEY), "the tokens that it signed are valid"
+        assert 1 in services.keys.usable_materials(KeyName.JWT_SECRET_KEY), "the tokens that it signed are valid"
         await expire_tokens(place, services)
     for job in waiting:
         await follow(services, job)

@@ -26,7 +26,9 @@ from app.web.server import build_app
 
 DOCS = PROJECT_ROOT / "docs"
 DOCUMENTS = sorted([PROJECT_ROOT / "README.md", PROJECT_ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+INSTALL = DOCS / "install.md"
 OPERATIONS = DOCS / "operations.md"
+REFERENCE = DOCS / "reference.md"
 API = DOCS / "api.md"
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT_ROOT)))
@@ -90,19 +92,19 @@ def default_of(name: str) -> str | None:
 
 
 def test_every_setting_is_documented() -> None:
-    spans = set(_SPAN.findall(text_of(OPERATIONS)))
+    spans = set(_SPAN.findall(text_of(REFERENCE)))
     assert {name for name in Settings.names() if name not in spans} == set()
 
 
 def test_the_documented_defaults_are_the_real_ones() -> None:
-    rows = rows_of(OPERATIONS, "## Settings")
+    rows = rows_of(REFERENCE, "## Settings")
     documented = {first_code(cells[0]): cells[1] for cells in rows}
     expected = {name: default for name in Settings.names() if (default := default_of(name)) is not None}
     assert {name: documented.get(name) for name in expected} == expected
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
-    named = {first_code(cells[0]) for cells in rows_of(OPERATIONS, "## Settings")}
+    named = {first_code(cells[0]) for cells in rows_of(REFERENCE, "## Settings")}
     assert named - set(Settings.names()) == set()
 
 
@@ -149,7 +151,7 @@ def why_not_a_command(text: str) -> str | None:
 
 
 def test_every_command_is_documented() -> None:
-    documented = {first_code(cells[0]) for cells in rows_of(OPERATIONS, "## Commands")}
+    documented = {first_code(cells[0]) for cells in rows_of(REFERENCE, "## Commands")}
     existing = {" ".join(path) for path in leaves(command_tree())}
     assert existing - documented == set()
 
@@ -162,7 +164,8 @@ def test_every_command_in_the_documents_exists(document: Path) -> None:
 def test_a_command_that_does_not_exist_would_be_noticed() -> None:
     assert why_not_a_command("keyhall keys rotate-nothing") == "keyhall keys rotate-nothing: there is no rotate-nothing"
     assert why_not_a_command("keyhall db check --colour") == "keyhall db check --colour: there is no option --colour"
-    assert "keyhall keys generate-master" in commands_in(OPERATIONS)
+    assert "keyhall keys generate-master" in commands_in(INSTALL)
+    assert "keyhall keys restore-master --check" in commands_in(OPERATIONS)
 
 
 @documents
@@ -172,6 +175,22 @@ def test_every_make_target_in_the_documents_exists(document: Path) -> None:
     code = [*_SPAN.findall(prose_of(document)), *(block for _, block in _FENCE.findall(text_of(document)))]
     named = {target for text in code for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)}
     assert named - targets == set()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Supported Pythons
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", [PROJECT_ROOT / "README.md", INSTALL], ids=lambda path: path.name)
+def test_the_documented_pythons_are_those_of_the_project_and_the_workflow(document: Path) -> None:
+    workflow = (PROJECT_ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    configured = re.findall(r'"(3\.\d+)"', next(line for line in workflow.splitlines() if "python: [" in line))
+    oldest = re.search(r'requires-python = ">=(.+)"', (PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    text = " ".join(text_of(document).split())
+    assert oldest is not None
+    assert f"Python {oldest[1]} to 3." in text
+    assert f"configured for {' and '.join(configured)}." in text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -191,12 +210,12 @@ def subclasses(kind: type[Any]) -> Iterator[type[Any]]:
 
 
 def test_every_halt_is_documented_with_its_exit_code() -> None:
-    documented = {(first_code(cells[0]), cells[1]) for cells in rows_of(OPERATIONS, "## Halts")}
+    documented = {(first_code(cells[0]), cells[1]) for cells in rows_of(REFERENCE, "## Halts")}
     assert documented == {(each.slug, str(each.exit_code)) for each in subclasses(StartupError)}
 
 
 def test_every_halt_says_what_to_do() -> None:
-    assert [cells for cells in rows_of(OPERATIONS, "## Halts") if len(cells) != 4 or not cells[3]] == []
+    assert [cells for cells in rows_of(REFERENCE, "## Halts") if len(cells) != 4 or not cells[3]] == []
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:

@@ -322,7 +322,7 @@ class AuthenticationService:
     async def _claims(self, token: str) -> AccessClaims:
         """The claims of a token, remembered by its digest while the key ring is the same and until it expires."""
         now = self._clock.now()
-        materials = self._keys.opening(KeyName.JWT_SECRET_KEY)
+        materials = self._keys.usable_materials(KeyName.JWT_SECRET_KEY)
         if self._remembered_under is not self._keys.ring or len(self._remembered) >= _REMEMBERED_TOKENS:
             self._remembered.clear()
             self._remembered_under = self._keys.ring
@@ -334,7 +334,7 @@ class AuthenticationService:
             except UnknownKeyId:
                 await self._keys.reload_for_unknown_key()
                 try:  # whoever it was that took the version up
-                    claims = self._tokens.read(token, self._keys.opening(KeyName.JWT_SECRET_KEY), now)
+                    claims = self._tokens.read(token, self._keys.usable_materials(KeyName.JWT_SECRET_KEY), now)
                 except UnknownKeyId:
                     raise InvalidToken from None
             self._remembered[digest] = claims

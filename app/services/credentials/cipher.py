@@ -53,7 +53,7 @@ class CredentialCipher:
         """
         envelopes = self._envelope.reencrypt(
             [(row.value, self._place(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
-            materials=self._keys.opening(column.key_name),
+            materials=self._keys.usable_materials(column.key_name),
             key_version=primary.version,
             material=primary.material,
         )
@@ -70,7 +70,7 @@ class CredentialCipher:
         """
         opens = self._envelope.verify(
             [(row.value, self._place(column, row.id, row.owner_kind, row.owner_id)) for row in rows],
-            materials=self._keys.opening(column.key_name),
+            materials=self._keys.usable_materials(column.key_name),
         )
         return [self._envelope.key_version(row.value) if fine else None for row, fine in zip(rows, opens, strict=True)]
 
@@ -111,7 +111,7 @@ class CredentialCipher:
         return self._envelope.encrypt(secret.encode(), place, key_version=primary.version, material=primary.material)
 
     def _open(self, envelope: bytes, place: EncryptionContext) -> str:
-        material = self._keys.opening(KeyName.AES_KEY).get(self._envelope.key_version(envelope))
+        material = self._keys.usable_materials(KeyName.AES_KEY).get(self._envelope.key_version(envelope))
         if material is None:
             raise CryptoError("sealed by a key version that is destroyed or was never there")
         return self._envelope.open(envelope, place, material=material).decode()

@@ -103,7 +103,7 @@ class KeyManagementService:
                 raise NoInstall
             ring, created = await self._create()
         self._reader.require_outside_agrees(ring)
-        self._take_up(ring)
+        self._use(ring)
         self._remember(ring)
         return created
 
@@ -139,7 +139,7 @@ class KeyManagementService:
 
     @property
     def ring(self) -> KeyRing:
-        """What is loaded: for metadata. Material comes from ``primary`` and ``opening``, which check that it may."""
+        """The ring that is loaded, for metadata; take material from ``primary`` and ``usable_materials``."""
         if self._ring is None:
             raise NotReady
         return self._ring
@@ -176,7 +176,7 @@ class KeyManagementService:
         """Whether the ring was confirmed lately enough to serve."""
         return self._clock.monotonic() - self._confirmed_at < CONFIRMED_FOR_SECONDS
 
-    def opening(self, name: KeyName) -> Mapping[int, SecretBytes]:
+    def usable_materials(self, name: KeyName) -> Mapping[int, SecretBytes]:
         """Every version that may open, decrypt or verify, by number. Raises NotReady while not confirmed."""
         if not self.confirmed:
             raise NotReady
@@ -190,28 +190,33 @@ class KeyManagementService:
             raise NotReady
         return self.ring.primary(name)
 
-    async def primary_under_lock(self, uow: UnitOfWork, name: KeyName) -> Primary:
-        """The version that protects what this unit of work stores: nobody can promote another until it ends.
+    async def ring_under_lock(self, uow: UnitOfWork) -> KeyRing:
+        """The ring as it is and stays until this unit of work ends, for protecting what the unit of work stores.
 
-        Raises NotReady while the lease lapsed; takes up a keyset that moved.
+        Ask once per unit of work and take every primary from the answer. Loads a keyset that has changed.
+        Raises NotReady while this process has no lease.
         """
         if not self.leased:
             raise NotReady
+        return await self.reload_under_lock(uow)
+
+    async def primary_under_lock(self, uow: UnitOfWork, name: KeyName) -> Primary:
+        """The primary of ``ring_under_lock``."""
         return (await self.ring_under_lock(uow)).primary(name)
 
-    async def ring_under_lock(self, uow: UnitOfWork) -> KeyRing:
-        """The ring as it is now and stays until this unit of work ends. Raises NotReady where there is none."""
+    async def reload_under_lock(self, uow: UnitOfWork) -> KeyRing:
+        """The same without a lease: for taking one. Raises NotReady where the keys do not verify any more."""
         value = await uow.keys.get_manifest(share_lock=True)
         if value != self.ring.manifest_value:
-            # Nobody can change the keys while this unit of work lasts, so what is remembered by now is there to see.
+            # No process can change the keys during this unit of work, so the file is at least as old as the rows.
             try:
-                moved = await self._reader.load(uow, self._record.read())
-            except StartupError as error:  # what would halt a start must not serve either
+                ring = await self._reader.load(uow, self._record.read())
+            except StartupError as error:  # a process must not serve with keys that would halt a start
                 log.critical("the keys do not verify any more: %s", error.line())
                 raise NotReady from error
-            if moved is None:
+            if ring is None:
                 raise NotReady
-            self._take_up(moved)
+            self._use(ring)
         return self.ring
 
     async def reload(self) -> bool:
@@ -228,7 +233,7 @@ class KeyManagementService:
                 ring = self.ring if value == self.ring.manifest_value else await self._reader.load(uow, remembered)
             if ring is None:
                 raise NotReady
-            self._take_up(ring)
+            self._use(ring)
             self._remember(self.ring)
             self.confirm(started)
         return self.ring is not before  # whoever took it up: what did not open before may open now
@@ -281,7 +286,7 @@ class KeyManagementService:
         """The 16 hex digits by which a version with that material would be known."""
         return self._derivation.fingerprint(name, material)
 
-    def _take_up(self, ring: KeyRing) -> None:
+    def _use(self, ring: KeyRing) -> None:
         """Use that ring from now on, unless it is older: a read may have begun before another brought the newer one."""
         epochs = ring.manifest.epochs
         if self._ring is None or all(epochs[name] >= epoch for name, epoch in self._ring.manifest.epochs.items()):
@@ -297,25 +302,8 @@ class KeyManagementService:
 
     def listing(self) -> Sequence[KeyVersionInfo]:
         """Every version of every application key; internal keys are not listed."""
-        return [
-            KeyVersionInfo(
-                name=name,
-                version=each.version,
-                state=each.state,
-                primary=each is keyset.primary,
-                fingerprint=each.fingerprint,
-                origin=each.origin,
-                created_at=each.created_at,
-                activated_at=each.activated_at,
-                deactivated_at=each.deactivated_at,
-                retired_at=each.retired_at,
-                compromised_at=each.compromised_at,
-                destroyed_at=each.destroyed_at,
-            )
-            for name in APPLICATION_KEYS
-            for keyset in (self.ring.keysets[name],)
-            for each in keyset
-        ]
+        keysets = [self.ring.keysets[name] for name in APPLICATION_KEYS]
+        return [KeyVersionInfo.of(keyset, each) for keyset in keysets for each in keyset]
 
     async def validate(self) -> Sequence[KeyCheck]:
         """Read every application key anew and say of each whether it is whole.

@@ -17,12 +17,12 @@ from app.domain.errors import ConfigInvalid, KeyStateConflict, MasterKeyMissing
 from app.domain.instances import Instance
 from app.domain.secrets import SecretBytes
 from app.services.audit import OPERATOR, AuditTrail
+from app.services.instances import wait_for_processes
 from app.services.keys import KeyManagementService
 from app.services.ports import ChangeableMasterKey, Clock, MasterKeySource, Storage
 
 WAIT_SECONDS: Final = 20.0
 """For processes to take part: longer than the lease of one that was killed."""
-_LOOK_EVERY_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ class MasterKeyChange:
 
     async def _announced(self, after: str, *, force: bool, tell: Callable[[str], None]) -> None:
         """Return once every live process is given the new key. Raises KeyStateConflict where one is not."""
-        behind = await self._wait(lambda each: after not in each.master_key_ids, tell)
+        behind = await self._wait(lambda each: after in each.master_key_ids, tell)
         if not behind or force:
             return
         if self._file is None:
@@ -156,7 +156,7 @@ class MasterKeyChange:
         """Return once every live process has read what is under the new key. Raises KeyStateConflict."""
         epochs = self._keys.epochs
         behind = await self._wait(
-            lambda each: any(each.epochs.get(name, 0) < epoch for name, epoch in epochs.items()), tell
+            lambda each: all(each.epochs.get(name, 0) >= epoch for name, epoch in epochs.items()), tell
         )
         if behind and not force:
             raise KeyStateConflict(
@@ -164,16 +164,13 @@ class MasterKeyChange:
                 f"{WAIT_SECONDS:.0f} seconds: see its log, then run this again; both keys stay until then"
             )
 
-    async def _wait(self, lags: Callable[[Instance], bool], tell: Callable[[str], None]) -> Sequence[Instance]:
-        """The processes that still lag when the time is over."""
-        deadline = self._clock.monotonic() + WAIT_SECONDS
-        while True:
-            live = await self._live()
-            behind = [each for each in live if lags(each)]
-            if not behind or self._clock.monotonic() >= deadline:
-                return behind
-            tell(f"{len(live) - len(behind)} of {len(live)} processes follow; waiting for {_names(behind)}")
-            await self._clock.sleep(_LOOK_EVERY_SECONDS)
+    async def _wait(self, done: Callable[[Instance], bool], tell: Callable[[str], None]) -> Sequence[Instance]:
+        """The processes for which ``done`` does not hold when the time is over."""
+
+        async def report(live: int, behind: Sequence[Instance]) -> None:
+            tell(f"{live - len(behind)} of {live} processes follow; waiting for {_names(behind)}")
+
+        return await wait_for_processes(self._storage, self._clock, done, within=WAIT_SECONDS, report=report)
 
     async def _live(self) -> Sequence[Instance]:
         async with self._storage.read() as uow:
@@ -245,4 +242,4 @@ class MasterKeyOnPaper:
 
 
 def _names(processes: Sequence[Instance]) -> str:
-    return ", ".join(f"{each.kind} {each.host}/{each.pid}" for each in processes)
+    return ", ".join(str(each) for each in processes)

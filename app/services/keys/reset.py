@@ -30,11 +30,13 @@ from app.domain.errors import (
 )
 from app.domain.jobs import JobKind
 from app.domain.keys import KeyName, Keyset, KeyState
+from app.domain.rotation import RotationState, Step
 from app.domain.secrets import SecretBytes
 from app.services.audit import OPERATOR, AuditTrail
 from app.services.jobs import JobService
 from app.services.keys.reading import KeyReader
 from app.services.keys.writing import KeyWriter
+from app.services.paging import pages
 from app.services.ports import (
     ChangeableMasterKey,
     Clock,
@@ -44,7 +46,6 @@ from app.services.ports import (
     Storage,
     UnitOfWork,
 )
-from app.services.rotation.job import Step, standing_of
 
 _ID: Final = re.compile(r'"install_id":"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"')
 _VERSION: Final = re.compile(r'"version":(\d{1,10})\b')
@@ -256,7 +257,7 @@ class KeyReset:
 
     async def _require_alone(self, uow: UnitOfWork) -> None:
         if live := await uow.instances.live():
-            names = ", ".join(f"{each.kind} {each.host}/{each.pid}" for each in live)
+            names = ", ".join(str(each) for each in live)
             raise InUse(
                 f"{names} is live, and a reset takes its keys away",
                 remedy="end it; one that was killed counts as live for 15 seconds",
@@ -273,9 +274,7 @@ class KeyReset:
 
     async def _lost_credentials(self, uow: UnitOfWork, opening: Sequence[int]) -> list[LostCredential]:
         lost: list[LostCredential] = []
-        after: str | None = None
-        while records := await uow.credentials.page(after=after, limit=_PAGE):
-            after = records[-1].id
+        async for records in pages(lambda after: uow.credentials.page(after=after, limit=_PAGE)):
             live = (each for each in records if each.deleted_at is None)
             lost += [await self._lost(uow, each) for each in live if each.key_version not in opening]
         return sorted(lost, key=lambda each: (each.owner_kind, each.owner, each.provider, each.label))
@@ -327,7 +326,7 @@ class KeyReset:
         """What still opens is sealed anew, and its fingerprints are computed again, as after every promotion."""
         for name in (KeyName.AES_KEY, KeyName.API_SECRET_KEY):
             payload = {"name": name.value, "action": "reset"}
-            cursor = standing_of(keysets[name])
+            cursor = RotationState.of_primary(keysets[name]).to_json()
             await uow.jobs.add(self._jobs.new(JobKind.KEY_ROTATION, payload, step=Step.PROMOTED, cursor=cursor))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.domain.keys import Environment, KeyName, Keyset, KeyState, Manifest, Origin
+from app.domain.keys import Environment, KeyName, Keyset, KeyState, KeyVersion, Manifest, Origin
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.ports import KeyWrapping
 
@@ -35,6 +35,24 @@ class KeyVersionInfo:
     retired_at: datetime | None
     compromised_at: datetime | None
     destroyed_at: datetime | None
+
+    @classmethod
+    def of(cls, keyset: Keyset, version: KeyVersion) -> KeyVersionInfo:
+        """What may be shown of a version of that keyset."""
+        return cls(
+            name=keyset.name,
+            version=version.version,
+            state=version.state,
+            primary=version is keyset.primary,
+            fingerprint=version.fingerprint,
+            origin=version.origin,
+            created_at=version.created_at,
+            activated_at=version.activated_at,
+            deactivated_at=version.deactivated_at,
+            retired_at=version.retired_at,
+            compromised_at=version.compromised_at,
+            destroyed_at=version.destroyed_at,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

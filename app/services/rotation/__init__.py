@@ -1,6 +1,19 @@
-"""Rotation: what may be asked of application keys (service), and the job that carries it through (course)."""
+"""Rotation: changes of application keys (service), what may be seen of them (inspection), the job that carries a change
+through (job) and its passes over stored rows (passes).
+"""
 
-from app.services.rotation.service import RotationService
-from app.services.rotation.values import Dependents, KeyStanding, Plan
+from app.services.rotation.inspection import Dependents, KeyInspection, KeyStatus, Plan
+from app.services.rotation.job import RotationJob
+from app.services.rotation.passes import RotationPasses
+from app.services.rotation.service import LEEWAY, RotationService
 
-__all__ = ["Dependents", "KeyStanding", "Plan", "RotationService"]
+__all__ = [
+    "LEEWAY",
+    "Dependents",
+    "KeyInspection",
+    "KeyStatus",
+    "Plan",
+    "RotationJob",
+    "RotationPasses",
+    "RotationService",
+]

@@ -16,7 +16,7 @@ from app.domain.jobs import Job as JobRecord
 from app.domain.keys import APPLICATION_KEYS, KeyName
 from app.services.keys import KeyVersionInfo
 from app.services.paging import Page
-from app.services.rotation import KeyStanding
+from app.services.rotation import KeyStatus
 from app.web.inputs import ID, Model, PageQuery, Time
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
@@ -123,26 +123,26 @@ class JobPage(TypedDict):
     next_cursor: str | None
 
 
-def _as_keys(standings: Sequence[KeyStanding]) -> ApplicationKeys:
-    return {"items": [_as_key(each) for each in standings], "next_cursor": None}
+def _as_keys(statuses: Sequence[KeyStatus]) -> ApplicationKeys:
+    return {"items": [_as_key(each) for each in statuses], "next_cursor": None}
 
 
-def _as_key(standing: KeyStanding) -> ApplicationKey:
-    primary = next(each for each in standing.versions if each.primary)
+def _as_key(status: KeyStatus) -> ApplicationKey:
+    primary = next(each for each in status.versions if each.primary)
     return {
-        "name": standing.name.value,
-        "purpose": standing.name.purpose,
+        "name": status.name.value,
+        "purpose": status.name.purpose,
         "version": primary.version,
         "fingerprint": primary.fingerprint,
-        "since": standing.since,
-        "age_days": standing.age_days,
-        "rotation_days": standing.rotation_days,
-        "automatic": standing.automatic,
-        "due_at": standing.due_at,
-        "due": standing.due,
-        "announced_at": standing.announced_at,
-        "job_id": None if standing.job is None else standing.job.id,
-        "versions": [_as_version(each) for each in standing.versions],
+        "since": status.since,
+        "age_days": status.age_days,
+        "rotation_days": status.rotation_days,
+        "automatic": status.automatic,
+        "due_at": status.due_at,
+        "due": status.due,
+        "announced_at": status.announced_at,
+        "job_id": None if status.job is None else status.job.id,
+        "versions": [_as_version(each) for each in status.versions],
     }
 
 
@@ -196,7 +196,7 @@ async def keys(request: web.Request, actor: Actor) -> web.Response:
 
     For owners, admins and auditors. All keys are on one page.
     """
-    return json_response(200, _as_keys(await request.app[SERVICES].rotation.standings(actor)))
+    return json_response(200, _as_keys(await request.app[SERVICES].key_inspection.list(actor)))
 
 
 @routes("POST", f"{_KEY}/rotate", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
@@ -225,10 +225,10 @@ async def rollback(request: web.Request, actor: Actor, name: str) -> web.Respons
 @routes("PUT", f"{_KEY}/schedule", schema=ApplicationKey, errors=_CHANGING[:3])
 async def schedule(request: web.Request, actor: Actor, name: str, body: NewSchedule) -> web.Response:
     """Set after how many days a primary is due for rotation, and whether it is then rotated automatically."""
-    standing = await request.app[SERVICES].rotation.set_schedule(
+    status = await request.app[SERVICES].rotation.set_schedule(
         actor, KeyName(name), rotation_days=body.rotation_days, automatic=body.automatic
     )
-    return json_response(200, _as_key(standing))
+    return json_response(200, _as_key(status))
 
 
 @routes("POST", f"{_VERSION}/revoke", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)

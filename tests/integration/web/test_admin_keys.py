@@ -22,7 +22,7 @@ from app.domain.identity import REAUTHENTICATION_LASTS, Client, Role, Source
 from app.domain.keys import APPLICATION_KEYS, KeyName
 from app.infrastructure.database.schema import sessions
 from app.services.credentials import CredentialCipher
-from app.services.rotation import job as rotation_job
+from app.services.rotation import passes
 from app.worker.loop import run_worker
 from tests.support.installs import Place
 from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, open_site, raw, sqlite_place
@@ -186,7 +186,7 @@ async def test_a_rotation_is_watched_to_its_end_while_secrets_are_read(
             assert go_on.wait(WITHIN)
         return reencrypt(self, *given)
 
-    monkeypatch.setattr(rotation_job, "BATCH", 2)
+    monkeypatch.setattr(passes, "BATCH", 2)
     monkeypatch.setattr(CredentialCipher, "reencrypt", held_up)
     async with working(site):
         try:

@@ -26,11 +26,11 @@ from app.domain.errors import (
 from app.domain.identity import REAUTHENTICATION_LASTS, Actor, Role, Source
 from app.domain.jobs import JOB_LEASE, Job, JobKind, JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState, Origin
+from app.domain.rotation import NAMED, Step
 from app.domain.secrets import SecretText
 from app.services.jobs import JobRun
-from app.services.rotation import Dependents
-from app.services.rotation.job import NAMED, Step
-from app.services.rotation.service import AGES_EVERY, LEEWAY
+from app.services.rotation import LEEWAY, Dependents
+from app.services.rotation.service import AGES_EVERY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
 from tests.support.house import ROTATION_DAYS, TOKEN_LIFETIME, House, member, open_house
 
@@ -64,7 +64,7 @@ async def worked(house: House, job: Job | None) -> Job:
     assert job is not None
     run = await house.jobs.claim(job.id)
     assert run is not None
-    await house.jobs.work(run, house.rotation.carry_on)
+    await house.jobs.work(run, house.rotation.job.carry_on)
     return await stored(house, job)
 
 
@@ -176,12 +176,12 @@ async def test_a_former_version_of_jwt_secret_key_verifies_until_its_last_token_
     assert (job.state, job.progress.step) == (JobState.WAITING, "overlap")
     assert job.run_at == promoted_at + OVERLAP
     assert "verify until" in job.progress.note
-    assert list(house.keys.opening(JWT)) == [1, 2]
+    assert list(house.keys.usable_materials(JWT)) == [1, 2]
     assert await house.jobs.claim(job.id) is None
     await later(house, clock, OVERLAP)
     job = await worked(house, job)
     assert (job.state, job.progress.note) == (JobState.DONE, "version 2 is primary, 1 retired")
-    assert list(house.keys.opening(JWT)) == [2]
+    assert list(house.keys.usable_materials(JWT)) == [2]
 
 
 async def test_former_versions_of_encryption_key_open_until_they_are_destroyed(
@@ -191,7 +191,7 @@ async def test_former_versions_of_encryption_key_open_until_they_are_destroyed(
     token = await house.messages.encrypt(mia, "meet at nine")
     job = await rotated(house, operator, MESSAGES)
     assert job.state is JobState.DONE
-    assert "until it is destroyed" in job.progress.note
+    assert "until they are destroyed" in job.progress.note
     assert states(house, MESSAGES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
     assert retired(house, MESSAGES) == []
     assert await house.messages.decrypt(mia, token) == "meet at nine"
@@ -285,13 +285,13 @@ async def test_while_former_tokens_run_out_the_key_is_rotated_again(
     first = await rotated(house, operator, JWT)
     await later(house, clock, OVERLAP / 2)
     second = await rotated(house, operator, JWT)
-    assert list(house.keys.opening(JWT)) == [1, 2, 3]
+    assert list(house.keys.usable_materials(JWT)) == [1, 2, 3]
     await later(house, clock, OVERLAP / 2)
     assert (await worked(house, first)).state is JobState.DONE
-    assert list(house.keys.opening(JWT)) == [1, 2, 3]
+    assert list(house.keys.usable_materials(JWT)) == [1, 2, 3]
     await later(house, clock, OVERLAP / 2)
     assert (await worked(house, second)).state is JobState.DONE
-    assert list(house.keys.opening(JWT)) == [3]
+    assert list(house.keys.usable_materials(JWT)) == [3]
 
 
 async def test_tokens_of_a_version_that_was_primary_for_a_moment_outlive_the_rotation_before(
@@ -305,7 +305,7 @@ async def test_tokens_of_a_version_that_was_primary_for_a_moment_outlive_the_rot
         assert primary(house, JWT) == expected
     await later(house, clock, timedelta(minutes=2))
     await worked(house, first)
-    assert list(house.keys.opening(JWT)) == [1, 2]
+    assert list(house.keys.usable_materials(JWT)) == [1, 2]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ async def test_a_rotation_is_announced_for_its_date(
         (Action.KEY_ROTATION_REQUESTED, operator.subject_id, {"requested": "rotate", "due": date.isoformat()})
     ]
     assert await house.jobs.claim() is None
-    standing = next(each for each in await house.rotation.standings(operator) if each.name is JWT)
+    standing = next(each for each in await house.key_inspection.list(operator) if each.name is JWT)
     assert (standing.announced_at, standing.job) == (date, job)
     await later(house, clock, DAY)
     await worked(house, job)
@@ -386,7 +386,7 @@ async def test_a_rollback_makes_the_former_version_primary_again(
     await rotated(house, operator, name)
     await later(house, clock, OVERLAP)
     while run := await house.jobs.claim():
-        await house.jobs.work(run, house.rotation.carry_on)
+        await house.jobs.work(run, house.rotation.job.carry_on)
     job = await worked(house, await house.rotation.rollback(operator, name))
     assert job.state in {JobState.DONE, JobState.WAITING}
     assert job.error is None
@@ -407,7 +407,7 @@ async def test_a_retired_jwt_version_is_loaded_everywhere_before_it_signs_again(
     while "waiting for test" not in (await stored(house, back)).progress.note:
         assert not working.done()
     await other.instances.refresh()
-    assert list(other.keys.opening(JWT)) == [1, 2]
+    assert list(other.keys.usable_materials(JWT)) == [1, 2]
     assert primary(other, JWT) == 2
     await working
     assert primary(house, JWT) == 1
@@ -725,7 +725,7 @@ async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_anothe
         run = await house.jobs.claim(began.id)
         assert run is not None
         try:
-            await house.jobs.work(run, house.rotation.carry_on)
+            await house.jobs.work(run, house.rotation.job.carry_on)
         except Killed:
             deaths += 1
         monkeypatch.setattr(JobRun, "hold", hold)
@@ -733,10 +733,10 @@ async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_anothe
         await later(house, clock, JOB_LEASE + OVERLAP)
         survivor = await open_house(storage, clock, FakeRandomness(100 + round_))
         while again := await survivor.jobs.claim():
-            await survivor.jobs.work(again, survivor.rotation.carry_on)
+            await survivor.jobs.work(again, survivor.rotation.job.carry_on)
         await later(survivor, clock, OVERLAP)
         while again := await survivor.jobs.claim():
-            await survivor.jobs.work(again, survivor.rotation.carry_on)
+            await survivor.jobs.work(again, survivor.rotation.job.carry_on)
         assert (await stored(house, began)).state is JobState.DONE
         await house.instances.refresh()
         assert primary(house, name) == round_ + 1, "a version more per rotation, no matter where it died"
@@ -824,7 +824,7 @@ async def test_a_primary_that_is_revoked_is_replaced_in_the_same_moment(
 ) -> None:
     job = await house.rotation.revoke(operator, JWT, 1)
     assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
-    assert list(house.keys.opening(JWT)) == [2]
+    assert list(house.keys.usable_materials(JWT)) == [2]
     assert trail(storage) == [
         (Action.KEY_PROMOTED, operator.subject_id, {"version": 2}),
         (Action.KEY_REVOKED, operator.subject_id, {"version": 1}),
@@ -856,7 +856,7 @@ async def test_a_former_version_is_revoked_without_a_new_primary(house: House, o
     await rotated(house, operator, JWT)
     await house.rotation.revoke(operator, JWT, 1)
     assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
-    assert list(house.keys.opening(JWT)) == [2]
+    assert list(house.keys.usable_materials(JWT)) == [2]
 
 
 async def test_a_version_is_revoked_once(house: House, operator: Actor) -> None:
@@ -872,7 +872,7 @@ async def begun(house: House, name: KeyName, job: Job) -> Job:
     """A job whose worker died right after it had made its version primary."""
     run = await house.jobs.claim(job.id)
     assert run is not None
-    course = house.rotation._course
+    course = house.rotation.job
     while run.progress.step != Step.PROMOTED:
         await course._steps[Step(run.progress.step or Step.PREPARE)](run, name)
     await run.release(JobState.WAITING)
@@ -897,7 +897,7 @@ async def test_a_rotation_whose_worker_died_before_it_could_say_that_it_is_done_
     job = await house.rotation.rotate(operator, AES)
     run = await house.jobs.claim(job.id)
     assert run is not None
-    await house.rotation.carry_on(run)
+    await house.rotation.job.carry_on(run)
     await run.release(JobState.WAITING)
     again = await house.rotation.rotate(operator, AES)
     assert again.id == job.id
@@ -968,7 +968,7 @@ async def test_a_version_of_jwt_secret_key_is_retired_when_its_tokens_have_expir
         f"tokens of JWT_SECRET_KEY version 1 are valid until {until}: wait, or end them now with "
         "`keyhall keys revoke JWT_SECRET_KEY 1`"
     )
-    assert list(house.keys.opening(JWT)) == [1, 2]
+    assert list(house.keys.usable_materials(JWT)) == [1, 2]
     await later(house, clock, OVERLAP)
     job = await house.rotation.retire(operator, JWT, 1)
     await worked(house, job)
@@ -993,7 +993,7 @@ async def test_destroying_forgets_the_material(house: House, storage: FakeStorag
     version = house.keys.ring.keysets[AES].version(1)
     assert version is not None
     assert (version.state, version.wrapped) == (KeyState.DESTROYED, b"")
-    assert list(house.keys.opening(AES)) == [2]
+    assert list(house.keys.usable_materials(AES)) == [2]
     assert trail(storage)[-1] == (Action.KEY_DESTROYED, operator.subject_id, {"version": 1})
 
 
@@ -1028,7 +1028,7 @@ async def test_what_comes_into_use_while_it_is_looked_at_is_not_destroyed(
     async def nothing_a_moment_ago(*_: object) -> Dependents:
         return Dependents(name=AES, version=1, rows=0, unreadable=0, sentence="")
 
-    monkeypatch.setattr(house.rotation, "dependents", nothing_a_moment_ago)
+    monkeypatch.setattr(house.key_inspection, "dependents", nothing_a_moment_ago)
     with pytest.raises(KeyStateConflict, match="came into use meanwhile"):
         await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
     assert states(house, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
@@ -1060,16 +1060,19 @@ async def test_neither_a_primary_nor_what_is_destroyed_is_destroyed(house: House
     ("name", "said"),
     [
         (AES, "1 stored secrets open with it alone"),
-        (MESSAGES, "every token that /encrypt made between 2026-11-20T12:00+00:00 and now opens with it alone; how "),
+        (
+            MESSAGES,
+            "every token that /encrypt made between 2026-11-20T12:00+00:00 and now opens with it alone; ",
+        ),
         (JWT, "access tokens that it signed and that have not expired"),
-        (API, "requests of the last 24 hours that would be known again by their Idempotency-Key"),
+        (API, "requests of the last 24 hours that would be recognised by their Idempotency-Key"),
     ],
 )
 async def test_what_depends_on_a_version_is_said(
     house: House, operator: Actor, mia: Actor, name: KeyName, said: str
 ) -> None:
     await add(house, mia)
-    needed = await house.rotation.dependents(operator, name, 1)
+    needed = await house.key_inspection.dependents(operator, name, 1)
     assert needed.sentence.startswith(said)
     assert needed.rows == (name is AES)
 
@@ -1079,7 +1082,7 @@ async def test_what_depends_on_a_former_encryption_key_has_a_beginning_and_an_en
 ) -> None:
     await later(house, clock, timedelta(hours=2))
     await rotated(house, operator, MESSAGES)
-    needed = await house.rotation.dependents(operator, MESSAGES, 1)
+    needed = await house.key_inspection.dependents(operator, MESSAGES, 1)
     assert "between 2026-11-20T12:00+00:00 and 2026-11-20T14:00+00:00 opens" in needed.sentence
 
 
@@ -1091,10 +1094,10 @@ async def test_what_depends_on_a_former_encryption_key_has_a_beginning_and_an_en
 @pytest.mark.parametrize(
     ("name", "rows", "consequence"),
     [
-        (AES, 3, "every stored secret is sealed anew, then former versions retire"),
+        (AES, 3, "every stored secret is re-encrypted, then former versions retire"),
         (API, 3, "every fingerprint is recomputed, then former versions retire"),
         (JWT, 0, "former versions verify for another 31 minutes, then they retire"),
-        (MESSAGES, 0, "former versions keep opening what they made, until they are destroyed"),
+        (MESSAGES, 0, "former versions keep opening what they encrypted, until they are destroyed"),
     ],
 )
 async def test_a_plan_says_what_would_happen_and_changes_nothing(
@@ -1105,7 +1108,7 @@ async def test_a_plan_says_what_would_happen_and_changes_nothing(
     await add(house, mia, "other")
     await house.instances.refresh()
     commits = storage.commits
-    plan = await house.rotation.plan(operator, name)
+    plan = await house.key_inspection.plan(operator, name)
     assert (plan.name, plan.primary, plan.rows, plan.unreadable) == (name, 1, rows, [])
     assert [each.id for each in plan.processes] == [house.instances.id]
     assert plan.consequence == consequence
@@ -1116,7 +1119,7 @@ async def test_a_plan_names_what_does_not_open(house: House, storage: FakeStorag
     broken = await add(house, mia)
     await add(house, mia, "sound")
     damage(storage, broken)
-    plan = await house.rotation.plan(operator, AES)
+    plan = await house.key_inspection.plan(operator, AES)
     assert (plan.rows, plan.unreadable) == (1, [f"api_credentials {broken}"])
 
 
@@ -1124,8 +1127,8 @@ async def test_internal_keys_are_nobodys_business(house: House, operator: Actor)
     encrypt = KeyName.AUDIT_SEAL_KEY
     for asked in (
         house.rotation.rotate(operator, encrypt),
-        house.rotation.plan(operator, encrypt),
-        house.rotation.dependents(operator, encrypt, 1),
+        house.key_inspection.plan(operator, encrypt),
+        house.key_inspection.dependents(operator, encrypt, 1),
         house.rotation.set_schedule(operator, encrypt, rotation_days=1, automatic=False),
     ):
         with pytest.raises(InvalidInput, match="name: must be one of"):
@@ -1135,7 +1138,7 @@ async def test_internal_keys_are_nobodys_business(house: House, operator: Actor)
 async def test_standings_tell_of_every_application_key(house: House, clock: FakeClock, operator: Actor) -> None:
     await later(house, clock, ROTATION_DAYS * DAY)
     await rotated(house, operator, AES)
-    standings = {each.name: each for each in await house.rotation.standings(operator)}
+    standings = {each.name: each for each in await house.key_inspection.list(operator)}
     assert list(standings) == list(APPLICATION_KEYS)
     assert (standings[AES].age_days, standings[AES].due) == (0, False)
     assert [each.version for each in standings[AES].versions] == [1, 2]
@@ -1199,7 +1202,7 @@ async def test_a_key_is_rotated_unasked_where_that_was_wanted(
     assert queued.requested_by is None
     await worked(house, queued)
     assert primary(house, JWT) == 2
-    assert next(each for each in await house.rotation.standings(operator) if each.name is JWT).due is False
+    assert next(each for each in await house.key_inspection.list(operator) if each.name is JWT).due is False
 
 
 @pytest.mark.parametrize("days", [0, -1, 3651])
@@ -1224,9 +1227,9 @@ CHANGES: dict[str, Callable[[House, Actor], Any]] = {
     "schedule": lambda house, actor: house.rotation.set_schedule(actor, JWT, rotation_days=7, automatic=True),
 }
 LOOKS: dict[str, Callable[[House, Actor], Any]] = {
-    "plan": lambda house, actor: house.rotation.plan(actor, JWT),
-    "dependents": lambda house, actor: house.rotation.dependents(actor, JWT, 1),
-    "standings": lambda house, actor: house.rotation.standings(actor),
+    "plan": lambda house, actor: house.key_inspection.plan(actor, JWT),
+    "dependents": lambda house, actor: house.key_inspection.dependents(actor, JWT, 1),
+    "standings": lambda house, actor: house.key_inspection.list(actor),
 }
 
 
@@ -1320,7 +1323,7 @@ async def test_what_another_worker_does_is_watched(
     assert run is not None
     seeing = asyncio.create_task(seen_through(house, job.id))
     await asyncio.sleep(0)
-    await other.jobs.work(run, other.rotation.carry_on)
+    await other.jobs.work(run, other.rotation.job.carry_on)
     assert (await seeing)[-1].state is JobState.DONE
 
 
@@ -1354,9 +1357,9 @@ async def test_what_an_announced_version_made_elsewhere_opens_before_its_promoti
     job = await house.rotation.rotate(operator, JWT)
     run = await house.jobs.claim(job.id)
     assert run is not None
-    await house.rotation._course._prepare(run, JWT)
+    await house.rotation.job._prepare(run, JWT)
     assert primary(house, JWT) == 1
-    assert list(house.keys.opening(JWT)) == [1, 2]
+    assert list(house.keys.usable_materials(JWT)) == [1, 2]
 
 
 async def test_a_called_off_import_never_becomes_primary(house: House, storage: FakeStorage, operator: Actor) -> None:
@@ -1380,7 +1383,7 @@ async def test_a_called_off_import_never_becomes_primary(house: House, storage: 
 async def test_an_older_ring_never_takes_the_place_of_a_newer_one(house: House, operator: Actor) -> None:
     older = house.keys.ring
     await rotated(house, operator, AES)
-    house.keys._take_up(older)
+    house.keys._use(older)
     assert primary(house, AES) == 2
 
 
@@ -1392,15 +1395,15 @@ async def test_a_retired_version_that_is_rolled_back_to_is_loaded_everywhere_bef
     job = await house.rotation.rollback(operator, JWT)
     run = await house.jobs.claim(job.id)
     assert run is not None
-    await house.rotation._course._prepare(run, JWT)
+    await house.rotation.job._prepare(run, JWT)
     await later(house, clock, OVERLAP)
     assert (await worked(house, first)).state is JobState.DONE
     retired = house.keys.ring.keysets[JWT].version(1)
     assert retired is not None
     assert retired.retired_at is not None
-    await house.rotation._course._promote(run, JWT)
-    assert (primary(house, JWT), list(house.keys.opening(JWT))) == (2, [1, 2])
-    await house.rotation._course._promote(run, JWT)
+    await house.rotation.job._promote(run, JWT)
+    assert (primary(house, JWT), list(house.keys.usable_materials(JWT))) == (2, [1, 2])
+    await house.rotation.job._promote(run, JWT)
     assert primary(house, JWT) == 1
 
 

@@ -1,0 +1,207 @@
+"""What may be seen of application keys: their state and age, what a rotation would do, what still needs a version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow, columns_under
+from app.domain.errors import InvalidInput, NotFound
+from app.domain.identity import Actor, Permission
+from app.domain.instances import Instance
+from app.domain.jobs import Job, JobState
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, KeyVersion
+from app.services.credentials import CredentialCipher
+from app.services.keys import KeyManagementService, KeyVersionInfo
+from app.services.paging import pages
+from app.services.ports import Clock, Storage
+from app.services.rotation.passes import BATCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStatus:
+    """One key: every version, how old the primary may become, and what is about to happen.
+
+    ``announced_at`` is when the rotation that was set for a date begins; ``job`` is the one that is not over.
+    """
+
+    name: KeyName
+    versions: Sequence[KeyVersionInfo]
+    since: datetime
+    age_days: int
+    rotation_days: int
+    automatic: bool
+    due_at: datetime
+    due: bool
+    announced_at: datetime | None
+    job: Job | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a rotation would do, and what would stand in its way; nothing has been changed.
+
+    ``rows`` are to be re-encrypted or recomputed; ``unreadable`` names those that do not open today.
+    """
+
+    name: KeyName
+    primary: int
+    processes: Sequence[Instance]
+    rows: int
+    unreadable: Sequence[str]
+    consequence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependents:
+    """What needs a version of a key: ``rows`` open with it alone, ``unreadable`` ones name it and do not open."""
+
+    name: KeyName
+    version: int
+    rows: int
+    unreadable: int
+    sentence: str
+
+
+class KeyInspection:
+    """Looks and changes nothing. Methods demand SEE_KEYS (Forbidden) and may raise StorageError and NotReady."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        cipher: CredentialCipher,
+        clock: Clock,
+        overlap: timedelta,
+        rotation_days: int,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._cipher = cipher
+        self._clock = clock
+        self._overlap = overlap
+        self._rotation_days = rotation_days
+
+    # -- state and age -------------------------------------------------------------------------------------------------
+
+    async def list(self, actor: Actor) -> Sequence[KeyStatus]:
+        """Every application key with its versions, its age and what is about to happen to it."""
+        actor.require(Permission.SEE_KEYS)
+        return await self.every_status()
+
+    async def every_status(self) -> Sequence[KeyStatus]:
+        """The same for Keyhall itself."""
+        async with self._storage.read() as uow:
+            schedules = await uow.schedules.all()
+            jobs = {name: await uow.jobs.unfinished(unique_key(name)) for name in APPLICATION_KEYS}
+        return [self.status(name, schedules.get(name.value), jobs[name]) for name in APPLICATION_KEYS]
+
+    def status(self, name: KeyName, schedule: KeySchedule | None, job: Job | None) -> KeyStatus:
+        """One key's status; without a schedule of its own the settings' applies."""
+        now, since = self._clock.now(), self._keys.ring.keysets[name].since
+        schedule = schedule or KeySchedule(name=name, rotation_days=self._rotation_days)
+        due_at = schedule.due_at(since)
+        announced = job.run_at if job is not None and job.state is JobState.WAITING and job.run_at > now else None
+        return KeyStatus(
+            name=name,
+            versions=[each for each in self._keys.listing() if each.name is name],
+            since=since,
+            age_days=max((now - since).days, 0),
+            rotation_days=schedule.rotation_days,
+            automatic=schedule.automatic,
+            due_at=due_at,
+            due=now >= due_at,
+            announced_at=announced,
+            job=job,
+        )
+
+    # -- before a change -----------------------------------------------------------------------------------------------
+
+    async def plan(self, actor: Actor, name: KeyName) -> Plan:
+        """What rotating a key would do, after reading every row that it protects."""
+        actor.require(Permission.SEE_KEYS)
+        require_application_key(name)
+        rows, failing = await self._scan(name, None)
+        async with self._storage.read() as uow:
+            live = await uow.instances.live()
+        match name:
+            case KeyName.JWT_SECRET_KEY:
+                consequence = f"former versions verify for another {_hours(self._overlap)}, then they retire"
+            case KeyName.AES_KEY:
+                consequence = "every stored secret is re-encrypted, then former versions retire"
+            case KeyName.API_SECRET_KEY:
+                consequence = "every fingerprint is recomputed, then former versions retire"
+            case _:
+                consequence = "former versions keep opening what they encrypted, until they are destroyed"
+        primary = self._keys.ring.keysets[name].primary.version
+        return Plan(name=name, primary=primary, processes=live, rows=rows, unreadable=failing, consequence=consequence)
+
+    async def dependents(self, actor: Actor, name: KeyName, version: int) -> Dependents:
+        """What still needs a version, found by reading every row. Raises NotFound."""
+        actor.require(Permission.SEE_KEYS)
+        found = self.version(name, version)
+        rows, failing = await self._scan(name, version)
+        unreadable = len(failing)
+        match name:
+            case KeyName.AES_KEY:
+                sentence = f"{rows} stored secrets open with it alone" + (
+                    f", {unreadable} more name it and do not open" if unreadable else ""
+                )
+            case KeyName.ENCRYPTION_KEY:
+                begin = found.activated_at or found.created_at
+                end = found.deactivated_at.isoformat(timespec="minutes") if found.deactivated_at else "now"
+                sentence = (
+                    f"every token that /encrypt made between {begin.isoformat(timespec='minutes')} and {end} opens "
+                    "with it alone; Keyhall does not know how many there are"
+                )
+            case KeyName.JWT_SECRET_KEY:
+                sentence = "access tokens that it signed and that have not expired"
+            case _:
+                sentence = "requests of the last 24 hours that would be recognised by their Idempotency-Key"
+        return Dependents(name=name, version=version, rows=rows, unreadable=unreadable, sentence=sentence)
+
+    def version(self, name: KeyName, version: int) -> KeyVersion:
+        """That version of an application key. Raises InvalidInput for an internal key, NotFound."""
+        require_application_key(name)
+        found = self._keys.ring.keysets[name].version(version)
+        if found is None:
+            raise NotFound(f"{name.value} has no version {version}")
+        return found
+
+    async def _scan(self, name: KeyName, version: int | None) -> tuple[int, Sequence[str]]:
+        """How many rows open with that version, or with any; and the names of rows that need it and do not open."""
+        rows, failing = 0, []
+        columns = ENCRYPTED_COLUMNS if name is KeyName.API_SECRET_KEY and version is None else columns_under(name)
+        for column in columns:
+            async for page in pages(partial(self._page, column)):
+                opened = await asyncio.to_thread(self._cipher.opened_by, column, page)
+                for row, by_version in zip(page, opened, strict=True):
+                    if by_version is None and version in {None, row.key_version}:
+                        failing.append(f"{column.table} {row.id}")
+                    elif by_version is not None and version in {None, by_version}:
+                        rows += 1
+        return rows, failing
+
+    async def _page(self, column: EncryptedColumn, after: str | None) -> Sequence[EncryptedRow]:
+        async with self._storage.read() as uow:
+            return await uow.encrypted_rows.all(column, after=after, limit=BATCH)
+
+
+def unique_key(name: KeyName) -> str:
+    """Of the jobs with this key at most one is on its way to a new primary."""
+    return f"key.rotation/{name.value}"
+
+
+def require_application_key(name: KeyName) -> None:
+    """Raises InvalidInput for an internal key."""
+    if name.internal:
+        raise InvalidInput("name", f"must be one of {', '.join(APPLICATION_KEYS)}")
+
+
+def _hours(duration: timedelta) -> str:
+    minutes = int(duration.total_seconds() // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} minutes"
