@@ -94,7 +94,7 @@ class SetupClosed(AppError):
     """An owner exists or existed, or the setup token is wrong."""
 
     code = "setup_closed"
-    title = "The setup is over"
+    title = "There is an owner already"
 
 
 class VersionConflict(AppError):
@@ -150,7 +150,7 @@ class NotReady(AppError):
     """This process could not confirm its keys lately and serves nothing until it has."""
 
     code = "not_ready"
-    title = "Back in a moment"
+    title = "Keyhall is not ready; try again in a few seconds"
 
 
 class Overloaded(AppError):
