@@ -1,4 +1,4 @@
-"""What Alembic runs: within an upgrade (app/infrastructure/database/migrate.py) or from its own command line."""
+"""The environment of Alembic: within an upgrade (app/infrastructure/database/migrate.py) or on its command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _run(connection: Connection) -> None:
         render_as_batch=connection.dialect.name == "sqlite",
         on_version_apply=context.config.attributes.get("on_version_apply"),
     )
-    # The transaction is the caller's: whatever fails undoes every migration of this upgrade.
+    # The transaction is the caller's: any failure undoes every migration of this upgrade.
     with context.begin_transaction():
         context.run_migrations()
 

@@ -1,1 +1,1 @@
-"""Compose and run, nothing else: each module here is a way into the house."""
+"""Entrypoints: they compose and run the application, nothing else."""

@@ -1,4 +1,4 @@
-"""One process of Keyhall: the gate first, then the sides that were asked for, until a signal ends it."""
+"""One process of Keyhall: verified keys first, then the requested components, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHUTDOWN_WITHIN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Components:
-    """What this process does; ``sync`` tells Discord of the commands even where they did not change."""
+    """The components of this process; ``sync`` sends the commands to Discord even where they did not change."""
 
     web: bool = False
     bot: bool = False
@@ -63,7 +63,7 @@ def _fast_loop() -> Any:
 
 
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; a signal cancels it, and whatever it opened closes in reverse."""
+    """Do the work; a signal cancels it, and all that it opened closes in reverse."""
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,7 +86,8 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
 async def _serve(settings: Settings, components: Components) -> None:
     _require_what_sides_need(settings, components)
     async with AsyncExitStack() as stack:
-        # Bound before anything is changed, so that a taken address halts first; it listens only after the gate.
+        # Bound before anything is changed, so that a taken address halts first; it listens only once the keys are
+        # verified.
         listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if components.web else None
         opened = await stack.enter_async_context(open_keys(settings, may_create=components.web or components.bot))
         if opened.created:
@@ -103,7 +104,7 @@ async def _serve(settings: Settings, components: Components) -> None:
             tasks.append(asyncio.create_task(run_worker(services), name="worker"))
         for task in tasks:
             stack.push_async_callback(_cancelled, task)
-        # What a start leaves behind stays: no collection walks through it again, in the middle of somebody's request.
+        # Objects of the start stay until the end: no garbage collection has to scan them during a request.
         gc.freeze()
         if not tasks:
             await asyncio.Event().wait()
@@ -197,7 +198,7 @@ async def _run_bot(services: Services, settings: Settings, components: Component
 
 
 def say(text: str) -> None:
-    """Tell the operator, on stderr."""
+    """Print a line for the operator, on standard error."""
     print(f"keyhall: {text}", file=sys.stderr, flush=True)
 
 

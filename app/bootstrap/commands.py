@@ -1,4 +1,4 @@
-"""What single commands open: each takes one stage of a start and gives it to one service."""
+"""The stages that single commands open, each given to one service."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def open_master_key_change(settings: Settings) -> AsyncIterator[MasterKeyC
 
 @asynccontextmanager
 async def open_key_reset(settings: Settings) -> AsyncIterator[KeyReset]:
-    """The means to make an install's keys anew; nothing is changed yet. Raises StartupError, NoInstall."""
+    """The means to give an install new keys; nothing is changed yet. Raises StartupError, NoInstall."""
     source = master_keys(settings)
     async with reachable_database(settings, may_create=False, source=source) as reachable:
         record, clock, randomness = InstallFile(settings.data_dir), SystemClock(), SystemRandomness()
@@ -111,8 +111,8 @@ async def open_key_reset(settings: Settings) -> AsyncIterator[KeyReset]:
 async def restore_master_key(settings: Settings, given: SecretText, *, write: bool) -> RestoredMasterKey:
     """Read a master key from words or text, prove that it opens the install, and write its file where asked to.
 
-    Nothing else is changed. Raises InvalidInput for what is no master key, MasterKeyMismatch for another install's,
-    ConfigInvalid where another file is in the way, NoInstall and every other StartupError.
+    Nothing else is changed. Raises InvalidInput if the text is no master key, MasterKeyMismatch for another
+    install's key, ConfigInvalid where another file is in the way, NoInstall and every other StartupError.
     """
     material = from_words_or_text(given.reveal(), settings.app_env)
     async with reachable_database(settings, may_create=False, source=OneMasterKey(material)) as reachable:

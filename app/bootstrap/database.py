@@ -200,7 +200,7 @@ def key_management(
 
 
 def install_rules(settings: Settings, importing: KeyName | None = None) -> InstallRules:
-    """What the settings demand of the install."""
+    """The demands of the settings on the install."""
     return InstallRules(
         environment=settings.app_env,
         pinned_install_id=str(settings.install_id) if settings.install_id else None,

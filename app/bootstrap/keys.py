@@ -33,7 +33,7 @@ async def open_keys(
 ) -> AsyncIterator[OpenKeys]:
     """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall.
 
-    What the settings give for the key that is ``importing`` is no conflict: the import resolves it.
+    A value in the settings for the key that is ``importing`` is no conflict: the import resolves it.
     """
     async with reachable_database(settings, may_create=may_create, source=source, importing=importing) as reachable:
         installed = await reachable.verify()

@@ -36,7 +36,7 @@ from app.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the services are made of. ``kind`` is how this process is named among the others."""
+    """The parts of the services that differ between processes and tests. ``kind`` names this process among others."""
 
     kind: str
     storage: Storage
@@ -97,6 +97,7 @@ def build_services(parts: Parts) -> Services:
         overlap=overlap,
     )
     return Services(
+        randomness=randomness,
         feed=parts.feed,
         keys=keys,
         instances=instances,

@@ -1,4 +1,4 @@
-"""What commands open: a port that bootstrap implements, so that the CLI does not depend on how it is composed."""
+"""The port through which commands open services; bootstrap implements it, so the CLI does not depend on it."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Backend(Protocol):
         ...
 
     def key_reset(self) -> AbstractAsyncContextManager[KeyReset]:
-        """The means to make an install's keys anew; nothing is verified."""
+        """The means to give an install new keys; nothing is verified."""
         ...
 
     async def restore_master_key(self, given: SecretText, *, write: bool) -> RestoredMasterKey:
         """Prove that words or text are this install's master key, and write its file if ``write`` is set.
 
-        Raises InvalidInput for what is no master key.
+        Raises InvalidInput if the text is no master key.
         """
         ...
 

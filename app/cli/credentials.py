@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 group = typer.Typer(help="Credentials of members and guilds.", no_args_is_help=True)
 
-_User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Whose: a user's.")]
-_Guild = Annotated[str | None, typer.Option("--guild", metavar="ID", help="Whose: a Discord server's.")]
+_User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Credentials of this user.")]
+_Guild = Annotated[str | None, typer.Option("--guild", metavar="ID", help="Credentials of this Discord server.")]
 _SecretFile = Annotated[
     Path | None, typer.Option("--secret-file", exists=True, dir_okay=False, help="Read it from here.")
 ]
@@ -88,7 +88,7 @@ def _warn(concerns: Sequence[Concern | None]) -> None:
 def add(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     provider: Annotated[str, typer.Argument(help="For instance openai.")],
-    label: Annotated[str, typer.Argument(help="What people will call it.")],
+    label: Annotated[str, typer.Argument(help="The name that people see.")],
     user: _User = None,
     guild: _Guild = None,
     secret_file: _SecretFile = None,
@@ -188,7 +188,7 @@ def rollback(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     credential_id: _Id,
     version: Annotated[
-        int | None, typer.Option("--version", help="Which, as `versions` tells; without it the latest.")
+        int | None, typer.Option("--version", help="A number from `versions`; without it the latest.")
     ] = None,
     user: _User = None,
     guild: _Guild = None,

@@ -129,7 +129,7 @@ def _tell_plan(plan: MasterKeyPlan) -> None:
     else:
         typer.echo(f"it would be put under {_name(plan.to)}, which is given")
     for each in plan.processes:
-        mark, said = ("❌", "is not given it") if each in plan.behind else (" ", "takes it up")
+        mark, said = ("❌", "is not given it") if each in plan.behind else (" ", "will load it")
         typer.echo(f"{mark} {said}: {each}")
     typer.echo("nothing was changed")
 
@@ -154,7 +154,7 @@ def reset(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the keys anew where the master key is lost for ever: what they sealed has to be entered again.
+    """Make new keys where the master key is lost: every credential that the lost keys encrypted must be entered again.
 
     Users, labels, history and the audit trail stay. Refused while a process is live, or where nothing is lost.
     """
@@ -173,7 +173,7 @@ async def _reset(opened: Backend, confirm: str | None) -> KeyResetReport:
             kept = ", ".join(found.kept)
             typer.echo(f"still whole, and kept: {kept}" if kept else "no stored secret will open any more", err=True)
             typer.echo("if the right key or a backup may still turn up, stop here", err=True)
-            confirm = typed_back(f"Type {found.install_id} to make the keys anew")
+            confirm = typed_back(f"Type {found.install_id} to make new keys")
         return await resetting.carry_out(confirm)
 
 

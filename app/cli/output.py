@@ -49,7 +49,7 @@ def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
 
 
 def typed_back(prompt: str) -> str:
-    """What somebody types to confirm, or the first line of standard input."""
+    """The text that the operator types to confirm, or the first line of standard input."""
     if sys.stdin.isatty():
         answer: str = typer.prompt(prompt, default="", show_default=False, err=True)
         return answer

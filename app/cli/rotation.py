@@ -61,7 +61,7 @@ def rotate(  # noqa: PLR0917 - each is an argument or option of the command
     cancel: Annotated[bool, typer.Option("--cancel", help="Call off a rotation that was announced.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new version primary: every process takes it up first, then everything stored follows.
+    """Make a new version primary: every process loads it first, then stored rows are re-encrypted.
 
     Nothing stops meanwhile. Interrupted, it goes on where it was: run it again, or let a worker.
     """
@@ -110,7 +110,7 @@ def retire(context: typer.Context, name: _Name, version: _Version, as_json: AsJs
 
 
 def revoke(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
-    """Mark a version as compromised, at once and for ever; a primary is replaced first."""
+    """Mark a version as compromised, at once and irreversibly; a primary is replaced first."""
     _changed(context, name, lambda services, actor: services.rotation.revoke(actor, name, version), as_json=as_json)
 
 
@@ -122,7 +122,7 @@ def destroy(
         str | None, typer.Option("--confirm", metavar="NAME", help="The key's name, instead of typing it.")
     ] = None,
 ) -> None:
-    """Forget a version's material for ever, after saying what still depends on it. Type the key's name to confirm."""
+    """Destroy a version's material irreversibly, after a list of its dependents. Type the key's name to confirm."""
     asyncio.run(_destroy(backend(context), name, version, confirm))
 
 
@@ -228,7 +228,7 @@ async def _plan(opened: Backend, name: KeyName, *, as_json: bool) -> int:
     else:
         typer.echo(f"{name.value}: version {plan.primary} is primary; a rotation would make a new one primary")
         for each in plan.processes:
-            typer.echo(f"  takes it up: {each}")
+            typer.echo(f"  will load it: {each}")
         typer.echo(f"  rows: {plan.rows}")
         typer.echo(f"  then: {plan.consequence}")
         for row in plan.unreadable:

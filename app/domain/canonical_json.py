@@ -8,5 +8,5 @@ from typing import Any
 
 
 def canonical_json(members: Mapping[str, Any]) -> str:
-    """Keys sorted, no white space, ASCII. Raises ValueError for a number that JSON does not know."""
+    """Keys sorted, no white space, ASCII. Raises ValueError for NaN and infinities."""
     return json.dumps(dict(members), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

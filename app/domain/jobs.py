@@ -18,7 +18,7 @@ LONGEST_PAUSE: Final = timedelta(minutes=5)
 
 
 class JobKind(StrEnum):
-    """What can be left to a worker."""
+    """The kinds of work that a worker does."""
 
     KEY_ROTATION = "key.rotation"
     KEY_AGES = "key.ages"
@@ -41,9 +41,9 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a job stands: ``cursor`` is for whoever resumes it, the rest for people.
+    """Where a job stands: ``cursor`` is for the worker that resumes it, the rest for people.
 
-    ``total`` is None while nobody knows it; ``note`` is one sentence. Nothing in here is ever secret.
+    ``total`` is None until it is counted; ``note`` is one sentence. Nothing in here is ever secret.
     """
 
     step: str = ""

@@ -1,7 +1,7 @@
 """Application keys: names, states, keysets and the manifest, with their invariants.
 
 States and their meaning follow NIST SP 800-57 part 1 rev. 5, section 7; one primary per keyset follows Tink. Nothing
-here knows how a key is wrapped: a version carries its wrapped material as opaque bytes.
+here depends on how a key is wrapped: a version carries its wrapped material as opaque bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MATERIAL_BYTES: Final = 32
 
 
 class Environment(StrEnum):
-    """What an install is for; it remembers this and refuses the keys of another."""
+    """The purpose of an install, which remembers it and refuses the keys of another environment."""
 
     DEVELOPMENT = "development"
     TEST = "test"
@@ -136,7 +136,7 @@ class KeyVersion:
             raise IllegalKeyset(f"version {self.version}: a version in use is not retired")
 
     def become(self, state: KeyState, at: datetime) -> KeyVersion:
-        """This version in another state. Raises IllegalKeyset for a transition that SP 800-57 does not know."""
+        """This version in another state. Raises IllegalKeyset for a transition that SP 800-57 does not have."""
         if not self.state.may_become(state):
             raise IllegalKeyset(f"version {self.version}: {self.state} cannot become {state}")
         match state:
@@ -290,7 +290,7 @@ class KeySchedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysetEntry:
-    """What the manifest remembers of a keyset: its epoch and the SHA-256 of its row's value, in hex."""
+    """The manifest's record of a keyset: its epoch and the SHA-256 of its row's value, in hex."""
 
     epoch: int
     digest: str
@@ -298,7 +298,7 @@ class KeysetEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What an install consists of. ``canary`` proves the master key; ``keysets`` pins every row to this moment."""
+    """The contents of an install. ``canary`` proves the master key; ``keysets`` pins every row to this moment."""
 
     install_id: str
     environment: Environment

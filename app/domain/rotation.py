@@ -41,8 +41,8 @@ class RotationState:
     """The version that a rotation is about, and the place of the pass that is under way.
 
     ``epoch`` is the keyset's epoch that every process has to acknowledge; ``since`` is when the version became
-    primary, which tells one promotion of a version from another. ``column`` and ``after`` are the place of a pass:
-    None before its first page. ``behind`` counts rows that need a further pass; ``failed`` counts rows that do not
+    primary, which distinguishes two promotions of a version. ``column`` and ``after`` are the place of a pass: None
+    before its first page. ``behind`` counts rows that need a further pass; ``failed`` counts rows that do not
     open, of which ``failing`` names the first and ``needed`` holds the key versions. ``kept`` are versions that had to
     stay because of them.
     """

@@ -56,7 +56,7 @@ class LockedDirectory:
         self._descriptor = descriptor
 
     def replace(self, name: str, content: bytes) -> None:
-        """Write a file of mode 0600 that is there whole or not at all, whatever dies in between. Raises OSError."""
+        """Write a file of mode 0600 completely or not at all, even if the process dies in between. Raises OSError."""
         here, temporary = self._descriptor, f".{name}.new"
         with suppress(FileNotFoundError):  # of a process that was killed here
             os.unlink(temporary, dir_fd=here)

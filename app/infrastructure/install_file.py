@@ -28,7 +28,7 @@ class InstallFile:
         self._path = data_dir / FILE_NAME
 
     def read(self) -> RememberedInstall | None:
-        """What is remembered, or None where there is no file.
+        """The remembered install, or None where there is no file.
 
         Raises InstallMismatch if the file is damaged, ConfigInvalid if it may not be read.
         """
@@ -67,7 +67,7 @@ class InstallFile:
             directory.prove()
 
     def _merged(self, install_id: str, epochs: Mapping[str, int]) -> RememberedInstall | None:
-        """What to remember from now on, or None where that is remembered already."""
+        """The content to write, or None where the file has it already."""
         known = self.read()
         if known is None:
             return RememberedInstall(install_id=install_id, epochs=dict(epochs))
@@ -88,7 +88,7 @@ class InstallFile:
         return InstallMismatch(
             f"{path} does not say which install this is: {how}",
             remedy="put a copy of it back; if the database is certainly the right one, "
-            f"run `mv {shlex.quote(path)} {shlex.quote(path + '.damaged')}` and the next start writes it anew",
+            f"run `mv {shlex.quote(path)} {shlex.quote(path + '.damaged')}` and the next start writes a new one",
         )
 
 

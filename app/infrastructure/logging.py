@@ -19,7 +19,7 @@ _LEVELS: Final = {
     "info": logging.INFO,
     "debug": logging.DEBUG,
 }
-# Below INFO these repeat what they are given: gateway events with what was typed into a modal, SQL parameters, bodies.
+# Below INFO these repeat their input: gateway events with the texts of modals, SQL parameters, bodies.
 _QUIET: Final = {
     "aiosqlite": logging.INFO,
     "asyncpg": logging.INFO,

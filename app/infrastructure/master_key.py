@@ -1,7 +1,8 @@
 """Where the master key comes from: MASTER_KEY, MASTER_KEY_FILE, or the file that a first start makes in DATA_DIR.
 
 Where it is that file, Keyhall changes it as well: ``begin_change`` keeps the old key beside the new one, the database
-is rewrapped, and ``finish_change`` lets the old one go. Whatever dies in between, the database's key is in a file.
+is rewrapped, and ``finish_change`` removes the old one. If a process dies in between, the database's key is still in a
+file.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ class MasterKeys:
     def start_over(self, at: datetime) -> tuple[SecretBytes, Sequence[Path]]:
         """Put a fresh key into the default file, for an install whose own is lost.
 
-        What was there, and the previous key beside it, is never deleted: it is moved aside, to the paths that are told.
+        The former file and the previous key beside it are never deleted: they are moved to the returned paths.
         Raises ConfigInvalid where that cannot be done.
         """
         with self._directory.locked() as directory:
@@ -252,7 +253,7 @@ class MasterKeys:
                 f"{what} cannot be read from {path}: {error.strerror}",
                 remedy="put a file with the master key there that the user who runs Keyhall may read",
             ) from error
-        # What is not UTF-8 is no master key either; the replacement character makes it fail as one.
+        # Bytes that are no UTF-8 are no master key; the replacement character makes them fail as one.
         return None if found is None else (found[0].decode(errors="replace"), found[1])
 
     def _judge(self, source: str, text: str) -> SecretBytes:

@@ -1,4 +1,4 @@
-"""The master key on paper: a page with a QR code and 24 words, and the way back from what was scanned or typed.
+"""The master key on paper: a page with a QR code and 24 words, and the way back from the scanned or typed text.
 
 The words are those of BIP-39 in English: 256 bits of key and 8 bits of checksum. Only the bytes are kept in them; the
 seed that wallets derive from such words has no part in this.
@@ -40,7 +40,7 @@ def words(material: SecretBytes) -> tuple[str, ...]:
 def from_words_or_text(text: str, environment: Environment) -> SecretBytes:
     """The master key from its words, numbered or not, or from the text of the QR code, which is base64; hex does too.
 
-    Raises InvalidInput, which says what is wrong and where, and repeats nothing of what was given.
+    Raises InvalidInput, which says what is wrong and where, and repeats nothing of the text.
     """
     entered = [each for each in re.split(r"[\s,;]+", text) if each]
     if not entered:
@@ -83,7 +83,7 @@ def _refused(reason: str) -> InvalidInput:
 
 _SENTENCES: Final = (
     (
-        "What it opens",
+        "Its use",
         "Together with the database it opens every credential of this install;",
         "without it, nobody can.",
     ),

@@ -89,7 +89,7 @@ class Argon2Passwords:
     @cached_property
     def _common(self) -> frozenset[str]:
         # Run as a module of nobody's: importing zxcvbn would keep its dictionaries of names and films, and rankings of
-        # them all, in memory for ever (14 MB instead of 6).
+        # them all, in memory permanently (14 MB instead of 6).
         package = importlib.util.find_spec("zxcvbn")
         if package is None or not package.submodule_search_locations:
             raise ModuleNotFoundError("zxcvbn, which brings the list of common passwords, is not installed")

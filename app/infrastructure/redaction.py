@@ -140,7 +140,7 @@ def _encodings(secret: str | bytes) -> Iterator[str]:
 
 
 class Redactor:
-    """Takes secrets out of what is about to be logged. One per process; safe to use from every thread."""
+    """Removes secrets from log records. One per process; safe to use from every thread."""
 
     def __init__(self) -> None:
         self._needles: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Redactor:
     def add(self, secret: SecretText | SecretBytes | str) -> None:
         """Never show this value, raw, escaped, URL-quoted, in base64, base64url or hex.
 
-        What is shorter than 8 characters is left to the patterns: taking each "admin" out of a log helps nobody.
+        A value shorter than 8 characters is left to the patterns: removing each "admin" from a log helps nobody.
         """
         value = secret if isinstance(secret, str) else secret.reveal()
         found = {form for form in _encodings(value) if len(form) >= _SHORTEST} if len(value) >= _SHORTEST else set()
@@ -228,17 +228,17 @@ def as_text(value: object) -> str:
     """The text of an object, even of one that fails to describe itself."""
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - whatever an object does when asked for its text, the line is written
+    except Exception:  # noqa: BLE001 - the line is written even if an object fails to give its text
         return f"<unprintable {type(value).__name__}>"
 
 
 def _plain(value: object, name: object, texts: list[str], depth: int = 0) -> Any:
-    """What JSON knows, with every text also put into ``texts``; values of telling names are redacted here."""
+    """Plain values for JSON, every text also added to ``texts``; values with the name of a secret are redacted."""
     if value is None or isinstance(value, bool):
         return value
-    telling = _names_a_secret(name) if isinstance(name, str) else None
+    hidden = _names_a_secret(name) if isinstance(name, str) else None
     number = isinstance(value, int | float)
-    if telling == "one" or (telling == "many" and not number):
+    if hidden == "one" or (hidden == "many" and not number):
         return REDACTED
     if (type(value) is int and abs(value) < 1 << 64) or (type(value) is float and math.isfinite(value)):
         return value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from app.services.jobs import JobService
     from app.services.keys import KeyManagementService
     from app.services.messages import MessageService
-    from app.services.ports import ChangeFeed
+    from app.services.ports import ChangeFeed, Randomness
     from app.services.rotation import KeyInspection, RotationService
 
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class Services:
     """Everything that the edges and extensions share: ``bot.session.services``, ``request.app[SERVICES]``."""
 
+    randomness: Randomness
     feed: ChangeFeed
     keys: KeyManagementService
     instances: InstanceService

@@ -1,4 +1,4 @@
-"""What has expired is dropped, so that the database holds no more of anybody than it needs."""
+"""Deletion of expired rows, so that the database holds no more about anybody than it needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 SESSIONS_KEPT_FOR: Final = timedelta(days=30)
 """How long a session that ended can still be looked up."""
 ATTEMPTS_KEPT_FOR: Final = timedelta(days=1)
-"""Limits look back fifteen minutes; the rest is for whoever looks into an attack."""
+"""Limits look back fifteen minutes; the rest is kept for investigating an attack."""
 JOBS_KEPT_FOR: Final = timedelta(days=30)
 """How long a job that is over can still be looked up."""
 INSTANCES_KEPT_FOR: Final = timedelta(hours=1)
@@ -24,7 +24,7 @@ INSTANCES_KEPT_FOR: Final = timedelta(hours=1)
 
 
 class HousekeepingService:
-    """Run by whoever keeps a process alive; running it twice at once does no harm."""
+    """Run by every worker; running it twice at once does no harm."""
 
     def __init__(self, *, storage: Storage, clock: Clock) -> None:
         self._storage = storage

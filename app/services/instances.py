@@ -1,11 +1,10 @@
-"""This process among the others: its lease, the epochs it has taken up, and whether it may serve right now."""
+"""This process among the others: its lease, the epochs it has loaded, and whether it may serve right now."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,39 +16,12 @@ from app.domain.errors import KeyhallError, NotReady, StartupError
 from app.domain.instances import CONFIRM_EVERY_SECONDS, LEASE_SECONDS, RENEW_EVERY_SECONDS, Instance
 from app.services.keys import KeyManagementService
 from app.services.ports import ChangeFeed, Clock, Randomness, Storage
+from app.services.processes import wait_for_processes
 
 log = logging.getLogger(__name__)
 
 _LEASE: Final = timedelta(seconds=LEASE_SECONDS)
 _FORGET_AFTER: Final = timedelta(hours=1)
-_LOOK_EVERY_SECONDS: Final = 0.1
-
-
-async def wait_for_processes(
-    storage: Storage,
-    clock: Clock,
-    done: Callable[[Instance], bool],
-    *,
-    within: float = math.inf,
-    report: Callable[[int, Sequence[Instance]], Awaitable[None]],
-) -> Sequence[Instance]:
-    """Wait until ``done`` holds for every live process; the processes for which it does not when the time is over.
-
-    ``report`` gets the number of live processes and those that lag behind, whenever the latter change. Raises
-    StorageError, and whatever ``report`` raises.
-    """
-    deadline = clock.monotonic() + within
-    reported: list[str] | None = None
-    while True:
-        async with storage.read() as uow:
-            live = await uow.instances.live()
-        behind = [each for each in live if not done(each)]
-        if not behind or clock.monotonic() >= deadline:
-            return behind
-        if (names := [str(each) for each in behind]) != reported:
-            await report(len(live), behind)
-            reported = names
-        await clock.sleep(_LOOK_EVERY_SECONDS)
 
 
 class InstanceService:
@@ -120,7 +92,7 @@ class InstanceService:
         async with self._catching_up:
             if self.serving():
                 return
-            # While the database is away, one attempt a second is enough; everybody else hears "back in a moment".
+            # While the database is away, one attempt a second is enough; all other requests get NotReady at once.
             if self._clock.monotonic() - self._failed_at < CONFIRM_EVERY_SECONDS:
                 raise NotReady
             try:
@@ -154,8 +126,8 @@ class InstanceService:
         async with self._storage.write() as uow:
             epochs = dict(self._keys.epochs)
             if not await uow.instances.renew(self._id, epochs, _LEASE, master_key_ids=held):
-                # A rotation that looks who is live sees this process with what it has taken up, or not at all: nobody
-                # can change the keys between this look and the end of the unit of work.
+                # A rotation sees this process with the epochs that it has loaded, or not at all: no process can change
+                # the keys between this read and the end of the unit of work.
                 await self._keys.reload_under_lock(uow)
                 epochs = dict(self._keys.epochs)
                 await uow.instances.purge(_FORGET_AFTER)

@@ -1,6 +1,6 @@
 """Jobs: queued in the unit of work that wants them, claimed with a lease, resumed where somebody died.
 
-Whatever a job changes, it changes in a unit of work in which it also holds its claim: a worker that was stopped for
+A job makes every change in a unit of work in which it also holds its claim: a worker that was stopped for
 longer than its lease finds the claim lost, and its unit of work undone.
 """
 
@@ -42,7 +42,7 @@ class Later(Exception):
 
 
 class JobRun:
-    """A claimed job, in the hands of whoever works on it."""
+    """A claimed job, for the worker that has the claim."""
 
     def __init__(self, storage: Storage, job: Job, claim: str) -> None:
         self._storage = storage
@@ -135,7 +135,7 @@ class JobService:
         return None if job is None else JobRun(self._storage, job, claim)
 
     async def work(self, run: JobRun, handle: Callable[[JobRun], Awaitable[None]]) -> None:
-        """Have a job done, holding its claim meanwhile; whatever comes of it is noted in its row.
+        """Do a job with ``handle`` and keep its claim meanwhile; the outcome is stored in its row.
 
         A failure is tried again after a pause; what cannot succeed, or failed too often, ends the job. A cancellation
         gives the claim back at once.

@@ -5,7 +5,7 @@ Every ``NAME`` can also be given as ``NAME_FILE``, the path of a file that holds
 strongest source that mentions ``NAME`` or ``NAME_FILE`` decides about both; giving a value twice within one source is
 an error. An empty value means "not set", so an empty variable hides what `.env` says. Only an empty ``MASTER_KEY``
 stays an empty ``MASTER_KEY``: a master key that got lost on the way must not look like none. Relative paths start at
-the project, whatever the working directory.
+the project, not at the working directory.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     master_key: SecretText | None = None
     """Empty when MASTER_KEY is empty, which is not the same as None. Never given together with `master_key_file`."""
     master_key_file: _PathInProject | None = None
-    """What MASTER_KEY_FILE names; not read here, because its permissions are judged with its content."""
+    """The path in MASTER_KEY_FILE; not read here, because its permissions are judged with its content."""
     master_key_previous: SecretText | None = None
     secrets_backend: Annotated[Literal["env", "aws"], BeforeValidator(lower_case)] = "env"
     aws_region: str | None = None
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
             problems = refused.problems
         except ValidationError as invalid:
             problems = list(_described(invalid.errors(include_url=False, include_input=False)))
-        # Raised here and not above, so that no traceback leads back to what was given.
+        # Raised here and not above, so that no traceback leads back to the given values.
         raise ConfigInvalid(
             "; ".join(problems), remedy=f"correct this in the environment or in {cls.env_file or 'the .env file'}"
         )

@@ -24,7 +24,7 @@ _DRIVERS: Final = MappingProxyType(
 )
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _PARAMETERS: Final = ("host", "port", "ssl", "prepared_statement_cache_size")
-"""What may follow the question mark in a PostgreSQL URL; asyncpg refuses any other name."""
+"""Parameters that may follow the question mark in a PostgreSQL URL; asyncpg refuses any other name."""
 
 
 class DatabaseUrl:

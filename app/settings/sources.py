@@ -59,7 +59,7 @@ SECRETS: Final = frozenset(
         *ENVIRONMENT_CREDENTIALS,
     }
 )
-"""What is wrapped before anything else sees it, so that no error of a library can repeat it."""
+"""Settings that are wrapped before any library sees them, so that no error of a library can repeat them."""
 
 GATHERED: Final = frozenset({"environment_credentials", "secret_files"})
 """Fields that are no settings themselves but gathered from several."""
@@ -72,7 +72,7 @@ def names_of(settings_cls: type[BaseSettings]) -> tuple[str, ...]:
 
 
 class SourcesRefused(Exception):
-    """What is wrong with the sources themselves, a line per setting."""
+    """Faults of the sources themselves, a line per setting."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -111,7 +111,7 @@ class Sources(PydanticBaseSettingsSource):
         return self._value(field_name.upper()), field_name, False
 
     def _find(self, name: str) -> tuple[Any, str | Path | None]:
-        """What the strongest source says that mentions the setting: its value, the path of its file, or neither."""
+        """From the strongest source that mentions the setting: its value, the path of its file, or neither."""
         for layer in self._layers:
             if name not in layer and f"{name}_FILE" not in layer:
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -37,7 +36,7 @@ async def request_middleware(
 ) -> web.StreamResponse:
     """Check host and origin, bring the keys up to date, call the handler. Errors become responses here only."""
     started = time.perf_counter()
-    request_id = request[REQUEST_ID] = secrets.token_hex(8)
+    request_id = request[REQUEST_ID] = request.app[SERVICES].randomness.token_bytes(8).hex()
     response: web.StreamResponse
     try:
         if request.path not in PROBES:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY_SECONDS: Final = 600.0
 LOOK_EVERY_SECONDS: Final = 1.0
-"""How often to look for jobs whose time has come; a new one is heard of at once."""
+"""How often to look for jobs whose time has come; a new job wakes the worker at once."""
 
 
 async def run_worker(services: Services) -> None:
@@ -41,7 +41,7 @@ async def _sweep(services: Services) -> None:
 
 
 async def _work(services: Services) -> None:
-    """Do one job after the other. What a job's failure means for it is the service's to say."""
+    """Do one job after the other. The service decides what a failure means for a job."""
     handlers: dict[JobKind, Callable[[JobRun], Awaitable[None]]] = {
         JobKind.KEY_ROTATION: services.rotation.job.carry_on,
         JobKind.KEY_AGES: services.rotation.look_at_ages,

@@ -35,6 +35,9 @@ COVERED = (
     "alembic",
     "app",
     "entrypoints",
+    "alembic",
+    "app",
+    "entrypoints",
 )
 """Files and directories that the check reads, relative to the project."""
 

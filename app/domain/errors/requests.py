@@ -19,7 +19,7 @@ class AppError(KeyhallError):
 
 
 class InvalidInput(AppError):
-    """What was sent is not acceptable; ``field`` names where, the value is never repeated."""
+    """A value of the request is not acceptable; ``field`` names it, and the value is never repeated."""
 
     code = "invalid_input"
     title = "The input is not acceptable"
@@ -77,7 +77,7 @@ class Forbidden(AppError):
 
 
 class NotFound(AppError):
-    """It does not exist, or not for this actor: the two are never told apart."""
+    """It does not exist, or not for this actor: the answer is the same for both."""
 
     code = "not_found"
     title = "There is nothing here"

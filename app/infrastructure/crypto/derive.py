@@ -35,7 +35,7 @@ def encode_tuple(*parts: str | bytes) -> bytes:
     """Each part as its length in 4 big-endian bytes, then its bytes: no two tuples give the same.
 
     Text is UTF-8; lone surrogates, which only an edited row can hold, are kept instead of raising, so that such a text
-    equals nothing that was ever sealed.
+    equals nothing that was ever encrypted.
     """
     encoded = (part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts)
     return b"".join([len(part).to_bytes(4, "big") + part for part in encoded])

@@ -1,7 +1,7 @@
 """Access tokens: HS256 JWTs of type ``at+jwt`` (RFC 7519, RFC 9068), read strictly (RFC 8725).
 
-PyJWT signs and verifies. What it lets pass - duplicate members, trailing ``=``, any ``typ``, absent or textual times -
-is refused here, and time is an argument.
+PyJWT signs and verifies. Defects that it accepts - duplicate members, trailing ``=``, any ``typ``, absent or textual
+times - are refused here, and time is an argument.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class JwtAccessTokens:
         """
         try:
             return self._read(token, materials, now)
-        except (ValueError, RecursionError):  # whatever the decoders found; their messages quote the token
+        except (ValueError, RecursionError):  # the decoders' messages quote the token
             raise InvalidToken from None
 
     def _read(self, token: str, materials: Mapping[int, SecretBytes], now: datetime) -> AccessClaims:

@@ -27,7 +27,7 @@ DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
 class Connection:
-    """A transaction and the statements in it. Whatever the driver raises leaves translated (errors.py).
+    """A transaction and the statements in it. Errors of the driver leave translated (errors.py).
 
     After a statement failed the transaction can only be rolled back, as PostgreSQL demands; `failure` remembers why.
     """
@@ -75,7 +75,7 @@ class Connection:
             await self.dialect.lock(self._connection, key, shared=shared)
 
     async def announce(self) -> None:
-        """Have every process hear of this transaction once it has committed: keys changed, or a job was queued."""
+        """Notify every process once this transaction has committed: keys changed, or a job was queued."""
         with self._remembering(), translated():
             await self.dialect.announce(self._connection)
 
@@ -166,8 +166,8 @@ class Database:
         try:
             yield connection
         finally:
-            # A rollback that the database does not hear of happens there all the same, and the pool drops the
-            # connection: there is nothing to tell the caller, and nothing to hide from it what went wrong before.
+            # The database rolls back even if this message does not reach it, and the pool drops the connection: raising
+            # here would only hide the error that came before.
             with suppress(StorageError), translated():
                 await connection.close()
 

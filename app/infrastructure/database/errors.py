@@ -1,9 +1,9 @@
 """The one place where driver errors become Keyhall's.
 
-Only what is unlikely to be a bug is translated: a database that is away, busy, full, read-only or damaged, and a
-uniqueness rule that said no. Anything else, such as SQL that does not parse, passes as it is.
+Only errors that are unlikely to be bugs are translated: a database that is away, busy, full, read-only or damaged, and
+a violated uniqueness rule. Anything else, such as SQL that does not parse, passes as it is.
 
-What the driver said stays behind, because PostgreSQL repeats whole rows in it; its error code travels as a note.
+The driver's message is dropped, because PostgreSQL repeats whole rows in it; its error code travels as a note.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _SYSTEM: Final = {
 
 
 DRIVER_ERRORS: Final = (StatementError, PoolTimeout, sqlite3.Error, OSError)
-"""What SQLAlchemy and the drivers raise, bugs among it."""
+"""The exceptions of SQLAlchemy and the drivers, bugs among them."""
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def translated() -> Iterator[None]:
 
 
 def translation(error: Exception) -> Exception | None:
-    """What a driver's error means, or None for what is likely a bug."""
+    """The error of Keyhall for a driver's error, or None where it is likely a bug."""
     if isinstance(error, DBAPIError):
         cause = error.driver_exception
         lost = _noted(StorageError(), cause) if error.connection_invalidated else None

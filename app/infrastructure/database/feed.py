@@ -13,11 +13,11 @@ from app.infrastructure.database.engine import Database
 log = logging.getLogger(__name__)
 
 _SETTLE_SECONDS: Final = 0.1
-"""No subscription is woken more often: whoever is woken reads the database."""
+"""No subscription is woken more often, because its reader then reads the database."""
 
 
 class DatabaseFeed:
-    """See `app.services.ports.ChangeFeed`. It hears of changes inside `listening` only."""
+    """See `app.services.ports.ChangeFeed`. It receives changes inside `listening` only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""From whatever schema there is to the one that this version needs, or not at all.
+"""Migrations: from the present schema to the one that this version needs, completely or not at all.
 
 A revision is the number that a migration's file name begins with. Reading that, instead of asking Alembic, is what
 lets a start whose schema is at head go without importing Alembic.
@@ -34,7 +34,7 @@ _turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = Weak
 
 
 def known_revisions(scripts: Path = SCRIPTS) -> tuple[str, ...]:
-    """The revisions that this version of Keyhall knows, in order; the last is the head."""
+    """The revisions that this version of Keyhall has, in order; the last is the head."""
     return tuple(sorted(path.name[:4] for path in (scripts / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")))
 
 
@@ -69,7 +69,7 @@ async def check_schema(database: Database, *, scripts: Path = SCRIPTS) -> None:
         )
     if revision not in known_revisions(scripts):
         raise SchemaNewer(
-            f"the database has the schema {revision}, which Keyhall {__version__} does not know",
+            f"the database has the schema {revision}, which Keyhall {__version__} does not have",
             remedy="install the version of Keyhall that last ran on this database, or a newer one",
         )
 
@@ -119,9 +119,9 @@ _FINAL: Final = "z"
 
 
 def _version(text: str) -> tuple[tuple[int, ...], str, int]:
-    """What versions are ordered by: a subset of PEP 440, which has no parser in the standard library.
+    """The sort key of a version: a subset of PEP 440, which has no parser in the standard library.
 
-    What cannot be read is newer than everything: whoever wrote it knew more.
+    A version that cannot be parsed counts as newer than every other: a later release wrote it.
     """
     match = _RELEASE.fullmatch(text)
     if match is None:

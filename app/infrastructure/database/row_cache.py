@@ -16,8 +16,8 @@ _OVERHEAD: Final = 64
 class RowCache:
     """Least recently used rows go first. Rows of one position are valid for that position only.
 
-    A *position* is a number that changes with every commit. Whoever loads a row asks for the position before, and
-    hands it back with the row: if the cache has moved on meanwhile, the row may be older than that and is not kept.
+    A *position* is a number that changes with every commit. The caller asks for the position before it loads a row,
+    and returns it with the row: if the cache has moved on meanwhile, the row may be older than that and is not kept.
     """
 
     def __init__(self, *, most_rows: int = MOST_ROWS, most_bytes: int = MOST_BYTES) -> None:

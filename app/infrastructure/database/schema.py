@@ -1,6 +1,6 @@
 """Every table, as SQLAlchemy Core. Migrations are written by hand and compared with this by a test.
 
-Columns with ``info={"encrypted": True}`` hold envelopes (docs/envelope.md); whoever re-encrypts must know them all.
+Columns with ``info={"encrypted": True}`` hold envelopes (docs/envelope.md); re-encryption covers them all.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(String(27) if dialect.name == "sqlite" else DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """What is stored. Raises ValueError for a moment without a time zone, InvalidInput for one beyond the years."""
+        """The stored form. Raises ValueError for a time without a zone, InvalidInput for one beyond the years."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -79,7 +79,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 class PlainText(TypeDecorator[str]):
     """Text that both engines keep to the letter and sort alike, byte by byte.
 
-    What one of them could not keep (NUL, lone surrogates) is InvalidInput on both, whether it is to be stored or
+    Text that one of them could not keep (NUL, lone surrogates) is InvalidInput on both, whether it is to be stored or
     looked for.
     """
 
@@ -199,7 +199,7 @@ owner_claim: Final = Table(
     Column("claimed_at", UtcDateTime, nullable=False),
     CheckConstraint("id = 1", name="single"),
 )
-"""One row, once and for ever: it outlives the owner, so no setup token works twice."""
+"""At most one row, never deleted: it outlives the owner, so no setup token works twice."""
 
 sessions: Final = Table(
     "sessions",
@@ -296,7 +296,7 @@ audit_events: Final = Table(
     Index(None, "object_kind", "object_id"),
     sqlite_autoincrement=True,  # the id of a row that was cut off is never given again
 )
-"""The audit trail; ``detail`` is canonical JSON. A row without a seal was committed but not yet chained."""
+"""The audit trail; ``detail`` is canonical JSON. A row whose audit seal is missing is not chained yet."""
 
 instances: Final = Table(
     "instances",
@@ -310,7 +310,7 @@ instances: Final = Table(
     Column("epochs", PlainText, nullable=False),
     Column("master_key_ids", PlainText, nullable=False, server_default=""),
 )
-"""The processes of the install. ``epochs`` and ``master_key_ids`` (joined by spaces) say what they have taken up."""
+"""The processes of the install. ``epochs`` and ``master_key_ids`` (joined by spaces) name the keys that they have."""
 
 jobs: Final = Table(
     "jobs",

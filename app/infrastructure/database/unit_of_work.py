@@ -69,7 +69,7 @@ class SqlStorage:
         return self._database.data_version()
 
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
-        """A row as of now. What is absent is not remembered: guessed keys would drive out real rows."""
+        """A row as of now. An absent row is not remembered: guessed keys would evict real rows."""
         position = self._database.data_version()
         if position is None:
             async with self.read() as unit:

@@ -108,7 +108,7 @@ class KeyManagementService:
         return created
 
     async def _create(self) -> tuple[KeyRing, bool]:
-        # Whatever can be refused is refused before anything is made, first of all a key from outside.
+        # Everything that can be refused is refused before anything is made, first of all an external key.
         materials = {name: self._writer.first_material(name) for name in KeyName}
         self._record.prove()
         wrapping = self._wrapping(self._master_key_for_creation())
@@ -151,7 +151,7 @@ class KeyManagementService:
 
     @property
     def epochs(self) -> Mapping[str, int]:
-        """What this process has taken up."""
+        """The epochs that this process has loaded."""
         return self.ring.manifest.epochs
 
     def setup_token(self) -> SecretText:
@@ -216,7 +216,7 @@ class KeyManagementService:
         return self.ring
 
     async def reload(self) -> bool:
-        """Confirm the ring against the database, taking up what moved; True when the ring is another than at the call.
+        """Confirm the ring against the database and load changed keysets; True when the ring is a new one.
 
         Raises StorageError, and StartupError where what is there now does not verify: then nothing is confirmed.
         """
@@ -232,13 +232,13 @@ class KeyManagementService:
             self._use(ring)
             self._remember(self.ring)
             self.confirm(started)
-        return self.ring is not before  # whoever took it up: what did not open before may open now
+        return self.ring is not before  # also if another task loaded it: a value that did not open before may open now
 
     async def reload_for_unknown_key(self) -> None:
-        """Reload because a token names a version that is not loaded; at most once a second, whoever asks."""
+        """Reload because a token names a version that is not loaded; at most once a second for all callers."""
         now = self._clock.monotonic()
         if now - self._reloaded_at < _RELOAD_AT_MOST_EVERY_SECONDS:
-            async with self._reloading:  # what brings the version may be under way already, for whatever reason
+            async with self._reloading:  # a reload that brings the version may be under way already
                 return
         self._reloaded_at = now
         await self.reload()
@@ -248,8 +248,8 @@ class KeyManagementService:
     async def change(self, uow: UnitOfWork, name: KeyName, edit: Callable[[KeyRing], Keyset]) -> Keyset:
         """Replace a keyset by what ``edit`` makes of the present ring, in this unit of work, under the keys' lock.
 
-        ``edit`` may answer with the present keyset: then nothing changes. Nothing is taken up before the unit of work
-        has committed: call ``reload`` then. Raises KeyDamaged, IllegalKeyset, and whatever ``edit`` raises.
+        ``edit`` may return the present keyset: then nothing changes. This process loads the change when ``reload`` is
+        called after the commit. Raises KeyDamaged, IllegalKeyset, and the errors of ``edit``.
         """
         return (await self._writer.change(uow, name, edit)).keysets[name]
 
@@ -260,7 +260,7 @@ class KeyManagementService:
         return self._writer.add_version(ring, name, material, origin)
 
     def parse_external_key(self, name: KeyName, given: SecretText) -> SecretBytes:
-        """What an operator brought as a key, judged as at a start. Raises InsecureKey."""
+        """The material of a key from outside, checked as at a start. Raises InsecureKey."""
         return self._reader.outside_material(name, given)
 
     async def rewrap(self, uow: UnitOfWork, master_key: SecretBytes) -> str:
@@ -289,7 +289,7 @@ class KeyManagementService:
             self._ring = ring
 
     def _remember(self, ring: KeyRing) -> None:
-        """Note the ring's epochs outside the database, also of one that a unit of work took up by the way."""
+        """Record the ring's epochs outside the database, also those of a ring that a unit of work loaded."""
         if self._remembered is not ring:
             self._record.remember(ring.manifest.install_id, ring.manifest.epochs)
             self._remembered = ring
@@ -302,9 +302,9 @@ class KeyManagementService:
         return [KeyVersionInfo.of(keyset, each) for keyset in keysets for each in keyset]
 
     async def validate(self) -> Sequence[KeyCheck]:
-        """Read every application key anew and say of each whether it is whole.
+        """Read every application key again and report of each whether it is intact.
 
-        Raises StartupError for what is wrong with the install as a whole, as a start would.
+        Raises StartupError for a fault of the whole install, as a start would.
         """
         verdicts = []
         remembered = self._record.read()

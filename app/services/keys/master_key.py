@@ -1,8 +1,8 @@
 """The change of the master key, while processes serve (docs/operations.md, "Changing the master key").
 
-Every process is given both keys before the database knows of the new one, and the old one goes after every process has
-taken up what is under the new one. So whatever dies in between, both keys are there, and each opens what it should;
-running it again goes on from there.
+Every process is given both keys before the database is rewrapped under the new one, and the old one is removed after
+every process has loaded the rewrapped keys. So if a process dies in between, both keys are still there, and running the
+command again completes the change.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from app.domain.errors import ConfigInvalid, KeyStateConflict, MasterKeyMissing
 from app.domain.instances import Instance
 from app.domain.secrets import SecretBytes
 from app.services.audit import OPERATOR, AuditTrail
-from app.services.instances import wait_for_processes
 from app.services.keys import KeyManagementService
 from app.services.ports import ChangeableMasterKey, Clock, MasterKeySource, Storage
+from app.services.processes import wait_for_processes
 
 WAIT_SECONDS: Final = 20.0
 """For processes to take part: longer than the lease of one that was killed."""
@@ -39,7 +39,7 @@ class RestoredMasterKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterKeyPlan:
-    """What a change of the master key would do; nothing has been changed.
+    """The plan of a change of the master key; nothing has been changed.
 
     ``under`` is what the database is under; ``to`` is what it would be put under, None where that is yet to be made;
     ``file`` is the default file, None where the key comes from the settings; ``behind`` are the processes that would
@@ -57,7 +57,7 @@ class MasterKeyPlan:
 class ChangedMasterKey:
     """The database is under ``after``; ``before`` is None where it was so already.
 
-    ``previous_given`` tells that the settings still give another one, which nothing needs any more.
+    ``previous_given`` is True while the settings still give the former key, which nothing needs any more.
     """
 
     before: str | None
@@ -79,7 +79,7 @@ class MasterKeyChange:
         self._audit = AuditTrail(clock)
 
     async def plan(self) -> MasterKeyPlan:
-        """What ``carry_out`` would do. Raises KeyStateConflict where it would refuse."""
+        """The plan of ``carry_out``. Raises KeyStateConflict where it would refuse."""
         under, given = self._keys.ring.manifest.master_key_id, self._given()
         current = self._keys.master_key_id(given[0])
         fresh = self._source.in_default_file and current == under and not self._begun(given)
@@ -149,7 +149,7 @@ class MasterKeyChange:
             )
         raise KeyStateConflict(
             f"{_names(behind)} is not given the master key {after}: {remedy}; then run this again. Nothing was changed "
-            "in the database, and both keys stay. With --force it goes on, and what is not given the key stops serving"
+            "in the database, and both keys stay. With --force it goes on, and processes without the key stop serving"
         )
 
     async def _taken_up(self, after: str, *, force: bool, tell: Callable[[str], None]) -> None:

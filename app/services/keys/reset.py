@@ -1,7 +1,7 @@
-"""The last resort: application keys made anew, because the master key is lost or rows of `app_config` are.
+"""The last resort: new application keys, because the master key or rows of `app_config` are lost.
 
-Install, users, labels, history and audit trail stay. What the lost keys sealed stays as well, and does not open: it has
-to be entered again. Whatever still is whole under a master key that is given is kept.
+Install, users, labels, history and audit trail stay. Values that the lost keys encrypted stay too, but do not open:
+people must enter them again. Keys that are intact under a given master key are kept.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ _ID: Final = re.compile(r'"install_id":"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]
 _VERSION: Final = re.compile(r'"version":(\d{1,10})\b')
 _EPOCH: Final = re.compile(r'"epoch":(\d{1,10})\b')
 _PLAUSIBLE: Final = 1 << 31
-"""A version or epoch beyond this was made up by whoever damaged the row, and must not use up the numbers."""
+"""A version or epoch beyond this comes from a damaged row, and must not use up the numbers."""
 _PAGE: Final = 500
 _KEPT: Final = frozenset({KeyName.AES_KEY, KeyName.ENCRYPTION_KEY, KeyName.AUDIT_SEAL_KEY})
-"""What a damaged install keeps where it is whole. The others are made anew, which costs a new sign-in: an older row
-might have been put back, in which a version is not revoked that was."""
+"""The keys that a damaged install keeps where they are intact. The others are replaced, which costs a new sign-in: an
+older row might have been put back, in which a revoked version is not revoked yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostKeys:
-    """What a reset would start from: whose id has to be typed, what is wrong, and which keys are still whole."""
+    """The state before a reset: the install id to type, the cause, and the keys that are intact."""
 
     install_id: str
     cause: StartupError
@@ -80,7 +80,7 @@ class LostCredential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyResetReport:
-    """What a reset did. ``file`` is None where the master key comes from the settings, ``copy`` on PostgreSQL."""
+    """The result of a reset. ``file`` is None where the master key comes from the settings, ``copy`` on PostgreSQL."""
 
     install_id: str
     master_key_id: str
@@ -94,7 +94,7 @@ class KeyResetReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetPreparation:
-    """What happens to the database before a reset.
+    """The step before a reset.
 
     ``copy_and_migrate`` copies an embedded database, brings the schema to head and returns the copy's path, None on
     PostgreSQL; ``at_head`` is whether the schema was at head before that.
@@ -112,7 +112,7 @@ class _Unused(NamedTuple):
 
 
 class KeyReset:
-    """Makes an install's keys anew. Methods may raise StorageError, and StartupError where a reset cannot help."""
+    """Gives an install new keys. Methods may raise StorageError, and StartupError where a reset cannot help."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class KeyReset:
         self._audit = AuditTrail(clock)
 
     async def look(self) -> LostKeys:
-        """What is lost. Raises KeyStateConflict where nothing is, InUse while a process is live, NoInstall."""
+        """The lost keys. Raises KeyStateConflict where none is lost, InUse while a process is live, NoInstall."""
         async with self._storage.read() as uow:
             lost = await self._judge(uow, self._record.read())
             if self._preparation.at_head:
@@ -146,7 +146,7 @@ class KeyReset:
         return lost
 
     async def carry_out(self, typed: str) -> KeyResetReport:
-        """Make keys anew, in one transaction. ``typed`` must be the install's id. Raises as ``look``, InvalidInput."""
+        """Make new keys, in one transaction. ``typed`` must be the install's id. Raises as ``look``, InvalidInput."""
         found = await self.look()
         if typed.strip() != found.install_id:
             raise InvalidInput("confirmation", f"must be the install's id, {found.install_id}: nothing was changed")
@@ -189,7 +189,8 @@ class KeyReset:
                 credentials=len(credentials),
                 sessions=sessions,
             )
-            # Last: whoever takes a lease reads the manifest under a lock, and so has it by now or waits for the commit.
+            # Last: a process that takes a lease reads the manifest under a lock, so it has a lease by now or waits
+            # for the commit.
             await self._require_alone(uow)
         self._record.remember(lost.install_id, ring.manifest.epochs)
         return KeyResetReport(
@@ -239,7 +240,7 @@ class KeyReset:
         )
 
     def _install_id(self, rows: Mapping[str, str], remembered: RememberedInstall | None) -> str:
-        """What every side says that is there to say it. Rows are believed only where nobody knows better."""
+        """The install's id from settings, install.json and rows. Rows count only where neither of the others has it."""
         claims = (self._rules.pinned_install_id, remembered.install_id if remembered else None)
         known = {each for each in claims if each is not None}
         named = {each for value in rows.values() for each in _ID.findall(value)}
@@ -306,7 +307,7 @@ class KeyReset:
         unused: _Unused,
         recovered: tuple[Keyset, Mapping[int, SecretBytes]] | None,
     ) -> Keyset:
-        """A new primary, on top of what was recovered: whoever damaged the rows may have put back an older primary."""
+        """A new primary, added to the recovered versions: the damaged rows may have held an older primary."""
         now = self._clock.now()
         material = self._writer.first_material(name, recovered[0] if recovered else ())
         version = self._writer.new_version(name, unused.version, material, install_id=install_id, wrapping=wrapping)
@@ -323,7 +324,7 @@ class KeyReset:
         return replace(keyset.add(version).promote(unused.version, now), epoch=unused.epoch)
 
     async def _queue_what_follows(self, uow: UnitOfWork, keysets: Mapping[KeyName, Keyset]) -> None:
-        """What still opens is sealed anew, and its fingerprints are computed again, as after every promotion."""
+        """Queue the re-encryption of rows that still open and the recomputing of fingerprints, as after a promotion."""
         for name in (KeyName.AES_KEY, KeyName.API_SECRET_KEY):
             payload = {"name": name.value, "action": "reset"}
             cursor = RotationState.of_primary(keysets[name]).to_json()

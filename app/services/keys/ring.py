@@ -1,4 +1,4 @@
-"""What is loaded of the application keys, and what may be said of it."""
+"""The loaded application keys, and the parts of them that may be shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Primary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyVersionInfo:
-    """What anybody may see of one version of one key: never material."""
+    """The public facts of one version of one key: never material."""
 
     name: KeyName
     version: int
@@ -38,7 +38,7 @@ class KeyVersionInfo:
 
     @classmethod
     def of(cls, keyset: Keyset, version: KeyVersion) -> KeyVersionInfo:
-        """What may be shown of a version of that keyset."""
+        """The facts of a version of that keyset."""
         return cls(
             name=keyset.name,
             version=version.version,
@@ -82,7 +82,7 @@ class KeyRing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstallRules:
-    """What the settings demand of the install."""
+    """The demands of the settings on the install."""
 
     environment: Environment
     pinned_install_id: str | None

@@ -2,7 +2,7 @@
 
 A row's value is a JSON object whose member ``mac`` is an HMAC-SHA256, under a sub-key of the master key, over row
 name, install id and the canonical JSON of all other members. Canonical means: keys sorted, no white space, ASCII.
-Whatever is not exactly what was written is damaged; a value is never repaired.
+A row that differs from the written form in any way is damaged; a value is never repaired.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def authenticate(row: str, members: dict[str, Any], install_id: str, wrapping: K
     if not hmac.compare_digest(stored, wrapping.row_mac(row, install_id, canonical_json(body).encode())):
         raise damaged(row, "does not carry the right MAC: it was edited or comes from elsewhere")
     if body.get("format") != FORMAT:
-        raise SchemaNewer(f"the row {row} has a format that this version does not know", remedy="run a newer Keyhall")
+        raise SchemaNewer(f"the row {row} has a format that this version cannot read", remedy="run a newer Keyhall")
     return body
 
 

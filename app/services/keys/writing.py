@@ -33,7 +33,7 @@ from app.services.ports import (
 )
 
 Materials = dict[KeyName, tuple[SecretBytes, Origin]]
-"""What each key of an install begins with, and where that came from."""
+"""The first material of each key of an install, and its origin."""
 
 
 class KeyWriter:
@@ -127,7 +127,7 @@ class KeyWriter:
         environment: Environment,
         wrapping: KeyWrapping,
     ) -> KeyRing:
-        """These keysets and a new manifest in the place of every row, whatever is there. The caller holds the lock."""
+        """Replace every row by these keysets and a new manifest. The caller holds the lock."""
         await uow.keys.clear()
         await self._put(uow, self._manifest(install_id, environment, wrapping), keysets, wrapping)
         return await self._read_back(uow, None, {})
@@ -145,7 +145,7 @@ class KeyWriter:
     async def change(self, uow: UnitOfWork, name: KeyName, edit: Callable[[KeyRing], Keyset]) -> KeyRing:
         """Replace one keyset by what ``edit`` makes of the present ring; the same keyset changes nothing.
 
-        The unit of work holds the lock from here to its end. Raises KeyDamaged, IllegalKeyset, whatever ``edit`` does.
+        The unit of work holds the lock to its end. Raises KeyDamaged, IllegalKeyset, and the errors of ``edit``.
         """
         await uow.keys.lock()
         # Nobody else changes the keys from now on, so what is remembered by now is there to see.
@@ -222,5 +222,5 @@ class KeyWriter:
 
 
 def _without_destroyed(keyset: Keyset, materials: Mapping[int, SecretBytes]) -> dict[int, SecretBytes]:
-    """What must still unwrap to the same: every version that was there and was not destroyed just now."""
+    """The materials that must still unwrap to the same: of versions that were there and are not destroyed now."""
     return {each.version: materials[each.version] for each in keyset if each.wrapped and each.version in materials}

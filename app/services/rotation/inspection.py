@@ -1,4 +1,4 @@
-"""What may be seen of application keys: their state and age, what a rotation would do, what still needs a version."""
+"""Inspection of application keys: state and age, the effects of a rotation, the dependents of a version."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.services.rotation.passes import BATCH
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatus:
-    """One key: every version, how old the primary may become, and what is about to happen.
+    """One key: every version, how old the primary may become, and the change that is due.
 
     ``announced_at`` is when the rotation that was set for a date begins; ``job`` is the one that is not over.
     """
@@ -42,7 +42,7 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a rotation would do, and what would stand in its way; nothing has been changed.
+    """The effects of a rotation, and the rows that would stand in its way; nothing has been changed.
 
     ``rows`` are to be re-encrypted or recomputed; ``unreadable`` names those that do not open today.
     """
@@ -57,7 +57,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependents:
-    """What needs a version of a key: ``rows`` open with it alone, ``unreadable`` ones name it and do not open."""
+    """The dependents of a version of a key: ``rows`` open with it alone, ``unreadable`` name it and do not open."""
 
     name: KeyName
     version: int
@@ -89,7 +89,7 @@ class KeyInspection:
     # -- state and age -------------------------------------------------------------------------------------------------
 
     async def list(self, actor: Actor) -> Sequence[KeyStatus]:
-        """Every application key with its versions, its age and what is about to happen to it."""
+        """Every application key with its versions, its age and the change that is due."""
         actor.require(Permission.SEE_KEYS)
         return await self.every_status()
 
@@ -122,7 +122,7 @@ class KeyInspection:
     # -- before a change -----------------------------------------------------------------------------------------------
 
     async def plan(self, actor: Actor, name: KeyName) -> Plan:
-        """What rotating a key would do, after reading every row that it protects."""
+        """The effects of rotating a key, after reading every row that it protects."""
         actor.require(Permission.SEE_KEYS)
         require_application_key(name)
         rows, failing = await self._scan(name, None)
@@ -141,7 +141,7 @@ class KeyInspection:
         return Plan(name=name, primary=primary, processes=live, rows=rows, unreadable=failing, consequence=consequence)
 
     async def dependents(self, actor: Actor, name: KeyName, version: int) -> Dependents:
-        """What still needs a version, found by reading every row. Raises NotFound."""
+        """The rows that still need a version, found by reading every row. Raises NotFound."""
         actor.require(Permission.SEE_KEYS)
         found = self.version(name, version)
         rows, failing = await self._scan(name, version)
@@ -156,7 +156,7 @@ class KeyInspection:
                 end = found.deactivated_at.isoformat(timespec="minutes") if found.deactivated_at else "now"
                 sentence = (
                     f"every token that /encrypt made between {begin.isoformat(timespec='minutes')} and {end} opens "
-                    "with it alone; Keyhall does not know how many there are"
+                    "with it alone; Keyhall keeps no count of them"
                 )
             case KeyName.JWT_SECRET_KEY:
                 sentence = "access tokens that it signed and that have not expired"

@@ -196,7 +196,7 @@ class RotationJob:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def _supersede(self, run: JobRun) -> None:
-        """End here: a later rotation of this key does whatever is left."""
+        """End here: a later rotation of this key does the rest."""
         await run.note(Progress(step=Step.DONE, note=_SUPERSEDED))
 
     async def _retire(self, run: JobRun, name: KeyName) -> None:

@@ -1,6 +1,6 @@
-"""What may be asked of application keys: rotate, roll back, revoke, retire, destroy, import, schedule.
+"""Changes of application keys: rotate, roll back, revoke, retire, destroy, import, schedule.
 
-Whatever takes longer than a unit of work is a job of kind ``key.rotation`` (course.py); of one key at most one is on
+A change that takes longer than a unit of work is a job of kind ``key.rotation`` (job.py); of one key at most one is on
 its way to a new primary.
 """
 
@@ -36,11 +36,11 @@ from app.services.rotation.job import RotationJob
 log = logging.getLogger(__name__)
 
 LEEWAY: Final = timedelta(seconds=60)
-"""What clocks may differ by, on top of the longest lifetime of a token."""
+"""The difference that clocks may have, on top of the longest lifetime of a token."""
 FURTHEST_DATE: Final = timedelta(days=3650)
 AGES_EVERY: Final = timedelta(days=1)
 _WORK_AFTER_PROMOTION: Final = frozenset({Step.PROMOTED, Step.REENCRYPT, Step.RECOMPUTE, Step.VERIFY, Step.DONE})
-"""The last of them: whoever did it died before the job was marked as over."""
+"""DONE is among them: its worker died before the job was marked as over."""
 _SHORTEST_SCHEDULE: Final = 1
 _LONGEST_SCHEDULE: Final = 3650
 
@@ -128,7 +128,7 @@ class RotationService:
         return job
 
     async def import_(self, actor: Actor, name: KeyName, given: SecretText) -> Job | None:
-        """Make a key from outside the primary, by the same course; None where it is that already.
+        """Make a key from outside the primary, by the same kind of job; None where it is primary already.
 
         An import that left something to do after that is what one gets.
         Raises InsecureKey for one that must not be used, KeyStateConflict for one that was revoked.
@@ -176,7 +176,7 @@ class RotationService:
         return await uow.jobs.get(job.id) or job
 
     async def _left_over(self, uow: UnitOfWork, name: KeyName, action: str, **payload: Any) -> Job | None:
-        """What the same request, made before, still has to do now that its version is primary: for who makes it again.
+        """The unfinished job of an identical earlier request, so that repeating a request is idempotent.
 
         A rotation that only waits for tokens to expire is not in the way of the next, and neither is one whose version
         another has replaced.
@@ -206,8 +206,8 @@ class RotationService:
     async def revoke(self, actor: Actor, name: KeyName, version: int) -> Job:
         """Mark a version compromised, at once: a primary is replaced first, in the same transaction.
 
-        What compromised JWT_SECRET_KEY and API_SECRET_KEY versions made is refused from now on; what AES_KEY versions
-        sealed is re-encrypted by the job that this returns.
+        Tokens of compromised JWT_SECRET_KEY and API_SECRET_KEY versions are refused from now on; rows that AES_KEY
+        versions encrypted are re-encrypted by the job that this returns.
         Raises NotFound for a version that never was, KeyStateConflict for one that is revoked or destroyed already.
         """
         self._require(actor, name)
@@ -280,7 +280,7 @@ class RotationService:
         return job
 
     async def destroy(self, actor: Actor, name: KeyName, version: int, *, typed: str) -> Dependents:
-        """Forget the material of a version for ever. ``typed`` must be the key's name.
+        """Destroy the material of a version irreversibly. ``typed`` must be the key's name.
 
         Backups made before still hold it, wrapped. Raises InvalidInput where something else was typed,
         NotFound for a version that never was, KeyStateConflict for one in use or that stored secrets still open with.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -123,7 +122,7 @@ def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept:
         viewer=actor,
         refused=refused,
         kept=kept,
-        request_key=secrets.token_urlsafe(16),
+        request_key=request.app[SERVICES].randomness.new_id(),
     )
 
 

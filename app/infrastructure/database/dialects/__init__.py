@@ -1,4 +1,4 @@
-"""What the two engines do differently; everything else is written once."""
+"""The differences of the two engines; everything else is written once."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Dialect(Protocol):
         ...
 
     def exists(self) -> bool:
-        """Whether there is something to connect to, as far as that can be told without connecting."""
+        """Whether there is something to connect to, as far as can be seen without connecting."""
         ...
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Held around everything that writes, where the engine knows but one writer. Raises StorageBusy."""
+        """Held around everything that writes, where the engine allows only one writer. Raises StorageBusy."""
         ...
 
     def data_version(self) -> int | None:
@@ -53,7 +53,7 @@ class Dialect(Protocol):
         ...
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
-        """An INSERT that knows ON CONFLICT."""
+        """An INSERT that supports ON CONFLICT."""
         ...
 
     def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
@@ -78,16 +78,16 @@ class Dialect(Protocol):
     async def lock(self, connection: AsyncConnection, key: int, /, *, shared: bool = False) -> None:
         """Exclude every other holder of that key until the transaction ends; a shared one, those that do not share it.
 
-        First come, first served: who wants it alone does not wait for ever for those who share it.
+        First come, first served: an exclusive request is not delayed by shared requests that come after it.
         """
         ...
 
     async def announce(self, connection: AsyncConnection, /) -> None:
-        """Once the transaction has committed, have everybody hear of it who listens."""
+        """Notify every listening process once the transaction has committed."""
         ...
 
-    async def listen(self, heard: Callable[[], None], /) -> None:
-        """Call ``heard`` after every change that was announced, and whenever one may have been missed; until cancelled.
+    async def listen(self, notify: Callable[[], None], /) -> None:
+        """Call ``notify`` after every announced change, and whenever one may have been missed, until cancelled.
 
         Raises nothing of the driver's. Returns where nobody can listen.
         """

@@ -55,7 +55,7 @@ _PROBE_EVERY_SECONDS: Final = 30.0
 """How often a silent connection is asked whether it is still one."""
 _CLOSE_SECONDS: Final = 1.0
 _LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg raises when the server cannot be reached, lets nobody in, or goes away; TimeoutError is an OSError."""
+"""Errors of asyncpg when the server cannot be reached, refuses, or goes away; TimeoutError is an OSError."""
 
 
 class Postgresql:
@@ -87,7 +87,7 @@ class Postgresql:
         event.listen(self.writer.sync_engine, "checkout", _refuse_closed)
 
     def exists(self) -> bool:
-        """Only connecting can tell."""
+        """True: only connecting can show it."""
         return True
 
     @asynccontextmanager
@@ -99,7 +99,7 @@ class Postgresql:
         """There is no such number."""
 
     def insert(self, table: Table) -> postgresql.Insert:
-        """An INSERT that knows ON CONFLICT."""
+        """An INSERT that supports ON CONFLICT."""
         return postgresql.insert(table)
 
     def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
@@ -143,7 +143,7 @@ class Postgresql:
         """NOTIFY, which PostgreSQL holds back until the commit and drops with a rollback."""
         await connection.execute(select(func.pg_notify(_CHANNEL, "")))
 
-    async def listen(self, heard: Callable[[], None], /) -> None:
+    async def listen(self, notify: Callable[[], None], /) -> None:
         """LISTEN, on a connection of its own that is replaced when it is lost.
 
         PgBouncer in transaction mode lends a connection for a transaction only: behind it nobody can listen.
@@ -153,11 +153,11 @@ class Postgresql:
         lost, pause = False, _FIRST_PAUSE
         while True:
             try:
-                async with self._listening(heard) as connection:
+                async with self._listening(notify) as connection:
                     if lost:
                         log.info("listening for changes again")
                     lost, pause = False, _FIRST_PAUSE
-                    heard()  # of what was announced while nobody listened
+                    notify()  # changes may have been announced while the connection was lost
                     await _until_lost(connection)
             except _LOST as error:  # its message may name the server
                 if not lost:
@@ -169,13 +169,13 @@ class Postgresql:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     @asynccontextmanager
-    async def _listening(self, heard: Callable[[], None]) -> AsyncIterator[Any]:
+    async def _listening(self, notify: Callable[[], None]) -> AsyncIterator[Any]:
         _, options = self.writer.dialect.create_connect_args(self._url)
         options.pop("prepared_statement_cache_size", None)  # SQLAlchemy's own
         options.update(self._arguments | {"server_settings": {"application_name": "keyhall changes"}})
         connection = await asyncpg.connect(**options)
         try:
-            await connection.add_listener(_CHANNEL, lambda *_: heard())
+            await connection.add_listener(_CHANNEL, lambda *_: notify())
             yield connection
         finally:
             with suppress(*_LOST):  # it may be closed already, and nothing waits for its answer

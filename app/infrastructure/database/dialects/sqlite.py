@@ -99,7 +99,7 @@ class Sqlite:
         try:
             return await connection
         except BaseException:
-            # aiosqlite tells its thread to end and does not wait; one that outlives the loop ends with a traceback.
+            # aiosqlite asks its thread to end and does not wait; one that outlives the loop ends with a traceback.
             await asyncio.to_thread(thread.join)
             raise
 
@@ -122,7 +122,7 @@ class Sqlite:
         connection = sqlite3.connect(
             uri, uri=True, timeout=busy, isolation_level=None, cached_statements=256, factory=_Releasing
         )
-        # SQLite keeps bytes that are no UTF-8 as text. They are read as what nobody has stored, so that whoever reads
+        # SQLite keeps bytes that are no UTF-8 as text. They are read as text that no code has stored, so that a reader
         # finds a damaged value among sound ones, instead of the driver's refusal of them all.
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         return connection
@@ -175,11 +175,11 @@ class Sqlite:
         return version
 
     def insert(self, table: Table) -> sqlite.Insert:
-        """An INSERT that knows ON CONFLICT."""
+        """An INSERT that supports ON CONFLICT."""
         return sqlite.insert(table)
 
     def now(self, later: timedelta | None = None) -> ColumnElement[datetime]:
-        """The host's clock; SQLite tells milliseconds."""
+        """The host's clock; SQLite has milliseconds."""
         shift = () if later is None else (f"{later.total_seconds():+.3f} seconds",)
         moment = func.strftime("%Y-%m-%dT%H:%M:%f", "now", *shift)
         return type_coerce(moment.op("||")(literal_column("'000Z'")), UtcDateTime)
@@ -211,20 +211,20 @@ class Sqlite:
     async def announce(self, _connection: AsyncConnection, /) -> None:
         """Nothing to do: every commit moves data_version."""
 
-    async def listen(self, heard: Callable[[], None], /) -> None:
+    async def listen(self, notify: Callable[[], None], /) -> None:
         """Look at data_version ten times a second; commits of this process move it too."""
         seen: int | None = None
         while True:
-            # While the file cannot be read nothing is known. Whoever reads from it says what is wrong.
+            # An unreadable file is reported by the statement that reads from it.
             with suppress(sqlite3.Error):
                 moved = self.data_version()
                 if moved != seen:
                     seen = moved
-                    heard()
+                    notify()
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
     async def read_only(self, connection: AsyncConnection, /) -> bool:
-        """Raises SQLITE_READONLY instead: a write that is rolled back, since BEGIN IMMEDIATE alone tells nothing."""
+        """Raises SQLITE_READONLY instead: a write that is rolled back, since BEGIN IMMEDIATE alone proves nothing."""
         await connection.exec_driver_sql("PRAGMA user_version=0")
         return False
 

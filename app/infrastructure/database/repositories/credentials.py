@@ -42,7 +42,7 @@ _ALL: Final = select(*_COLUMNS)
 _BY_ID: Final = _ALL.where(api_credentials.c.id == bindparam("key"))  # built once: it stands before every use
 
 _VERIFYING: Final = frozenset({Status.VALID, Status.REFUSED})
-"""What only the provider can say; the other states leave the time of the last verification alone."""
+"""The states that only the provider can give; the others leave the time of the last verification alone."""
 
 
 def _to_record(row: Sequence[Any]) -> CredentialRecord:
@@ -68,7 +68,7 @@ def _to_record(row: Sequence[Any]) -> CredentialRecord:
 
 
 def _label_key(label: str) -> str:
-    """Under which a label is unique: people do not tell "Main" from "main"."""
+    """The form in which a label is unique: people do not distinguish "Main" from "main"."""
     return label.casefold()
 
 
@@ -298,7 +298,7 @@ class CredentialRepositoryImpl:
         await self._connection.change(delete(credential_history).where(credential_history.c.id == record_id))
 
     async def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: object) -> bool:
-        """Compare and swap on the version: whoever read an older row changes nothing."""
+        """Compare and swap on the version: a caller that read an older row changes nothing."""
         statement = (
             update(api_credentials)
             .where(api_credentials.c.id == credential_id, api_credentials.c.version == expected_version)

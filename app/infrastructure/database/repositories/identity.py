@@ -23,7 +23,7 @@ USER_COLUMNS = (
     users.c.disabled_at,
     users.c.created_at,
 )
-"""What `to_user` takes, in this order."""
+"""The columns that `to_user` takes, in this order."""
 
 
 def to_user(row: Sequence[Any]) -> User:

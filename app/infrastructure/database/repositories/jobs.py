@@ -40,7 +40,7 @@ _KNOWN: Final = jobs.c.kind.in_(list(JobKind))
 _UNFINISHED: Final = jobs.c.state.in_([JobState.WAITING, JobState.RUNNING])
 
 _OF_THE_INDEX: Final = text("state IN ('waiting', 'running')")
-"""Literally the predicate of `uq_jobs_unfinished`: with parameters PostgreSQL could not tell that it is the same."""
+"""Literally the predicate of `uq_jobs_unfinished`: with parameters PostgreSQL could not match it to the index."""
 
 
 class JobRepositoryImpl:
@@ -98,7 +98,7 @@ class JobRepositoryImpl:
         if job_id is not None:
             pick = pick.where(jobs.c.id == job_id)
         # Two statements, both in one transaction: as a sub-query PostgreSQL may evaluate the pick more than once.
-        # Whoever wants that one job waits until it is settled who gets it: skipped, it would look as if nobody had it.
+        # A claim for one particular job waits for a competing claim: a skipped row would look like a free job.
         picked = await self._connection.value(pick.with_for_update(skip_locked=job_id is None))
         if picked is None:
             return None

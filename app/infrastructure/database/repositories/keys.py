@@ -33,8 +33,8 @@ class KeyRepositoryImpl:
 
     async def get_manifest(self, *, share_lock: bool = False) -> str | None:
         if share_lock:
-            # FOR SHARE alone would do, but for one thing: whoever comes later shares the row as well, past a change of
-            # keys that waits for it. Under a constant load of writers that change would never have its turn.
+            # FOR SHARE alone would do, but for one thing: later transactions share the row as well, ahead of a change
+            # of keys that waits for it. Under a constant load of writers that change would never have its turn.
             await self._connection.lock(_LOCK, shared=True)
         return await self._get(_MANIFEST, share_lock=share_lock)
 
