@@ -696,7 +696,6 @@ async def test_a_failure_of_the_simulator_surfaces_when_it_stops(wire: WireSimul
     with pytest.raises(ExceptionGroup) as failure:
         await wire.stop()
     assert isinstance(failure.value.exceptions[0], KeyError)
-    wire._rest.errors.clear()  # seen; the fixture stops it once more
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -27,8 +27,7 @@ from app.services import Services
 from app.services.identity import DiscordEvent
 from app.settings import Settings
 from tests.support.discord_wire import WireSimulator
-
-SECRET = "sk-canary-0123456789-abcdefghijklmnopqrstuvwxyz"
+from tests.support.samples import SECRET
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from app.domain.secrets import SecretText
 from app.services import Services
 from app.services.identity import DiscordEvent
 from tests.support.discord_wire import Guild, Reply, User, Where, WireSimulator
+from tests.support.samples import SECRET
 
-SECRET = "sk-canary-0123456789-abcdefghijklmnopqrstuvwxyz"
 TEXT = "a canary text that nobody else may read"
 DEFER, OPEN_MODAL = 5, 9  # interaction callback types
 

@@ -22,6 +22,7 @@ from app.domain.errors import BotLoginFailed, ConfigInvalid
 from app.domain.secrets import SecretText
 from app.services import Services
 from tests.support.discord_wire import WireSimulator
+from tests.support.samples import PASSWORD
 
 CONTENT_GRANTED = 1 << 19
 GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 15
@@ -393,8 +394,8 @@ class TestFirstRun:
         self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         operator = await services.identity.operator()
-        await services.identity.create_owner("alice", "correct horse battery staple", operator.client)
-        pair = await services.authentication.login("alice", "correct horse battery staple", operator.client)
+        await services.identity.create_owner("alice", PASSWORD, operator.client)
+        pair = await services.authentication.login("alice", PASSWORD, operator.client)
         owner = await services.authentication.authenticate(pair.access_token.reveal(), operator.client)
         wire.add_guild(id=900, name="Smiths", owner=wire.user(1, "smith"))
 

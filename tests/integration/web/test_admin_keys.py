@@ -25,7 +25,8 @@ from app.services.credentials import CredentialCipher
 from app.services.rotation import passes
 from app.worker.loop import run_worker
 from tests.support.installs import Place
-from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, open_site, raw, sqlite_place
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
+from tests.support.web import Answer, Site, open_site, raw, sqlite_place
 
 if TYPE_CHECKING:
     from tests.support.postgres import PostgresServer

@@ -16,7 +16,8 @@ from app.web import SERVICES, WebOptions
 from app.web.api.documentation import DOCUMENT
 from app.web.server import build_app
 from app.web.sessions import actor_of
-from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, raw, served, without
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
+from tests.support.web import Answer, Site, raw, served, without
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECRET_IN_AN_ERROR = "sk-canary-in-an-exception-7f6e5d4c3b2a"

@@ -78,8 +78,9 @@ class WireSimulator(World):
         """Close everything. An error inside the simulator surfaces here, instead of hiding as a 500 to the bot."""
         await self._gateway.close(1001)
         await self._runner.cleanup()
-        if self._rest.errors:
-            raise ExceptionGroup("the Discord simulator failed", self._rest.errors)
+        errors, self._rest.errors = self._rest.errors, []
+        if errors:
+            raise ExceptionGroup("the Discord simulator failed", errors)
 
     async def __aenter__(self) -> Self:
         return self
