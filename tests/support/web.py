@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from app.services import Services
 
 _PARTS = {"name": "AES_KEY", "version": "1"}
-"""What stands for a part of a path that is no id."""
+"""Values for parts of a path that are no ids."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -140,7 +140,7 @@ class Site:
 
 @asynccontextmanager
 async def open_site(place: Place, options: WebOptions | None = None, *, owner: bool = True) -> AsyncIterator[Site]:
-    """Services on that place, served on a free port of loopback, with an owner unless told otherwise."""
+    """Services on that place, served on a free port of loopback, with an owner by default."""
     async with place.services() as services, served(services, options) as site:
         if owner:
             token = services.keys.setup_token().reveal()

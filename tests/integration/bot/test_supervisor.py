@@ -405,5 +405,5 @@ class TestFirstRun:
 
         assert not await invited()
         async with running(services, options), asyncio.timeout(10):
-            while not await invited():  # noqa: ASYNC110 - the hall has no event to tell of it
+            while not await invited():  # noqa: ASYNC110 - the dashboard has no event to wait for
                 await asyncio.sleep(0.05)

@@ -80,7 +80,7 @@ async def working(site: Site) -> AsyncIterator[None]:
 
 
 async def watched(site: Site, where: str, until: Callable[[Any], bool]) -> list[Any]:
-    """What a job's address says, asked again whenever something changed, up to what is waited for."""
+    """The job at an address, requested again after every change until it has the awaited state."""
     changes = site.services.feed.subscribe()
     stands = []
     async with asyncio.timeout(WITHIN):
@@ -117,7 +117,7 @@ async def states(site: Site, name: str) -> list[tuple[int, str, bool]]:
 
 
 async def everything(site: Site) -> tuple[Any, Any]:
-    """What a request that is refused must not change."""
+    """The state that a refused request must not change."""
     return (await site.request("GET", KEYS)).json, (await site.request("GET", JOBS)).json
 
 
@@ -179,7 +179,7 @@ async def test_jobs_come_in_pages_the_latest_first_and_show_nothing_of_what_they
 async def test_a_rotation_is_watched_to_its_end_while_secrets_are_read(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [f"/api/v1/credentials/{(await site.add(f'sealed {number}'))['id']}" for number in range(6)]
+    paths = [f"/api/v1/credentials/{(await site.add(f'row {number}'))['id']}" for number in range(6)]
     go_on, batches, reencrypt = threading.Event(), itertools.count(1), CredentialCipher.reencrypt
 
     def held_up(self: CredentialCipher, *given: Any) -> Any:
@@ -457,7 +457,7 @@ def material(site: Site) -> set[bytes]:
 
 
 async def test_no_material_is_in_any_answer_wrapped_or_not(site: Site) -> None:
-    await site.add("sealed")
+    await site.add("encrypted")
     secret = material(site)
     answers: list[Answer] = []
 

@@ -1,4 +1,4 @@
-"""What stands on every answer, and what failures look like."""
+"""The headers of every answer, and the look of failures."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ async def _fail(request: web.Request) -> web.Response:
 
 
 def setup(app: web.Application) -> None:
-    """What an extension is: this module is one."""
+    """The setup function of a web extension, which this module is."""
     app.router.add_get("/extension/use", _use)
     app.router.add_get("/extension/fail", _fail)
 

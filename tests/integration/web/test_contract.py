@@ -1,4 +1,4 @@
-"""What is promised of the routes, over a real socket and real services."""
+"""The promises of the routes, over a real socket and real services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent: a refusal with a 4xx that repeats nothing, and a server that goes on."""
+"""Hostile input gets a 4xx that repeats nothing of it, and the server goes on."""
 
 from __future__ import annotations
 
