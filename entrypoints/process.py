@@ -159,7 +159,7 @@ async def _start_web(
     say(f"serving {address} (listening on {shown}:{port})")
     if options.production and not address.startswith("https://"):
         say("production demands https: set PUBLIC_URL to the https address; until then only the probes are answered")
-    if await retry.run(services.authentication.setup_open):
+    if not await retry.run(services.identity.owner_ever_existed):
         # Not through the logger: a token in a log outlives its use.
         say(f"setup token={services.keys.setup_token().reveal()}")
         say(f"open {address}/setup to make the first owner")

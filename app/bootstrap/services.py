@@ -18,9 +18,9 @@ from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
 from app.services import Services
-from app.services.authentication import AuthenticationService, Lifetimes
+from app.services.authentication import AuthenticationService, Lifetimes, RequestAuthenticator
 from app.services.bot_state import BotStateService
-from app.services.credentials import CredentialCipher, CredentialService, EnvironmentCredentials
+from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
@@ -28,7 +28,6 @@ from app.services.identity import IdentityService
 from app.services.instances import InstanceService
 from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
-from app.services.limits import AttemptLimiter
 from app.services.messages import MessageService
 from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
@@ -57,11 +56,13 @@ def build_services(parts: Parts) -> Services:
     """Compose the services; nothing is read or changed."""
     storage, keys, clock, randomness = parts.storage, parts.keys, parts.clock, parts.randomness
     derivation = Derivation()
+    tokens = JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api")
     instances = InstanceService(
         storage=storage, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
     )
     credentials = CredentialService(
         storage=storage,
+        keys=keys,
         cipher=parts.cipher,
         idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
         environment=parts.environment_credentials,
@@ -70,11 +71,12 @@ def build_services(parts: Parts) -> Services:
     )
     identity = IdentityService(
         storage=storage,
+        keys=keys,
+        transfer=CredentialTransfer(keys=keys, cipher=parts.cipher, clock=clock),
         passwords=parts.passwords,
         clock=clock,
         randomness=randomness,
         registration=parts.registration,
-        moving=credentials.move,
     )
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
@@ -115,22 +117,21 @@ def build_services(parts: Parts) -> Services:
         authentication=AuthenticationService(
             storage=storage,
             keys=keys,
-            identity=identity,
             passwords=parts.passwords,
-            tokens=JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api"),
+            tokens=tokens,
             derivation=derivation,
-            limiter=AttemptLimiter(storage=storage, clock=clock),
             clock=clock,
             randomness=randomness,
             lifetimes=parts.lifetimes,
         ),
+        requests=RequestAuthenticator(storage=storage, keys=keys, tokens=tokens, clock=clock),
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
         dashboard=DashboardService(
             storage=storage,
             keys=keys,
             credentials=credentials,
             clock=clock,
-            rotation=timedelta(days=parts.rotation_days),
+            rotation_days=parts.rotation_days,
         ),
         bot_state=BotStateService(storage=storage, clock=clock),
         housekeeping=HousekeepingService(storage=storage, clock=clock),

@@ -244,7 +244,7 @@ def verify(context: typer.Context, as_json: AsJson = False) -> None:
 async def _verify(opened: Backend, *, as_json: bool) -> bool:
     async with opened.services() as services:
         actor = await services.identity.operator()
-        verdicts = [each async for each in services.credentials.verify_all(actor)]
+        verdicts = [each async for each in services.credentials.health.verify_all(actor)]
     unreadable = [each for each in verdicts if not each.ok]
     if as_json:
         failing = [{"id": each.id, "provider": each.provider, "label": each.label} for each in unreadable]

@@ -1,4 +1,4 @@
-"""What the audit trail records: who, when, what, from where, and how it ended. Never a secret, nor part of one."""
+"""Events of the audit trail: actor, time, action, source and result. Never a secret, nor part of one."""
 
 from __future__ import annotations
 

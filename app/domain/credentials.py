@@ -1,4 +1,4 @@
-"""Credentials: what may be stored, how it is named, and how little of it is ever shown."""
+"""Credentials: their limits, their names, and the mask, which is all that lists show of a secret."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ QUOTA: Final = 100
 RECOVERABLE_FOR: Final = timedelta(days=7)
 """How long a removed credential can be restored."""
 HISTORY_KEPT: Final = 20
-"""Former secrets per credential; those beyond go with the replacement that makes them too many."""
+"""Former secrets per credential; the replacement that exceeds this evicts one."""
 AGED_AFTER: Final = timedelta(days=180)
 """A secret that has been in force for longer is worth replacing."""
 SOON: Final = timedelta(days=30)
-"""A credential that expires within this time is worth a word."""
+"""A credential that expires within this time is reported as expiring."""
 
 _PROVIDER = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?")
 _BULLETS: Final = "•" * 8
 
 
 class OwnerKind(StrEnum):
-    """Whose a credential is."""
+    """The kind of owner that a credential has."""
 
     USER = "user"
     GUILD = "guild"
@@ -47,7 +47,7 @@ class Owner:
 
 
 class PaidBy(StrEnum):
-    """Whose key was used; the order is the order of resolution."""
+    """The source of a credential in use; in the order in which a use looks for one."""
 
     ENVIRONMENT = "environment"
     MEMBER = "member"
@@ -55,7 +55,7 @@ class PaidBy(StrEnum):
 
 
 class Status(StrEnum):
-    """What is known about a credential."""
+    """The result of the last check of a credential."""
 
     UNCHECKED = "unchecked"
     VALID = "valid"
@@ -66,7 +66,7 @@ class Status(StrEnum):
 
 
 class Concern(StrEnum):
-    """Why the clock says that a secret should be replaced; the first that holds is told."""
+    """Why, by the clock, a secret should be replaced; the first reason that applies is shown."""
 
     EXPIRED = "expired"
     EXPIRING = "expiring"
@@ -78,8 +78,8 @@ class CredentialRecord:
     """One row of `api_credentials`: ciphertext, never plaintext.
 
     ``version`` counts changes that people make (ETag); ``key_version`` is the AES_KEY version of the envelope.
-    ``fingerprint`` is None for secrets too weak to have one. ``replaced_at`` is no column: the history tells when the
-    secret in force took another's place, None where it is the first.
+    ``fingerprint`` is None for secrets too weak to have one. ``replaced_at`` is no column but read from the history:
+    when the present secret replaced another; None where it is the first.
     """
 
     id: str
@@ -108,7 +108,7 @@ class CredentialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialView:
-    """What people and programs see of a credential; ``secret_age_days`` are whole days."""
+    """The view of a credential for people and programs; ``secret_age_days`` are whole days."""
 
     id: str
     owner: Owner
@@ -130,7 +130,7 @@ class CredentialView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryRecord:
-    """A former secret of a credential, sealed anew for its place in the history."""
+    """A former secret of a credential, encrypted again for its row in the history."""
 
     id: str
     credential_id: str
@@ -153,12 +153,12 @@ def label_name(value: object) -> str:
     """A label of 1 to 64 characters that people read. Raises InvalidInput, also for one that looks like a secret."""
     text = line(value, "label", longest=LABEL_LONGEST)
     if looks_like_secret(text):
-        raise InvalidInput("label", "looks like a secret; a label is shown in clear")
+        raise InvalidInput("label", "looks like a secret; labels are shown unencrypted")
     return text
 
 
 def secret_value(value: object) -> str:
-    """A secret as it will be stored, to the letter; surrounding white space of a pasted line is dropped.
+    """A secret as it will be stored, unchanged except that white space around it (from pasting) is dropped.
 
     Raises InvalidInput.
     """
@@ -217,7 +217,7 @@ def looks_like_secret(text: str) -> bool:
 
 
 def estimated_bits(text: str) -> float:
-    """A lower estimate of what a secret carries: its length times the Shannon entropy of its own characters."""
+    """A lower estimate of the bits in a secret: its length times the Shannon entropy of its own characters."""
     if not text:
         return 0.0
     counts = [text.count(character) for character in set(text)]
@@ -232,7 +232,7 @@ def has_fingerprint(secret: str) -> bool:
 def mask(secret: str) -> str:
     """A hint of a secret: at most its first 8 and last 4 characters, and never more than a third of it.
 
-    The number of bullets is fixed, so a mask does not tell the length.
+    The number of bullets is fixed, so a mask does not reveal the length.
     """
     shown = min(12, len(secret) // 3)
     tail = min(4, shown // 3)

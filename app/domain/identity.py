@@ -1,4 +1,4 @@
-"""Who acts, from where, and what a role may do."""
+"""Users, sessions and actors: who acts, from where, and the permissions of each role."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """What a service may ask of an actor."""
+    """A permission that a service may require of an actor."""
 
     USE_OWN_CREDENTIALS = "use_own_credentials"
     USE_ENVIRONMENT_CREDENTIALS = "use_environment_credentials"
@@ -61,7 +61,7 @@ class Source(StrEnum):
 
 
 class Registration(StrEnum):
-    """Who becomes a user at first use on Discord."""
+    """Who gets an account at their first use on Discord."""
 
     GUILD = "guild"
     INVITE = "invite"
@@ -79,7 +79,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuildContext:
-    """The guild an interaction came from, exactly as the gateway event tells it, never from parameters."""
+    """The guild an interaction came from, from the gateway event alone, never from parameters."""
 
     guild_id: str
     role_ids: frozenset[str] = frozenset()
@@ -88,7 +88,7 @@ class GuildContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Somebody known, for the length of one request.
+    """An identified user, for the length of one request.
 
     ``subject_id`` stands for the person in the audit trail, None for the operator at the CLI, who acts for a user.
     ``authenticated_at`` is when a password was last proven in this session, None where there is none (Discord, CLI).
@@ -142,7 +142,7 @@ class User:
 
     @property
     def name_key(self) -> str:
-        """What uniqueness and look-ups go by."""
+        """The form of the username for uniqueness and look-ups."""
         return name_key(self.username)
 
 
@@ -162,7 +162,7 @@ class Session:
     revoked_at: datetime | None = None
 
     def alive(self, user: User, now: datetime) -> bool:
-        """Whether this session still speaks for the user."""
+        """Whether this session still authenticates the user."""
         return (
             self.revoked_at is None
             and now < self.expires_at

@@ -1,7 +1,7 @@
-"""What text may enter the house.
+"""The text that is accepted from outside.
 
 SQLite stores NUL and PostgreSQL refuses it, lone surrogates cannot be encoded, and control or direction-changing
-characters let one name pass for another in a log, a terminal or a page: all are refused at the edge of the domain.
+characters let one name pass for another in a log, a terminal or a page. All are refused here.
 """
 
 from __future__ import annotations
@@ -35,8 +35,13 @@ def line(value: object, field: str, *, longest: int, shortest: int = 1) -> str:
     return text
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number that 1 to 18 ASCII digits write, so that it fits 64 bits; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 def opaque(value: object, field: str, *, longest: int, shortest: int = 1) -> str:
-    """Text that is kept to the letter, such as a secret or a password: ``shortest`` to ``longest`` UTF-8 bytes.
+    """Text that is kept unchanged, such as a secret or a password: ``shortest`` to ``longest`` UTF-8 bytes.
 
     Line breaks and tabs are allowed (a PEM key has them); NUL and lone surrogates are not.
     """

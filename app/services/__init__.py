@@ -1,4 +1,4 @@
-"""What Keyhall does: one deep module per family. Every edge gets the same ``Services``."""
+"""The services, one deep module per family. Every edge gets the same ``Services``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from app.services.authentication import AuthenticationService
+    from app.services.authentication import AuthenticationService, RequestAuthenticator
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
@@ -31,6 +31,7 @@ class Services:
     key_inspection: KeyInspection
     rotation: RotationService
     authentication: AuthenticationService
+    requests: RequestAuthenticator
     identity: IdentityService
     credentials: CredentialService
     messages: MessageService

@@ -1,4 +1,4 @@
-"""The little that the bot must remember across restarts and processes."""
+"""Facts that the bot must remember across restarts and processes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _TREE: Final = "command_tree"
 
 
 class BotStateService:
-    """What was last told to Discord. Every method may raise StorageError."""
+    """The state that was last sent to Discord. Every method may raise StorageError."""
 
     def __init__(self, *, storage: Storage, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
 
     async def synced_tree(self) -> str | None:
-        """The digest of the commands that Discord knows, None before the first sync."""
+        """Return the digest of the commands that were last synced to Discord, None before the first sync."""
         async with self._storage.read() as uow:
             return await uow.bot_state.get(_TREE)
 
     async def remember_tree(self, digest: str) -> None:
-        """Note that Discord knows the commands of this digest."""
+        """Store the digest of the commands that were synced to Discord."""
         async with self._storage.write() as uow:
             await uow.bot_state.put(_TREE, digest, self._clock.now())

@@ -1,18 +1,18 @@
-"""The Hall: what somebody sees first, and whether this process is fit to answer at all."""
+"""The dashboard (the Hall): the first page that people see, and whether this process is ready to serve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from app.domain.credentials import SOON
 from app.domain.errors import StorageError
 from app.domain.identity import Actor, Permission, Role
-from app.domain.keys import KeyName
-from app.services.credentials import CredentialService, Standing
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset
+from app.services.credentials import CredentialCounts, CredentialService
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, Storage
 
@@ -20,7 +20,7 @@ _BOT_GUILDS: Final = "guilds"
 
 
 class Headline(StrEnum):
-    """What the one sentence of the Hall is about, most pressing first."""
+    """The subject of the dashboard's one sentence, most urgent first."""
 
     UNREADABLE = "unreadable"
     EXPIRED = "expired"
@@ -32,7 +32,7 @@ class Headline(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyAge:
-    """The primary version of an application key: since when, for how many whole days, and until when."""
+    """The primary version of an application key: since when it is primary, and when its rotation is due."""
 
     name: KeyName
     version: int
@@ -45,7 +45,7 @@ class KeyAge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstRun:
-    """Lines of the first run, each with its tick."""
+    """The steps of the first run, and whether each is done."""
 
     owner: bool
     bot_invited: bool
@@ -69,11 +69,11 @@ class FirstRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dashboard:
-    """The dashboard. ``keys`` is empty for whoever may not see them, ``first_run`` is the owner's until complete."""
+    """``keys`` is empty for actors who may not see them; ``first_run`` is for the owner, None once it is complete."""
 
     username: str
     role: Role
-    credentials: Standing
+    credentials: CredentialCounts
     keys: Sequence[KeyAge]
     headline: Headline
     sentence: str
@@ -81,7 +81,7 @@ class Dashboard:
 
 
 class DashboardService:
-    """Read models that no single family owns."""
+    """Read models that draw on several families."""
 
     def __init__(
         self,
@@ -90,53 +90,49 @@ class DashboardService:
         keys: KeyManagementService,
         credentials: CredentialService,
         clock: Clock,
-        rotation: timedelta,
+        rotation_days: int,
     ) -> None:
         self._storage = storage
         self._keys = keys
         self._credentials = credentials
         self._clock = clock
-        self._rotation = rotation
+        self._rotation_days = rotation_days
 
-    async def hall(self, actor: Actor) -> Dashboard:
-        """What the actor sees first. Raises StorageError, NotReady."""
-        standing = await self._credentials.standing(actor, soon=SOON)
+    async def dashboard(self, actor: Actor) -> Dashboard:
+        """Return the actor's dashboard. Raises StorageError, NotReady."""
+        counts = await self._credentials.health.counts(actor, soon=SOON)
         ages = await self._ages() if actor.may(Permission.SEE_KEYS) else []
-        headline, sentence = _sentence(standing, ages)
+        headline, sentence = _sentence(counts, ages)
         return Dashboard(
             username=actor.username,
             role=actor.role,
-            credentials=standing,
+            credentials=counts,
             keys=ages,
             headline=headline,
             sentence=sentence,
-            first_run=await self._first_run(actor, standing),
+            first_run=await self._first_run(actor, counts),
         )
 
     async def _ages(self) -> Sequence[KeyAge]:
         async with self._storage.read() as uow:
             schedules = await uow.schedules.all()
-        now = self._clock.now()
-        ages = []
-        for key in self._keys.listing():
-            if key.primary:
-                schedule = schedules.get(key.name.value)
-                since = key.activated_at or key.created_at
-                due_at = since + (timedelta(days=schedule.rotation_days) if schedule else self._rotation)
-                ages.append(
-                    KeyAge(
-                        name=key.name,
-                        version=key.version,
-                        fingerprint=key.fingerprint,
-                        since=since,
-                        age_days=max((now - since).days, 0),
-                        due_at=due_at,
-                        due=now >= due_at,
-                    )
-                )
-        return ages
+        return [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]
 
-    async def _first_run(self, actor: Actor, standing: Standing) -> FirstRun | None:
+    def _age(self, keyset: Keyset, schedule: KeySchedule | None) -> KeyAge:
+        now = self._clock.now()
+        schedule = schedule or KeySchedule(name=keyset.name, rotation_days=self._rotation_days)
+        due_at = schedule.due_at(keyset.since)
+        return KeyAge(
+            name=keyset.name,
+            version=keyset.primary.version,
+            fingerprint=keyset.primary.fingerprint,
+            since=keyset.since,
+            age_days=max((now - keyset.since).days, 0),
+            due_at=due_at,
+            due=now >= due_at,
+        )
+
+    async def _first_run(self, actor: Actor, counts: CredentialCounts) -> FirstRun | None:
         if actor.role is not Role.OWNER:
             return None
         async with self._storage.read() as uow:
@@ -146,18 +142,18 @@ class DashboardService:
             owner=True,
             bot_invited=guilds not in {None, "0"},
             discord_linked=user is not None and user.discord_id is not None,
-            first_credential_stored=standing.live > 0,
-            first_credential_used=standing.used,
+            first_credential_stored=counts.live > 0,
+            first_credential_used=counts.used,
         )
         return None if steps.complete else steps
 
     async def note_guilds(self, count: int) -> None:
-        """Remember in how many guilds the bot is; the bot says so when it is ready and when that changes."""
+        """Store in how many guilds the bot is; the bot calls this when it is ready and when that changes."""
         async with self._storage.write() as uow:
             await uow.bot_state.put(_BOT_GUILDS, str(count), self._clock.now())
 
     async def readiness(self) -> dict[str, bool]:
-        """Whether the database can be read, the keys are confirmed and the lease lasts: ready when all are."""
+        """Whether the database can be read, the keys are confirmed and the lease is valid: ready when all are."""
         try:
             async with self._storage.read() as uow:
                 readable = await uow.keys.exists()
@@ -166,32 +162,36 @@ class DashboardService:
         return {"database": readable, "keys": self._keys.confirmed, "lease": self._keys.leased}
 
 
-def _sentence(standing: Standing, ages: Sequence[KeyAge]) -> tuple[Headline, str]:
-    """The one thing to do, or that there is none."""
+def _sentence(counts: CredentialCounts, ages: Sequence[KeyAge]) -> tuple[Headline, str]:
+    """Return the most urgent thing to do, or that there is none."""
     due = [age for age in ages if age.due]
-    hanging = standing.live + len(ages)
-    if standing.unreadable:
-        count = _counted(standing.unreadable, "credential")
-        headline, sentence = Headline.UNREADABLE, f"{count} cannot be read: enter {_them(standing.unreadable)} again."
-    elif standing.expired:
-        have = "has" if standing.expired == 1 else "have"
-        count = _counted(standing.expired, "credential")
-        headline, sentence = Headline.EXPIRED, f"{count} {have} expired: replace {_them(standing.expired)}."
+    if counts.unreadable:
+        count = _counted(counts.unreadable, "credential")
+        headline, sentence = Headline.UNREADABLE, f"{count} cannot be read: enter {_them(counts.unreadable)} again."
+    elif counts.expired:
+        have = "has" if counts.expired == 1 else "have"
+        count = _counted(counts.expired, "credential")
+        headline, sentence = Headline.EXPIRED, f"{count} {have} expired: replace {_them(counts.expired)}."
     elif due:
         oldest = min(due, key=lambda age: age.due_at)
         age = _counted(oldest.age_days, "day")
         headline, sentence = Headline.KEY_DUE, f"{oldest.name.value} is {age} old: its rotation is due."
-    elif standing.expiring:
-        expire = "expires" if standing.expiring == 1 else "expire"
-        count, them = _counted(standing.expiring, "credential"), _them(standing.expiring)
+    elif counts.expiring:
+        expire = "expires" if counts.expiring == 1 else "expire"
+        count, them = _counted(counts.expiring, "credential"), _them(counts.expiring)
         headline, sentence = Headline.EXPIRING, f"{count} {expire} within {SOON.days} days: replace {them} in time."
-    elif not standing.live:
-        headline, sentence = Headline.EMPTY, "No credential hangs here yet: add your first."
-    elif hanging == 1:
-        headline, sentence = Headline.WELL, "Your one key hangs where it should."
+    elif not counts.live:
+        headline, sentence = Headline.EMPTY, "No credential is stored yet: add your first."
     else:
-        headline, sentence = Headline.WELL, f"All {hanging} keys hang where they should."
+        headline, sentence = Headline.WELL, _all_well(counts.live, len(ages))
     return headline, sentence
+
+
+def _all_well(credentials: int, keys: int) -> str:
+    subject = "Your credential" if credentials == 1 else f"All {credentials} credentials"
+    if keys:
+        subject += f" and {_counted(keys, 'application key')}"
+    return f"{subject} {'is' if credentials == 1 and not keys else 'are'} well."
 
 
 def _counted(number: int, noun: str) -> str:

@@ -1,18 +1,19 @@
 """Creating requests that may be sent twice: the Idempotency-Key of a request leads to what it created the first time.
 
-Of the request only a MAC is kept, so a secret in it leaves no trace that could be probed.
+Only a MAC of the request is kept, so that a secret in it leaves no trace that could be guessed from.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from app.domain.errors import IdempotencyConflict, InvalidInput
 from app.domain.keys import KeyName
-from app.services.keys import KeyManagementService
+from app.domain.secrets import SecretBytes
+from app.services.keys import KeyManagementService, Primary
 from app.services.ports import Clock, IdempotentRequest, KeyDerivation, UnitOfWork
 
 REMEMBERED_FOR: Final = timedelta(hours=24)
@@ -21,41 +22,61 @@ _LONGEST_KEY: Final = 255
 _LABEL: Final = "idempotency"
 
 
-def idempotency_key(value: str | None) -> str | None:
-    """1 to 255 printable ASCII characters, or None. Raises InvalidInput."""
-    if value is None:
-        return None
-    if not 1 <= len(value) <= _LONGEST_KEY or not value.isascii() or not value.isprintable():
-        raise InvalidInput("idempotency_key", f"must be 1 to {_LONGEST_KEY} printable ASCII characters")
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatableRequest:
+    """A user's request under their Idempotency-Key; equal ``texts`` make two requests the same.
+
+    Raises InvalidInput unless the key is 1 to 255 printable ASCII characters.
+    """
+
+    user_id: str
+    key: str
+    texts: tuple[str, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.key) <= _LONGEST_KEY or not self.key.isascii() or not self.key.isprintable():
+            raise InvalidInput("idempotency_key", f"must be 1 to {_LONGEST_KEY} printable ASCII characters")
 
 
 class Idempotency:
-    """Remembers requests per user; ``parts`` are everything that makes two requests the same."""
+    """Remembers creating requests, and the id of the resource that each created."""
 
     def __init__(self, *, keys: KeyManagementService, derivation: KeyDerivation, clock: Clock) -> None:
         self._keys = keys
         self._derivation = derivation
         self._clock = clock
 
-    async def earlier(self, uow: UnitOfWork, user_id: str, key: str, parts: Sequence[bytes]) -> str | None:
-        """The id of what this request created earlier, or None. Raises IdempotencyConflict for another request."""
-        request = await uow.idempotency.get(user_id, key)
-        if request is None or self._clock.now() - request.created_at > REMEMBERED_FOR:
+    async def earlier(self, uow: UnitOfWork, request: RepeatableRequest) -> str | None:
+        """Return the id of the resource that this request created earlier, or None.
+
+        Raises IdempotencyConflict where the key was used for a different request.
+        """
+        known = await uow.idempotency.get(request.user_id, request.key)
+        if known is None or self._clock.now() - known.created_at > REMEMBERED_FOR:
             return None
         # A rotation of API_SECRET_KEY in between must not turn a repetition into a conflict.
         materials = self._keys.usable_materials(KeyName.API_SECRET_KEY).values()
-        if any(hmac.compare_digest(self._derivation.mac(each, _LABEL, *parts), request.mac) for each in materials):
-            return request.resource_id
+        if any(hmac.compare_digest(self._mac(request, each), known.mac) for each in materials):
+            return known.resource_id
         raise IdempotencyConflict
 
-    async def remember(self, uow: UnitOfWork, user_id: str, key: str, parts: Sequence[bytes], resource_id: str) -> None:
-        """Remember the request in the unit of work that does it. Raises UniqueViolation where another was faster."""
+    async def remember(self, uow: UnitOfWork, request: RepeatableRequest, primary: Primary, resource_id: str) -> None:
+        """Remember the request in the unit of work that carries it out, under that version of API_SECRET_KEY.
+
+        Raises UniqueViolation where another process was faster.
+        """
         now = self._clock.now()
-        # One that has lapsed and was not swept yet must not stand in the way of its key.
+        # A request that has lapsed and was not purged yet must not block its key.
         await uow.idempotency.purge(now - REMEMBERED_FOR)
-        primary = await self._keys.primary_under_lock(uow, KeyName.API_SECRET_KEY)
-        mac = self._derivation.mac(primary.material, _LABEL, *parts)
         await uow.idempotency.add(
-            IdempotentRequest(user_id=user_id, key=key, mac=mac, resource_id=resource_id, created_at=now)
+            IdempotentRequest(
+                user_id=request.user_id,
+                key=request.key,
+                mac=self._mac(request, primary.material),
+                resource_id=resource_id,
+                created_at=now,
+            )
         )
+
+    def _mac(self, request: RepeatableRequest, material: SecretBytes) -> bytes:
+        return self._derivation.mac(material, _LABEL, *(text.encode() for text in request.texts))

@@ -1,13 +1,22 @@
-"""Users: the first owner, accounts made by the operator, and people who come from Discord."""
+"""Users: the first owner, accounts created by the operator, and people who come from Discord."""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from app.domain.audit import Action, Result
+from app.domain.audit import Action
 from app.domain.credentials import Owner, OwnerKind
-from app.domain.errors import AlreadyExists, Forbidden, InvalidInput, NotFound, SetupClosed, UniqueViolation
+from app.domain.errors import (
+    AlreadyExists,
+    Forbidden,
+    InvalidInput,
+    InvalidToken,
+    NotFound,
+    SetupClosed,
+    UniqueViolation,
+)
 from app.domain.identity import (
     Actor,
     Client,
@@ -23,14 +32,16 @@ from app.domain.identity import (
     snowflake,
 )
 from app.domain.text import opaque
-from app.services.audit import by, by_stranger, by_system
+from app.services.audit import SYSTEM, AuditTrail
+from app.services.credentials import CredentialTransfer
+from app.services.keys import KeyManagementService
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscordEvent:
-    """Who sent an interaction, as the gateway tells it; ``member_of_known_guild`` asks Discord where that matters."""
+    """The sender of an interaction, from the gateway event; ``member_of_known_guild`` asks Discord if it is needed."""
 
     discord_id: str
     guild: GuildContext | None
@@ -39,41 +50,53 @@ class DiscordEvent:
 
 @dataclass(frozen=True, slots=True)
 class LinkResult:
-    """A user with a Discord account, and how many credentials moved over from it."""
+    """A user linked to a Discord account, and how many credentials moved over from that account."""
 
     user: User
     moved: int
 
 
 class IdentityService:
-    """Who there is. ``moving`` re-encrypts a person's credentials for another owner, inside the unit of work."""
+    """Creates and links users. Every method may raise StorageError."""
 
     def __init__(
         self,
         *,
         storage: Storage,
+        keys: KeyManagementService,
+        transfer: CredentialTransfer,
         passwords: PasswordHasher,
         clock: Clock,
         randomness: Randomness,
         registration: Registration,
-        moving: Callable[[UnitOfWork, Owner, Owner], Awaitable[int]],
     ) -> None:
         self._storage = storage
+        self._keys = keys
+        self._transfer = transfer
         self._passwords = passwords
         self._clock = clock
         self._randomness = randomness
         self._registration = registration
-        self._moving = moving
+        self._trail = AuditTrail(clock)
 
     # -- accounts with a password --------------------------------------------------------------------------------------
 
     async def owner_ever_existed(self) -> bool:
-        """Whether somebody has claimed the first owner, be it that they are gone since."""
+        """Whether an owner was ever created, even if the account is gone."""
         async with self._storage.read() as uow:
             return await uow.users.owner_ever_existed()
 
+    async def setup(self, setup_token: str, username: str, password: str, client: Client) -> User:
+        """Create the first owner. Raises SetupClosed, InvalidToken for a wrong setup token, InvalidInput."""
+        if await self.owner_ever_existed():
+            raise SetupClosed
+        given = opaque(setup_token, "setup_token", longest=256).strip()
+        if not hmac.compare_digest(given.encode(), self._keys.setup_token().reveal().encode()):
+            raise InvalidToken("The setup token is wrong: copy it from the server's standard error")
+        return await self.create_owner(username, password, client)
+
     async def create_owner(self, username: str, password: str, client: Client) -> User:
-        """The first owner, once for ever. Raises SetupClosed, InvalidInput, AlreadyExists."""
+        """Create the first owner; there is one in the life of an install. Raises SetupClosed, InvalidInput."""
         user = await self._with_password(username, password, Role.OWNER)
         try:
             async with self._storage.write() as uow:
@@ -81,29 +104,26 @@ class IdentityService:
                     raise SetupClosed
                 await self._store(uow, user)
                 await uow.users.claim_owner(user.id, user.created_at)
-                about = ("user", user.id)
-                event = by_stranger(client, Action.OWNER_CREATED, user.created_at, about=about, result=Result.OK)
-                await uow.audit.append(event)
+                await self._trail.record(uow, client, Action.OWNER_CREATED, about=("user", user.id))
         except UniqueViolation:
             raise SetupClosed from None
         return user
 
     async def create(self, actor: Actor, username: str, password: str, role: Role) -> User:
-        """An account that somebody may sign in to. Raises Forbidden, InvalidInput, AlreadyExists."""
+        """Create an account with a password. Raises Forbidden, InvalidInput, AlreadyExists."""
         actor.require(Permission.MANAGE_USERS)
         if role is Role.OWNER:
-            raise InvalidInput("role", "an owner is made by `create-owner`, once")
+            raise InvalidInput("role", "cannot be owner: `keyhall create-owner` creates the one owner")
         user = await self._with_password(username, password, role)
         async with self._storage.write() as uow:
             await self._store(uow, user)
-            event = by(actor, Action.USER_CREATED, user.created_at, about=("user", user.id), role=role.value)
-            await uow.audit.append(event)
+            await self._trail.record(uow, actor, Action.USER_CREATED, about=("user", user.id), role=role.value)
         return user
 
     async def _with_password(self, username: str, password: str, role: Role) -> User:
         name, typed = new_username(username), new_password(password)
         if self._passwords.is_common(typed) or name_key(typed) == name_key(name):
-            raise InvalidInput("password", "is one of those that are tried first")
+            raise InvalidInput("password", "is too common or equals the username: choose another")
         return User(
             id=self._randomness.new_id(),
             subject_id=self._randomness.new_id(),
@@ -123,7 +143,7 @@ class IdentityService:
             raise AlreadyExists("A user of that name exists") from None
 
     async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[User]:
-        """Users in the order in which they were made. Raises Forbidden, InvalidInput."""
+        """Return users in the order in which they were created. Raises Forbidden, InvalidInput."""
         actor.require(Permission.MANAGE_USERS)
         size = page_size(limit)
         async with self._storage.read() as uow:
@@ -133,7 +153,7 @@ class IdentityService:
     # -- Discord -------------------------------------------------------------------------------------------------------
 
     async def link(self, actor: Actor, username: str, discord_id: str) -> LinkResult:
-        """Join an account and a Discord account on purpose; what the Discord account had stored moves along.
+        """Link an account to a Discord account; credentials that the Discord account had stored move to it.
 
         Everything happens in one transaction. Raises NotFound, AlreadyExists, Forbidden, InvalidInput.
         """
@@ -152,14 +172,14 @@ class IdentityService:
                 await uow.users.set_discord(other.id, None, now)
                 await uow.users.disable(other.id, now)
                 await uow.credentials.reassign_sharer(other.id, user.id)
-                moved = await self._moving(uow, Owner(OwnerKind.USER, other.id), Owner(OwnerKind.USER, user.id))
+                moved = await self._transfer.move(uow, Owner(OwnerKind.USER, other.id), Owner(OwnerKind.USER, user.id))
             await uow.users.set_discord(user.id, number, now)
-            await uow.audit.append(by(actor, Action.USER_LINKED, now, about=("user", user.id), moved=moved))
+            await self._trail.record(uow, actor, Action.USER_LINKED, about=("user", user.id), moved=moved)
             linked = await uow.users.get(user.id)
         return LinkResult(linked or user, moved)
 
     async def unlink(self, actor: Actor, username: str) -> User:
-        """Part an account from its Discord account; credentials stay with the account. Raises NotFound, Forbidden."""
+        """Unlink an account from its Discord account; credentials stay with the account. Raises NotFound, Forbidden."""
         actor.require(Permission.MANAGE_USERS)
         now = self._clock.now()
         async with self._storage.write() as uow:
@@ -169,12 +189,15 @@ class IdentityService:
             if user.password_hash is None:
                 raise InvalidInput("username", "has no password: without Discord nobody could use this account")
             await uow.users.set_discord(user.id, None, now)
-            await uow.audit.append(by(actor, Action.USER_UNLINKED, now, about=("user", user.id)))
+            await self._trail.record(uow, actor, Action.USER_UNLINKED, about=("user", user.id))
             unlinked = await uow.users.get(user.id)
         return unlinked or user
 
     async def from_discord(self, event: DiscordEvent) -> Actor:
-        """Who sent an interaction; at first use they become a user, if REGISTRATION lets them. Raises Forbidden."""
+        """Return the sender of an interaction; a first use creates an account, if REGISTRATION allows it.
+
+        Raises Forbidden.
+        """
         number = snowflake(event.discord_id)
         async with self._storage.read() as uow:
             user = await uow.users.by_discord(number)
@@ -201,14 +224,13 @@ class IdentityService:
                     raise Forbidden("Only members of this bot's servers can use it")
             case Registration.OPEN:
                 pass
-        now = self._clock.now()
         user = User(
             id=self._randomness.new_id(),
             subject_id=self._randomness.new_id(),
             username=f"discord:{number}",
             role=Role.MEMBER,
             discord_id=number,
-            created_at=now,
+            created_at=self._clock.now(),
         )
         try:
             async with self._storage.write() as uow:
@@ -216,8 +238,8 @@ class IdentityService:
                 if known is not None:
                     return known
                 await uow.users.add(user)
-                await uow.audit.append(by_system(Action.USER_CREATED, now, about=("user", user.id)))
-        except UniqueViolation:  # another process was faster, or the name is that of an account since linked elsewhere
+                await self._trail.record(uow, SYSTEM, Action.USER_CREATED, about=("user", user.id))
+        except UniqueViolation:  # another process was faster, or an account of that name was linked elsewhere since
             async with self._storage.read() as uow:
                 known = await uow.users.by_discord(number)
             if known is None:
@@ -228,11 +250,11 @@ class IdentityService:
     # -- the operator --------------------------------------------------------------------------------------------------
 
     async def operator(self) -> Actor:
-        """Whoever runs the CLI: they hold the master key, so they are the owner's equal."""
+        """Return the person at the command line, who has the owner's rights because they hold the master key."""
         return _operator(user_id="operator", username="operator")
 
     async def operator_for(self, *, username: str | None = None, guild_id: str | None = None) -> Actor:
-        """The operator acting on a user's or a guild's credentials. Raises NotFound, InvalidInput."""
+        """Return the operator, acting on a user's or a guild's credentials. Raises NotFound, InvalidInput."""
         if guild_id is not None:
             guild = GuildContext(guild_id=snowflake(guild_id, "guild_id"), manages_guild=True)
             return _operator(user_id="operator", username="operator", guild=guild)

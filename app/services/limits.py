@@ -1,6 +1,6 @@
-"""Limits on attempts: counted before the attempt is judged, in a unit of work of their own, so nothing rolls them back.
+"""Limits on attempts: counted before the attempt is checked, in a unit of work of their own, so nothing undoes a count.
 
-The count slides: the previous window weighs as much as it still overlaps the last fifteen minutes.
+The count slides: the previous window is weighted by how much of it lies in the last fifteen minutes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Limit:
 
 
 class AttemptLimiter:
-    """Exact under concurrency and across processes: the database counts."""
+    """Exact under concurrency and across processes, because the database counts."""
 
     def __init__(self, *, storage: Storage, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
 
     async def reserve(self, limits: Sequence[Limit]) -> None:
-        """Count one attempt under each key. Raises TooManyAttempts where one is over its limit; it stays counted."""
+        """Count one attempt under each key. Raises TooManyAttempts over a limit; the attempt stays counted."""
         now = self._clock.now()
         window, passed = _window(now)
         over = False
@@ -48,7 +48,7 @@ class AttemptLimiter:
             raise TooManyAttempts(math.ceil(WINDOW.total_seconds() * (1 - passed)) or 1)
 
     async def forgive(self, limits: Sequence[Limit]) -> None:
-        """Take one attempt back under each key: it succeeded."""
+        """Count one attempt less under each key: it succeeded."""
         window, _ = _window(self._clock.now())
         async with self._storage.write() as uow:
             for limit in limits:
@@ -56,7 +56,7 @@ class AttemptLimiter:
 
 
 def _window(now: datetime) -> tuple[datetime, float]:
-    """When the present window began, and which part of it has passed."""
+    """Return when the present window began, and which part of it has passed."""
     seconds = WINDOW.total_seconds()
     began = now.timestamp() // seconds * seconds
     return datetime.fromtimestamp(began, UTC), (now.timestamp() - began) / seconds

@@ -1,4 +1,4 @@
-"""`/encrypt` and `/decrypt`: text that opens only for the member, or in the guild, that it was made for."""
+"""`/encrypt` and `/decrypt`: text that only the member, or members of the guild, it was made for can decrypt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.domain.errors import CannotOpen, CryptoError, Forbidden, InvalidInput
 from app.domain.identity import Actor
 from app.domain.keys import KeyName
 from app.domain.text import opaque
-from app.services.audit import by
+from app.services.audit import AuditTrail
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, MessageCipher, Storage
 
@@ -19,21 +19,21 @@ _TOKEN_LONGEST: Final = 64 * 1024
 
 
 class MessageService:
-    """Makes and opens tokens; nothing of a message is stored, only that one was made or opened.
+    """Encrypts and decrypts tokens. Messages are not stored; the audit trail records that there was one.
 
-    A scope is ``member:<snowflake>`` or ``guild:<snowflake>``, from the actor and never from what was typed.
+    A scope is ``member:<snowflake>`` or ``guild:<snowflake>``, from the actor and never from their input.
     """
 
     def __init__(self, *, storage: Storage, keys: KeyManagementService, cipher: MessageCipher, clock: Clock) -> None:
         self._storage = storage
         self._keys = keys
         self._cipher = cipher
-        self._clock = clock
+        self._trail = AuditTrail(clock)
 
     async def encrypt(self, actor: Actor, text: str, *, for_guild: bool = False) -> str:
-        """A token of a text of 1 byte to 32 KiB, for the member alone or for everybody in the present guild.
+        """Return a token of a text of 1 byte to 32 KiB, for the member alone or for everybody in the present guild.
 
-        Raises InvalidInput, and Forbidden for somebody without a Discord account.
+        Raises InvalidInput, and Forbidden for an actor without a Discord account.
         """
         plaintext = opaque(text, "text", longest=TEXT_LONGEST).encode()
         if for_guild and actor.guild is None:
@@ -48,12 +48,14 @@ class MessageService:
         return token
 
     async def decrypt(self, actor: Actor, token: str) -> str:
-        """The text of a token made for this member or for the present guild, after the trail knows.
+        """Return the text of a token made for this member or for the present guild. The audit row commits first.
 
-        Raises InvalidInput, and CannotOpen for whatever does not open here.
+        Raises InvalidInput, and CannotOpen for a token that does not decrypt here.
         """
         token = opaque(token, "token", longest=_TOKEN_LONGEST).strip()
-        materials = [*self._keys.usable_materials(KeyName.ENCRYPTION_KEY).values()][::-1]  # the newest is the likeliest
+        materials = [*self._keys.usable_materials(KeyName.ENCRYPTION_KEY).values()][
+            ::-1
+        ]  # the newest first: most tokens are recent
         for kind, scope in _scopes(actor).items():
             try:
                 plaintext = self._cipher.decrypt(token, scope, materials)
@@ -65,15 +67,15 @@ class MessageService:
         raise CannotOpen
 
     async def _record(self, actor: Actor, action: Action, result: Result, kind: str | None) -> None:
-        # The guild may be named; the member already stands in the row as a subject that can be erased.
+        # The guild may be named; the member is already in the row, as a subject that can be erased.
         about = ("guild", actor.guild.guild_id) if actor.guild is not None else None
         detail = {} if kind is None else {"scope": kind}
         async with self._storage.write() as uow:
-            await uow.audit.append(by(actor, action, self._clock.now(), about=about, result=result, **detail))
+            await self._trail.record(uow, actor, action, about=about, result=result, **detail)
 
 
 def _scopes(actor: Actor) -> dict[str, str]:
-    """For whom this actor may make and open tokens, in the order in which they are tried."""
+    """Return the scopes of this actor's tokens by their kind, in the order in which they are tried."""
     scopes = {}
     if actor.discord_id is not None:
         scopes["member"] = f"member:{actor.discord_id}"

@@ -16,21 +16,21 @@ LARGEST_PAGE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[_T]):
-    """Items, and the cursor of the page after them, None on the last."""
+    """Items, and the cursor of the next page, None on the last page."""
 
     items: Sequence[_T]
     next_cursor: str | None
 
 
 def page_size(limit: int) -> int:
-    """A limit of 1 to 100. Raises InvalidInput."""
+    """Return a limit of 1 to 100. Raises InvalidInput."""
     if not 1 <= limit <= LARGEST_PAGE:
         raise InvalidInput("limit", f"must be 1 to {LARGEST_PAGE}")
     return limit
 
 
 def read_cursor(cursor: str | None) -> str | None:
-    """The id after which a page begins. Raises InvalidInput."""
+    """Return the id after which a page begins. Raises InvalidInput."""
     if cursor is None:
         return None
     try:
@@ -43,7 +43,7 @@ def read_cursor(cursor: str | None) -> str | None:
 
 
 def paged(rows: Sequence[_T], limit: int, key: Callable[[_T], str]) -> Page[_T]:
-    """A page out of up to ``limit + 1`` rows; one row too many says that there is a next page."""
+    """Return a page of up to ``limit + 1`` rows; the one row too many shows that there is a next page."""
     if len(rows) <= limit:
         return Page(rows, None)
     items = rows[:limit]

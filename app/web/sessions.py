@@ -21,19 +21,19 @@ _LONGEST_TOKEN: Final = 4096
 async def actor_of(request: web.Request) -> Actor:
     """The Actor of a request. A bearer token, also a bad one, wins over a cookie. Raises InvalidToken, CrossSite."""
     client = request.app[ORIGIN].client(request)
-    authentication = request.app[SERVICES].authentication
+    authenticator = request.app[SERVICES].requests
     given = request.headers.getall("Authorization", None)
     if given is not None:
         scheme, _, token = given[0].partition(" ")
         if len(given) != 1 or scheme.lower() != "bearer" or not 0 < len(token) <= _LONGEST_TOKEN:
             raise InvalidToken
-        return await authentication.authenticate(token, client)
+        return await authenticator.authenticate(token, client)
     cookie = session_cookie(request)
     if cookie is None:
         raise InvalidToken
     if request.method in UNSAFE:
         request.app[ORIGIN].check_site(request, browser=True)
-    return await authentication.authenticate_browser(cookie, client)
+    return await authenticator.authenticate_browser(cookie, client)
 
 
 def session_cookie(request: web.Request) -> str | None:

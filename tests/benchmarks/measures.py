@@ -169,7 +169,7 @@ async def _populate(place: Place, accounts: int) -> str:
     async with place.services() as services:
         await services.identity.create_owner("owner", PASSWORD, client)
         pair = await services.authentication.login("owner", PASSWORD, client)
-        owner = await services.authentication.authenticate(pair.access_token.reveal(), client)
+        owner = await services.requests.authenticate(pair.access_token.reveal(), client)
         for number in range(accounts):
             await services.identity.create(owner, f"member{number}", PASSWORD, Role.MEMBER)
         secret = "sk-proj-" + "0123456789abcdef" * 4

@@ -87,7 +87,7 @@ async def test_from_an_empty_house_to_a_restored_credential(
         await fits(page)
 
         await sign_in(page, site)
-        await expect(page.locator("h1")).to_have_text("No credential hangs here yet: add your first.")
+        await expect(page.locator("h1")).to_have_text("No credential is stored yet: add your first.")
         await fits(page)
         await page.get_by_role("link", name="Add a credential").click()
         await fits(page)

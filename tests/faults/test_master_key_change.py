@@ -80,7 +80,7 @@ async def _fill(place: Place) -> Held:
 
 
 async def _held(services: Services, access_token: str) -> Held:
-    actor = await services.authentication.authenticate(access_token, WEB)
+    actor = await services.requests.authenticate(access_token, WEB)
     credentials, fingerprints = {}, {}
     for view in (await services.credentials.page(actor)).items:
         credentials[view.id] = (await services.credentials.reveal(actor, view.id)).reveal()

@@ -299,7 +299,7 @@ async def _require_everything_completes(place: Place, members: list[Member]) -> 
         primary = services.keys.ring.keysets[KeyName.AES_KEY].primary.version
         assert await under(services) == {primary}
         await require_fingerprints(services)
-        verdicts = [each async for each in services.credentials.verify_all(await services.identity.operator())]
+        verdicts = [each async for each in services.credentials.health.verify_all(await services.identity.operator())]
         assert all(each.ok for each in verdicts)
         found = await stored(services)
         labels = {each.id: (each.owner.id, each.label) for each in verdicts if each.former is None}

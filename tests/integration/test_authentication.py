@@ -46,7 +46,7 @@ async def alice(services: Services) -> User:
 
 async def _signed_in(services: Services) -> Actor:
     pair = await services.authentication.login("alice", PASSWORD, WEB)
-    return await services.authentication.authenticate(pair.access_token.reveal(), WEB)
+    return await services.requests.authenticate(pair.access_token.reveal(), WEB)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -56,24 +56,24 @@ async def _signed_in(services: Services) -> Actor:
 
 async def test_two_simultaneous_claims_make_one_owner(services: Services) -> None:
     token = services.keys.setup_token().reveal()
-    claims = [services.authentication.setup(token, name, PASSWORD, WEB) for name in ("alice", "mallory")]
+    claims = [services.identity.setup(token, name, PASSWORD, WEB) for name in ("alice", "mallory")]
     results = await asyncio.gather(*claims, return_exceptions=True)
     assert {type(each) for each in results} == {User, SetupClosed}
-    assert not await services.authentication.setup_open()
+    assert await services.identity.owner_ever_existed()
 
 
 async def test_a_wrong_setup_token_claims_nothing(services: Services) -> None:
     with pytest.raises(InvalidToken):
-        await services.authentication.setup("khs_wrong", "mallory", PASSWORD, WEB)
-    assert await services.authentication.setup_open()
+        await services.identity.setup("khs_wrong", "mallory", PASSWORD, WEB)
+    assert not await services.identity.owner_ever_existed()
 
 
 @pytest.mark.parametrize("password", ["short", "password1234", "qwerty123456", "x" * 257, "a\0bcdefghijklmnop"])
 async def test_a_weak_or_malformed_password_is_refused(services: Services, password: str) -> None:
     token = services.keys.setup_token().reveal()
     with pytest.raises(InvalidInput):
-        await services.authentication.setup(token, "alice", password, WEB)
-    assert await services.authentication.setup_open()
+        await services.identity.setup(token, "alice", password, WEB)
+    assert not await services.identity.owner_ever_existed()
 
 
 async def test_long_unicode_passwords_count_to_their_last_character(services: Services) -> None:
@@ -103,12 +103,12 @@ async def test_an_access_token_carries_what_the_contract_says(services: Services
 async def test_a_refresh_token_works_once_and_its_reuse_ends_the_family(services: Services, alice: User) -> None:
     first = await services.authentication.login("alice", PASSWORD, WEB)
     second = await services.authentication.refresh(first.refresh_token.reveal(), WEB)
-    assert (await services.authentication.authenticate(second.access_token.reveal(), WEB)).user_id == alice.id
+    assert (await services.requests.authenticate(second.access_token.reveal(), WEB)).user_id == alice.id
     with pytest.raises(InvalidToken):
         await services.authentication.refresh(first.refresh_token.reveal(), WEB)
     for token in (first.access_token, second.access_token):
         with pytest.raises(InvalidToken):
-            await services.authentication.authenticate(token.reveal(), WEB)
+            await services.requests.authenticate(token.reveal(), WEB)
     with pytest.raises(InvalidToken):
         await services.authentication.refresh(second.refresh_token.reveal(), WEB)
 
@@ -127,7 +127,7 @@ async def test_logout_ends_access_and_refresh_at_once_and_may_be_repeated(servic
     await services.authentication.logout(pair.refresh_token.reveal(), WEB)
     await services.authentication.logout("khr_unknown", WEB)
     with pytest.raises(InvalidToken):
-        await services.authentication.authenticate(pair.access_token.reveal(), WEB)
+        await services.requests.authenticate(pair.access_token.reveal(), WEB)
 
 
 async def test_a_session_can_be_revoked_by_its_user_only(services: Services, alice: User) -> None:
@@ -135,7 +135,7 @@ async def test_a_session_can_be_revoked_by_its_user_only(services: Services, ali
     operator = await services.identity.operator()
     await services.identity.create(operator, "bob", PASSWORD, Role.MEMBER)
     pair = await services.authentication.login("bob", PASSWORD, WEB)
-    bob = await services.authentication.authenticate(pair.access_token.reveal(), WEB)
+    bob = await services.requests.authenticate(pair.access_token.reveal(), WEB)
     assert mine.session_id is not None
     with pytest.raises(NotFound):
         await services.authentication.revoke_session(bob, mine.session_id)
@@ -157,19 +157,19 @@ async def test_sessions_come_in_pages_newest_first(services: Services, alice: Us
 
 async def test_a_browser_session_ends_with_its_sign_out(services: Services, alice: User) -> None:
     browser = await services.authentication.login_browser("alice", PASSWORD, WEB)
-    actor = await services.authentication.authenticate_browser(browser.cookie.reveal(), WEB)
+    actor = await services.requests.authenticate_browser(browser.cookie.reveal(), WEB)
     assert actor.user_id == alice.id
     await services.authentication.end_session(actor)
     with pytest.raises(InvalidToken):
-        await services.authentication.authenticate_browser(browser.cookie.reveal(), WEB)
+        await services.requests.authenticate_browser(browser.cookie.reveal(), WEB)
 
 
 @pytest.mark.parametrize("token", ["", "a.b.c", "x" * 100_000, "\ud800.\ud800.\ud800", "eyJ.eyJ.sig", "' OR 1=1 --"])
 async def test_forged_tokens_are_refused_whatever_they_are(services: Services, token: str) -> None:
     with pytest.raises(InvalidToken):
-        await services.authentication.authenticate(token, WEB)
+        await services.requests.authenticate(token, WEB)
     with pytest.raises(InvalidToken):
-        await services.authentication.authenticate_browser(f"khc_{token}", WEB)
+        await services.requests.authenticate_browser(f"khc_{token}", WEB)
 
 
 async def test_a_password_must_be_fresh_to_reveal(services: Services, alice: User) -> None:
@@ -321,7 +321,7 @@ async def test_the_keeper_survives_a_bug(services: Services, monkeypatch: pytest
         async with asyncio.timeout(10):
             await failed.wait()
     async with asyncio.timeout(10):
-        while not services.keys.leased:  # noqa: ASYNC110 - the keeper has no event to tell of a lease
+        while not services.keys.leased:  # noqa: ASYNC110 - the keeper has no event for a lease
             await asyncio.sleep(0.05)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from app.domain.audit import Action, Result
 from app.domain.credentials import Owner, OwnerKind, Status
@@ -77,6 +77,25 @@ async def trail(database: Database) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in await connection.rows(statement.order_by(columns.id))]
 
 
+async def test_storing_reads_the_manifest_under_lock_once(house: House, database: Database, mia: Actor) -> None:
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    async def locked(change: Awaitable[object]) -> int:
+        statements.clear()
+        await change
+        return sum("app_config" in each for each in statements)
+
+    view = (await house.credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
+    event.listen(database.dialect.writer.sync_engine, "before_cursor_execute", count)
+    adding = house.credentials.add(mia, provider="openai", label="key", secret=SECRET, idempotency_key="k")
+    assert await locked(adding) == 1
+    assert await locked(house.credentials.replace(mia, view.id, OTHER_SECRET)) == 1
+    assert await locked(house.credentials.rollback(mia, view.id)) == 1
+
+
 async def test_a_credentials_whole_life(house: House, database: Database, mia: Actor) -> None:
     credentials = house.credentials
     view = (await credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
@@ -95,9 +114,9 @@ async def test_a_credentials_whole_life(house: House, database: Database, mia: A
     used = await credentials.get(mia, view.id)
     assert used.last_used_at is not None
     assert (await credentials.page(mia)).items == [used]
-    assert [(each.provider, each.total, each.readable) for each in (await credentials.health(mia)).providers] == [
-        ("openai", 1, 1)
-    ]
+    assert [
+        (each.provider, each.total, each.readable) for each in (await credentials.health.report(mia)).providers
+    ] == [("openai", 1, 1)]
     assert await trail(database) == [
         (Action.CREDENTIAL_ADDED, Result.OK),
         (Action.CREDENTIAL_CHANGED, Result.OK),
@@ -181,7 +200,7 @@ async def test_20_replacements_and_rollbacks_at_once_lose_no_secret_that_was_ack
         record = await uow.credentials.get(view.id)
         assert record is not None
         former = await uow.credentials.history(view.id)
-    found |= {house.credentials._sealing.open_former(each, record.owner) for each in former}
+    found |= {house.credentials._cipher.decrypt_former(each, record.owner) for each in former}
     assert found == {SECRET, OTHER_SECRET, *secrets}
 
 
@@ -294,7 +313,7 @@ async def _overwrite(database: Database, credential_id: str, value: bytes) -> No
 async def test_writers_and_readers_do_not_notice_a_rotation_of_the_key(
     engine_url: str, stack: AsyncExitStack, house: House, mia: Actor
 ) -> None:
-    """One process rotates; the other, which has not heard of it, neither fails nor seals with the former version."""
+    """One process rotates; the other, not notified yet, neither fails nor encrypts with the former version."""
     other = await process(stack, engine_url)
     before = (await other.credentials.add(mia, provider="openai", label="before", secret=SECRET)).view
     await house.rotate(KeyName.AES_KEY)
@@ -325,9 +344,7 @@ async def test_a_moved_credential_opens_for_its_new_owner(house: House, mia: Act
     view = (await house.credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
     await house.credentials.replace(mia, view.id, OTHER_SECRET)
     async with house.storage.write() as uow:
-        moved = await house.credentials.move(
-            uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id)
-        )
+        moved = await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     assert moved == 1
     with pytest.raises(NotFound):
         await house.credentials.get(mia, view.id)
@@ -338,7 +355,7 @@ async def test_a_moved_credential_opens_for_its_new_owner(house: House, mia: Act
 async def test_verification_reads_more_than_one_page(house: House, mia: Actor) -> None:
     operator = member(CLOCK, "operator", role=Role.OWNER, source=Source.CLI)
     for number in range(60):
-        house.keys.confirm(CLOCK.monotonic())  # as the keeper of a lease does, which this house has none of
+        house.keys.confirm(CLOCK.monotonic())  # as the keeper of a lease does; there is none here
         view = (await house.credentials.add(mia, provider="openai", label=f"l {number}", secret=SECRET)).view
         if number % 2:
             await house.credentials.replace(mia, view.id, OTHER_SECRET)
@@ -346,7 +363,7 @@ async def test_verification_reads_more_than_one_page(house: House, mia: Actor) -
     for number in range(60):
         house.keys.confirm(CLOCK.monotonic())
         await house.credentials.add(tom, provider="openai", label=f"l {number}", secret=SECRET)
-    verdicts = [each async for each in house.credentials.verify_all(operator)]
+    verdicts = [each async for each in house.credentials.health.verify_all(operator)]
     assert (len(verdicts), all(each.ok for each in verdicts)) == (150, True)
 
 

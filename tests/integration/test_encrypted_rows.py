@@ -19,20 +19,21 @@ from app.domain.encrypted_columns import (
     Reencrypted,
 )
 from app.infrastructure.database.schema import metadata
-from app.infrastructure.database.unit_of_work import SqlStorage
-from tests.support.database import ALICE, NOW, credential, former, migrated
+from tests.support.database import ALICE, NOW, credential, former
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
     from app.infrastructure.database.engine import Database
+    from app.infrastructure.database.unit_of_work import SqlStorage
+    from app.services.ports import Storage
 
 GUILD = Owner(OwnerKind.GUILD, "900000000000000001")
 LATER = NOW + timedelta(hours=1)
 
-# Hashes, MACs and seals: nothing that a key opens again.
+# Hashes, MACs and audit seals: nothing that a key decrypts.
 NOT_SEALED = {
     ("sessions", "cookie_hash"),
     ("refresh_tokens", "token_hash"),
@@ -41,19 +42,8 @@ NOT_SEALED = {
 }
 
 
-@pytest.fixture
-async def database(engine_url: str) -> AsyncIterator[Database]:
-    async with migrated(engine_url) as database:
-        yield database
-
-
-@pytest.fixture
-def storage(database: Database) -> SqlStorage:
-    return SqlStorage(database)
-
-
 async def test_every_binary_column_is_sealed_or_known_not_to_be(database: Database) -> None:
-    """What the migrations made is what counts: an envelope that no re-encryption knows is lost with its key."""
+    """Read from the migrated schema: an envelope that re-encryption misses is lost with its key."""
 
     def binary(connection: Connection) -> set[tuple[str, str]]:
         catalogue = inspect(connection)
@@ -79,7 +69,7 @@ def test_the_schema_marks_the_same_columns() -> None:
     assert marked == {(each.table, each.field) for each in ENCRYPTED_COLUMNS}
 
 
-async def fill(storage: SqlStorage) -> None:
+async def fill(storage: Storage) -> None:
     """Four credentials under the versions 1, 2, 1, 1, the third removed, the last a guild's; three former secrets."""
     async with storage.write() as unit:
         for number, version in enumerate((1, 2, 1)):
@@ -90,19 +80,17 @@ async def fill(storage: SqlStorage) -> None:
             await unit.credentials.add_history(former(version, credential_id=owner))
 
 
-async def batch(
-    storage: SqlStorage, column: EncryptedColumn, after: str | None = None, limit: int = 10
-) -> Sequence[Any]:
+async def batch(storage: Storage, column: EncryptedColumn, after: str | None = None, limit: int = 10) -> Sequence[Any]:
     async with storage.read() as unit:
         return await unit.encrypted_rows.batch(column, primary=2, after=after, limit=limit)
 
 
-async def swap(storage: SqlStorage, column: EncryptedColumn, rows: Sequence[Reencrypted]) -> int:
+async def swap(storage: Storage, column: EncryptedColumn, rows: Sequence[Reencrypted]) -> int:
     async with storage.write() as unit:
         return await unit.encrypted_rows.swap(column, rows)
 
 
-async def test_a_batch_holds_what_the_primary_did_not_seal(storage: SqlStorage) -> None:
+async def test_a_batch_holds_what_the_primary_did_not_seal(storage: Storage) -> None:
     await fill(storage)
     value = credential().encrypted_value
     alices = ("user", ALICE.id)
@@ -116,7 +104,7 @@ async def test_a_batch_holds_what_the_primary_did_not_seal(storage: SqlStorage) 
     assert await batch(storage, CREDENTIAL_SECRETS, after="c3") == []
 
 
-async def test_a_former_secret_has_the_owner_of_its_credential(storage: SqlStorage) -> None:
+async def test_a_former_secret_has_the_owner_of_its_credential(storage: Storage) -> None:
     await fill(storage)
     assert await batch(storage, FORMER_SECRETS) == [
         EncryptedRow("c0/1", "user", ALICE.id, 1, 1, b"former \x00"),
@@ -125,7 +113,7 @@ async def test_a_former_secret_has_the_owner_of_its_credential(storage: SqlStora
     ]
 
 
-async def test_all_rows_are_told_page_by_page_and_counted(storage: SqlStorage) -> None:
+async def test_all_rows_are_told_page_by_page_and_counted(storage: Storage) -> None:
     await fill(storage)
     async with storage.read() as unit:
         first = await unit.encrypted_rows.all(CREDENTIAL_SECRETS, after=None, limit=3)
@@ -142,9 +130,9 @@ async def test_all_rows_are_told_page_by_page_and_counted(storage: SqlStorage) -
 
 @pytest.mark.parametrize("column", ENCRYPTED_COLUMNS, ids=str)
 async def test_a_swap_changes_envelope_and_key_version_and_nothing_else(
-    database: Database, storage: SqlStorage, column: EncryptedColumn
+    database: Database, sql: SqlStorage, column: EncryptedColumn
 ) -> None:
-    await fill(storage)
+    await fill(sql)
     table = metadata.tables[column.table]
 
     async def contents() -> dict[str, dict[str, Any]]:
@@ -152,13 +140,13 @@ async def test_a_swap_changes_envelope_and_key_version_and_nothing_else(
             return {row.id: dict(row._mapping) for row in await connection.rows(select(table))}
 
     before = await contents()
-    new = [Reencrypted(row, 0xFFFF_FFFF, b"\x00\xff " + row.id.encode()) for row in await batch(storage, column)]
-    assert await swap(storage, column, new) == 3
+    new = [Reencrypted(row, 0xFFFF_FFFF, b"\x00\xff " + row.id.encode()) for row in await batch(sql, column)]
+    assert await swap(sql, column, new) == 3
     changes = {each.row.id: {column.field: each.value, "key_version": 0xFFFF_FFFF} for each in new}
     assert await contents() == {key: row | changes.get(key, {}) for key, row in before.items()}
 
 
-async def test_a_swap_leaves_what_changed_since_it_was_read(storage: SqlStorage) -> None:
+async def test_a_swap_leaves_what_changed_since_it_was_read(storage: Storage) -> None:
     """A new label, a new secret, a re-encryption by somebody else, and a row that went: each would be overwritten."""
     await fill(storage)
     rows = {row.id: row for row in await batch(storage, CREDENTIAL_SECRETS)}
@@ -174,11 +162,11 @@ async def test_a_swap_leaves_what_changed_since_it_was_read(storage: SqlStorage)
     assert await swap(storage, CREDENTIAL_SECRETS, [Reencrypted(row, 2, b"ours") for row in again]) == 1
 
 
-async def test_a_swap_of_nothing_swaps_nothing(storage: SqlStorage) -> None:
+async def test_a_swap_of_nothing_swaps_nothing(storage: Storage) -> None:
     assert await swap(storage, CREDENTIAL_SECRETS, []) == 0
 
 
-async def test_a_swap_takes_thousands_of_rows_at_once(storage: SqlStorage) -> None:
+async def test_a_swap_takes_thousands_of_rows_at_once(storage: Storage) -> None:
     """More than either engine takes parameters of one statement."""
     async with storage.write() as unit:
         await unit.credentials.add(replace(credential("last"), key_version=1))

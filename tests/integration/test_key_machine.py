@@ -410,19 +410,19 @@ class KeyMachine(RuleBasedStateMachine):
         self._do(everything_holds())
 
     async def _every_secret_opens(self, services: Services) -> None:
-        cipher = services.credentials._sealing
+        cipher = services.credentials._cipher
         async with services.credentials._storage.read() as uow:
             for credential_id, kept in self.model.credentials.items():
                 record = await uow.credentials.get(credential_id)
                 assert record is not None
                 assert (record.version, record.deleted_at is not None) == (kept.version, kept.removed)
-                assert cipher.open(record) == kept.present
+                assert cipher.decrypt(record) == kept.present
                 history = await uow.credentials.history(credential_id)
                 assert len(history) == min(len(kept.secrets) - 1, 20)
                 former = dict(sorted(kept.secrets.items())[:-1])
                 # A row of the history is numbered by the last version in which its secret was in force.
                 for each, secret in zip(history, reversed(former.values()), strict=False):
-                    assert cipher.open_former(each, record.owner) == secret
+                    assert cipher.decrypt_former(each, record.owner) == secret
 
     async def _tokens_are_as_good_as_their_versions(self, services: Services) -> None:
         keyset = services.keys.ring.keysets[JWT]
@@ -432,7 +432,7 @@ class KeyMachine(RuleBasedStateMachine):
             good = signer.state in {KeyState.ACTIVE, KeyState.DEACTIVATED} and signer.retired_at is None
             assert good == ((JWT, version) not in self.model.over), "no token expires while this lasts"
             try:
-                actor = await services.authentication.authenticate(token, CLIENT)
+                actor = await services.requests.authenticate(token, CLIENT)
             except InvalidToken:
                 assert not good
             else:

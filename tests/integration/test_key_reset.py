@@ -143,7 +143,7 @@ async def test_everything_but_the_secrets_stays_and_what_is_lost_is_told(place: 
         assert services.keys.ring.manifest.master_key_id == report.master_key_id
         assert {each.version for keyset in services.keys.ring.keysets.values() for each in keyset} == {2}
         with pytest.raises(InvalidToken):
-            await services.authentication.authenticate(token, WEB)
+            await services.requests.authenticate(token, WEB)
         await services.authentication.login("mia", PASSWORD, WEB)
         assert await _opening(services) == {"main": None, "ours": None}
     # Should the key turn up after all, the copy is what it opens.
@@ -349,7 +349,7 @@ async def test_what_is_whole_is_kept_where_rows_are_damaged(place: Place, damage
         numbers = [each.version for keyset in services.keys.ring.keysets.values() for each in keyset]
         assert max(numbers) == 2
         with pytest.raises(InvalidToken):
-            await services.authentication.authenticate(token, WEB)
+            await services.requests.authenticate(token, WEB)
         if kept:
             await _worked_off(services)
             mia = await services.identity.operator_for(username="mia")

@@ -1,4 +1,7 @@
-"""What every repository promises, on both engines."""
+"""The promises of every repository, on both engines and in the fake on which the service tests run.
+
+Tests of tables, rows and locks ask for ``sql`` and run on the engines only.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from app.domain.credentials import Owner, OwnerKind, Status
 from app.domain.errors import InvalidInput, UniqueViolation
 from app.domain.identity import Role
 from app.domain.instances import Instance
-from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.domain.jobs import Job, JobKind, JobState, Progress
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule
 from app.infrastructure.database import schema
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.errors import ConstraintBroken
@@ -26,23 +30,11 @@ from app.settings import DatabaseUrl
 from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from app.infrastructure.database.engine import Database
+    from app.services.ports import Storage
 
 GUILD = Owner(OwnerKind.GUILD, "900000000000000001")
 LATER = NOW + timedelta(hours=1)
-
-
-@pytest.fixture
-async def database(engine_url: str) -> AsyncIterator[Database]:
-    async with migrated(engine_url) as database:
-        yield database
-
-
-@pytest.fixture
-def storage(database: Database) -> SqlStorage:
-    return SqlStorage(database)
 
 
 async def rows(database: Database, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
@@ -65,7 +57,7 @@ async def test_the_key_store_exists_once_the_schema_does(engine_url: str) -> Non
         assert await unit.keys.exists()
 
 
-async def test_rows_of_the_key_store_are_kept_to_the_letter_and_replaced(storage: SqlStorage) -> None:
+async def test_rows_of_the_key_store_are_kept_to_the_letter_and_replaced(storage: Storage) -> None:
     value = '{"a":1,"ü":"\\u0000 \U0001f511"}'
     async with storage.write() as unit:
         await unit.keys.put("manifest", "old", NOW)
@@ -84,7 +76,7 @@ async def test_rows_of_the_key_store_are_kept_to_the_letter_and_replaced(storage
         assert named == [f"value of {name}" for name in APPLICATION_KEYS]
 
 
-async def test_an_empty_key_store_answers_none(storage: SqlStorage) -> None:
+async def test_an_empty_key_store_answers_none(storage: Storage) -> None:
     async with storage.read() as unit:
         assert await unit.keys.get_manifest() is None
         assert await unit.keys.get_jwt_secret_key() is None
@@ -92,14 +84,14 @@ async def test_an_empty_key_store_answers_none(storage: SqlStorage) -> None:
         assert await unit.keys.guarded_rows() == 0
 
 
-async def test_keyset_names_tell_every_keyset_row_and_no_other(storage: SqlStorage) -> None:
+async def test_keyset_names_tell_every_keyset_row_and_no_other(storage: Storage) -> None:
     async with storage.write() as unit:
         for row in ("manifest", "keyset", "keyset/AES_KEY", "keyset/unknown", "keyset0", "KEYSET/NO", "keyset-x", "z"):
             await unit.keys.put(row, "x", NOW)
         assert await unit.keys.keyset_names() == {"AES_KEY", "unknown"}
 
 
-async def test_users_and_credentials_guard_against_generating_keys(storage: SqlStorage) -> None:
+async def test_users_and_credentials_guard_against_generating_keys(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.users.add(user())
         await unit.credentials.add(replace(credential("removed"), deleted_at=NOW))
@@ -107,11 +99,11 @@ async def test_users_and_credentials_guard_against_generating_keys(storage: SqlS
         assert await unit.keys.guarded_rows() == 3
 
 
-async def test_one_changer_of_keys_works_at_a_time(storage: SqlStorage) -> None:
+async def test_one_changer_of_keys_works_at_a_time(sql: SqlStorage) -> None:
     holds, let_go = asyncio.Event(), asyncio.Event()
 
     async def first() -> None:
-        async with storage.write() as unit:
+        async with sql.write() as unit:
             await unit.keys.lock()
             holds.set()
             await let_go.wait()
@@ -119,7 +111,7 @@ async def test_one_changer_of_keys_works_at_a_time(storage: SqlStorage) -> None:
 
     async def second() -> str | None:
         await holds.wait()
-        async with storage.write() as unit:
+        async with sql.write() as unit:
             await unit.keys.lock()
             return await unit.keys.get_manifest()
 
@@ -132,21 +124,21 @@ async def test_one_changer_of_keys_works_at_a_time(storage: SqlStorage) -> None:
     assert waiting.result() == "first"
 
 
-async def test_a_manifest_read_under_share_lock_stays_until_the_unit_ends(storage: SqlStorage) -> None:
-    async with storage.write() as unit:
+async def test_a_manifest_read_under_share_lock_stays_until_the_unit_ends(sql: SqlStorage) -> None:
+    async with sql.write() as unit:
         await unit.keys.put("manifest", "before", NOW)
 
     async def rotate() -> None:
-        async with storage.write() as unit:
+        async with sql.write() as unit:
             await unit.keys.put("manifest", "after", NOW)
 
-    async with asyncio.TaskGroup() as group, storage.write() as unit:
+    async with asyncio.TaskGroup() as group, sql.write() as unit:
         assert await unit.keys.get_manifest(share_lock=True) == "before"
         rotating = group.create_task(rotate())
         await asyncio.wait({rotating}, timeout=0.2)
         assert not rotating.done()
         assert await unit.keys.get_manifest() == "before"
-    async with storage.read() as unit:
+    async with sql.read() as unit:
         assert await unit.keys.get_manifest() == "after"
 
 
@@ -155,7 +147,7 @@ async def test_a_manifest_read_under_share_lock_stays_until_the_unit_ends(storag
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_user_comes_back_as_stored_by_id_name_and_discord_id(storage: SqlStorage) -> None:
+async def test_a_user_comes_back_as_stored_by_id_name_and_discord_id(storage: Storage) -> None:
     alice = user("Älice", discord_id="123456789012345678", role=Role.OWNER)
     async with storage.write() as unit:
         await unit.users.add(alice)
@@ -168,8 +160,8 @@ async def test_a_user_comes_back_as_stored_by_id_name_and_discord_id(storage: Sq
         assert await unit.users.by_discord("1") is None
 
 
-async def test_a_user_has_a_subject_of_their_own(database: Database, storage: SqlStorage) -> None:
-    async with storage.write() as unit:
+async def test_a_user_has_a_subject_of_their_own(database: Database, sql: SqlStorage) -> None:
+    async with sql.write() as unit:
         await unit.users.add(user())
     assert await rows(database, "subjects", "id, kind, value, user_id") == [
         ("subject-alice", "user", "Alice", "user-alice")
@@ -177,7 +169,7 @@ async def test_a_user_has_a_subject_of_their_own(database: Database, storage: Sq
 
 
 @pytest.mark.parametrize("twin", [user("ALICE"), replace(user("Bob"), discord_id="42")], ids=["name", "discord id"])
-async def test_names_and_discord_ids_are_unique(storage: SqlStorage, twin: Any) -> None:
+async def test_names_and_discord_ids_are_unique(storage: Storage, twin: Any) -> None:
     async with storage.write() as unit:
         await unit.users.add(user("Alice", discord_id="42"))
     with pytest.raises(UniqueViolation):
@@ -185,7 +177,7 @@ async def test_names_and_discord_ids_are_unique(storage: SqlStorage, twin: Any) 
             await unit.users.add(replace(twin, id="another", subject_id="another"))
 
 
-async def test_users_are_paged_in_the_order_of_their_ids(storage: SqlStorage) -> None:
+async def test_users_are_paged_in_the_order_of_their_ids(storage: Storage) -> None:
     names = ["b", "a", "Z", "é", "\U0001f511", "aa", "-", "B"]
     async with storage.write() as unit:
         for number, name in enumerate(names):
@@ -196,10 +188,10 @@ async def test_users_are_paged_in_the_order_of_their_ids(storage: SqlStorage) ->
         while page := await unit.users.page(after=found[-1] if found else None, limit=3):
             assert len(page) <= 3
             found += [each.id for each in page]
-    assert found == sorted(names, key=str.encode)  # byte by byte, whatever the collation of the server
+    assert found == sorted(names, key=str.encode)  # byte by byte, under any collation of the server
 
 
-async def test_a_password_and_a_discord_account_can_be_replaced(storage: SqlStorage) -> None:
+async def test_a_password_and_a_discord_account_can_be_replaced(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.users.add(user())
         await unit.users.set_password("user-alice", "new hash", LATER)
@@ -210,7 +202,7 @@ async def test_a_password_and_a_discord_account_can_be_replaced(storage: SqlStor
         assert await unit.users.by_discord("42") is None
 
 
-async def test_disabling_ends_every_session_and_keeps_its_first_time(storage: SqlStorage) -> None:
+async def test_disabling_ends_every_session_and_keeps_its_first_time(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.users.add(user())
         await unit.users.disable("user-alice", NOW)
@@ -218,7 +210,7 @@ async def test_disabling_ends_every_session_and_keeps_its_first_time(storage: Sq
         assert await unit.users.get("user-alice") == replace(user(), token_version=3, disabled_at=NOW)
 
 
-async def test_an_owner_is_claimed_once_for_ever(storage: SqlStorage) -> None:
+async def test_an_owner_is_claimed_once_for_ever(storage: Storage) -> None:
     async with storage.write() as unit:
         assert not await unit.users.owner_ever_existed()
         await unit.users.claim_owner("user-alice", NOW)
@@ -228,7 +220,7 @@ async def test_an_owner_is_claimed_once_for_ever(storage: SqlStorage) -> None:
             await unit.users.claim_owner("user-bob", NOW)
 
 
-async def test_of_two_owners_that_are_claimed_at_once_one_wins(storage: SqlStorage) -> None:
+async def test_of_two_owners_that_are_claimed_at_once_one_wins(storage: Storage) -> None:
     async def claim(name: str) -> bool:
         try:
             async with storage.write() as unit:
@@ -244,19 +236,46 @@ async def test_of_two_owners_that_are_claimed_at_once_one_wins(storage: SqlStora
         assert len(await unit.users.page(after=None, limit=10)) == 1
 
 
+async def test_a_discord_account_is_linked_to_one_user(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user("Alice", discord_id="42"))
+        await unit.users.add(user("Bob"))
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.users.set_discord("user-bob", "42", LATER)
+
+
+@pytest.mark.parametrize("twin", [{"id": "another"}, {"subject_id": "another"}], ids=["subject", "id"])
+async def test_a_user_has_an_id_and_a_subject_of_their_own(storage: Storage, twin: Any) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.users.add(replace(user(), username="Bob", **twin))
+
+
+async def test_a_change_of_an_unknown_user_changes_nothing(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.users.add(user())
+        await unit.users.set_password("unknown", "hash", LATER)
+        await unit.users.set_discord("unknown", "42", LATER)
+        await unit.users.disable("unknown", LATER)
+        assert await unit.users.page(after=None, limit=10) == [user()]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Sessions
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-async def with_alice(storage: SqlStorage) -> SqlStorage:
+async def with_alice(storage: Storage) -> Storage:
     async with storage.write() as unit:
         await unit.users.add(user())
     return storage
 
 
-async def test_a_session_comes_back_with_its_user_by_id_and_by_cookie(with_alice: SqlStorage) -> None:
+async def test_a_session_comes_back_with_its_user_by_id_and_by_cookie(with_alice: Storage) -> None:
     cookie = b"\x00\x01" * 16
     async with with_alice.write() as unit:
         await unit.sessions.add(session(), cookie_hash=cookie)
@@ -271,13 +290,63 @@ async def test_a_session_comes_back_with_its_user_by_id_and_by_cookie(with_alice
         assert await unit.sessions.by_cookie(cookie[1:]) is None
 
 
-async def test_a_session_needs_its_user(storage: SqlStorage) -> None:
+async def test_a_session_needs_its_user(storage: Storage) -> None:
     with pytest.raises(ConstraintBroken):
         async with storage.write() as unit:
             await unit.sessions.add(session(), cookie_hash=None)
 
 
-async def test_live_sessions_are_told_latest_seen_first(with_alice: SqlStorage) -> None:
+async def test_a_refresh_token_needs_its_session(with_alice: Storage) -> None:
+    with pytest.raises(ConstraintBroken):
+        async with with_alice.write() as unit:
+            await unit.sessions.add_refresh(b"token", "unknown", at=NOW, expires_at=LATER)
+
+
+async def test_ids_cookies_and_refresh_tokens_of_sessions_are_unique(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session("a"), cookie_hash=b"cookie")
+        await unit.sessions.add_refresh(b"token", "a", at=NOW, expires_at=LATER)
+    with pytest.raises(UniqueViolation):
+        async with with_alice.write() as unit:
+            await unit.sessions.add(session("a"), cookie_hash=None)
+    with pytest.raises(UniqueViolation):
+        async with with_alice.write() as unit:
+            await unit.sessions.add(session("b"), cookie_hash=b"cookie")
+    with pytest.raises(UniqueViolation):
+        async with with_alice.write() as unit:
+            await unit.sessions.add_refresh(b"token", "a", at=NOW, expires_at=LATER)
+
+
+async def test_a_change_of_an_unknown_session_changes_nothing(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(), cookie_hash=None)
+        await unit.sessions.touch("unknown", LATER)
+        await unit.sessions.prove("unknown", LATER)
+        assert await unit.sessions.live_of("user-alice", NOW) == [session()]
+
+
+async def test_every_session_can_be_revoked_at_once(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        for id_, lasts in (("a", 5), ("b", 5), ("expired", 0)):
+            await unit.sessions.add(session(id_, lasts=timedelta(days=lasts)), cookie_hash=id_.encode())
+            await unit.sessions.add_refresh(id_.encode(), id_, at=NOW, expires_at=LATER)
+        assert await unit.sessions.revoke_all(NOW) == 2
+        assert await unit.sessions.revoke_all(NOW) == 0
+        assert await unit.sessions.live_of("user-alice", NOW) == []
+        assert [await unit.sessions.use_refresh(token, NOW) for token in (b"a", b"b", b"expired")] == [None] * 3
+
+
+async def test_the_cookie_and_tokens_of_a_purged_session_are_gone(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.sessions.add(session(lasts=timedelta(0)), cookie_hash=b"cookie")
+        await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
+        assert await unit.sessions.purge(LATER) == 1
+        assert await unit.sessions.by_cookie(b"cookie") is None
+        assert await unit.sessions.use_refresh(b"token", NOW) is None
+        await unit.sessions.add(session(), cookie_hash=b"cookie")
+
+
+async def test_live_sessions_are_told_latest_seen_first(with_alice: Storage) -> None:
     async with with_alice.write() as unit:
         for id_, seen, lasts in (("a", NOW, 5), ("b", LATER, 5), ("expired", NOW, 0), ("revoked", NOW, 5)):
             await unit.sessions.add(session(id_, seen=seen, lasts=timedelta(days=lasts)), cookie_hash=None)
@@ -287,7 +356,7 @@ async def test_live_sessions_are_told_latest_seen_first(with_alice: SqlStorage) 
         assert await unit.sessions.live_of("user-bob", NOW) == []
 
 
-async def test_touching_and_proving_note_the_time_and_a_latecomer_does_not_turn_it_back(with_alice: SqlStorage) -> None:
+async def test_touching_and_proving_note_the_time_and_a_latecomer_does_not_turn_it_back(with_alice: Storage) -> None:
     async with with_alice.write() as unit:
         await unit.sessions.add(session(), cookie_hash=None)
         await unit.sessions.touch("session-1", LATER)
@@ -298,7 +367,7 @@ async def test_touching_and_proving_note_the_time_and_a_latecomer_does_not_turn_
         assert found.session == replace(session(), last_seen_at=LATER, authenticated_at=LATER)
 
 
-async def test_revoking_ends_a_session_and_its_refresh_tokens_once(with_alice: SqlStorage) -> None:
+async def test_revoking_ends_a_session_and_its_refresh_tokens_once(with_alice: Storage) -> None:
     async with with_alice.write() as unit:
         await unit.sessions.add(session(), cookie_hash=None)
         await unit.sessions.add(session("expired", lasts=timedelta(0)), cookie_hash=None)
@@ -313,7 +382,7 @@ async def test_revoking_ends_a_session_and_its_refresh_tokens_once(with_alice: S
         assert found.session.revoked_at == NOW
 
 
-async def test_a_refresh_token_is_used_up_by_its_first_use(with_alice: SqlStorage) -> None:
+async def test_a_refresh_token_is_used_up_by_its_first_use(with_alice: Storage) -> None:
     async with with_alice.write() as unit:
         await unit.sessions.add(session(), cookie_hash=None)
         await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
@@ -324,7 +393,7 @@ async def test_a_refresh_token_is_used_up_by_its_first_use(with_alice: SqlStorag
         assert await unit.sessions.use_refresh(b"unknown", NOW) is None
 
 
-async def test_of_twenty_uses_of_a_refresh_token_at_once_one_is_first(with_alice: SqlStorage) -> None:
+async def test_of_twenty_uses_of_a_refresh_token_at_once_one_is_first(with_alice: Storage) -> None:
     async with with_alice.write() as unit:
         await unit.sessions.add(session(), cookie_hash=None)
         await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
@@ -338,8 +407,9 @@ async def test_of_twenty_uses_of_a_refresh_token_at_once_one_is_first(with_alice
     assert sum(await asyncio.gather(*(use() for _ in range(20)))) == 1
 
 
-async def test_sessions_that_ended_are_purged_with_their_tokens(database: Database, with_alice: SqlStorage) -> None:
-    async with with_alice.write() as unit:
+async def test_sessions_that_ended_are_purged_with_their_tokens(database: Database, sql: SqlStorage) -> None:
+    async with sql.write() as unit:
+        await unit.users.add(user())
         for id_, lasts in (("alive", 5), ("expired", 0), ("revoked", 5)):
             await unit.sessions.add(session(id_, lasts=timedelta(days=lasts)), cookie_hash=None)
             await unit.sessions.add_refresh(id_.encode(), id_, at=NOW, expires_at=LATER)
@@ -348,7 +418,7 @@ async def test_sessions_that_ended_are_purged_with_their_tokens(database: Databa
         await connection.change(
             schema.sessions.update().where(schema.sessions.c.id == "revoked").values(revoked_at=NOW)
         )
-    async with with_alice.write() as unit:
+    async with sql.write() as unit:
         assert await unit.sessions.purge(NOW) == 0
         assert await unit.sessions.purge(LATER) == 2
         assert await unit.sessions.get("alive") is not None
@@ -361,7 +431,7 @@ async def test_sessions_that_ended_are_purged_with_their_tokens(database: Databa
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_credential_comes_back_as_stored(storage: SqlStorage) -> None:
+async def test_a_credential_comes_back_as_stored(storage: Storage) -> None:
     full = replace(
         credential(),
         owner=GUILD,
@@ -381,7 +451,7 @@ async def test_a_credential_comes_back_as_stored(storage: SqlStorage) -> None:
         assert await unit.credentials.get("unknown") is None
 
 
-async def test_every_status_and_owner_kind_can_be_stored(storage: SqlStorage) -> None:
+async def test_every_status_and_owner_kind_can_be_stored(storage: Storage) -> None:
     async with storage.write() as unit:
         for status in Status:
             await unit.credentials.add(replace(credential(status, label=status), status=status))
@@ -390,7 +460,7 @@ async def test_every_status_and_owner_kind_can_be_stored(storage: SqlStorage) ->
             assert found.status is status
 
 
-async def test_a_live_label_is_unique_per_owner_and_provider_however_it_is_capitalised(storage: SqlStorage) -> None:
+async def test_a_live_label_is_unique_per_owner_and_provider_however_it_is_capitalised(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(credential("1", label="Straße"))
         await unit.credentials.add(credential("2", label="STRASSE", owner=GUILD))
@@ -414,7 +484,7 @@ async def test_a_live_label_is_unique_per_owner_and_provider_however_it_is_capit
             )
 
 
-async def test_the_credentials_of_an_owner_are_found_by_provider_label_and_state(storage: SqlStorage) -> None:
+async def test_the_credentials_of_an_owner_are_found_by_provider_label_and_state(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(credential("c", label="Third"))
         await unit.credentials.add(credential("a", label="First"))
@@ -441,7 +511,7 @@ async def test_the_credentials_of_an_owner_are_found_by_provider_label_and_state
         assert [each.id for each in await unit.credentials.page(after="d", limit=4)] == ["e", "f"]
 
 
-async def test_changes_that_people_make_count_the_version_up(storage: SqlStorage) -> None:
+async def test_changes_that_people_make_count_the_version_up(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(replace(credential(), status=Status.VALID, last_used_at=NOW, last_verified_at=NOW))
         assert await unit.credentials.change(
@@ -500,7 +570,7 @@ async def test_changes_that_people_make_count_the_version_up(storage: SqlStorage
 
 
 @pytest.mark.parametrize("credential_id", ["credential-1", "unknown"])
-async def test_a_change_of_another_version_or_row_changes_nothing(storage: SqlStorage, credential_id: str) -> None:
+async def test_a_change_of_another_version_or_row_changes_nothing(storage: Storage, credential_id: str) -> None:
     expected: dict[str, Any] = {"expected_version": 2, "at": LATER}
     async with storage.write() as unit:
         await unit.credentials.add(credential())
@@ -513,7 +583,7 @@ async def test_a_change_of_another_version_or_row_changes_nothing(storage: SqlSt
         assert await unit.credentials.get("credential-1") == credential()
 
 
-async def test_of_ten_changes_of_one_version_at_once_one_is_made(storage: SqlStorage) -> None:
+async def test_of_ten_changes_of_one_version_at_once_one_is_made(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(credential())
 
@@ -534,7 +604,7 @@ async def test_of_ten_changes_of_one_version_at_once_one_is_made(storage: SqlSto
         assert (found.label, found.version) == (f"label {made.index(True)}", 2)
 
 
-async def test_use_and_status_are_noted_without_a_new_version(storage: SqlStorage) -> None:
+async def test_use_and_status_are_noted_without_a_new_version(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(credential())
         await unit.credentials.mark_used("credential-1", LATER)
@@ -550,21 +620,21 @@ async def test_use_and_status_are_noted_without_a_new_version(storage: SqlStorag
         assert found.last_verified_at == LATER
 
 
-async def test_the_history_is_told_latest_first_and_can_be_sealed_anew(storage: SqlStorage) -> None:
+async def test_the_history_is_told_latest_first_and_can_be_sealed_again(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(credential())
         await unit.credentials.add(credential("other", label="Other"))
         for version in (1, 3, 2):
             await unit.credentials.add_history(former(version))
         await unit.credentials.add_history(former(1, credential_id="other"))
-        await unit.credentials.replace_history("credential-1/2", encrypted_value=b"anew", key_version=9)
+        await unit.credentials.replace_history("credential-1/2", encrypted_value=b"again", key_version=9)
     async with storage.read() as unit:
-        anew = replace(former(2), encrypted_value=b"anew", key_version=9)
-        assert await unit.credentials.history("credential-1") == [former(3), anew, former(1)]
+        again = replace(former(2), encrypted_value=b"again", key_version=9)
+        assert await unit.credentials.history("credential-1") == [former(3), again, former(1)]
         assert await unit.credentials.history("unknown") == []
 
 
-async def test_every_read_of_a_credential_tells_when_its_latest_former_secret_was_replaced(storage: SqlStorage) -> None:
+async def test_every_read_of_a_credential_tells_when_its_latest_former_secret_was_replaced(storage: Storage) -> None:
     owner = credential().owner
     async with storage.write() as unit:
         await unit.credentials.add(credential())
@@ -583,8 +653,8 @@ async def test_every_read_of_a_credential_tells_when_its_latest_former_secret_wa
                 await unit.credentials.drop_history(former(latest).id)
 
 
-async def test_removed_credentials_are_purged_with_their_history(database: Database, storage: SqlStorage) -> None:
-    async with storage.write() as unit:
+async def test_removed_credentials_are_purged_with_their_history(database: Database, sql: SqlStorage) -> None:
+    async with sql.write() as unit:
         await unit.credentials.add(replace(credential(), deleted_at=NOW))
         await unit.credentials.add_history(former(1))
         await unit.credentials.add(credential("live"))
@@ -594,15 +664,70 @@ async def test_removed_credentials_are_purged_with_their_history(database: Datab
     assert await rows(database, "credential_history") == []
 
 
+async def test_a_credential_has_an_id_of_its_own(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.add(credential(label="Other"))
+
+
+async def test_a_former_secret_needs_its_credential_and_a_version_of_its_own(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add_history(former(1))
+    with pytest.raises(UniqueViolation):
+        async with storage.write() as unit:
+            await unit.credentials.add_history(replace(former(1), id="another"))
+    with pytest.raises(ConstraintBroken):
+        async with storage.write() as unit:
+            await unit.credentials.add_history(former(1, credential_id="unknown"))
+
+
+async def test_a_change_of_an_unknown_credential_or_former_secret_changes_nothing(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add_history(former(1))
+        await unit.credentials.mark_used("unknown", LATER)
+        await unit.credentials.set_status("unknown", Status.VALID, LATER)
+        assert not await unit.credentials.set_fingerprint("unknown", expected_version=1, fingerprint=None)
+        assert not await unit.credentials.set_fingerprint("credential-1", expected_version=2, fingerprint=None)
+        await unit.credentials.replace_history("unknown", encrypted_value=b"x", key_version=1)
+        await unit.credentials.drop_history("unknown")
+        assert await unit.credentials.history("credential-1") == [former(1)]
+        assert await unit.credentials.get("credential-1") == replace(credential(), replaced_at=former(1).replaced_at)
+
+
+async def test_a_sharer_is_replaced_in_guilds_only(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential("own"))
+        await unit.credentials.add(credential("shared", owner=GUILD))
+        await unit.credentials.add(replace(credential("other", owner=GUILD, label="Other"), created_by="user-bob"))
+        assert await unit.credentials.reassign_sharer("user-alice", "user-carol") == 1
+        sharers = {each.id: each.created_by for each in await unit.credentials.page(after=None, limit=9)}
+        assert sharers == {"own": "user-alice", "shared": "user-carol", "other": "user-bob"}
+        assert [each.id for each in await unit.credentials.of_owner(GUILD, created_by="user-bob")] == ["other"]
+
+
+async def test_lost_keys_cost_fingerprints_and_what_they_encrypted(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(replace(credential("kept"), key_version=2))
+        await unit.credentials.add(replace(credential("lost", label="Lost"), key_version=3))
+        await unit.credentials.forget_keys(opening=[1, 2])
+        found = {each.id: (each.fingerprint, each.status) for each in await unit.credentials.page(after=None, limit=9)}
+        assert found == {"kept": (None, Status.UNCHECKED), "lost": (None, Status.UNREADABLE)}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Audit
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 async def test_an_audit_row_is_stored_unsealed_with_ids_for_people_and_addresses(
-    database: Database, with_alice: SqlStorage
+    database: Database, sql: SqlStorage
 ) -> None:
-    async with with_alice.write() as unit:
+    async with sql.write() as unit:
+        await unit.users.add(user())
         await unit.audit.append(event(subject_id="subject-alice", address="192.0.2.7"))
         await unit.audit.append(event(address="192.0.2.7"))
         await unit.audit.append(replace(event(), result=Result.INTENT, detail={}))
@@ -626,16 +751,16 @@ async def test_an_audit_row_is_stored_unsealed_with_ids_for_people_and_addresses
             None,
         )
         for result, subject_id, address, detail in (
-            ("ok", "subject-alice", address_id, '{"attempt":2,"paid_by":"member","über":"ß"}'),
-            ("ok", None, address_id, '{"attempt":2,"paid_by":"member","über":"ß"}'),
+            ("ok", "subject-alice", address_id, r'{"attempt":2,"paid_by":"member","\u00fcber":"\u00df"}'),
+            ("ok", None, address_id, r'{"attempt":2,"paid_by":"member","\u00fcber":"\u00df"}'),
             ("intent", None, None, "{}"),
         )
     ]
 
 
-async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, storage: SqlStorage) -> None:
+async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, sql: SqlStorage) -> None:
     async def append() -> None:
-        async with storage.write() as unit:
+        async with sql.write() as unit:
             await unit.audit.append(event(address="2001:db8::7"))
 
     await asyncio.gather(*(append() for _ in range(10)))
@@ -643,9 +768,9 @@ async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, 
     assert len(await rows(database, "audit_events", "address_id")) == 10
 
 
-async def test_an_audit_row_goes_with_its_unit_of_work(database: Database, storage: SqlStorage) -> None:
+async def test_an_audit_row_goes_with_its_unit_of_work(database: Database, sql: SqlStorage) -> None:
     async def fail_after_it() -> None:
-        async with storage.write() as unit:
+        async with sql.write() as unit:
             await unit.audit.append(event(address="192.0.2.7"))
             await unit.users.claim_owner("user-alice", NOW)
             await unit.users.claim_owner("user-alice", NOW)
@@ -673,8 +798,8 @@ def instance(id_: str = "i1") -> Instance:
     )
 
 
-async def test_a_lease_runs_on_the_clock_of_the_database(storage: SqlStorage) -> None:
-    before = datetime.now(UTC) - timedelta(milliseconds=1)  # SQLite tells milliseconds
+async def test_a_lease_runs_on_the_clock_of_the_database(storage: Storage) -> None:
+    before = datetime.now(UTC) - timedelta(milliseconds=1)  # SQLite has milliseconds
     async with storage.write() as unit:
         await unit.instances.register(instance(), timedelta(seconds=15))
     after = datetime.now(UTC)
@@ -685,7 +810,7 @@ async def test_a_lease_runs_on_the_clock_of_the_database(storage: SqlStorage) ->
     assert timedelta(seconds=15) <= found.lease_until - found.started_at < timedelta(seconds=16)
 
 
-async def test_a_lease_is_renewed_with_the_epochs_and_given_back(storage: SqlStorage) -> None:
+async def test_a_lease_is_renewed_with_the_epochs_and_given_back(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.instances.register(instance(), timedelta(seconds=15))
         assert await unit.instances.renew("i1", {"AES_KEY": 4}, timedelta(seconds=100))
@@ -697,7 +822,7 @@ async def test_a_lease_is_renewed_with_the_epochs_and_given_back(storage: SqlSto
         assert await unit.instances.live() == []
 
 
-async def test_a_lapsed_lease_is_not_live_and_can_be_renewed_until_it_is_purged(storage: SqlStorage) -> None:
+async def test_a_lapsed_lease_is_not_live_and_can_be_renewed_until_it_is_purged(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.instances.register(instance(), timedelta(seconds=-60))
         await unit.instances.register(instance("i2"), timedelta(seconds=60))
@@ -713,7 +838,7 @@ async def test_a_lapsed_lease_is_not_live_and_can_be_renewed_until_it_is_purged(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def test_attempts_are_counted_per_key_and_window(storage: SqlStorage) -> None:
+async def test_attempts_are_counted_per_key_and_window(storage: Storage) -> None:
     async with storage.write() as unit:
         assert [await unit.attempts.hit("login/alice", NOW) for _ in range(3)] == [1, 2, 3]
         assert await unit.attempts.hit("login/alice", LATER) == 1
@@ -722,7 +847,7 @@ async def test_attempts_are_counted_per_key_and_window(storage: SqlStorage) -> N
         assert await unit.attempts.count("login/carol", NOW) == 0
 
 
-async def test_a_taken_back_attempt_never_counts_below_nothing(storage: SqlStorage) -> None:
+async def test_a_taken_back_attempt_never_counts_below_nothing(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.attempts.take_back("k", NOW)
         await unit.attempts.hit("k", NOW)
@@ -732,7 +857,7 @@ async def test_a_taken_back_attempt_never_counts_below_nothing(storage: SqlStora
         assert await unit.attempts.hit("k", NOW) == 1
 
 
-async def test_old_windows_are_purged(storage: SqlStorage) -> None:
+async def test_old_windows_are_purged(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.attempts.hit("k", NOW)
         await unit.attempts.hit("k", LATER)
@@ -740,7 +865,7 @@ async def test_old_windows_are_purged(storage: SqlStorage) -> None:
         assert (await unit.attempts.count("k", NOW), await unit.attempts.count("k", LATER)) == (0, 1)
 
 
-async def test_of_twenty_attempts_at_once_each_gets_a_number_of_its_own(storage: SqlStorage) -> None:
+async def test_of_twenty_attempts_at_once_each_gets_a_number_of_its_own(storage: Storage) -> None:
     async def hit() -> int:
         async with storage.write() as unit:
             return await unit.attempts.hit("k", NOW)
@@ -748,7 +873,7 @@ async def test_of_twenty_attempts_at_once_each_gets_a_number_of_its_own(storage:
     assert sorted(await asyncio.gather(*(hit() for _ in range(20)))) == list(range(1, 21))
 
 
-async def test_an_idempotent_request_is_remembered_once_per_user(storage: SqlStorage) -> None:
+async def test_an_idempotent_request_is_remembered_once_per_user(storage: Storage) -> None:
     request = IdempotentRequest(user_id="u", key="k", mac=b"\x00mac", resource_id="credential-1", created_at=NOW)
     async with storage.write() as unit:
         await unit.idempotency.add(request)
@@ -764,12 +889,130 @@ async def test_an_idempotent_request_is_remembered_once_per_user(storage: SqlSto
         assert await unit.idempotency.get("u", "k") is None
 
 
-async def test_a_fact_of_the_bot_is_replaced(storage: SqlStorage) -> None:
+async def test_a_fact_of_the_bot_is_replaced(storage: Storage) -> None:
     async with storage.write() as unit:
         assert await unit.bot_state.get("tree") is None
         await unit.bot_state.put("tree", "old", NOW)
         await unit.bot_state.put("tree", "new", LATER)
         assert await unit.bot_state.get("tree") == "new"
+
+
+async def test_a_schedule_is_replaced(storage: Storage) -> None:
+    schedule = KeySchedule(name=KeyName.AES_KEY, rotation_days=30, automatic=True)
+    async with storage.write() as unit:
+        assert await unit.schedules.all() == {}
+        await unit.schedules.put(schedule, NOW)
+        await unit.schedules.put(replace(schedule, rotation_days=60), LATER)
+        assert await unit.schedules.all() == {"AES_KEY": replace(schedule, rotation_days=60)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Jobs
+# ---------------------------------------------------------------------------------------------------------------------
+
+LASTING, LAPSED = timedelta(hours=1), timedelta(hours=-1)
+
+
+def job(id_: str, *, unique_key: str | None = None, kind: JobKind = JobKind.KEY_AGES) -> Job:
+    return Job(id=id_, kind=kind, payload={"names": ["ß"]}, unique_key=unique_key, run_at=NOW, created_at=NOW)
+
+
+async def test_a_job_comes_back_as_stored_and_is_due_at_once(storage: Storage) -> None:
+    progress = Progress(step="scan", cursor={"after": "ü"}, done=1, total=2, note="halfway")
+    stored = replace(job("a"), progress=progress, requested_by="user-alice")
+    async with storage.write() as unit:
+        assert await unit.jobs.add(stored)
+        found = await unit.jobs.get("a")
+        assert found is not None
+        assert replace(found, run_at=NOW) == stored
+        assert await unit.jobs.get("unknown") is None
+        assert await unit.jobs.claim("me", LASTING) is not None
+
+
+async def test_of_one_unique_key_one_job_is_unfinished(storage: Storage) -> None:
+    async with storage.write() as unit:
+        assert await unit.jobs.add(job("a", unique_key="k"))
+        assert not await unit.jobs.add(job("b", unique_key="k"))
+        assert await unit.jobs.add(job("c", unique_key="other"))
+        assert await unit.jobs.cancel("a")
+        assert not await unit.jobs.cancel("a")
+        assert await unit.jobs.unfinished("k") is None
+        assert await unit.jobs.add(job("d", unique_key="k"))
+        assert await unit.jobs.claim("me", LASTING, job_id="d") is not None
+        await unit.jobs.free_key("d", "me")
+        assert await unit.jobs.add(job("e", unique_key="k"))
+        assert [each.id for each in await unit.jobs.unfinished_of(JobKind.KEY_AGES)] == ["e", "d", "c"]
+        assert await unit.jobs.unfinished_of(JobKind.KEY_ROTATION) == []
+        assert [each.id for each in await unit.jobs.page(before="e", limit=2)] == ["d", "c"]
+
+
+async def test_the_job_that_is_due_for_longest_is_claimed_and_a_lapsed_claim_is_lost(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.jobs.add(job("later"), at=NOW + timedelta(days=36_500))
+        await unit.jobs.add(job("b"), at=datetime(2020, 1, 1, tzinfo=UTC))
+        await unit.jobs.add(job("a"), at=datetime(2020, 1, 2, tzinfo=UTC))
+        first = await unit.jobs.claim("first", LAPSED)
+        assert first is not None
+        assert (first.id, first.state, first.attempts) == ("b", JobState.RUNNING, 1)
+        second = await unit.jobs.claim("second", LASTING)
+        assert second is not None
+        assert (second.id, second.attempts) == ("b", 2)
+        assert not await unit.jobs.hold("b", "first", LASTING)
+        assert not await unit.jobs.release("b", "first", JobState.DONE)
+        assert await unit.jobs.claim("third", LASTING, job_id="later") is None
+        assert await unit.jobs.claim("third", LASTING) is not None
+        assert await unit.jobs.claim("third", LASTING) is None
+
+
+async def test_a_released_job_waits_or_is_over_and_counts_its_attempts(storage: Storage) -> None:
+    async def run(*, error: str | None, counted: bool = True) -> int:
+        assert await unit.jobs.claim("me", LASTING) is not None
+        assert await unit.jobs.release("a", "me", JobState.WAITING, error=error, counted=counted)
+        found = await unit.jobs.get("a")
+        assert found is not None
+        assert (found.state, found.error) == (JobState.WAITING, error)
+        return found.attempts
+
+    async with storage.write() as unit:
+        await unit.jobs.add(job("a"))
+        assert [await run(error="broken"), await run(error="broken"), await run(error="late", counted=False)] == [
+            1,
+            2,
+            2,
+        ]
+        assert await run(error=None) == 0
+        assert not await unit.jobs.hold("a", "me", LASTING)
+        assert not await unit.jobs.cancel("unknown")
+        assert await unit.jobs.claim("me", LASTING) is not None
+        assert not await unit.jobs.cancel("a")
+        assert not await unit.jobs.bring_forward("a")
+        progress = Progress(step="scan", cursor={"after": "x"})
+        assert await unit.jobs.hold("a", "me", LASTING, progress)
+        assert await unit.jobs.release("a", "me", JobState.WAITING, pause=LASTING)
+        assert await unit.jobs.claim("me", LASTING) is None
+        assert not await unit.jobs.cancel("a")  # it was begun
+        assert await unit.jobs.bring_forward("a")
+        found = await unit.jobs.claim("me", LASTING)
+        assert found is not None
+        assert found.progress == progress
+        assert await unit.jobs.release("a", "me", JobState.DONE)
+        over = await unit.jobs.get("a")
+        assert over is not None
+        assert over.finished_at is not None
+        assert await unit.jobs.purge(over.finished_at) == 0
+        assert await unit.jobs.purge(over.finished_at + timedelta(seconds=1)) == 1
+
+
+async def test_every_unfinished_job_of_a_kind_can_be_cancelled(storage: Storage) -> None:
+    async with storage.write() as unit:
+        for id_ in ("running", "waiting"):
+            await unit.jobs.add(job(id_))
+        await unit.jobs.add(job("other", kind=JobKind.KEY_ROTATION))
+        assert await unit.jobs.claim("me", LASTING, job_id="running") is not None
+        assert await unit.jobs.cancel_all(JobKind.KEY_AGES) == 2
+        assert not await unit.jobs.hold("running", "me", LASTING)
+        assert [each.id for each in await unit.jobs.unfinished_of(JobKind.KEY_ROTATION)] == ["other"]
+        assert await unit.jobs.unfinished_of(JobKind.KEY_AGES) == []
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -790,7 +1033,7 @@ async def test_a_fact_of_the_bot_is_replaced(storage: SqlStorage) -> None:
         "\U0001f511" * 1000,
     ],
 )
-async def test_text_comes_back_to_the_letter(storage: SqlStorage, value: str) -> None:
+async def test_text_comes_back_to_the_letter(storage: Storage, value: str) -> None:
     async with storage.write() as unit:
         await unit.bot_state.put(value, value, NOW)
     async with storage.read() as unit:
@@ -798,7 +1041,7 @@ async def test_text_comes_back_to_the_letter(storage: SqlStorage, value: str) ->
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", "a\udfffb"])
-async def test_text_that_one_engine_cannot_keep_is_refused_by_both(storage: SqlStorage, value: str) -> None:
+async def test_text_that_one_engine_cannot_keep_is_refused_by_both(storage: Storage, value: str) -> None:
     for key, text_ in ((value, "x"), ("x", value)):
         with pytest.raises(InvalidInput):
             async with storage.write() as unit:
@@ -817,7 +1060,7 @@ async def test_text_that_one_engine_cannot_keep_is_refused_by_both(storage: SqlS
     ],
     ids=str,
 )
-async def test_moments_come_back_to_the_microsecond_in_utc(storage: SqlStorage, moment: datetime) -> None:
+async def test_moments_come_back_to_the_microsecond_in_utc(storage: Storage, moment: datetime) -> None:
     async with storage.write() as unit:
         await unit.credentials.add(replace(credential(), created_at=moment))
     async with storage.read() as unit:
@@ -827,7 +1070,7 @@ async def test_moments_come_back_to_the_microsecond_in_utc(storage: SqlStorage, 
     assert found.created_at.tzinfo is UTC
 
 
-async def test_moments_are_compared_as_moments(storage: SqlStorage) -> None:
+async def test_moments_are_compared_as_moments(storage: Storage) -> None:
     """Half a second before and after, across the change of a digit, a day and a zone."""
     edge = datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
     async with storage.write() as unit:
@@ -836,14 +1079,14 @@ async def test_moments_are_compared_as_moments(storage: SqlStorage) -> None:
         assert await unit.attempts.purge(edge + timedelta(microseconds=1)) == 1
 
 
-async def test_a_moment_that_utc_has_no_year_for_is_refused(storage: SqlStorage) -> None:
+async def test_a_moment_that_utc_has_no_year_for_is_refused(storage: Storage) -> None:
     with pytest.raises(InvalidInput):
         async with storage.write() as unit:
             await unit.bot_state.put("k", "v", datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))))
 
 
-async def test_a_moment_without_a_time_zone_is_refused(storage: SqlStorage) -> None:
-    with pytest.raises(StatementError, match="without a time zone"):
+async def test_a_moment_without_a_time_zone_is_refused(storage: Storage) -> None:
+    with pytest.raises((StatementError, ValueError), match="without a time zone"):
         async with storage.write() as unit:
             await unit.bot_state.put("k", "v", NOW.replace(tzinfo=None))
 

@@ -1,4 +1,4 @@
-"""Units of work: whole or not at all, one after the other, whoever else is writing."""
+"""Units of work: whole or not at all, one after the other, also beside other writers."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_a_unit_that_is_cancelled_at_any_await_counts_whole_or_not_at_all(
             reached = await task
         except asyncio.CancelledError:
             reached = True
-            assert await counted() - before in {0, 2}  # whoever cancels a commit cannot know
+            assert await counted() - before in {0, 2}  # a cancelled commit may have happened
         else:
             assert await counted() - before == 2
         if not reached:
@@ -362,7 +362,7 @@ async def test_every_sqlite_connection_is_set_up_to_lose_nothing(sqlite_url: str
 
 
 async def test_the_files_are_open_to_their_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "data" / "key hall #%41.db"
+    path = tmp_path / "new" / "data" / "key store #%41.db"
     before = os.umask(0)
     try:
         async with migrated(URL.create("sqlite+aiosqlite", database=str(path)).render_as_string()):

@@ -1,4 +1,4 @@
-"""The row cache is never older than the database, whoever commits; on PostgreSQL nothing is kept."""
+"""The row cache is never older than the database, whichever process commits; on PostgreSQL nothing is kept."""
 
 from __future__ import annotations
 

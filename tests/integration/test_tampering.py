@@ -39,7 +39,7 @@ from app.infrastructure.database.engine import Connection, Database, open_databa
 from app.infrastructure.database.schema import api_credentials, app_config, credential_history, metadata
 from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
 from app.services import Services
-from app.services.credentials import CredentialCipher
+from app.services.credentials import CredentialCipher, CredentialTransfer
 from app.services.keys import KeyManagementService
 from app.settings import DatabaseUrl
 from tests.support.fakes import FakeStorage
@@ -130,19 +130,19 @@ class Hall:
 
 
 async def _read_live(hall: Hall, connection: Connection, row_id: str) -> str:
-    record = await SqlUnitOfWork(connection).credentials.get(row_id)
+    record = await SqlUnitOfWork(connection, SystemRandomness()).credentials.get(row_id)
     assert record is not None
-    return hall.cipher.open(record)
+    return hall.cipher.decrypt(record)
 
 
 async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
     columns = credential_history.c
     credential_id = await connection.value(select(columns.credential_id).where(columns.id == row_id))
-    uow = SqlUnitOfWork(connection)
+    uow = SqlUnitOfWork(connection, SystemRandomness())
     record = await uow.credentials.get(credential_id)
     assert record is not None
     former = next(each for each in await uow.credentials.history(record.id) if each.id == row_id)
-    return hall.cipher.open_former(former, record.owner)
+    return hall.cipher.decrypt_former(former, record.owner)
 
 
 READERS = {
@@ -203,10 +203,10 @@ async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
     storage = SqlStorage(database)
     async with storage.read() as uow:
         records = {each.id: each for each in await uow.credentials.page(after=None, limit=100)}
-        secrets = {each.id: cipher.open(each) for each in records.values()}
+        secrets = {each.id: cipher.decrypt(each) for each in records.values()}
         for record in records.values():
             for former in await uow.credentials.history(record.id):
-                secrets[former.id] = cipher.open_former(former, record.owner)
+                secrets[former.id] = cipher.decrypt_former(former, record.owner)
     async with database.read() as connection:
         for column in ENCRYPTED:
             table = column.table
@@ -417,7 +417,8 @@ async def test_not_promised_that_an_older_value_put_back_in_its_own_row_is_found
 async def test_an_older_value_from_before_a_change_of_owner_does_not_open(hall: Hall) -> None:
     two = hall.cell("two")
     async with SqlStorage(hall.database).write() as uow:
-        await hall.services.credentials.move(uow, two.owner, hall.cell("bob").owner)
+        transfer = CredentialTransfer(keys=hall.services.keys, cipher=hall.cipher, clock=SystemClock())
+        await transfer.move(uow, two.owner, hall.cell("bob").owner)
     assert (await hall.services.credentials.reveal(hall.bob, two.credential_id)).reveal() == two.secret
     await _commit(hall, two, two.value)
     assert (await hall.services.credentials.get(hall.bob, two.credential_id)).status is Status.UNREADABLE
@@ -437,7 +438,7 @@ def _flipped(value: bytes, position: int) -> bytes:
 
 async def _verdicts(hall: Hall) -> dict[tuple[str, int | None], bool]:
     operator = member(CLOCK, "operator", role=Role.OWNER, source=Source.CLI)
-    return {(each.id, each.former): each.ok async for each in hall.services.credentials.verify_all(operator)}
+    return {(each.id, each.former): each.ok async for each in hall.services.credentials.health.verify_all(operator)}
 
 
 async def _assert_only_this_is_unreadable(hall: Hall, cell: Cell) -> None:
@@ -457,7 +458,7 @@ async def _assert_only_this_is_unreadable(hall: Hall, cell: Cell) -> None:
             pass
     async with credentials.use(alice, "github") as other:
         assert other.reveal() == _secret("two")
-    assert [each.id for each in (await credentials.health(alice)).unreadable] == [cell.credential_id]
+    assert [each.id for each in (await credentials.health.report(alice)).unreadable] == [cell.credential_id]
     verdicts = await _verdicts(hall)
     assert [key for key, ok in verdicts.items() if not ok] == [(cell.credential_id, None)]
     assert len(verdicts) == len(hall.cells)
@@ -585,7 +586,7 @@ class _InOneTransaction:
     """A storage whose every read sees what one unfinished transaction sees."""
 
     def __init__(self, connection: Connection) -> None:
-        self._unit = SqlUnitOfWork(connection)
+        self._unit = SqlUnitOfWork(connection, SystemRandomness())
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[SqlUnitOfWork]:

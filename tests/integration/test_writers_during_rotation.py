@@ -153,16 +153,16 @@ async def _rotate(services: Services) -> None:
 
 async def _require_stored(services: Services, credential_id: str, secrets: dict[int, str]) -> CredentialView:
     """The credential and its history are what was acknowledged, version by version; the view of it."""
-    cipher = services.credentials._sealing
+    cipher = services.credentials._cipher
     async with services.credentials._storage.read() as uow:
         record = await uow.credentials.get(credential_id)
         history = await uow.credentials.history(credential_id)
     assert record is not None
-    assert cipher.open(record) == secrets[record.version]
+    assert cipher.decrypt(record) == secrets[record.version]
     assert history
     assert {each.version for each in history} <= secrets.keys() - {record.version}
     for each in history:
-        assert cipher.open_former(each, record.owner) == secrets[each.version]
+        assert cipher.decrypt_former(each, record.owner) == secrets[each.version]
     return await services.credentials.get(
         EVERYBODY if record.owner.id == EVERYBODY.user_id else _actor(record.owner.id.removeprefix("user-")),
         credential_id,
@@ -213,7 +213,7 @@ async def _everything_is_under_the_primary(services: Services, version: int) -> 
         for column in ENCRYPTED_COLUMNS:
             rows = await uow.encrypted_rows.all(column, after=None, limit=10_000)
             assert len(rows) >= WRITERS
-            assert set(services.credentials._sealing.opened_by(column, rows)) == {version}
+            assert set(services.credentials._cipher.opened_by(column, rows)) == {version}
             assert {row.key_version for row in rows} == {version}
 
 

@@ -13,10 +13,9 @@ from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
-from app.infrastructure.passwords import Argon2Passwords
 from app.services import Services
 from app.services.authentication import Lifetimes
-from app.services.credentials import CredentialCipher, CredentialService, EnvironmentCredentials
+from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
 from app.services.housekeeping import HousekeepingService
 from app.services.instances import InstanceService
@@ -25,7 +24,7 @@ from app.services.keys import InstallRules, KeyManagementService
 from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
 from app.services.rotation import KeyInspection, RotationService
-from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys
+from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys, FakePasswords
 
 if TYPE_CHECKING:
     from app.services.ports import Clock, Randomness, Storage
@@ -36,7 +35,6 @@ ENVIRONMENT_GUILD = "900000000000000001"
 TOKEN_LIFETIME = timedelta(minutes=30)
 SESSION_LIFETIME = timedelta(days=30)
 ROTATION_DAYS = 90
-PASSWORDS = Argon2Passwords(cheap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +52,7 @@ class House:
     key_inspection: KeyInspection
     cipher: CredentialCipher
     credentials: CredentialService
+    transfer: CredentialTransfer
     messages: MessageService
     dashboard: DashboardService
     housekeeping: HousekeepingService
@@ -121,7 +120,7 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
             storage=storage,
             keys=keys,
             feed=FakeChangeFeed(),
-            passwords=PASSWORDS,
+            passwords=FakePasswords(),
             cipher=cipher,
             clock=clock,
             randomness=randomness,
@@ -145,6 +144,7 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
         key_inspection=services.key_inspection,
         cipher=cipher,
         credentials=services.credentials,
+        transfer=CredentialTransfer(keys=keys, cipher=cipher, clock=clock),
         messages=services.messages,
         dashboard=services.dashboard,
         housekeeping=services.housekeeping,

@@ -66,12 +66,12 @@ async def fill(services: Services) -> Ledger:
 
 async def stored(services: Services) -> dict[str, list[str]]:
     """Every secret of every credential as it opens now, the one in force last. Raises CryptoError."""
-    cipher = services.credentials._sealing
+    cipher = services.credentials._cipher
     async with services.credentials._storage.read() as uow:
         records = await uow.credentials.page(after=None, limit=10_000)
         rows = [(record, await uow.credentials.history(record.id)) for record in records]
     return {
-        record.id: [*(cipher.open_former(each, record.owner) for each in reversed(history)), cipher.open(record)]
+        record.id: [*(cipher.decrypt_former(each, record.owner) for each in reversed(history)), cipher.decrypt(record)]
         for record, history in rows
     }
 
@@ -82,18 +82,18 @@ async def under(services: Services) -> set[int]:
     async with services.credentials._storage.read() as uow:
         for column in ENCRYPTED_COLUMNS:
             rows = await uow.encrypted_rows.all(column, after=None, limit=10_000)
-            assert services.credentials._sealing.opened_by(column, rows) == [row.key_version for row in rows]
+            assert services.credentials._cipher.opened_by(column, rows) == [row.key_version for row in rows]
             versions |= {row.key_version for row in rows}
     return versions
 
 
 async def require_fingerprints(services: Services) -> None:
     """Every fingerprint was made with the primary of API_SECRET_KEY."""
-    cipher, primary = services.credentials._sealing, services.keys.primary(KeyName.API_SECRET_KEY)
+    cipher, primary = services.credentials._cipher, services.keys.primary(KeyName.API_SECRET_KEY)
     async with services.credentials._storage.read() as uow:
         records = await uow.credentials.page(after=None, limit=10_000)
     for record in records:
-        assert record.fingerprint == cipher.fingerprint_with(primary, cipher.open(record))
+        assert record.fingerprint == cipher.fingerprint_with(primary, cipher.decrypt(record))
 
 
 def require_one_primary(services: Services, name: KeyName) -> None:

@@ -39,7 +39,7 @@ def _seal(plaintext: bytes = SECRET) -> bytes:
 
 
 def _open(envelope: bytes, place: EncryptionContext = PLACE, material: SecretBytes = MATERIAL) -> bytes:
-    return ENVELOPE.open(envelope, place, material=material)
+    return ENVELOPE.decrypt(envelope, place, material=material)
 
 
 @given(st.binary(max_size=300), st.integers(1, 0xFFFF_FFFF))
@@ -139,7 +139,7 @@ def test_a_ciphertext_for_two_keys_is_refused() -> None:
 
     The second envelope is what a forger who knows ``OTHER`` can make: right tag, but the commitment of the first key.
     """
-    context = module._context(module._encode(PLACE), 7)
+    context = module._info(module._encode(PLACE), 7)
     salt, nonce = bytes(32), bytes(12)
     _, commitment = module._derive(MATERIAL, salt, context)
     other_key, _ = module._derive(OTHER, salt, context)
@@ -159,7 +159,7 @@ def test_the_commitment_is_checked_before_anything_is_decrypted(monkeypatch: pyt
 def test_record_key_and_commitment_share_nothing() -> None:
     """Knowing an envelope's commitment must not help with its record key: they are separate halves of HKDF's output."""
     envelope = _seal()
-    key, commitment = module._derive(MATERIAL, envelope[6:38], module._context(module._encode(PLACE), 7))
+    key, commitment = module._derive(MATERIAL, envelope[6:38], module._info(module._encode(PLACE), 7))
     assert commitment == envelope[50:82]
     assert key != commitment
     assert key not in envelope
@@ -189,11 +189,11 @@ def test_what_was_resealed_opens_in_its_place_under_the_new_version_only() -> No
     for value, (_, place) in zip(resealed, items, strict=True):
         assert value is not None
         assert ENVELOPE.key_version(value) == 70_000
-        opened.append(ENVELOPE.open(value, place, material=third))
+        opened.append(ENVELOPE.decrypt(value, place, material=third))
         with pytest.raises(CryptoError):
-            ENVELOPE.open(value, place, material=MATERIAL)
+            ENVELOPE.decrypt(value, place, material=MATERIAL)
         with pytest.raises(CryptoError):
-            ENVELOPE.open(value, dataclasses.replace(place, row_id="moved"), material=third)
+            ENVELOPE.decrypt(value, dataclasses.replace(place, row_id="moved"), material=third)
     assert opened == [SECRET, b""]
 
 

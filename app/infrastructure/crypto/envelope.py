@@ -1,4 +1,4 @@
-"""A value at rest: AES-256-GCM under a key of its own, committed to it and bound to its place (docs/envelope.md).
+"""A value at rest: AES-256-GCM under a key of its own, committed to it and bound to its context (docs/envelope.md).
 
 A key per value, derived from a 32-byte salt, lifts the limit of 2**32 random nonces per key (SP 800-38D, 8.3). AES-GCM
 alone does not commit to its key, so HKDF also yields a commitment: one envelope opens under one key only.
@@ -43,23 +43,21 @@ class AesGcmEnvelope:
     def __init__(self, randomness: Randomness) -> None:
         self._randomness = randomness
 
-    def encrypt(self, plaintext: bytes, place: EncryptionContext, *, key_version: int, material: SecretBytes) -> bytes:
-        """The envelope: salt and nonce are new with every call."""
-        return _seal(plaintext, _encode(place), self._randomness.token_bytes(_RANDOM_BYTES), key_version, material)
+    def encrypt(
+        self, plaintext: bytes, context: EncryptionContext, *, key_version: int, material: SecretBytes
+    ) -> bytes:
+        return _encrypt(plaintext, _encode(context), self._randomness.token_bytes(_RANDOM_BYTES), key_version, material)
 
     def key_version(self, envelope: bytes) -> int:
-        """Which version sealed it, read from the header. Raises CryptoError if it is no envelope."""
         return _parse(envelope)[0]
 
-    def open(self, envelope: bytes, place: EncryptionContext, *, material: SecretBytes) -> bytes:
-        """The plaintext. Raises CryptoError, whatever is wrong."""
-        return _open(envelope, _encode(place), lambda _: material)
+    def decrypt(self, envelope: bytes, context: EncryptionContext, *, material: SecretBytes) -> bytes:
+        return _decrypt(envelope, _encode(context), lambda _: material)
 
     def verify(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, materials: Mapping[int, SecretBytes]
     ) -> list[bool]:
-        """Whether each opens under the version that its header names."""
-        return [_opened(envelope, _encode(place), materials) is not None for envelope, place in items]
+        return [_decrypted(envelope, _encode(context), materials) is not None for envelope, context in items]
 
     def reencrypt(
         self,
@@ -69,45 +67,45 @@ class AesGcmEnvelope:
         key_version: int,
         material: SecretBytes,
     ) -> list[bytes | None]:
-        """Each opened by the version that its header names and sealed by this one; None for what does not open."""
         random = self._randomness.token_bytes(_RANDOM_BYTES * len(items))  # one system call for all of them
-        resealed: list[bytes | None] = []
-        for start, (envelope, place) in zip(range(0, len(random), _RANDOM_BYTES), items, strict=True):
-            encoded = _encode(place)
-            plaintext = _opened(envelope, encoded, materials)
+        reencrypted: list[bytes | None] = []
+        for start, (envelope, context) in zip(range(0, len(random), _RANDOM_BYTES), items, strict=True):
+            encoded = _encode(context)
+            plaintext = _decrypted(envelope, encoded, materials)
             if plaintext is None:
-                resealed.append(None)
+                reencrypted.append(None)
             else:
-                resealed.append(_seal(plaintext, encoded, random[start : start + _RANDOM_BYTES], key_version, material))
-        return resealed
+                fresh = random[start : start + _RANDOM_BYTES]
+                reencrypted.append(_encrypt(plaintext, encoded, fresh, key_version, material))
+        return reencrypted
 
 
-def _seal(plaintext: bytes, place: bytes, random: bytes, key_version: int, material: SecretBytes) -> bytes:
+def _encrypt(plaintext: bytes, encoded: bytes, random: bytes, key_version: int, material: SecretBytes) -> bytes:
     salt, nonce = random[:_SALT_BYTES], random[_SALT_BYTES:]
-    context = _context(place, key_version)
-    record_key, commitment = _derive(material, salt, context)
+    info = _info(encoded, key_version)
+    record_key, commitment = _derive(material, salt, info)
     header = _HEADER.pack(FORMAT, AES_256_GCM, key_version, salt, nonce, commitment)
-    return header + AESGCM(record_key).encrypt(nonce, plaintext, context)
+    return header + AESGCM(record_key).encrypt(nonce, plaintext, info)
 
 
-def _open(envelope: bytes, place: bytes, material_of: Callable[[int], SecretBytes | None]) -> bytes:
+def _decrypt(envelope: bytes, encoded: bytes, material_of: Callable[[int], SecretBytes | None]) -> bytes:
     key_version, salt, nonce, commitment = _parse(envelope)
     material = material_of(key_version)
     if material is None:
         raise _refused()
-    context = _context(place, key_version)
-    record_key, expected = _derive(material, salt, context)
+    info = _info(encoded, key_version)
+    record_key, expected = _derive(material, salt, info)
     if not hmac.compare_digest(commitment, expected):
         raise _refused()
     try:
-        return AESGCM(record_key).decrypt(nonce, envelope[_HEADER.size :], context)
+        return AESGCM(record_key).decrypt(nonce, envelope[_HEADER.size :], info)
     except InvalidTag:
         raise _refused() from None
 
 
-def _opened(envelope: bytes, place: bytes, materials: Mapping[int, SecretBytes]) -> bytes | None:
+def _decrypted(envelope: bytes, encoded: bytes, materials: Mapping[int, SecretBytes]) -> bytes | None:
     try:
-        return _open(envelope, place, materials.get)
+        return _decrypt(envelope, encoded, materials.get)
     except CryptoError:
         return None
 
@@ -122,15 +120,15 @@ def _parse(envelope: bytes) -> tuple[int, bytes, bytes, bytes]:
     return key_version, salt, nonce, commitment
 
 
-def _context(place: bytes, key_version: int) -> bytes:
+def _info(encoded: bytes, key_version: int) -> bytes:
     """Both the HKDF info and the AAD. Another algorithm must take another scheme, as the record key would be shared."""
-    return place + _VERSION.pack(4, key_version)  # its length and itself, as encode_tuple has it
+    return encoded + _VERSION.pack(4, key_version)  # its length and itself, as encode_tuple has it
 
 
-def _encode(place: EncryptionContext) -> bytes:
-    """What all rows of a column have in common is encoded once."""
-    row = encode_tuple(place.row_id, place.owner_kind, place.owner_id)
-    return _before_row(place.install_id, place.table) + row + _after_row(place.field, place.key_name)
+def _encode(context: EncryptionContext) -> bytes:
+    """Encode a context; the parts that all rows of a column share are encoded once."""
+    row = encode_tuple(context.row_id, context.owner_kind, context.owner_id)
+    return _before_row(context.install_id, context.table) + row + _after_row(context.field, context.key_name)
 
 
 @lru_cache(maxsize=16)
@@ -143,9 +141,9 @@ def _after_row(field: str, key_name: str) -> bytes:
     return encode_tuple(field, key_name)
 
 
-def _derive(material: SecretBytes, salt: bytes, context: bytes) -> tuple[bytes, bytes]:
+def _derive(material: SecretBytes, salt: bytes, info: bytes) -> tuple[bytes, bytes]:
     """Record key and commitment."""
-    derived = hkdf_sha256(material.reveal(), salt=salt, info=context, length=_KEY_BYTES + _COMMITMENT_BYTES)
+    derived = hkdf_sha256(material.reveal(), salt=salt, info=info, length=_KEY_BYTES + _COMMITMENT_BYTES)
     return derived[:_KEY_BYTES], derived[_KEY_BYTES:]
 
 

@@ -1,18 +1,19 @@
-"""Credentials, a package: the service is the door, everything else is behind it."""
+"""Credentials: what edges and other services use is exported here; the rest is internal to the package."""
 
 from __future__ import annotations
 
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.service import CredentialService
+from app.services.credentials.transfer import CredentialTransfer
 from app.services.credentials.values import (
     UNSET,
     Added,
+    CredentialCounts,
     EnvironmentCredentials,
     HealthReport,
     HistoryView,
     LabelChoice,
     ProviderHealth,
-    Standing,
     Unset,
     UsableCredential,
     Verdict,
@@ -22,13 +23,14 @@ __all__ = [
     "UNSET",
     "Added",
     "CredentialCipher",
+    "CredentialCounts",
     "CredentialService",
+    "CredentialTransfer",
     "EnvironmentCredentials",
     "HealthReport",
     "HistoryView",
     "LabelChoice",
     "ProviderHealth",
-    "Standing",
     "Unset",
     "UsableCredential",
     "Verdict",

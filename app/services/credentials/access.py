@@ -1,6 +1,6 @@
-"""The way to a credential's row: who may what with it, and what opening it shows.
+"""Access to one credential: what the actor may do with it, and what decrypting it shows.
 
-What is not the actor's is not there (NotFound), and where it was there, the refusal leaves a row in the audit trail.
+A credential that is not the actor's does not exist for them (NotFound); the refusal leaves a row in the audit trail.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Final
 
-from app.domain.audit import Action, AuditEvent, Result
+from app.domain.audit import Action, Result
 from app.domain.credentials import (
     RECOVERABLE_FOR,
     CredentialRecord,
@@ -27,19 +27,19 @@ from app.domain.credentials import (
 )
 from app.domain.errors import CryptoError, NotFound, StorageError
 from app.domain.identity import Actor, Permission
-from app.services.audit import by, by_system
+from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
-from app.services.ports import Clock, Storage
+from app.services.ports import Clock, Storage, UnitOfWork
 
 log = logging.getLogger(__name__)
 
 UNREADABLE_MASK: Final = "•" * 8
-"""What stands where a mask would, when the stored bytes do not open."""
+"""Shown instead of a mask when the stored bytes do not decrypt."""
 _ID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Reach(IntEnum):
-    """What a row is to an actor. Whoever manages may change and remove, never read the secret."""
+    """The rights of an actor over a row. MANAGES allows changing and removing, never reading the secret."""
 
     NOTHING = 0
     MANAGES = 1
@@ -57,7 +57,7 @@ def manages(actor: Actor, guild_id: str) -> bool:
 
 
 def reach(actor: Actor, record: CredentialRecord) -> Reach:
-    """What this row is to this actor."""
+    """Return what this actor may do with this row."""
     if record.owner.kind is OwnerKind.USER:
         return Reach.OWNS if record.owner.id == actor.user_id else Reach.NOTHING
     if actor.guild is not None and actor.guild.guild_id != record.owner.id:
@@ -67,18 +67,24 @@ def reach(actor: Actor, record: CredentialRecord) -> Reach:
     return Reach.MANAGES if manages(actor, record.owner.id) else Reach.NOTHING
 
 
+def only_sharer(actor: Actor, owner: Owner) -> str | None:
+    """The only sharer whose credentials the actor may see of that owner; None for all. Cursors must not leak others."""
+    return None if owner.kind is OwnerKind.USER or manages(actor, owner.id) else actor.user_id
+
+
 def own(actor: Actor) -> Owner:
-    """The actor as the owner of credentials."""
+    """Return the actor as an owner of credentials."""
     return Owner(OwnerKind.USER, actor.user_id)
 
 
 class CredentialAccess:
-    """Finds, opens and records for one credential at a time; shared by everything that concerns credentials."""
+    """Finds, decrypts and records for one credential at a time; shared by the classes of this package."""
 
     def __init__(self, *, storage: Storage, cipher: CredentialCipher, clock: Clock) -> None:
         self._storage = storage
-        self._sealing = cipher
+        self._cipher = cipher
         self._clock = clock
+        self._trail = AuditTrail(clock)
 
     async def find(
         self,
@@ -89,8 +95,11 @@ class CredentialAccess:
         need: Reach = Reach.MANAGES,
         removed: bool = False,
     ) -> CredentialRecord:
-        """The record, if the actor may do this to it; a refusal is committed to the trail. Raises NotFound."""
-        if _ID.fullmatch(credential_id) is None:  # nothing else reaches the cache or the database
+        """Return the record, if the actor may do this to it; a refusal is committed to the audit trail.
+
+        Raises NotFound.
+        """
+        if _ID.fullmatch(credential_id) is None:  # malformed ids reach neither the cache nor the database
             raise NotFound
         record = await self._storage.cached("credential", credential_id, lambda uow: uow.credentials.get(credential_id))
         if record is None:
@@ -103,47 +112,50 @@ class CredentialAccess:
         return record
 
     async def deny(self, actor: Actor, action: Action, about: tuple[str, str]) -> None:
-        """Commit a refusal to the trail."""
+        """Commit a refusal to the audit trail."""
         async with self._storage.write() as uow:
-            await uow.audit.append(by(actor, action, self._clock.now(), about=about, result=Result.DENIED))
+            await self._trail.record(uow, actor, action, about=about, result=Result.DENIED)
 
-    async def record(self, actor: Actor, action: Action, record: CredentialRecord, result: Result) -> None:
-        """Commit what became of it to the trail."""
-        async with self._storage.write() as uow:
-            await uow.audit.append(self.row(actor, action, record, result))
-
-    def row(self, actor: Actor, action: Action, record: CredentialRecord, result: Result = Result.OK) -> AuditEvent:
-        """The row of the trail, for a unit of work that is open already."""
+    async def record(
+        self, uow: UnitOfWork, actor: Actor, action: Action, record: CredentialRecord, result: Result = Result.OK
+    ) -> None:
+        """Record in this unit of work what the actor did with the credential."""
         about = ("credential", record.id)
-        return by(actor, action, self._clock.now(), about=about, result=result, provider=record.provider)
+        await self._trail.record(uow, actor, action, about=about, result=result, provider=record.provider)
+
+    async def record_failure(self, actor: Actor, action: Action, record: CredentialRecord) -> None:
+        """Record an unreadable secret, and commit that the actor's action failed."""
+        await self.note_unreadable(record)
+        async with self._storage.write() as uow:
+            await self.record(uow, actor, action, record, Result.FAILED)
 
     async def view(self, record: CredentialRecord) -> CredentialView:
-        """What is shown of it; a row that does not open is shown as unreadable."""
+        """Return the view of a record; one that does not decrypt is shown, and recorded, as unreadable."""
         secret = await self.open(record)
         if secret is None:
             await self.note_unreadable(record)
-        return seen(record, secret, self._clock.now())
+        return view_of(record, secret, self._clock.now())
 
     async def readable(self, record: CredentialRecord) -> bool:
-        """Whether it opens."""
+        """Whether it decrypts; one that does not is recorded as unreadable."""
         if await self.open(record) is not None:
             return True
         await self.note_unreadable(record)
         return False
 
     async def open(self, record: CredentialRecord) -> str | None:
-        """The secret, or None where it does not open: one damaged row must not take the others with it."""
-        return await self._open(lambda: self._sealing.open(record))
+        """Return the secret, or None where it does not decrypt: one damaged row must not hide the others."""
+        return await self._open(lambda: self._cipher.decrypt(record))
 
     async def open_former(self, record: HistoryRecord, owner: Owner) -> str | None:
-        """A former secret, or None where it does not open."""
-        return await self._open(lambda: self._sealing.open_former(record, owner))
+        """Return a former secret, or None where it does not decrypt."""
+        return await self._open(lambda: self._cipher.decrypt_former(record, owner))
 
     async def _open(self, attempt: Callable[[], str]) -> str | None:
         try:
             return attempt()
         except CryptoError:
-            if not await self._sealing.refresh():
+            if not await self._cipher.refresh():
                 return None
         try:
             return attempt()
@@ -151,25 +163,24 @@ class CredentialAccess:
             return None
 
     async def note_unreadable(self, record: CredentialRecord) -> None:
-        """Tell the trail and the log, once: the row's status remembers that they know."""
+        """Record once, in the audit trail and the log, that a credential is unreadable; its status prevents repeats."""
         if record.status is Status.UNREADABLE:
             return
-        now = self._clock.now()
         try:
             async with self._storage.write() as uow:
                 present = await uow.credentials.get(record.id)
                 if present is None or present.status is Status.UNREADABLE or present.version != record.version:
                     return
-                await uow.credentials.set_status(record.id, Status.UNREADABLE, now)
-                await uow.audit.append(by_system(Action.CREDENTIAL_UNREADABLE, now, about=("credential", record.id)))
-        except StorageError as error:  # whoever reads must not suffer from a disk that takes no writes
-            log.warning("credential %s does not open, which could not be recorded: %s", record.id, error)
+                await uow.credentials.set_status(record.id, Status.UNREADABLE, self._clock.now())
+                await self._trail.record(uow, SYSTEM, Action.CREDENTIAL_UNREADABLE, about=("credential", record.id))
+        except StorageError as error:  # a reader must not suffer from a disk that takes no writes
+            log.warning("credential %s does not decrypt, which could not be recorded: %s", record.id, error)
         else:
-            log.warning("credential %s does not open with its key: its owner has to enter it again", record.id)
+            log.warning("credential %s does not decrypt with its key: its owner has to enter it again", record.id)
 
 
-def seen(record: CredentialRecord, secret: str | None, now: datetime) -> CredentialView:
-    """What is shown of a row whose secret is this; None where it does not open."""
+def view_of(record: CredentialRecord, secret: str | None, now: datetime) -> CredentialView:
+    """Return the view of a record with that secret; None where it does not decrypt."""
     return CredentialView(
         id=record.id,
         owner=record.owner,
@@ -191,7 +202,7 @@ def seen(record: CredentialRecord, secret: str | None, now: datetime) -> Credent
 
 
 def _status(record: CredentialRecord, now: datetime, *, readable: bool) -> Status:
-    """What opening and the clock say goes before what was stored."""
+    """Return the status as of now: decrypting and the clock overrule the stored one."""
     if not readable:
         return Status.UNREADABLE
     if expired(record, now):
@@ -200,5 +211,5 @@ def _status(record: CredentialRecord, now: datetime, *, readable: bool) -> Statu
 
 
 def restorable(record: CredentialRecord, now: datetime) -> bool:
-    """Whether it was removed, and lately enough to be brought back."""
+    """Whether it was removed, and recently enough to be restored."""
     return record.deleted_at is not None and now - record.deleted_at < RECOVERABLE_FOR

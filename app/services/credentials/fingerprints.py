@@ -13,28 +13,28 @@ from app.services.keys import Primary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FingerprintChanges:
-    """What a look at some credentials found: whose fingerprint is another now, and which do not open."""
+    """The records whose fingerprint changes, each with the new one, and the records that do not decrypt."""
 
     changed: Sequence[tuple[CredentialRecord, str | None]]
     unreadable: Sequence[CredentialRecord]
 
 
 class Fingerprints:
-    """Opens credentials to see what their fingerprints should be; slow enough to belong into a thread."""
+    """Decrypts credentials and computes their fingerprints; slow enough to belong in a thread."""
 
     def __init__(self, cipher: CredentialCipher) -> None:
-        self._sealing = cipher
+        self._cipher = cipher
 
     def of(self, records: Sequence[CredentialRecord], primary: Primary) -> FingerprintChanges:
-        """What has to change for these records to have the fingerprints that this version gives."""
+        """Return the changes that give these records their fingerprints under that version of API_SECRET_KEY."""
         changed, unreadable = [], []
         for record in records:
             try:
-                secret = self._sealing.open(record)
+                secret = self._cipher.decrypt(record)
             except CryptoError:
                 unreadable.append(record)
                 continue
-            fingerprint = self._sealing.fingerprint_with(primary, secret)
+            fingerprint = self._cipher.fingerprint_with(primary, secret)
             if fingerprint != record.fingerprint:
                 changed.append((record, fingerprint))
         return FingerprintChanges(changed=changed, unreadable=unreadable)

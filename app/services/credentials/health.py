@@ -1,22 +1,24 @@
-"""How credentials do: every one opened and counted, or judged one by one."""
+"""The health of credentials: every one decrypted and counted, or checked one by one."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.domain.credentials import CredentialRecord, Owner, aged, expired
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, aged, expired
 from app.domain.identity import Actor, Permission
 from app.services.credentials.access import CredentialAccess, own
-from app.services.credentials.values import HealthReport, LabelChoice, ProviderHealth, Standing, Verdict
+from app.services.credentials.values import CredentialCounts, HealthReport, LabelChoice, ProviderHealth, Verdict
+from app.services.paging import pages
 from app.services.ports import Clock, Storage
 
 _PAGE: Final = 100
 
 
 class CredentialHealth:
-    """Reads page by page, each page a unit of work of its own, and opens between them."""
+    """Reads page by page, each page in a unit of work of its own, and decrypts between them."""
 
     def __init__(self, *, storage: Storage, access: CredentialAccess, clock: Clock) -> None:
         self._storage = storage
@@ -24,7 +26,7 @@ class CredentialHealth:
         self._clock = clock
 
     async def report(self, actor: Actor) -> HealthReport:
-        """See ``CredentialService.health``."""
+        """Decrypt and count credentials per provider: everybody's if the actor may see them, else their own."""
         everybody = actor.may(Permission.SEE_ALL_CREDENTIALS)
         now = self._clock.now()
         providers: dict[str, ProviderHealth] = {}
@@ -39,11 +41,11 @@ class CredentialHealth:
         ordered = [providers[name] for name in sorted(providers)]
         return HealthReport(everybody=everybody, providers=ordered, unreadable=unreadable)
 
-    async def standing(self, actor: Actor, soon: timedelta) -> Standing:
-        """See ``CredentialService.standing``."""
+    async def counts(self, actor: Actor, *, soon: timedelta) -> CredentialCounts:
+        """Decrypt and count the actor's own credentials; one that expires within ``soon`` counts as expiring."""
         now = self._clock.now()
         records = [record async for record in self._live(own(actor))]
-        return Standing(
+        return CredentialCounts(
             live=len(records),
             unreadable=sum([not await self._access.readable(record) for record in records]),
             expired=sum(expired(record, now) for record in records),
@@ -52,37 +54,47 @@ class CredentialHealth:
         )
 
     async def verify_all(self, actor: Actor) -> AsyncIterator[Verdict]:
-        """See ``CredentialService.verify_all``."""
+        """Decrypt every secret of every owner, removed and former ones too, and yield whether each decrypts.
+
+        Raises Forbidden, at the first step.
+        """
         actor.require(Permission.SEE_ALL_CREDENTIALS)
-        after: str | None = None
-        while True:
-            async with self._storage.read() as uow:
+
+        async def fetch(after: str | None) -> Sequence[_WithHistory]:
+            async with self._storage.read() as uow:  # one view: a change of owner re-encrypts both
                 records = await uow.credentials.page(after=after, limit=_PAGE)
-                rows = [(record, await uow.credentials.history(record.id)) for record in records]
-            for record, history in rows:
-                yield _verdict(record, None, ok=await self._access.readable(record))
-                for each in history:
-                    secret = await self._access.open_former(each, record.owner)
-                    yield _verdict(record, each.version, ok=secret is not None)
-            if len(records) < _PAGE:
-                return
-            after = records[-1].id
+                return [_WithHistory(record, await uow.credentials.history(record.id)) for record in records]
+
+        async for page in pages(fetch):
+            for each in page:
+                yield _verdict(each.record, None, ok=await self._access.readable(each.record))
+                for former in each.history:
+                    secret = await self._access.open_former(former, each.record.owner)
+                    yield _verdict(each.record, former.version, ok=secret is not None)
 
     async def _live(self, owner: Owner | None) -> AsyncIterator[CredentialRecord]:
-        """Live credentials of an owner, or of everybody, page by page, each page its own read."""
-        after: str | None = None
-        while True:
+        """Yield the live credentials of an owner, or of every owner."""
+
+        async def fetch(after: str | None) -> Sequence[CredentialRecord]:
             async with self._storage.read() as uow:
                 if owner is None:
-                    records = await uow.credentials.page(after=after, limit=_PAGE)
-                else:
-                    records = await uow.credentials.of_owner(owner, after=after, limit=_PAGE)
-            for record in records:
+                    return await uow.credentials.page(after=after, limit=_PAGE)
+                return await uow.credentials.of_owner(owner, after=after, limit=_PAGE)
+
+        async for page in pages(fetch):
+            for record in page:
                 if record.deleted_at is None:
                     yield record
-            if len(records) < _PAGE:
-                return
-            after = records[-1].id
+
+
+@dataclass(frozen=True, slots=True)
+class _WithHistory:
+    record: CredentialRecord
+    history: Sequence[HistoryRecord]
+
+    @property
+    def id(self) -> str:
+        return self.record.id
 
 
 def _counted(record: CredentialRecord, now: datetime, *, readable: bool) -> ProviderHealth:

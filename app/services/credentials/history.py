@@ -6,40 +6,78 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from app.domain.credentials import HISTORY_KEPT, CredentialRecord, HistoryRecord, Owner, mask
+from app.domain.credentials import HISTORY_KEPT, CredentialRecord, HistoryRecord, Owner, expired, mask
 from app.domain.errors import CredentialUnreadable, CryptoError, InvalidInput, NotFound
+from app.domain.keys import KeyName
+from app.domain.text import whole_number
 from app.services.credentials.access import UNREADABLE_MASK, CredentialAccess
 from app.services.credentials.cipher import CredentialCipher
-from app.services.credentials.values import HistoryView
-from app.services.keys import Primary
+from app.services.credentials.values import HistoryView, Unset
+from app.services.keys import KeyRing, Primary
 from app.services.paging import Page, page_size, paged, read_cursor
-from app.services.ports import Randomness, Storage, UnitOfWork
+from app.services.ports import Clock, Randomness, Storage, UnitOfWork
 
 _LOST: Final = ""
-"""Stands for a secret that did not open any more when it was replaced.
+"""Stored in place of a secret that no longer decrypted when it was replaced.
 
-No secret is empty, so it is mistaken for none. It keeps the times true, and unlike the damaged bytes it opens: nothing
-in the history then stands in the way of a key version that is to be retired.
+No secret is empty, so the two cannot be confused. The row keeps the times true, and unlike the damaged bytes it
+decrypts, so that it does not keep a key version from being retired.
 """
 
 
 class CredentialHistory:
-    """Writes inside the unit of work of whoever replaces a secret."""
+    """Former secrets, written in the unit of work that replaces the present one."""
 
     def __init__(
-        self, *, storage: Storage, access: CredentialAccess, cipher: CredentialCipher, randomness: Randomness
+        self,
+        *,
+        storage: Storage,
+        access: CredentialAccess,
+        cipher: CredentialCipher,
+        clock: Clock,
+        randomness: Randomness,
     ) -> None:
         self._storage = storage
         self._access = access
-        self._sealing = cipher
+        self._cipher = cipher
+        self._clock = clock
         self._randomness = randomness
 
-    async def keep(
+    async def replace(
+        self,
+        uow: UnitOfWork,
+        record: CredentialRecord,
+        secret: str,
+        expires_at: datetime | Unset | None,
+        ring: KeyRing,
+    ) -> bool:
+        """Put a secret in force in place of the present one, which joins the history; False where the version changed.
+
+        UNSET keeps the expiry, unless it has passed: then it was the former secret's.
+        """
+        now = self._clock.now()
+        primary = ring.primary(KeyName.AES_KEY)
+        if isinstance(expires_at, Unset):
+            expires_at = None if expired(record, now) else record.expires_at
+        swapped = await uow.credentials.replace(
+            record.id,
+            expected_version=record.version,
+            encrypted_value=self._cipher.encrypt(secret, record.id, record.owner, primary),
+            key_version=primary.version,
+            fingerprint=self._cipher.fingerprint(ring, secret),
+            expires_at=expires_at,
+            at=now,
+        )
+        if swapped:
+            await self._keep(uow, record, primary, successor=secret, now=now)
+        return swapped
+
+    async def _keep(
         self, uow: UnitOfWork, record: CredentialRecord, primary: Primary, *, successor: str, now: datetime
     ) -> None:
-        """Take in the secret of ``record``, which ``successor`` has just replaced, and drop what is too many."""
+        """Store the secret of ``record``, which ``successor`` has just replaced; evict rows beyond HISTORY_KEPT."""
         try:
-            secret = self._sealing.open(record)
+            secret = self._cipher.decrypt(record)
         except CryptoError:
             secret = _LOST
         history_id = self._randomness.new_id()
@@ -48,7 +86,7 @@ class CredentialHistory:
                 id=history_id,
                 credential_id=record.id,
                 version=record.version,
-                encrypted_value=self._sealing.seal_former(secret, history_id, record.owner, primary),
+                encrypted_value=self._cipher.encrypt_former(secret, history_id, record.owner, primary),
                 key_version=primary.version,
                 created_at=record.secret_since,
                 replaced_at=now,
@@ -61,9 +99,9 @@ class CredentialHistory:
                 await uow.credentials.drop_history(each.id)
 
     def _evictable(self, history: Sequence[HistoryRecord], owner: Owner, present: str) -> Sequence[HistoryRecord]:
-        """What may go, first of all copies that rolling back has left: however often, it drives no secret out.
+        """Rows to evict, duplicates first, so that repeated rollbacks never evict a distinct secret.
 
-        The latest row stays in any case: it tells since when the present secret is in force.
+        The latest row always stays: it records since when the present secret has been in force.
         """
         latest, *older = history
         kept = {_LOST, present, self._opened(latest, owner)}
@@ -77,12 +115,12 @@ class CredentialHistory:
 
     def _opened(self, former: HistoryRecord, owner: Owner) -> str | None:
         try:
-            return self._sealing.open_former(former, owner)
+            return self._cipher.decrypt_former(former, owner)
         except CryptoError:
             return None
 
     async def former(self, uow: UnitOfWork, record: CredentialRecord, version: int | None) -> str:
-        """The secret to roll back to. Raises NotFound, InvalidInput, CredentialUnreadable."""
+        """Return the secret to roll back to. Raises NotFound, InvalidInput, CredentialUnreadable."""
         if version == record.version:
             raise InvalidInput("version", "is in force already")
         history = await uow.credentials.history(record.id)
@@ -97,11 +135,12 @@ class CredentialHistory:
     async def page(self, record: CredentialRecord, *, after: str | None, limit: int) -> Page[HistoryView]:
         """See ``CredentialService.versions``."""
         size, begin = page_size(limit), read_cursor(after)
-        if begin is not None and not begin.isdecimal():
+        before = None if begin is None else whole_number(begin)
+        if begin is not None and before is None:
             raise InvalidInput("cursor", "is not one that was given out")
         async with self._storage.read() as uow:
             history = await uow.credentials.history(record.id)
-        rows = [each for each in history if begin is None or each.version < int(begin)]
+        rows = [each for each in history if before is None or each.version < before]
         page = paged(rows[: size + 1], size, lambda former: str(former.version))
         opened = [(each, await self._access.open_former(each, record.owner)) for each in page.items]
         views = [

@@ -1,4 +1,4 @@
-"""A change of owner: every secret is sealed anew for whom it belongs to now."""
+"""A change of owner: every secret is encrypted again for its new owner."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from itertools import count
 
 from app.domain.credentials import LABEL_LONGEST, CredentialRecord, Owner
 from app.domain.errors import CryptoError, VersionConflict
+from app.domain.keys import KeyName
 from app.services.credentials.cipher import CredentialCipher
-from app.services.keys import Primary
+from app.services.keys import KeyManagementService, Primary
+from app.services.paging import pages
 from app.services.ports import Clock, UnitOfWork
 
 
 class CredentialTransfer:
-    """Works inside the unit of work of whoever joins two accounts: all of it happens, or nothing."""
+    """Works inside the unit of work that joins two accounts: everything moves, or nothing."""
 
-    def __init__(self, *, cipher: CredentialCipher, clock: Clock) -> None:
-        self._sealing = cipher
+    def __init__(self, *, keys: KeyManagementService, cipher: CredentialCipher, clock: Clock) -> None:
+        self._keys = keys
+        self._cipher = cipher
         self._clock = clock
 
     async def move(self, uow: UnitOfWork, source: Owner, target: Owner) -> int:
-        """See ``CredentialService.move``."""
-        await uow.credentials.lock_owner(source)  # nobody stores for the former owner behind our back
-        primary = await self._sealing.primary(uow)
+        """Give all credentials of one owner to another, with their histories; return how many moved.
+
+        A secret that does not decrypt moves as it is and stays unreadable. A label that is taken gets a number. Raises
+        VersionConflict where a credential changed meanwhile, NotReady while this process has no lease.
+        """
+        await uow.credentials.lock_owner(source)  # nobody stores for the former owner meanwhile
+        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
         live = await _all_of(uow, source, removed=False)
         taken = {(each.provider, each.label.casefold()) for each in await _all_of(uow, target, removed=False)}
         for record in live:
@@ -38,16 +45,16 @@ class CredentialTransfer:
     async def _move_one(
         self, uow: UnitOfWork, record: CredentialRecord, target: Owner, label: str, primary: Primary
     ) -> None:
-        sealed, key_version = record.encrypted_value, record.key_version
+        encrypted, key_version = record.encrypted_value, record.key_version
         with suppress(CryptoError):
-            sealed = self._sealing.encrypt(self._sealing.open(record), record.id, target, primary)
+            encrypted = self._cipher.encrypt(self._cipher.decrypt(record), record.id, target, primary)
             key_version = primary.version
         swapped = await uow.credentials.move(
             record.id,
             expected_version=record.version,
             owner=target,
             label=label,
-            encrypted_value=sealed,
+            encrypted_value=encrypted,
             key_version=key_version,
             at=self._clock.now(),
         )
@@ -55,22 +62,18 @@ class CredentialTransfer:
             raise VersionConflict
         for former in await uow.credentials.history(record.id):
             with suppress(CryptoError):
-                secret = self._sealing.open_former(former, record.owner)
-                resealed = self._sealing.seal_former(secret, former.id, target, primary)
-                await uow.credentials.replace_history(former.id, encrypted_value=resealed, key_version=primary.version)
+                secret = self._cipher.decrypt_former(former, record.owner)
+                encrypted = self._cipher.encrypt_former(secret, former.id, target, primary)
+                await uow.credentials.replace_history(former.id, encrypted_value=encrypted, key_version=primary.version)
 
 
 async def _all_of(uow: UnitOfWork, owner: Owner, *, removed: bool) -> Sequence[CredentialRecord]:
-    found: list[CredentialRecord] = []
-    after: str | None = None
-    while rows := await uow.credentials.of_owner(owner, removed=removed, after=after):
-        found += rows
-        after = rows[-1].id
-    return found
+    fetched = pages(lambda after: uow.credentials.of_owner(owner, removed=removed, after=after))
+    return [record async for page in fetched for record in page]
 
 
 def _numbered(label: str) -> Iterator[str]:
-    """The label, then the label with a number, never longer than a label may be."""
+    """Yield the label, then the label with a number, never longer than a label may be."""
     yield label
     for number in count(2):
         suffix = f" {number}"

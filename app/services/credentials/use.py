@@ -1,4 +1,4 @@
-"""A credential in use: chosen, its intent in the trail, opened, handed out, and the outcome recorded."""
+"""A credential in use: chosen, the intent recorded, decrypted, handed out, and the outcome recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.domain.credentials import CredentialRecord, Owner, OwnerKind, PaidBy, e
 from app.domain.errors import CredentialUnreadable, NoCredential, StorageError
 from app.domain.identity import Actor, Permission
 from app.domain.secrets import SecretText
-from app.services.audit import by
+from app.services.audit import AuditTrail
 from app.services.credentials.access import CredentialAccess, own
 from app.services.credentials.values import EnvironmentCredentials, UsableCredential
 from app.services.ports import Clock, Storage
@@ -30,6 +30,7 @@ class CredentialUse:
         self._access = access
         self._environment = environment
         self._clock = clock
+        self._trail = AuditTrail(clock)
 
     @asynccontextmanager
     async def use(self, actor: Actor, provider: str, label: str | None = None) -> AsyncIterator[UsableCredential]:
@@ -46,7 +47,7 @@ class CredentialUse:
         except BaseException as error:
             try:
                 await self._note_use(actor, usable, Result.FAILED, error=type(error).__name__)
-            except StorageError as lost:  # the intent is in the trail; what went wrong in the block matters more
+            except StorageError as lost:  # the intent is recorded, and the error of the block matters more
                 log.warning("the outcome of a use could not be recorded: %s", lost)
             raise
         await self._note_use(actor, usable, Result.OK)
@@ -58,7 +59,7 @@ class CredentialUse:
         return self._environment.by_provider.get(provider) if served else None
 
     async def _stored(self, actor: Actor, provider: str, label: str | None) -> UsableCredential:
-        """Choose a stored credential, write the intent, and only then open it."""
+        """Choose a stored credential, commit the intent, and only then decrypt it."""
         wanted = None if label is None else label_name(label)
         now = self._clock.now()
         refused: CredentialRecord | None = None
@@ -74,15 +75,14 @@ class CredentialUse:
                 chosen = _latest(serving, now)
                 refused = _latest(shared, now) if chosen is None else None
             if chosen is not None:
-                await uow.audit.append(self._access.row(actor, Action.CREDENTIAL_USED, chosen, Result.INTENT))
+                await self._access.record(uow, actor, Action.CREDENTIAL_USED, chosen, Result.INTENT)
             elif refused is not None:
-                await uow.audit.append(self._access.row(actor, Action.CREDENTIAL_USED, refused, Result.DENIED))
+                await self._access.record(uow, actor, Action.CREDENTIAL_USED, refused, Result.DENIED)
         if chosen is None:
             raise NoCredential
         secret = await self._access.open(chosen)
         if secret is None:
-            await self._access.note_unreadable(chosen)
-            await self._access.record(actor, Action.CREDENTIAL_USED, chosen, Result.FAILED)
+            await self._access.record_failure(actor, Action.CREDENTIAL_USED, chosen)
             raise CredentialUnreadable
         return UsableCredential(
             provider=provider,
@@ -93,16 +93,15 @@ class CredentialUse:
         )
 
     async def _note_use(self, actor: Actor, usable: UsableCredential, result: Result, **detail: str) -> None:
-        now = self._clock.now()
         about = ("credential", usable.id) if usable.id else ("environment", usable.provider)
         detail |= {"provider": usable.provider, "paid_by": usable.paid_by.value}
         async with self._storage.write() as uow:
             if usable.id is not None:
-                await uow.credentials.mark_used(usable.id, now)
-            await uow.audit.append(by(actor, Action.CREDENTIAL_USED, now, about=about, result=result, **detail))
+                await uow.credentials.mark_used(usable.id, self._clock.now())
+            await self._trail.record(uow, actor, Action.CREDENTIAL_USED, about=about, result=result, **detail)
 
 
 def _latest(records: Iterable[CredentialRecord], now: datetime) -> CredentialRecord | None:
-    """The one that was updated last and has not expired; between equals the id decides, so the choice is stable."""
+    """Return the record that was updated last and has not expired; between equals the id decides: a stable choice."""
     usable = (record for record in records if not expired(record, now))
     return max(usable, key=lambda record: (record.updated_at, record.id), default=None)

@@ -1,4 +1,4 @@
-"""What the methods of the credential service take and give."""
+"""Arguments and results of the credential services."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.domain.secrets import SecretText
 
 
 class Unset(Enum):
-    """Absent, where None means "no expiry"."""
+    """Not given, where None means "no expiry"."""
 
     UNSET = "unset"
 
@@ -43,7 +43,7 @@ class HistoryView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelChoice:
-    """What an autocompletion offers; ``shared`` when it is the guild's."""
+    """One suggestion of an autocompletion; ``shared`` when it is the guild's."""
 
     id: str
     provider: str
@@ -52,14 +52,14 @@ class LabelChoice:
 
     @classmethod
     def of(cls, record: CredentialRecord) -> LabelChoice:
-        """The choice that stands for a row."""
+        """Return the suggestion for a row."""
         shared = record.owner.kind is OwnerKind.GUILD
         return cls(id=record.id, provider=record.provider, label=record.label, shared=shared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderHealth:
-    """How the credentials of one provider do; a readable one may have expired, or be aged."""
+    """The credentials of one provider, counted; a readable one may have expired, or be aged."""
 
     provider: str
     total: int
@@ -74,7 +74,7 @@ class ProviderHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """Per provider; of everybody when ``everybody``. ``unreadable`` names only the actor's own, to be entered again."""
+    """Counts per provider, of every owner if ``everybody``. ``unreadable`` lists the actor's own, to enter again."""
 
     everybody: bool
     providers: Sequence[ProviderHealth]
@@ -82,8 +82,8 @@ class HealthReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """The actor's own credentials, counted. ``expiring`` are those that expire within the time asked about."""
+class CredentialCounts:
+    """The actor's own credentials, counted. ``expiring`` counts those that expire within the time asked about."""
 
     live: int
     unreadable: int
@@ -94,7 +94,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether one stored secret opens; ``former`` is the version of a former one, None for the present one."""
+    """Whether one stored secret decrypts; ``former`` is the version of a former one, None for the present one."""
 
     id: str
     provider: str
@@ -106,7 +106,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsableCredential:
-    """A credential in somebody's hands, for the length of a block. From the environment it has no id and no label."""
+    """A decrypted credential, for the length of a block. One from the environment has no id and no label."""
 
     provider: str
     label: str | None
@@ -115,13 +115,13 @@ class UsableCredential:
     secret: SecretText
 
     def reveal(self) -> str:
-        """The secret itself: pass it straight to the provider's client."""
+        """Return the secret: pass it straight to the provider's client."""
         return self.secret.reveal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentCredentials:
-    """Credentials of the operator by provider, and the guilds whose members they serve (ENV_CREDENTIAL_GUILDS)."""
+    """The operator's credentials by provider, and the guilds whose members may use them (ENV_CREDENTIAL_GUILDS)."""
 
     by_provider: Mapping[str, SecretText] = field(default_factory=lambda: MappingProxyType({}))
     guilds: frozenset[str] = frozenset()

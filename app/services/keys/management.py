@@ -200,10 +200,6 @@ class KeyManagementService:
             raise NotReady
         return await self.reload_under_lock(uow)
 
-    async def primary_under_lock(self, uow: UnitOfWork, name: KeyName) -> Primary:
-        """The primary of ``ring_under_lock``."""
-        return (await self.ring_under_lock(uow)).primary(name)
-
     async def reload_under_lock(self, uow: UnitOfWork) -> KeyRing:
         """The same without a lease: for taking one. Raises NotReady where the keys do not verify any more."""
         value = await uow.keys.get_manifest(share_lock=True)

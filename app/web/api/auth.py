@@ -142,7 +142,7 @@ async def setup(request: web.Request, client: Client, body: Setup) -> web.Respon
     The setup token is printed on the server's standard error at every start, and stops working once an owner
     exists.
     """
-    user = await request.app[SERVICES].authentication.setup(body.setup_token, body.username, body.password, client)
+    user = await request.app[SERVICES].identity.setup(body.setup_token, body.username, body.password, client)
     return json_response(201, _as_account(user))
 
 

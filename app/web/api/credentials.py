@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from app.domain import errors
 from app.domain.credentials import CredentialView, OwnerKind
 from app.domain.identity import Actor
-from app.services.credentials import UNSET, HealthReport, HistoryView
+from app.services.credentials import UNSET, HealthReport, HistoryView, Unset
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery, Time
 from app.web.options import SERVICES
@@ -258,7 +258,7 @@ async def health(request: web.Request, actor: Actor) -> web.Response:
 
     Owners, admins and auditors see everybody's; members see their own.
     """
-    return json_response(200, _as_health(await request.app[SERVICES].credentials.health(actor)))
+    return json_response(200, _as_health(await request.app[SERVICES].credentials.health.report(actor)))
 
 
 @routes("GET", _ONE, schema=Credential, headers=_ETAG, errors=[errors.NotFound])
@@ -282,7 +282,7 @@ async def change(
     return _one(view)
 
 
-def _expiry(body: Change | NewSecret) -> datetime | type(UNSET) | None:  # type: ignore[valid-type]
+def _expiry(body: Change | NewSecret) -> datetime | Unset | None:
     return body.expires_at if "expires_at" in body.model_fields_set else UNSET
 
 

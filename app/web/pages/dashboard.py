@@ -23,7 +23,7 @@ _REMEDIES = {
 @routes("GET", "/", media_type="text/html")
 async def dashboard(request: web.Request, actor: Actor) -> web.Response:
     """The Hall: state of everything at a glance."""
-    view = await request.app[SERVICES].dashboard.hall(actor)
+    view = await request.app[SERVICES].dashboard.dashboard(actor)
     return page(
         request,
         "dashboard.html",

@@ -65,7 +65,7 @@ async def _setup_again(request: web.Request, error: AppError, fields: Mapping[st
 @routes("GET", "/setup", media_type="text/html")
 async def setup_form(request: web.Request) -> web.Response:
     """The form that creates the first owner."""
-    if not await request.app[SERVICES].authentication.setup_open():
+    if await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/login")
     return page(request, "setup.html", refused=None, username="")
 
@@ -73,7 +73,7 @@ async def setup_form(request: web.Request) -> web.Response:
 @routes("POST", "/setup", status=303, media_type="text/html", retry=_setup_again, errors=[errors.SetupClosed])
 async def setup(request: web.Request, client: Client, form: SetupForm) -> web.Response:
     """Create the first owner."""
-    await request.app[SERVICES].authentication.setup(form.setup_token, form.username, form.password, client)
+    await request.app[SERVICES].identity.setup(form.setup_token, form.username, form.password, client)
     return see_other("/login?done=owner")
 
 
@@ -95,7 +95,7 @@ async def _login_again(request: web.Request, error: AppError, fields: Mapping[st
 @routes("GET", "/login", media_type="text/html")
 async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
     """The form to sign in."""
-    if await request.app[SERVICES].authentication.setup_open():
+    if not await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/setup")
     return page(
         request,

@@ -396,11 +396,11 @@ class TestFirstRun:
         operator = await services.identity.operator()
         await services.identity.create_owner("alice", PASSWORD, operator.client)
         pair = await services.authentication.login("alice", PASSWORD, operator.client)
-        owner = await services.authentication.authenticate(pair.access_token.reveal(), operator.client)
+        owner = await services.requests.authenticate(pair.access_token.reveal(), operator.client)
         wire.add_guild(id=900, name="Smiths", owner=wire.user(1, "smith"))
 
         async def invited() -> bool:
-            steps = (await services.dashboard.hall(owner)).first_run
+            steps = (await services.dashboard.dashboard(owner)).first_run
             return steps is not None and steps.bot_invited
 
         assert not await invited()

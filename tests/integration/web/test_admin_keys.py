@@ -122,7 +122,7 @@ async def everything(site: Site) -> tuple[Any, Any]:
 
 
 async def token_of(site: Site, role: Role) -> str:
-    owner = await site.services.authentication.authenticate(site.token, Client(source=Source.WEB))
+    owner = await site.services.requests.authenticate(site.token, Client(source=Source.WEB))
     await site.services.identity.create(owner, f"some {role}".replace(" ", "-"), PASSWORD, role)
     return await site.log_in(f"some-{role}")
 

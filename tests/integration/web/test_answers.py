@@ -121,14 +121,18 @@ UNAVAILABLE = [
 async def test_what_cannot_be_done_right_now_is_503_with_a_time_to_come_back(
     site: Site, error: errors.AppError
 ) -> None:
-    for name in ("authentication", "credentials", "instances"):
+    setup = {"setup_token": "khs_x", "username": "mia", "password": "correct horse battery"}
+    for name in ("requests", "credentials", "instances", "identity"):
         async with served(without(site.services, error, name)) as broken:
-            answer = await broken.request("GET", "/api/v1/credentials", token=site.token)
+            if name == "identity":
+                answer = await broken.request("POST", "/api/v1/setup", token="", json=setup)
+            else:
+                answer = await broken.request("GET", "/api/v1/credentials", token=site.token)
             assert (answer.status, answer.code) == (503, error.code)
             assert int(answer.headers["Retry-After"]) > 0
             dressed(answer)
             page = await broken.request("GET", "/login", headers={"Accept": "text/html"})
-            assert page.status == (200 if name == "credentials" else 503)
+            assert page.status == (503 if name in {"identity", "instances"} else 200)
             assert (await broken.request("GET", "/healthz")).status == 200
 
 

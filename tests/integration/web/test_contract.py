@@ -287,7 +287,7 @@ async def test_health_counts_by_provider(site: Site) -> None:
 
 async def test_nobody_reaches_what_is_somebody_elses(site: Site) -> None:
     made = await site.add("mine alone")
-    owner = await site.services.authentication.authenticate(site.token, Client(source=Source.WEB))
+    owner = await site.services.requests.authenticate(site.token, Client(source=Source.WEB))
     await site.services.identity.create(owner, "mallory", PASSWORD, Role.MEMBER)
     token = await site.log_in("mallory")
     path = f"/api/v1/credentials/{made['id']}"

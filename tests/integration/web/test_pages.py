@@ -33,7 +33,7 @@ async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
 
         wrong = await site.submit("/setup", "", setup_token="wrong", username=OWNER, password=PASSWORD)
         assert wrong.status == 401
-        assert "setup token is not right" in wrong.text
+        assert "setup token is wrong" in wrong.text
         assert f'value="{OWNER}"' in wrong.text
         short = await site.submit("/setup", "", setup_token=token, username=OWNER, password="short")
         assert short.status == 422
@@ -167,7 +167,7 @@ async def test_what_was_refused_does_not_come_back_on_the_page(site: Site) -> No
         "/credentials", cookie, form_token=token, provider="github", label=pasted, secret=f"{pasted}x", expires=""
     )
     assert answer.status == 422
-    assert "Label looks like a secret; a label is shown in clear." in answer.text
+    assert "Label looks like a secret; labels are shown unencrypted." in answer.text
     assert pasted not in answer.text
     assert 'value="github"' in answer.text
     assert 'aria-describedby="label-hint refused"' in answer.text

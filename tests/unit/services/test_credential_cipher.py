@@ -29,7 +29,7 @@ SECRETS = ["sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn", "schlüssel-Hn5sPw1JxU8eQg2Bt7Vf4
 
 @pytest.fixture
 async def filled(house: House, clock: FakeClock) -> House:
-    """Two credentials with a former secret each, sealed by the first version of the key; the second is the primary."""
+    """Two credentials with a former secret each, encrypted by key version 1; version 2 is the primary."""
     mia = member(clock)
     for number, secret in enumerate(SECRETS):
         view = (await house.credentials.add(mia, provider="openai", label=f"key {number}", secret="former")).view
@@ -56,7 +56,7 @@ async def test_what_was_resealed_is_under_the_primary_and_opens(
     before = await rows(storage, column)
     assert {row.key_version for row in before} == {1}
     async with storage.write() as uow:
-        primary = await cipher.primary(uow)
+        primary = (await filled.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
     await swap(storage, column, cipher.reencrypt(column, before, primary))
     after = await rows(storage, column)
     assert {row.key_version for row in after} == {primary.version} == {2}
@@ -71,20 +71,20 @@ async def test_what_was_resealed_is_under_the_primary_and_opens(
 
 async def test_the_secrets_are_the_same_afterwards(filled: House, storage: FakeStorage) -> None:
     async with storage.write() as uow:
-        primary = await filled.cipher.primary(uow)
+        primary = (await filled.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
     for column in ENCRYPTED_COLUMNS:
         await swap(storage, column, filled.cipher.reencrypt(column, await rows(storage, column), primary))
     await filled.destroy_former(KeyName.AES_KEY)
     records = list(storage.tables.credentials.values())
-    assert sorted(filled.cipher.open(record) for record in records) == sorted(SECRETS)
+    assert sorted(filled.cipher.decrypt(record) for record in records) == sorted(SECRETS)
     owner = records[0].owner
-    assert {filled.cipher.open_former(each, owner) for each in storage.tables.history.values()} == {"former"}
+    assert {filled.cipher.decrypt_former(each, owner) for each in storage.tables.history.values()} == {"former"}
 
 
 async def test_a_row_that_does_not_open_is_told_and_holds_up_no_other(filled: House, storage: FakeStorage) -> None:
     one, other = await rows(storage, CREDENTIAL_SECRETS)
     async with storage.write() as uow:
-        primary = await filled.cipher.primary(uow)
+        primary = (await filled.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
     mixed = [one._replace(owner_id="somebody"), other, one._replace(value=b""), one._replace(value=other.value)]
     resealed = filled.cipher.reencrypt(CREDENTIAL_SECRETS, mixed, primary)
     assert [each is not None for each in resealed] == [False, True, False, False]
@@ -105,7 +105,7 @@ async def test_what_sealed_a_row_is_told_by_its_envelope_alone(filled: House, st
 async def test_stale_keys_reseal_and_verify_nothing(filled: House, storage: FakeStorage, clock: FakeClock) -> None:
     found = await rows(storage, CREDENTIAL_SECRETS)
     async with storage.write() as uow:
-        primary = await filled.cipher.primary(uow)
+        primary = (await filled.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
     clock.advance(timedelta(minutes=1))
     with pytest.raises(NotReady):
         filled.cipher.reencrypt(CREDENTIAL_SECRETS, found, primary)

@@ -54,11 +54,11 @@ async def versions(house: House, actor: Actor, credential_id: str) -> list[Histo
 
 
 def kept(house: House, storage: FakeStorage, credential_id: str) -> set[str]:
-    """Every secret that is present or in the history, in clear."""
-    cipher = house.credentials._sealing
+    """Every secret that is present or in the history, as plaintext."""
+    cipher = house.credentials._cipher
     record = storage.tables.credentials[credential_id]
     former = [each for each in storage.tables.history.values() if each.credential_id == credential_id]
-    return {cipher.open(record), *(cipher.open_former(each, record.owner) for each in former)}
+    return {cipher.decrypt(record), *(cipher.decrypt_former(each, record.owner) for each in former)}
 
 
 def damage(storage: FakeStorage, credential_id: str) -> None:
@@ -292,7 +292,7 @@ async def test_a_secret_that_did_not_open_when_it_was_replaced_keeps_its_time_an
         with pytest.raises(CredentialUnreadable):
             await house.credentials.rollback(mia, view.id, version=version)
     operator = member(clock, "operator", role=Role.OWNER, source=Source.CLI)
-    assert all([each.ok async for each in house.credentials.verify_all(operator)])
+    assert all([each.ok async for each in house.credentials.health.verify_all(operator)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -370,5 +370,5 @@ async def test_health_counts_the_aged_by_provider(house: House, clock: FakeClock
     house.advance(clock, 181 * DAY)
     await house.credentials.replace(mia, renewed.id, OTHER_SECRET)
     await add(house, mia, label="new")
-    report = await house.credentials.health(mia)
+    report = await house.credentials.health.report(mia)
     assert [(each.provider, each.total, each.aged) for each in report.providers] == [("github", 1, 1), ("openai", 3, 1)]

@@ -1,4 +1,4 @@
-"""What CredentialService promises, on a storage in memory."""
+"""The promises of CredentialService, on a storage in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ from app.domain.errors import (
 from app.domain.identity import Actor, GuildContext, Role, Source
 from app.domain.keys import KeyName
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
-from tests.support.fakes import EPOCH, FakeClock, FakeCredentialRepository, FakeRandomness, FakeStorage
+from tests.support.fakes import (
+    EPOCH,
+    FakeClock,
+    FakeCredentialRepository,
+    FakeKeyRepository,
+    FakeRandomness,
+    FakeStorage,
+)
 from tests.support.house import ENVIRONMENT_GUILD, ENVIRONMENT_SECRET, House, member, open_house
 
 SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
@@ -53,7 +60,7 @@ def tom(clock: FakeClock) -> Actor:
 
 
 async def add(house: House, actor: Actor, **wanted: Any) -> CredentialView:
-    """One more credential; whatever the test does not care about is chosen for it."""
+    """Add a credential, with defaults for everything that the test does not care about."""
     request = {"provider": "openai", "label": "main", "secret": SECRET} | wanted
     return (await house.credentials.add(actor, **request)).view
 
@@ -297,7 +304,7 @@ async def test_a_replay_shows_nothing_that_went_to_another_owner_since(
 ) -> None:
     await add(house, mia, idempotency_key="k1")
     async with storage.write() as uow:
-        await house.credentials.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
+        await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     with pytest.raises(NotFound):
         await add(house, mia, idempotency_key="k1")
 
@@ -405,7 +412,7 @@ async def test_the_trail_and_the_log_hear_once_of_an_unreadable_row(
         for _ in range(3):
             await house.credentials.get(mia, view.id)
             await house.credentials.page(mia)
-            await house.credentials.health(mia)
+            await house.credentials.health.report(mia)
     assert storage.trail() == [(Action.CREDENTIAL_UNREADABLE, Result.OK)]
     assert [record.args for record in caplog.records] == [(view.id,)]
 
@@ -497,7 +504,7 @@ async def test_a_dead_database_is_an_error_and_never_nothing(house: House, stora
             lambda: credentials.page(mia),
             lambda: credentials.versions(mia, view.id),
             lambda: credentials.labels(mia, ""),
-            lambda: credentials.health(mia),
+            lambda: credentials.health.report(mia),
             lambda: credentials.reveal(mia, view.id),
         ):
             with pytest.raises(StorageError):
@@ -711,13 +718,13 @@ async def test_a_secret_is_opened_only_after_its_row_in_the_trail_is_durable(
     house: House, storage: FakeStorage, mia: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = await add(house, mia)
-    honest, trails = AesGcmEnvelope.open, []
+    honest, trails = AesGcmEnvelope.decrypt, []
 
     def watched(*arguments: Any, **named: Any) -> bytes:
         trails.append(storage.trail())
         return honest(*arguments, **named)
 
-    monkeypatch.setattr(AesGcmEnvelope, "open", watched)
+    monkeypatch.setattr(AesGcmEnvelope, "decrypt", watched)
     secret = await house.credentials.reveal(mia, view.id)
     assert secret.reveal() == SECRET
     assert [trail[-1] for trail in trails] == [(Action.CREDENTIAL_REVEALED, Result.OK)]
@@ -729,9 +736,9 @@ async def test_without_its_row_in_the_trail_nothing_is_revealed(
     view = await add(house, mia)
 
     def opened(*_: Any, **__: Any) -> bytes:
-        raise AssertionError("opened without a trail")
+        raise AssertionError("decrypted without an audit row")
 
-    monkeypatch.setattr(AesGcmEnvelope, "open", opened)
+    monkeypatch.setattr(AesGcmEnvelope, "decrypt", opened)
     with storage.full(), pytest.raises(StorageFull):
         await house.credentials.reveal(mia, view.id)
 
@@ -934,7 +941,7 @@ async def test_an_outcome_that_cannot_be_recorded_does_not_hide_what_went_wrong(
     assert storage.trail()[-1] == (Action.CREDENTIAL_USED, Result.INTENT)
     with storage.full(), pytest.raises(StorageFull):
         async with house.credentials.use(mia, "openai"):
-            raise AssertionError("used without an intent in the trail")
+            raise AssertionError("used without an intent in the audit trail")
 
 
 @pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN])
@@ -1100,7 +1107,7 @@ async def test_health_counts_the_own_credentials_by_provider(
         pass
     damage(storage, hurt.id)
     house.advance(clock, timedelta(hours=1))
-    report = await house.credentials.health(mia)
+    report = await house.credentials.health.report(mia)
     assert not report.everybody
     (openai,) = report.providers
     assert (openai.provider, openai.total, openai.readable, openai.unreadable, openai.expired) == ("openai", 3, 2, 1, 1)
@@ -1117,7 +1124,7 @@ async def test_health_of_everybody_tells_no_label_of_others(
     removed = await add(house, tom, provider="github", label="something removed")
     await house.credentials.remove(tom, removed.id)
     damage(storage, hurt.id)
-    report = await house.credentials.health(member(house.clock, "boss", role=role))
+    report = await house.credentials.health.report(member(house.clock, "boss", role=role))
     assert report.everybody
     assert [(each.provider, each.total, each.unreadable) for each in report.providers] == [
         ("github", 1, 0),
@@ -1129,7 +1136,7 @@ async def test_health_of_everybody_tells_no_label_of_others(
 async def test_health_counts_beyond_one_page(house: House, clock: FakeClock) -> None:
     for number in range(120):
         await add(house, member(clock, f"user{number}"))
-    (openai,) = (await house.credentials.health(member(clock, "boss", role=Role.OWNER))).providers
+    (openai,) = (await house.credentials.health.report(member(clock, "boss", role=Role.OWNER))).providers
     assert openai.total == 120
 
 
@@ -1141,17 +1148,17 @@ async def test_verification_opens_every_secret_also_former_and_removed_ones(
     await house.credentials.remove(tom, removed.id)
     damage(storage, removed.id)
     operator = member(clock, "operator", role=Role.OWNER, source=Source.CLI)
-    verdicts = {(each.id, each.former): each.ok async for each in house.credentials.verify_all(operator)}
+    verdicts = {(each.id, each.former): each.ok async for each in house.credentials.health.verify_all(operator)}
     assert verdicts == {(mine.id, None): True, (mine.id, 1): True, (removed.id, None): False}
     ((history_id, former),) = storage.tables.history.items()
     storage.tables.history[history_id] = replace(former, encrypted_value=b"")
-    verdicts = {(each.id, each.former): each.ok async for each in house.credentials.verify_all(operator)}
+    verdicts = {(each.id, each.former): each.ok async for each in house.credentials.health.verify_all(operator)}
     assert verdicts[mine.id, 1] is False
 
 
 async def test_members_do_not_verify_what_is_others(house: House, mia: Actor) -> None:
     with pytest.raises(Forbidden):
-        await anext(house.credentials.verify_all(mia))
+        await anext(house.credentials.health.verify_all(mia))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1167,9 +1174,7 @@ async def test_moved_credentials_open_for_their_new_owner_with_their_history(
     removed = await add(house, mia, label="removed")
     await house.credentials.remove(mia, removed.id)
     async with storage.write() as uow:
-        moved = await house.credentials.move(
-            uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id)
-        )
+        moved = await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     assert moved == 2
     assert (await house.credentials.page(mia)).items == []
     assert (await house.credentials.reveal(tom, view.id)).reveal() == OTHER_SECRET
@@ -1185,7 +1190,7 @@ async def test_a_label_that_is_taken_at_the_new_owner_gets_a_number(
     for actor, label in ((mia, "Main"), (tom, "main"), (tom, "main 2"), (mia, long), (tom, long)):
         await add(house, actor, label=label)
     async with storage.write() as uow:
-        await house.credentials.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
+        await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     labels = {view.label for view in (await house.credentials.page(tom)).items}
     assert labels == {"main", "main 2", "Main 3", long, long[:62] + " 2"}
 
@@ -1196,7 +1201,7 @@ async def test_an_unreadable_credential_moves_too_and_can_be_entered_again(
     view = await add(house, mia)
     damage(storage, view.id)
     async with storage.write() as uow:
-        await house.credentials.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
+        await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     assert (await house.credentials.get(tom, view.id)).status is Status.UNREADABLE
     assert (await house.credentials.replace(tom, view.id, OTHER_SECRET)).status is Status.UNCHECKED
 
@@ -1214,8 +1219,31 @@ async def test_a_credential_that_changes_while_it_moves_stops_the_move(
 
     async def move() -> None:
         async with storage.write() as uow:
-            await house.credentials.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
+            await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
 
     with pytest.raises(VersionConflict):
         await move()
     assert await house.credentials.get(mia, view.id) == view
+
+
+async def test_a_unit_of_work_reads_the_manifest_under_lock_once(
+    house: House, storage: FakeStorage, mia: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adding, with an Idempotency-Key and without, replacing, rolling back and moving to another owner."""
+    read, units, locked = FakeKeyRepository.get_manifest, storage.units, []
+
+    async def counted(self: FakeKeyRepository, *, share_lock: bool = False) -> str | None:
+        if share_lock:
+            locked.append(storage.units)
+        return await read(self, share_lock=share_lock)
+
+    monkeypatch.setattr(FakeKeyRepository, "get_manifest", counted)
+    view = await add(house, mia)
+    await add(house, mia, label="repeatable", idempotency_key="k")
+    await house.credentials.replace(mia, view.id, OTHER_SECRET)
+    await house.credentials.rollback(mia, view.id)
+    async with storage.write() as uow:
+        await house.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, "user-tom"))
+    assert len(locked) == 5
+    assert len(set(locked)) == 5
+    assert min(locked) > units

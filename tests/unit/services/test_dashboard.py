@@ -43,39 +43,39 @@ def damage(storage: FakeStorage, credential_id: str) -> None:
 
 
 async def test_an_empty_hall_asks_for_the_first_credential(house: House, mia: Actor) -> None:
-    hall = await house.dashboard.hall(mia)
+    hall = await house.dashboard.dashboard(mia)
     assert (hall.username, hall.role, hall.headline) == ("mia", Role.MEMBER, Headline.EMPTY)
-    assert hall.sentence == "No credential hangs here yet: add your first."
+    assert hall.sentence == "No credential is stored yet: add your first."
     assert (hall.keys, hall.first_run) == ([], None)
 
 
 async def test_all_is_well_when_every_key_is_readable_and_lasts(house: House, mia: Actor, owner: Actor) -> None:
     await add(house, mia)
-    assert (await house.dashboard.hall(mia)).sentence == "Your one key hangs where it should."
+    assert (await house.dashboard.dashboard(mia)).sentence == "Your credential is well."
     await add(house, mia, "second", days=31)
-    hall = await house.dashboard.hall(mia)
-    assert (hall.headline, hall.sentence) == (Headline.WELL, "All 2 keys hang where they should.")
+    hall = await house.dashboard.dashboard(mia)
+    assert (hall.headline, hall.sentence) == (Headline.WELL, "All 2 credentials are well.")
     await add(house, owner)
-    assert (await house.dashboard.hall(owner)).sentence == "All 5 keys hang where they should."
+    assert (await house.dashboard.dashboard(owner)).sentence == "Your credential and 4 application keys are well."
 
 
 async def test_the_most_pressing_matter_is_the_sentence(
     house: House, storage: FakeStorage, clock: FakeClock, mia: Actor
 ) -> None:
-    """What cannot be read comes before what has expired, and that before what will."""
+    """An unreadable credential comes before an expired one, and that before one that expires soon."""
     await add(house, mia, "soon", days=30)
-    hall = await house.dashboard.hall(mia)
+    hall = await house.dashboard.dashboard(mia)
     assert (hall.headline, hall.sentence) == (
         Headline.EXPIRING,
         "1 credential expires within 30 days: replace it in time.",
     )
     await add(house, mia, "tomorrow", days=1)
     house.advance(clock, timedelta(days=1))
-    hall = await house.dashboard.hall(mia)
+    hall = await house.dashboard.dashboard(mia)
     assert (hall.headline, hall.sentence) == (Headline.EXPIRED, "1 credential has expired: replace it.")
     for label in ("hurt", "torn"):
         damage(storage, (await add(house, mia, label)).id)
-    hall = await house.dashboard.hall(mia)
+    hall = await house.dashboard.dashboard(mia)
     assert (hall.headline, hall.sentence) == (Headline.UNREADABLE, "2 credentials cannot be read: enter them again.")
     counts = hall.credentials
     assert (counts.live, counts.unreadable, counts.expired, counts.expiring) == (4, 2, 1, 1)
@@ -85,7 +85,7 @@ async def test_removed_credentials_and_those_of_others_do_not_count(house: House
     await add(house, member(clock, "tom"))
     removed = await add(house, mia)
     await house.credentials.remove(mia, removed.id)
-    assert (await house.dashboard.hall(mia)).credentials.live == 0
+    assert (await house.dashboard.dashboard(mia)).credentials.live == 0
 
 
 @pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN, Role.AUDITOR])
@@ -95,7 +95,7 @@ async def test_application_keys_are_shown_with_their_age_and_due_date(
     house.advance(clock, timedelta(days=10, hours=5))
     await house.rotate(KeyName.AES_KEY)
     await house.keys.reload()
-    hall = await house.dashboard.hall(member(clock, "boss", role=role))
+    hall = await house.dashboard.dashboard(member(clock, "boss", role=role))
     ages = {key.name: key for key in hall.keys}
     assert list(ages) == list(APPLICATION_KEYS)
     jwt, aes = ages[KeyName.JWT_SECRET_KEY], ages[KeyName.AES_KEY]
@@ -111,15 +111,15 @@ async def test_a_key_is_due_on_the_day_and_says_so_to_those_who_see_keys(
     await add(house, mia)
     await add(house, owner)
     house.advance(clock, timedelta(days=90, seconds=-1))
-    assert (await house.dashboard.hall(owner)).headline is Headline.WELL
+    assert (await house.dashboard.dashboard(owner)).headline is Headline.WELL
     house.advance(clock, timedelta(seconds=1))
-    hall = await house.dashboard.hall(owner)
+    hall = await house.dashboard.dashboard(owner)
     assert (hall.headline, hall.sentence) == (
         Headline.KEY_DUE,
         "JWT_SECRET_KEY is 90 days old: its rotation is due.",
     )
     assert all(key.due for key in hall.keys)
-    assert (await house.dashboard.hall(mia)).headline is Headline.WELL
+    assert (await house.dashboard.dashboard(mia)).headline is Headline.WELL
 
 
 async def test_each_key_is_due_by_its_own_schedule_and_the_others_by_the_setting(
@@ -130,7 +130,7 @@ async def test_each_key_is_due_by_its_own_schedule_and_the_others_by_the_setting
         await uow.schedules.put(KeySchedule(name=KeyName.AES_KEY, rotation_days=30), EPOCH)
         await uow.schedules.put(KeySchedule(name=KeyName.JWT_SECRET_KEY, rotation_days=365), EPOCH)
     house.advance(clock, timedelta(days=30))
-    hall = await house.dashboard.hall(owner)
+    hall = await house.dashboard.dashboard(owner)
     lasts = {key.name: (key.due_at - EPOCH).days for key in hall.keys}
     assert [lasts[name] for name in APPLICATION_KEYS] == [365, 30, 90, 90]
     assert [key.name for key in hall.keys if key.due] == [KeyName.AES_KEY]
@@ -141,7 +141,7 @@ async def test_the_first_run_ticks_off_what_the_owner_has_done_and_then_goes_awa
     house: House, storage: FakeStorage, owner: Actor
 ) -> None:
     async def ticks() -> tuple[bool, ...] | None:
-        steps = (await house.dashboard.hall(owner)).first_run
+        steps = (await house.dashboard.dashboard(owner)).first_run
         return (
             None
             if steps is None

@@ -37,7 +37,7 @@ async def test_new_keys_are_taken_up_and_acknowledged_when_the_feed_tells(
         await house.rotate(KeyName.JWT_SECRET_KEY)
         await _settled()
         assert house.keys.primary(KeyName.JWT_SECRET_KEY).version == 1
-        feed.tell()
+        feed.announce()
         await _settled()
         assert house.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
         assert storage.tables.instances[instances.id].epochs == house.keys.epochs
@@ -50,7 +50,7 @@ async def test_somebody_elses_commit_costs_a_read_and_no_commit_of_our_own(
         async with storage.write():
             pass
         commits, units = storage.commits, storage.units
-        feed.tell()
+        feed.announce()
         await _settled()
         assert storage.units == units + 1
         assert storage.commits == commits

@@ -29,6 +29,7 @@ from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState, Origin
 from app.domain.rotation import NAMED, Step
 from app.domain.secrets import SecretText
 from app.services.jobs import JobRun
+from app.services.keys import KeyRing
 from app.services.rotation import LEEWAY, Dependents
 from app.services.rotation.service import AGES_EVERY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
@@ -629,10 +630,10 @@ async def test_a_look_at_every_row_does_not_run_after_those_that_keep_coming_in(
     if name is API:  # the credentials that come in have their fingerprints made the same way
         adding = house.cipher.fingerprint
 
-        async def fingerprint(uow: Any, secret: str) -> str | None:
+        def fingerprint(ring: KeyRing, secret: str) -> str | None:
             monkeypatch.setattr(house.cipher, method, original)
             try:
-                return await adding(uow, secret)
+                return adding(ring, secret)
             finally:
                 monkeypatch.setattr(house.cipher, method, look)
 

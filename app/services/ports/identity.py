@@ -1,0 +1,205 @@
+"""Ports for users, sessions, tokens, passwords and the limits on attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from app.domain.identity import Session, User
+from app.domain.secrets import SecretBytes
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cryptography
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessClaims:
+    """The claims of an access token (RFC 9068 names where it has them)."""
+
+    user_id: str
+    role: str
+    session_id: str
+    token_version: int
+    token_id: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class UnknownKeyId(Exception):
+    """A well-formed token names a key version that is not loaded."""
+
+
+class AccessTokens(Protocol):
+    """HS256 JWTs of type ``at+jwt``."""
+
+    def issue(self, claims: AccessClaims, *, key_version: int, material: SecretBytes) -> str:
+        """Return the token in compact serialisation; times are cut to whole seconds."""
+        ...
+
+    def read(self, token: str, materials: Mapping[int, SecretBytes], now: datetime) -> AccessClaims:
+        """Return the claims of a valid token.
+
+        Raises UnknownKeyId where only the key version is unknown, InvalidToken for anything else.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordCheck:
+    """Whether the password matches, and whether the stored hash has outdated parameters."""
+
+    ok: bool
+    needs_rehash: bool
+
+
+class PasswordHasher(Protocol):
+    """Argon2id, off the event loop, a bounded number at once. Raises Overloaded when too many wait."""
+
+    async def hash(self, password: str) -> str:
+        """Return a PHC string."""
+        ...
+
+    async def verify(self, phc: str | None, password: str) -> PasswordCheck:
+        """Check a password; None takes as long as a real hash and never matches."""
+        ...
+
+    def is_common(self, password: str) -> bool:
+        """Whether it is, in any capitalisation, one of the most frequent passwords (ASVS 5.0, 6.2.4)."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Repositories
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class UserRepository(Protocol):
+    """Users, and the subjects that stand for them in the audit trail. Changes of an unknown id are ignored."""
+
+    async def add(self, user: User) -> None:
+        """Store a new user with a subject of its own. Raises UniqueViolation for a taken name or Discord id."""
+        ...
+
+    async def get(self, user_id: str) -> User | None:
+        """Return the user, or None."""
+        ...
+
+    async def by_name(self, name_key: str) -> User | None:
+        """Return the user of that casefolded name, or None."""
+        ...
+
+    async def by_discord(self, discord_id: str) -> User | None:
+        """Return the user that is linked to that Discord account, or None."""
+        ...
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
+        """Return users in the order of their ids, those after ``after``."""
+        ...
+
+    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
+        """Replace the password's hash."""
+        ...
+
+    async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
+        """Link a Discord account, or unlink it with None. Raises UniqueViolation for one that is taken."""
+        ...
+
+    async def disable(self, user_id: str, at: datetime) -> None:
+        """Disable, keeping the first time, and count the token version up, so that every session ends."""
+        ...
+
+    async def claim_owner(self, user_id: str, at: datetime) -> None:
+        """Record, permanently, that an owner exists. Raises UniqueViolation if one ever did."""
+        ...
+
+    async def owner_ever_existed(self) -> bool:
+        """Whether ``claim_owner`` ever succeeded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAndUser:
+    """A session together with its user."""
+
+    session: Session
+    user: User
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshUse:
+    """The result of presenting a refresh token; ``first`` is False when it was used before."""
+
+    session_id: str
+    first: bool
+    expires_at: datetime
+
+
+class SessionRepository(Protocol):
+    """Sessions and their refresh tokens. Changes of an unknown id are ignored."""
+
+    async def add(self, session: Session, *, cookie_hash: bytes | None) -> None:
+        """Store a new session of an existing user; a browser's has the hash of its cookie."""
+        ...
+
+    async def get(self, session_id: str) -> SessionAndUser | None:
+        """Return the session, alive or not, with its user, or None."""
+        ...
+
+    async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:
+        """Return the session of that cookie, alive or not, with its user, or None."""
+        ...
+
+    async def live_of(self, user_id: str, now: datetime) -> Sequence[Session]:
+        """Return sessions that are neither revoked nor expired, latest seen first."""
+        ...
+
+    async def touch(self, session_id: str, at: datetime) -> None:
+        """Set when the session was last seen; a time earlier than the stored one changes nothing."""
+        ...
+
+    async def prove(self, session_id: str, at: datetime) -> None:
+        """Set when the user last proved the password in this session."""
+        ...
+
+    async def revoke(self, session_id: str, at: datetime) -> bool:
+        """End a session and delete its refresh tokens; False if it was revoked or expired already, or is unknown."""
+        ...
+
+    async def revoke_all(self, at: datetime) -> int:
+        """End every session and delete its refresh tokens; return how many sessions were alive."""
+        ...
+
+    async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
+        """Store a refresh token of an existing session."""
+        ...
+
+    async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
+        """Use up a refresh token, atomically: of any number of uses one is first. None if there is no such token."""
+        ...
+
+    async def purge(self, before: datetime) -> int:
+        """Delete sessions that ended before then, with their refresh tokens; return how many sessions."""
+        ...
+
+
+class AttemptRepository(Protocol):
+    """Counters for limits, in fixed windows, exact under concurrency."""
+
+    async def hit(self, key: str, window: datetime) -> int:
+        """Count one attempt more and return how many there are in this window."""
+        ...
+
+    async def count(self, key: str, window: datetime) -> int:
+        """Return how many attempts there are in this window."""
+        ...
+
+    async def take_back(self, key: str, window: datetime) -> None:
+        """Count one attempt less, never below 0: it succeeded."""
+        ...
+
+    async def purge(self, before: datetime) -> int:
+        """Delete the counters of windows that began before then; return how many."""
+        ...

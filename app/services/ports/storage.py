@@ -1,0 +1,119 @@
+"""The database as the services see it: one unit of work at a time.
+
+Two promises hold for every method of every repository. A read that fails raises StorageError: it is never reported as
+"nothing found". A write that would break a uniqueness rule raises UniqueViolation and leaves the unit of work usable
+only for rolling back. Besides, text that an engine could not store (NUL, a lone surrogate) raises InvalidInput, as does
+a time beyond the years 1 to 9999 in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
+from app.services.ports.identity import AttemptRepository, SessionRepository, UserRepository
+from app.services.ports.keys import KeyRepository, KeyScheduleRepository
+from app.services.ports.operations import (
+    AuditRepository,
+    BotStateRepository,
+    IdempotencyRepository,
+    InstanceRepository,
+    JobRepository,
+)
+
+_T = TypeVar("_T")
+
+
+class UnitOfWork(Protocol):
+    """One transaction, with every repository in it."""
+
+    @property
+    def keys(self) -> KeyRepository:
+        """Application keys, wrapped."""
+        ...
+
+    @property
+    def users(self) -> UserRepository:
+        """Users."""
+        ...
+
+    @property
+    def sessions(self) -> SessionRepository:
+        """Sessions and refresh tokens."""
+        ...
+
+    @property
+    def credentials(self) -> CredentialRepository:
+        """Credentials and their history."""
+        ...
+
+    @property
+    def encrypted_rows(self) -> EncryptedRowRepository:
+        """Every encrypted column, for rotations."""
+        ...
+
+    @property
+    def audit(self) -> AuditRepository:
+        """The audit trail."""
+        ...
+
+    @property
+    def instances(self) -> InstanceRepository:
+        """Processes and their leases."""
+        ...
+
+    @property
+    def attempts(self) -> AttemptRepository:
+        """Counters for limits."""
+        ...
+
+    @property
+    def idempotency(self) -> IdempotencyRepository:
+        """Requests that were made under an Idempotency-Key."""
+        ...
+
+    @property
+    def jobs(self) -> JobRepository:
+        """The queue."""
+        ...
+
+    @property
+    def schedules(self) -> KeyScheduleRepository:
+        """Rotation schedules."""
+        ...
+
+    @property
+    def bot_state(self) -> BotStateRepository:
+        """Facts of the bot."""
+        ...
+
+
+class Storage(Protocol):
+    """The database, one unit of work at a time."""
+
+    def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Open a consistent view; writes in it are never kept. Raises StorageError."""
+        ...
+
+    def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Open a unit of work that commits at its end, and rolls back if anything was raised in it.
+
+        Never await anything slow inside. Raises StorageError, also at the end: then nothing was committed.
+        """
+        ...
+
+    def data_version(self) -> int | None:
+        """Return a number that changes with every commit by any process (SQLite `data_version`); None where the engine
+        has none.
+        """
+        ...
+
+    async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
+        """Return a row: from memory while no process has committed since it was read, else loaded in a read.
+
+        Where ``data_version()`` is None nothing is kept. Only ciphertext and metadata may be cached, never plaintext.
+        Raises StorageError.
+        """
+        ...

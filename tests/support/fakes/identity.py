@@ -1,0 +1,175 @@
+"""Repositories of users, sessions and attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from app.domain.errors import UniqueViolation
+from app.domain.identity import Session, User
+from app.infrastructure.database.errors import ConstraintBroken
+from app.services.ports import RefreshUse, SessionAndUser
+from tests.support.fakes.tables import Tables, like_an_engine
+
+
+@like_an_engine
+class FakeUserRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, user: User) -> None:
+        if user.id in self._tables.users:
+            raise UniqueViolation
+        self._store(user)
+
+    async def get(self, user_id: str) -> User | None:
+        return self._tables.users.get(user_id)
+
+    async def by_name(self, name_key: str) -> User | None:
+        return next((each for each in self._tables.users.values() if each.name_key == name_key), None)
+
+    async def by_discord(self, discord_id: str) -> User | None:
+        return next((each for each in self._tables.users.values() if each.discord_id == discord_id), None)
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
+        return [self._tables.users[key] for key in sorted(self._tables.users) if key > (after or "")][:limit]
+
+    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
+        self._change(user_id, password_hash=password_hash)
+
+    async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
+        self._change(user_id, discord_id=discord_id)
+
+    async def disable(self, user_id: str, at: datetime) -> None:
+        if user := self._tables.users.get(user_id):
+            self._change(user_id, disabled_at=user.disabled_at or at, token_version=user.token_version + 1)
+
+    async def claim_owner(self, user_id: str, at: datetime) -> None:
+        if self._tables.owner_claim is not None:
+            raise UniqueViolation
+        self._tables.owner_claim = user_id
+
+    async def owner_ever_existed(self) -> bool:
+        return self._tables.owner_claim is not None
+
+    def _change(self, user_id: str, **values: Any) -> None:
+        if user := self._tables.users.get(user_id):
+            self._store(replace(user, **values))
+
+    def _store(self, user: User) -> None:
+        for each in self._tables.users.values():
+            if each.id != user.id and (
+                each.name_key == user.name_key
+                or each.subject_id == user.subject_id
+                or (user.discord_id is not None and each.discord_id == user.discord_id)
+            ):
+                raise UniqueViolation
+        self._tables.users[user.id] = user
+
+
+@like_an_engine
+class FakeSessionRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, session: Session, *, cookie_hash: bytes | None) -> None:
+        if session.user_id not in self._tables.users:
+            raise ConstraintBroken
+        if session.id in self._tables.sessions or cookie_hash in self._tables.cookies:
+            raise UniqueViolation
+        self._tables.sessions[session.id] = session
+        if cookie_hash is not None:
+            self._tables.cookies[cookie_hash] = session.id
+
+    async def get(self, session_id: str) -> SessionAndUser | None:
+        session = self._tables.sessions.get(session_id)
+        return SessionAndUser(session, self._tables.users[session.user_id]) if session else None
+
+    async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:
+        return await self.get(self._tables.cookies.get(cookie_hash, ""))
+
+    async def live_of(self, user_id: str, now: datetime) -> Sequence[Session]:
+        live = [
+            each
+            for each in self._tables.sessions.values()
+            if each.user_id == user_id and each.revoked_at is None and each.expires_at > now
+        ]
+        return sorted(sorted(live, key=lambda each: each.id), key=lambda each: each.last_seen_at, reverse=True)
+
+    async def touch(self, session_id: str, at: datetime) -> None:
+        session = self._tables.sessions.get(session_id)
+        if session is not None and session.last_seen_at < at:
+            self._change(session_id, last_seen_at=at)
+
+    async def prove(self, session_id: str, at: datetime) -> None:
+        self._change(session_id, authenticated_at=at)
+
+    async def revoke(self, session_id: str, at: datetime) -> bool:
+        session = self._tables.sessions.get(session_id)
+        self._drop_refresh(session_id)
+        if session is None or session.revoked_at is not None or session.expires_at <= at:
+            return False
+        self._change(session_id, revoked_at=at)
+        return True
+
+    async def revoke_all(self, at: datetime) -> int:
+        return sum([await self.revoke(session_id, at) for session_id in self._tables.sessions])
+
+    async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
+        if session_id not in self._tables.sessions:
+            raise ConstraintBroken
+        if token_hash in self._tables.refresh_tokens:
+            raise UniqueViolation
+        self._tables.refresh_tokens[token_hash] = (session_id, expires_at, False)
+
+    async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
+        if token_hash not in self._tables.refresh_tokens:
+            return None
+        session_id, expires_at, used = self._tables.refresh_tokens[token_hash]
+        self._tables.refresh_tokens[token_hash] = (session_id, expires_at, True)
+        return RefreshUse(session_id=session_id, first=not used, expires_at=expires_at)
+
+    async def purge(self, before: datetime) -> int:
+        ended = [
+            each.id
+            for each in self._tables.sessions.values()
+            if each.expires_at < before or (each.revoked_at is not None and each.revoked_at < before)
+        ]
+        for session_id in ended:
+            del self._tables.sessions[session_id]
+            self._drop_refresh(session_id)
+        self._tables.cookies = {each: id_ for each, id_ in self._tables.cookies.items() if id_ not in ended}
+        return len(ended)
+
+    def _drop_refresh(self, session_id: str) -> None:
+        tokens = self._tables.refresh_tokens
+        self._tables.refresh_tokens = {each: use for each, use in tokens.items() if use[0] != session_id}
+
+    def _change(self, session_id: str, **values: Any) -> None:
+        if session := self._tables.sessions.get(session_id):
+            self._tables.sessions[session_id] = replace(session, **values)
+
+
+@like_an_engine
+class FakeAttemptRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def hit(self, key: str, window: datetime) -> int:
+        self._tables.attempts[key, window] = await self.count(key, window) + 1
+        return self._tables.attempts[key, window]
+
+    async def count(self, key: str, window: datetime) -> int:
+        return self._tables.attempts.get((key, window), 0)
+
+    async def take_back(self, key: str, window: datetime) -> None:
+        if counted := await self.count(key, window):
+            self._tables.attempts[key, window] = counted - 1
+
+    async def purge(self, before: datetime) -> int:
+        gone = [each for each in self._tables.attempts if each[1] < before]
+        for each in gone:
+            del self._tables.attempts[each]
+        return len(gone)

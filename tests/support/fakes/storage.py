@@ -1,0 +1,120 @@
+"""A storage in memory that commits or does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from app.domain.audit import Action, Result
+from app.domain.errors import StorageError, StorageFull
+from app.services.ports import Clock
+from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
+from tests.support.fakes.identity import FakeAttemptRepository, FakeSessionRepository, FakeUserRepository
+from tests.support.fakes.keys import FakeKeyRepository, FakeKeyScheduleRepository
+from tests.support.fakes.operations import (
+    FakeAuditRepository,
+    FakeBotStateRepository,
+    FakeIdempotencyRepository,
+    FakeInstanceRepository,
+    FakeJobRepository,
+)
+from tests.support.fakes.surroundings import FakeClock
+from tests.support.fakes.tables import Tables
+
+_T = TypeVar("_T")
+
+
+class FakeStorage:
+    """One writer at a time, readers on a snapshot; what a unit of work wrote is there only once it has committed."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or FakeClock()
+        self.tables = Tables()
+        self.commits = 0
+        self.units = 0
+        self._writer = asyncio.Lock()
+        self._unreadable: StorageError | None = None
+        self._unwritable: StorageError | None = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[FakeUnitOfWork]:
+        await asyncio.sleep(0)
+        if self._unreadable:
+            raise self._unreadable
+        with self._nothing_slow():
+            yield FakeUnitOfWork(self.tables.snapshot(), self._clock)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[FakeUnitOfWork]:
+        async with self._writer:
+            await asyncio.sleep(0)
+            if self._unwritable:
+                raise self._unwritable
+            tables = self.tables.snapshot()
+            with self._nothing_slow():
+                yield FakeUnitOfWork(tables, self._clock)
+            self.tables = tables
+            self.commits += 1
+
+    @contextmanager
+    def _nothing_slow(self) -> Iterator[None]:
+        """Fail if the loop came round while this unit of work was open: the fake storage itself never waits."""
+        self.units += 1
+        rounds: list[bool] = []
+        came_round = asyncio.get_running_loop().call_soon(rounds.append, True)
+        try:
+            yield
+        finally:
+            came_round.cancel()
+        assert not rounds, "something else than the database was awaited inside a unit of work"
+
+    def data_version(self) -> int | None:
+        return self.commits
+
+    async def cached(self, kind: str, key: str, load: Callable[[FakeUnitOfWork], Awaitable[_T | None]]) -> _T | None:
+        async with self.read() as uow:
+            return await load(uow)
+
+    # -- what tests do to it -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """No write goes through."""
+        self._unwritable = StorageFull()
+        try:
+            yield
+        finally:
+            self._unwritable = None
+
+    @contextmanager
+    def dead(self) -> Iterator[None]:
+        """Neither reads nor writes go through."""
+        self._unreadable = self._unwritable = StorageError()
+        try:
+            yield
+        finally:
+            self._unreadable = self._unwritable = None
+
+    def trail(self) -> list[tuple[Action, Result]]:
+        """Return actions and results in the audit trail, except those of the start."""
+        return [(each.action, each.result) for each in self.tables.audit if each.action is not Action.INSTALL_CREATED]
+
+
+class FakeUnitOfWork:
+    """Every repository on one set of tables."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self.keys = FakeKeyRepository(tables)
+        self.users = FakeUserRepository(tables)
+        self.sessions = FakeSessionRepository(tables)
+        self.credentials = FakeCredentialRepository(tables)
+        self.encrypted_rows = FakeEncryptedRowRepository(tables)
+        self.audit = FakeAuditRepository(tables)
+        self.instances = FakeInstanceRepository(tables, clock)
+        self.attempts = FakeAttemptRepository(tables)
+        self.idempotency = FakeIdempotencyRepository(tables)
+        self.jobs = FakeJobRepository(tables, clock)
+        self.schedules = FakeKeyScheduleRepository(tables)
+        self.bot_state = FakeBotStateRepository(tables)
