@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, expect
 
-from tests.support.web import OWNER, PASSWORD, SECRET, Site
+from tests.support.samples import OWNER, PASSWORD, SECRET
+from tests.support.web import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

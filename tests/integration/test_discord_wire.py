@@ -95,7 +95,7 @@ class Key(app_commands.Group):
 
 
 class Bot(discord.Client):
-    """A client with a command tree, which remembers what it hears."""
+    """A client with a command tree, which remembers the events that it receives."""
 
     def __init__(self, intents: discord.Intents | None = None, **options: Any) -> None:
         super().__init__(intents=intents or discord.Intents.default(), guild_ready_timeout=0.05, **options)
@@ -407,7 +407,7 @@ async def test_a_command_that_was_never_synced_is_not_there(wire: WireSimulator,
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is refused to the bot
+# Requests of the bot that are refused
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -696,7 +696,6 @@ async def test_a_failure_of_the_simulator_surfaces_when_it_stops(wire: WireSimul
     with pytest.raises(ExceptionGroup) as failure:
         await wire.stop()
     assert isinstance(failure.value.exceptions[0], KeyError)
-    wire._rest.errors.clear()  # seen; the fixture stops it once more
 
 
 # ---------------------------------------------------------------------------------------------------------------------

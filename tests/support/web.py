@@ -17,6 +17,7 @@ from multidict import CIMultiDictProxy
 from app.web import WebOptions
 from app.web.server import build_app, serving
 from tests.support.installs import Place
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -25,18 +26,13 @@ if TYPE_CHECKING:
 
     from app.services import Services
 
-OWNER = "olga"
-PASSWORD = "correct horse battery staple"
-SECRET = "sk-proj-4f9aC1xQ7mZr2LtW8vNb3KdYp6Hs0GjE"
-ABSENT = "00000000-0000-4000-8000-000000000000"
-"""A well-formed id of nothing."""
 _PARTS = {"name": "AES_KEY", "version": "1"}
-"""What stands for a part of a path that is no id."""
+"""Values for parts of a path that are no ids."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -144,7 +140,7 @@ class Site:
 
 @asynccontextmanager
 async def open_site(place: Place, options: WebOptions | None = None, *, owner: bool = True) -> AsyncIterator[Site]:
-    """Services on that place, served on a free port of loopback, with an owner unless told otherwise."""
+    """Services on that place, served on a free port of loopback, with an owner by default."""
     async with place.services() as services, served(services, options) as site:
         if owner:
             token = services.keys.setup_token().reveal()

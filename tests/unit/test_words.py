@@ -26,6 +26,8 @@ COVERED = (
     "Makefile",
     "pyproject.toml",
     "alembic.ini",
+    "app/bot",
+    "app/web",
     ".ci",
     ".github",
     "docs",

@@ -27,8 +27,7 @@ from app.services import Services
 from app.services.identity import DiscordEvent
 from app.settings import Settings
 from tests.support.discord_wire import WireSimulator
-
-SECRET = "sk-canary-0123456789-abcdefghijklmnopqrstuvwxyz"
+from tests.support.samples import SECRET
 
 
 @pytest.fixture
@@ -120,12 +119,12 @@ class Hall:
         return answer
 
     async def views(self, member: Any = None, **more: Any) -> Sequence[CredentialView]:
-        """What is stored for a member, asked of the service."""
+        """The stored credentials of a member, as the service returns them."""
         actor = await self.actor(member or self.alice)
         return (await self.services.credentials.page(actor, **more)).items
 
     async def actor(self, member: Any, guild: GuildContext | None = None) -> Actor:
-        """The member as the services know them."""
+        """The member as an Actor of the services."""
 
         async def known() -> bool:
             return True
@@ -136,14 +135,14 @@ class Hall:
 
 @pytest.fixture
 def simcord_bot(services: Services) -> KeyhallBot:
-    """What `simcord_env` runs."""
+    """The bot that `simcord_env` runs."""
     options = BotOptions(token=SecretText("simulated"), public_url="https://keys.example.org")
     return KeyhallBot(services, options)
 
 
 @pytest.fixture
 async def hall(simcord_env: simcord.Env, simcord_bot: KeyhallBot) -> AsyncIterator[Hall]:
-    """A hall. Refusals are part of the game; a failure that nobody foresaw fails the test, unless it says so."""
+    """A server with its members. Refusals are expected; any other failure fails the test, unless it says so."""
     # SimCord's clock begins at a fixed date, and a key's expiry is counted from the time of the interaction.
     await simcord_env.advance_time((datetime.now(UTC) - simcord_env.now()).total_seconds())
     hall = Hall(simcord_env, simcord_bot)

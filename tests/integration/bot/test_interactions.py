@@ -1,4 +1,4 @@
-"""What holds for every interaction on the wire: acknowledged in time, served once, answered to its user alone."""
+"""The rules for every interaction on the wire: acknowledged in time, served once, answered to its user alone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from app.domain.secrets import SecretText
 from app.services import Services
 from app.services.identity import DiscordEvent
 from tests.support.discord_wire import Guild, Reply, User, Where, WireSimulator
+from tests.support.samples import SECRET
 
-SECRET = "sk-canary-0123456789-abcdefghijklmnopqrstuvwxyz"
 TEXT = "a canary text that nobody else may read"
 DEFER, OPEN_MODAL = 5, 9  # interaction callback types
 
@@ -64,7 +64,7 @@ class Stage:
         return await self.wire.slash(self.alice, "key list", guild=self.guild, **where)
 
     async def stored(self) -> list[CredentialView]:
-        """What Alice has stored, asked of the service."""
+        """The stored credentials of Alice, as the service returns them."""
 
         async def known() -> bool:
             return True
@@ -94,7 +94,7 @@ async def live(stage: Stage) -> AsyncIterator[Stage]:
 
 
 class Gate:
-    """Holds whatever passes through it until it is opened."""
+    """Holds every call that passes through it until it is opened."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -113,7 +113,7 @@ class Gate:
 
 class TestToItsUserAlone:
     async def test_whatever_a_command_leads_to_is_ephemeral(self, live: Stage) -> None:
-        """Walks every command that Discord knows, so that a new one cannot be forgotten here."""
+        """Walks every registered command, so that a new one cannot be forgotten here."""
         wire, alice, guild = live.wire, live.alice, live.guild
         await live.add(guild=guild)
         walked = set()
@@ -258,7 +258,7 @@ class TestAcrossRestarts:
             reply = await stage.list_keys(settle=False)
             await asyncio.wait_for(gate.reached.wait(), 5)
             task.cancel()
-            if shard_count:  # shards go on hearing until they are closed
+            if shard_count:  # shards receive events until they are closed
                 assert "Keyhall is not ready" in (await stage.list_keys()).text
             gate.open()
         assert "no stored keys" in reply.text

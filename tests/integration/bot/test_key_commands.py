@@ -11,9 +11,7 @@ from app.domain.credentials import CredentialView, OwnerKind
 from app.domain.errors import NotReady, StorageBusy, StorageError, StorageFull
 from app.domain.identity import GuildContext, Role
 from app.infrastructure.clock import SystemClock
-
-SECRET = "sk-canary-0123456789-abcdefghijklmnopqrstuvwxyz"
-OTHER_SECRET = "sk-second-9876543210-zyxwvutsrqponmlkjihgfedcba"
+from tests.support.samples import OTHER_SECRET, PASSWORD, SECRET
 
 MARKUP = "**b** <@1> @everyone [a](http://x) `c` {0.__class__} %s"
 REFUSED_LABELS = {
@@ -346,7 +344,7 @@ class TestWhenTheHouseFails:
 
 async def test_a_linked_account_is_the_same_user_as_on_the_web(hall: Any, shown: Any) -> None:
     operator = await hall.services.identity.operator()
-    owner = await hall.services.identity.create(operator, "alice", "correct horse battery staple", Role.MEMBER)
+    owner = await hall.services.identity.create(operator, "alice", PASSWORD, Role.MEMBER)
     await hall.services.identity.link(operator, "alice", str(hall.alice.id))
     await hall.add()
     (view,) = await hall.views()

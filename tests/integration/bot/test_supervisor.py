@@ -22,6 +22,7 @@ from app.domain.errors import BotLoginFailed, ConfigInvalid
 from app.domain.secrets import SecretText
 from app.services import Services
 from tests.support.discord_wire import WireSimulator
+from tests.support.samples import PASSWORD
 
 CONTENT_GRANTED = 1 << 19
 GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 15
@@ -393,8 +394,8 @@ class TestFirstRun:
         self, wire: WireSimulator, options: BotOptions, services: Services
     ) -> None:
         operator = await services.identity.operator()
-        await services.identity.create_owner("alice", "correct horse battery staple", operator.client)
-        pair = await services.authentication.login("alice", "correct horse battery staple", operator.client)
+        await services.identity.create_owner("alice", PASSWORD, operator.client)
+        pair = await services.authentication.login("alice", PASSWORD, operator.client)
         owner = await services.requests.authenticate(pair.access_token.reveal(), operator.client)
         wire.add_guild(id=900, name="Smiths", owner=wire.user(1, "smith"))
 
@@ -404,5 +405,5 @@ class TestFirstRun:
 
         assert not await invited()
         async with running(services, options), asyncio.timeout(10):
-            while not await invited():  # noqa: ASYNC110 - the hall has no event to tell of it
+            while not await invited():  # noqa: ASYNC110 - the dashboard has no event to wait for
                 await asyncio.sleep(0.05)

@@ -25,7 +25,8 @@ from app.services.credentials import CredentialCipher
 from app.services.rotation import passes
 from app.worker.loop import run_worker
 from tests.support.installs import Place
-from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, open_site, raw, sqlite_place
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
+from tests.support.web import Answer, Site, open_site, raw, sqlite_place
 
 if TYPE_CHECKING:
     from tests.support.postgres import PostgresServer
@@ -79,7 +80,7 @@ async def working(site: Site) -> AsyncIterator[None]:
 
 
 async def watched(site: Site, where: str, until: Callable[[Any], bool]) -> list[Any]:
-    """What a job's address says, asked again whenever something changed, up to what is waited for."""
+    """The job at an address, requested again after every change until it has the awaited state."""
     changes = site.services.feed.subscribe()
     stands = []
     async with asyncio.timeout(WITHIN):
@@ -116,7 +117,7 @@ async def states(site: Site, name: str) -> list[tuple[int, str, bool]]:
 
 
 async def everything(site: Site) -> tuple[Any, Any]:
-    """What a request that is refused must not change."""
+    """The state that a refused request must not change."""
     return (await site.request("GET", KEYS)).json, (await site.request("GET", JOBS)).json
 
 
@@ -178,7 +179,7 @@ async def test_jobs_come_in_pages_the_latest_first_and_show_nothing_of_what_they
 async def test_a_rotation_is_watched_to_its_end_while_secrets_are_read(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [f"/api/v1/credentials/{(await site.add(f'sealed {number}'))['id']}" for number in range(6)]
+    paths = [f"/api/v1/credentials/{(await site.add(f'row {number}'))['id']}" for number in range(6)]
     go_on, batches, reencrypt = threading.Event(), itertools.count(1), CredentialCipher.reencrypt
 
     def held_up(self: CredentialCipher, *given: Any) -> Any:
@@ -456,7 +457,7 @@ def material(site: Site) -> set[bytes]:
 
 
 async def test_no_material_is_in_any_answer_wrapped_or_not(site: Site) -> None:
-    await site.add("sealed")
+    await site.add("encrypted")
     secret = material(site)
     answers: list[Answer] = []
 

@@ -1,4 +1,4 @@
-"""What stands on every answer, and what failures look like."""
+"""The headers of every answer, and the look of failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from app.web import SERVICES, WebOptions
 from app.web.api.documentation import DOCUMENT
 from app.web.server import build_app
 from app.web.sessions import actor_of
-from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, raw, served, without
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
+from tests.support.web import Answer, Site, raw, served, without
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECRET_IN_AN_ERROR = "sk-canary-in-an-exception-7f6e5d4c3b2a"
@@ -191,7 +192,7 @@ async def _fail(request: web.Request) -> web.Response:
 
 
 def setup(app: web.Application) -> None:
-    """What an extension is: this module is one."""
+    """The setup function of a web extension, which this module is."""
     app.router.add_get("/extension/use", _use)
     app.router.add_get("/extension/fail", _fail)
 

@@ -1,4 +1,4 @@
-"""What is promised of the routes, over a real socket and real services."""
+"""The promises of the routes, over a real socket and real services."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest_asyncio
 from app.domain.identity import Client, Role, Source
 from tests.support.installs import Place
 from tests.support.postgres import PostgresServer
-from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Site, open_site, sqlite_place
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
+from tests.support.web import Site, open_site, sqlite_place
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,4 +1,4 @@
-"""Whatever is sent: a refusal with a 4xx that repeats nothing, and a server that goes on."""
+"""Hostile input gets a 4xx that repeats nothing of it, and the server goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from app.web import bodies, connection
 from app.web.api.documentation import DOCUMENT
-from tests.support.web import ABSENT, PASSWORD, SECRET, Answer, Site, filled, raw
+from tests.support.samples import ABSENT, PASSWORD, SECRET
+from tests.support.web import Answer, Site, filled, raw
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CANARY = "kanarienvogel"

@@ -1,4 +1,4 @@
-"""The look: colours that can be told apart, and keys that are drawn from their fingerprints."""
+"""The look: colours with enough contrast, and keys that are drawn from their fingerprints."""
 
 from __future__ import annotations
 

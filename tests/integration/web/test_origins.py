@@ -13,7 +13,8 @@ from aiohttp.test_utils import make_mocked_request
 from app.web import WebOptions
 from app.web.api.documentation import DOCUMENT
 from app.web.origin import Origin, device_name
-from tests.support.web import OWNER, PASSWORD, Site, filled, served
+from tests.support.samples import OWNER, PASSWORD
+from tests.support.web import Site, filled, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PUBLIC = "https://keys.example.org"

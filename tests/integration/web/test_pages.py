@@ -12,7 +12,8 @@ import time_machine
 from app.domain.errors import CredentialUnreadable, StorageError
 from app.web import WebOptions
 from app.web.api.documentation import DOCUMENT
-from tests.support.web import ABSENT, OWNER, PASSWORD, SECRET, Answer, Site, open_site, served, sqlite_place, without
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
+from tests.support.web import Answer, Site, open_site, served, sqlite_place, without
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

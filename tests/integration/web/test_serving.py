@@ -13,7 +13,8 @@ import pytest
 
 from app.web import WebOptions
 from app.web.server import DRAIN_SECONDS, build_app, serving
-from tests.support.web import PASSWORD, open_site, served, sqlite_place
+from tests.support.samples import PASSWORD
+from tests.support.web import open_site, served, sqlite_place
 
 
 async def test_a_bound_socket_refuses_until_it_is_served_and_again_afterwards(tmp_path: Path) -> None:

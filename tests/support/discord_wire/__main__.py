@@ -23,7 +23,7 @@ from tests.support.discord_wire.simulator import WireSimulator
 
 
 class Console:
-    """The user at the keyboard: routes beside the API, each answering with what is on the screen then."""
+    """The user at the keyboard: routes beside the API, each answering with the screen as it is then."""
 
     def __init__(self, wire: WireSimulator) -> None:
         self._wire = wire
@@ -73,7 +73,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--token", default="wire-bot-token", help="the bot token that is accepted")
     arguments = parser.parse_args()
-    # A shell has what it starts in the background ignore SIGINT, and Python keeps to that unless told otherwise.
+    # A shell makes its background processes ignore SIGINT, and Python keeps to that by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(arguments.token, arguments.port))

@@ -144,7 +144,7 @@ class Guild:
 
 @dataclass(frozen=True)
 class File:
-    """What a user attaches to a command's option or drops on a modal, and what the bot uploads."""
+    """A file that a user attaches to a command's option or drops on a modal, or that the bot uploads."""
 
     name: str
     content: bytes

@@ -48,7 +48,7 @@ GRANT = web.RequestKey("grant", dict)
 
 @dataclass(eq=False)
 class Fault:
-    """What happens to the next ``times`` calls under a path: this answer, or with status 0 a dropped connection."""
+    """The fate of the next ``times`` calls under a path: this answer, or with status 0 a dropped connection."""
 
     prefix: str
     method: str | None
@@ -474,7 +474,7 @@ def _oauth_error(code: str, status: int = 400) -> Refused:
 
 
 def _challenge(begun: Json, verifier: str | None) -> str | None:
-    """What the verifier proves: S256 of it, itself (plain), or None where neither side used PKCE."""
+    """The challenge of a verifier: S256 of it, itself (plain), or None if neither side used PKCE."""
     if verifier is None or begun.get("code_challenge_method") != "S256":
         return verifier
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")

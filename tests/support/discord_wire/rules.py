@@ -1,4 +1,4 @@
-"""What Discord refuses: the numbers of its protocol, its limits, and its error answers."""
+"""The refusals of Discord: the numbers of its protocol, its limits, and its error answers."""
 
 from __future__ import annotations
 

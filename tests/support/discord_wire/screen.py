@@ -1,4 +1,4 @@
-"""What a user has on the screen: messages, modals, and the answer to what they just did."""
+"""The screen of a user: messages, modals, and the answer to what they just did."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class Reply:
 
     @property
     def messages(self) -> list[Message]:
-        """What is to be seen: ``@original`` first, without what was deleted."""
+        """The visible messages: ``@original`` first, without what was deleted."""
         return [one for one in (self.message, *self.followups) if one is not None and not one.deleted]
 
     @property

@@ -78,8 +78,9 @@ class WireSimulator(World):
         """Close everything. An error inside the simulator surfaces here, instead of hiding as a 500 to the bot."""
         await self._gateway.close(1001)
         await self._runner.cleanup()
-        if self._rest.errors:
-            raise ExceptionGroup("the Discord simulator failed", self._rest.errors)
+        errors, self._rest.errors = self._rest.errors, []
+        if errors:
+            raise ExceptionGroup("the Discord simulator failed", errors)
 
     async def __aenter__(self) -> Self:
         return self
@@ -194,8 +195,8 @@ class WireSimulator(World):
     ) -> Reply:
         """Press a button, or choose ``values`` in a select, of an answer or a message.
 
-        ``user`` is whoever got the answer or the DM, unless another one is named; for a message in a guild's channel
-        name the ``user`` and the ``guild``.
+        ``user`` is the receiver of the answer or the DM, unless another one is named; for a message in a guild's
+        channel name the ``user`` and the ``guild``.
         """
         around = Where(**{**(shown.where if isinstance(shown, Reply) else {}), **where})
         owner = shown.user if isinstance(shown, Reply) else self.dm_channels.get(shown.channel_id)
@@ -213,7 +214,7 @@ class WireSimulator(World):
         return await self._interact(COMPONENT, data, actor, around, source=message, what=f"the answer to {custom_id}")
 
     async def _synced(self, command: str, where: Where) -> None:
-        """A bot may sync before it identifies, or after: wait for the command and for a session that hears of it."""
+        """A bot may sync before it identifies, or after: wait for the command and for a session to receive it."""
         guild = where.get("guild")
         await self.until(
             lambda: self._find(command, where) and any(session.sees(guild) for session in self.sessions),
@@ -258,7 +259,7 @@ class WireSimulator(World):
             if name != focused:
                 entry["value"] = _accepted(option, resolved.encode(option["type"], value))
             elif option.get("autocomplete"):
-                entry["focused"] = True  # the value is as typed so far, whatever the option's type
+                entry["focused"] = True  # the value is as typed so far, for an option of any type
             else:
                 raise ValueError(f"{name} of /{command} has no autocomplete")
             options.append(entry)
@@ -373,7 +374,7 @@ class Resolved:
         self.found: dict[str, Json] = {}
 
     def encode(self, kind: int, value: Any) -> Any:
-        """The value for an option of this type; ids may stand for users and roles that the simulator knows."""
+        """The value for an option of this type; ids may stand for users and roles of the simulator."""
         guild = self._guild
         if kind == ATTACHMENT:
             attachment = self._world.upload(value)

@@ -1,4 +1,4 @@
-"""The state of this Discord: accounts, guilds, messages, commands, and the sessions that hear of every change."""
+"""The state of this Discord: accounts, guilds, messages, commands, and the sessions that receive every change."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Session:
 
 
 class World:
-    """What all parts of the simulator share; every public attribute may be read, and most set, by a test."""
+    """The state that all parts of the simulator share; every public attribute may be read, and most set, by a test."""
 
     origin = ""
     """``http://127.0.0.1:PORT``, once served."""
@@ -86,7 +86,7 @@ class World:
         self.client_secret = "wire-client-secret"
         self.application_flags = application_flags
         self.shards = shards
-        """What /gateway/bot recommends."""
+        """The recommendation of /gateway/bot."""
         self.heartbeat_interval = 41_250
         """Milliseconds, sent in HELLO."""
         self.ack_within = 3.0
@@ -202,7 +202,7 @@ class World:
         return next((guild for guild in self.guilds.values() if guild.channel_id == channel), None)
 
     def sent_to(self, place: User | Guild) -> list[Message]:
-        """What the bot sent to the user or into the guild's channel by itself, not as an answer, and did not delete."""
+        """The messages that the bot sent to the user or the guild's channel, not as an answer, and did not delete."""
         channel = place.channel_id if isinstance(place, Guild) else self.dm_channel(place)
         return [
             message
@@ -283,7 +283,7 @@ class World:
         return {"id": key, "url": url, "proxy_url": url} | kind
 
     def _announce(self, event: str, message: Message) -> None:
-        """Tell the sessions, unless only one user can see it or the bot is not in that guild."""
+        """Notify the sessions, unless only one user can see it or the bot is not in that guild."""
         guild = self.guild_of(message.channel_id)
         if message.ephemeral or (guild and not guild.has_bot):
             return

@@ -1,4 +1,4 @@
-"""What holds for every command, found by walking the tree."""
+"""The rules for every command, found by walking the tree."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_commands_are_those_that_are_promised(bot: KeyhallBot) -> None:
 
 
 def test_no_command_takes_a_secret_as_an_option(bot: KeyhallBot) -> None:
-    """What is typed as an option stays in the client's input history and is shown to others while it is typed."""
+    """The text typed as an option stays in the client's input history and is shown to others while it is typed."""
     for command in leaves(bot):
         for option in command.parameters:
             assert option.name.lower() not in SECRET_WORDS, f"/{command.qualified_name} {option.name}"

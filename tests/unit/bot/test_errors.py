@@ -1,4 +1,4 @@
-"""Failures become sentences: one for each kind, in both languages, with nothing of what was sent."""
+"""Failures become sentences: one for each kind, in both languages, with nothing of the input."""
 
 from __future__ import annotations
 

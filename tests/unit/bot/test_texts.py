@@ -1,4 +1,4 @@
-"""What the bot says: in two languages, and with nothing in it that other people typed taking effect."""
+"""The bot's texts: in two languages, and no markup in them that other people typed takes effect."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ REASONS = {
     for node in ast.walk(ast.parse(inspect.getsource(identity)))
     if isinstance(node, ast.Constant) and isinstance(node.value, str)
 } | {Forbidden().detail}
-"""What the services give as reasons for refusing somebody."""
+"""The reasons that the services give for refusing somebody."""
 
 
 @pytest.mark.parametrize("text", sorted(said_in_the_sources() | {Forbidden().detail}))
