@@ -170,7 +170,7 @@ async def _run_bot(services: Services, settings: Settings, components: Component
         say("DISCORD_BOT_TOKEN is not set: the web runs alone, without the bot")
         await asyncio.Event().wait()
         return
-    from app.bot.client import BotOptions  # noqa: PLC0415
+    from app.bot import BotOptions  # noqa: PLC0415
     from app.bot.supervisor import run_bot  # noqa: PLC0415
 
     options = BotOptions(

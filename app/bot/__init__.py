@@ -1,1 +1,7 @@
-"""The Discord edge: authenticate the interaction into an Actor, parse, call one service method, render."""
+"""The Discord edge: acknowledge, authenticate to an Actor, parse, call one service method, render."""
+
+from __future__ import annotations
+
+from app.bot.options import BotOptions
+
+__all__ = ["BotOptions"]

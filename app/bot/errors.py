@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 import discord
 from discord import app_commands
 
+from app.bot.layout import Notice
+from app.bot.session import Interaction
 from app.bot.texts import inert, say, translated
-from app.bot.views import AnswerView
 from app.domain.errors import (
     AlreadyExists,
     AppError,
@@ -30,9 +31,6 @@ from app.domain.errors import (
     VersionConflict,
 )
 
-if TYPE_CHECKING:
-    from app.bot.views import Interaction
-
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
@@ -46,7 +44,7 @@ ALREADY_ACKNOWLEDGED: Final = 40060
 
 
 class OnlyInServers(AppError):
-    """A server's key or token was asked for where there is no server."""
+    """An option for this server was used outside of a server."""
 
     code = "only_in_servers"
     title = "This only works in a server"
@@ -59,30 +57,30 @@ class Outdated(AppError):
     title = "This form or button is no longer in use"
 
 
-# The first that fits counts: subclasses stand before their bases.
+# The first match counts: subclasses come before their bases.
 _SENTENCES: Final[Sequence[tuple[type[AppError], str]]] = (
     (OnlyInServers, "This only works in a server."),
     (Outdated, "This form or button is no longer in use: run the command again."),
-    (NotReady, "Back in a moment: try again in a few seconds."),
-    (Overloaded, "Too busy right now. Try again in a moment."),
-    (StorageReadOnly, "The database takes no changes right now. Tell whoever runs this Keyhall."),
-    (StorageFull, "The database takes no changes right now. Tell whoever runs this Keyhall."),
+    (NotReady, "Keyhall is not ready: try again in a few seconds."),
+    (Overloaded, "Keyhall is too busy right now. Try again in a moment."),
+    (StorageReadOnly, "The database takes no changes right now. Notify the person who runs this Keyhall."),
+    (StorageFull, "The database takes no changes right now. Notify the person who runs this Keyhall."),
     (StorageError, "The database does not answer. Try again in a moment."),
     (TooManyAttempts, "Too many attempts. Try again in {seconds} seconds."),
     (NotFound, "There is no such key, or it is not yours. `/key list` shows what there is."),
     (
         AlreadyExists,
-        "There is one of that provider with this label already. Choose another label, or use `/key replace`.",
+        "There is a key of this provider with this label already. Choose another label, or use `/key replace`.",
     ),
-    (VersionConflict, "It was changed in the meantime. Look again with `/key list`."),
-    (QuotaExceeded, "The quota is used up: remove a key first. Removed ones count for 7 days."),
+    (VersionConflict, "This key was changed in the meantime. Look again with `/key list`."),
+    (QuotaExceeded, "The quota is used up: remove a key first. Removed keys count for 7 days."),
     (CredentialUnreadable, "This key cannot be read: enter it again with `/key replace`."),
-    (CannotOpen, "This token cannot be opened here: it was made for somebody else, was changed, or is no token."),
+    (CannotOpen, "This token cannot be opened here: it was made for somebody else, was changed, or is not a token."),
 )
 
 
 def sentence(locale: discord.Locale, error: Exception, reference: int) -> str:
-    """What the reader is told; ``reference`` finds the log line of a failure that nobody foresaw."""
+    """The failure in the reader's language; ``reference`` leads to the log line of an unexpected one."""
     for kind, text in _SENTENCES:
         if isinstance(error, kind):
             return say(locale, text, seconds=getattr(error, "retry_after", 0))
@@ -93,16 +91,16 @@ def sentence(locale: discord.Locale, error: Exception, reference: int) -> str:
     if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
         return say(locale, "This command has changed: try it again in a minute.")
     if isinstance(error, discord.DiscordException | TimeoutError):
-        return say(locale, "Discord did not answer a question of ours. Try again in a moment.")
+        return say(locale, "Discord did not answer. Try again in a moment.")
     return say(
         locale,
-        "Something went wrong. If it stays, tell whoever runs this Keyhall the reference {reference}.",
+        "Something went wrong. If it happens again, give the person who runs this Keyhall the reference {reference}.",
         reference=reference,
     )
 
 
 async def explain(interaction: Interaction, error: Exception) -> None:
-    """Answer an interaction that failed, for its reader only. Never raises what Discord's answer may raise."""
+    """Answer a failed interaction, visible to its user only. A failure to answer is logged, not raised."""
     if isinstance(error, app_commands.CommandInvokeError):
         error = error.original
     if isinstance(error, discord.HTTPException) and error.code in {UNKNOWN_INTERACTION, ALREADY_ACKNOWLEDGED}:
@@ -111,7 +109,7 @@ async def explain(interaction: Interaction, error: Exception) -> None:
         return
     if not isinstance(error, AppError):
         log.error("interaction %s failed", interaction.id, exc_info=error)
-    answer = AnswerView(sentence(interaction.locale, error, interaction.id))
+    answer = Notice(sentence(interaction.locale, error, interaction.id))
     try:
         if interaction.response.is_done():
             await interaction.edit_original_response(view=answer, attachments=[])
@@ -122,7 +120,7 @@ async def explain(interaction: Interaction, error: Exception) -> None:
 
 
 async def or_none(interaction: Interaction, choices: Awaitable[list[_T]]) -> list[_T]:
-    """The choices of an autocompletion, in time; none at all where that fails."""
+    """The choices of an autocompletion; none if they fail or take too long."""
     try:
         async with asyncio.timeout(SUGGEST_WITHIN):
             return await choices

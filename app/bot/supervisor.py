@@ -1,4 +1,4 @@
-"""Keep a bot running: start it again when it ends, give up where only the operator can help, leave when cancelled."""
+"""Keep a bot running: restart it when it ends, give up if only the operator can help, leave when cancelled."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import discord
 import yarl
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from app.bot.client import BotOptions, KeyhallBot, make_bot
+from app.bot.client import KeyhallBot, make_bot
+from app.bot.options import BotOptions
 from app.domain.errors import BotLoginFailed, StartupError
-
-if TYPE_CHECKING:
-    from app.services import Services
+from app.services import Services
 
 log = logging.getLogger(__name__)
 
 _CLOSE_WITHIN: Final = 5.0
 # Discord allows 1,000 identifications a day and resets the token of a bot that needs more; this is 288.
 _LONGEST_PAUSE: Final = 300.0
-# These write whole events, forms with secrets among them, and the tokens of interactions into debug messages.
+# These write whole events, which include forms with secrets, and the tokens of interactions into debug messages.
 _TALKATIVE: Final = ("discord.gateway", "discord.http", "discord.webhook.async_")
 
 _PORTAL: Final = "https://discord.com/developers/applications"
@@ -49,9 +48,9 @@ async def run_bot(
 ) -> None:
     """Run the bot until cancelled; it leaves within 5 s.
 
-    ``ready`` is called once, with the address that invites the bot, when the gateway first lets it in. ``sync`` tells
-    Discord of the commands even if they did not change. Raises BotLoginFailed where Discord refuses the token, the
-    shards or an intent that is not optional, ConfigInvalid for an extension that does not load.
+    ``ready`` is called once, with the address that invites the bot, when the gateway first accepts it. ``sync``
+    registers the commands with Discord even if they did not change. Raises BotLoginFailed if Discord refuses the
+    token, the shards or an intent that is not optional, ConfigInvalid for an extension that does not load.
     """
     token = _fit_token(options)
     now = asyncio.get_running_loop().time
@@ -91,9 +90,9 @@ async def run_bot(
 
 
 async def _session(bot: KeyhallBot, token: str) -> None:
-    """Run one session to its end; it returns where a new one is worth trying.
+    """Run one connection to its end; return if a new one is worth trying.
 
-    Raises BotLoginFailed and ConfigInvalid where that cannot help, and discord.PrivilegedIntentsRequired.
+    Raises BotLoginFailed and ConfigInvalid if a new one cannot help, and discord.PrivilegedIntentsRequired.
     """
     session = asyncio.timeout(None)
     bot.thrown_out = partial(session.reschedule, 0)  # the past: the session ends as if its time were over
@@ -111,7 +110,7 @@ async def _session(bot: KeyhallBot, token: str) -> None:
     except Exception:
         if session.expired():
             log.warning("Discord closes one connection after the other")
-        else:  # discord.py ends the client on whatever a parser of its own raises
+        else:  # an error in one of discord.py's own parsers ends the client
             log.exception("the bot stopped unexpectedly")
     finally:
         await _leave(bot)
@@ -135,13 +134,13 @@ async def _leave(bot: KeyhallBot) -> None:
             await bot.close()
     except TimeoutError:
         log.warning("Discord did not close the connection in time")
-    finally:  # in a hurry, too, nothing stays open
+    finally:  # also when time ran out, nothing stays open
         await bot.http.close()
 
 
 @contextmanager
 def _discord_at(options: BotOptions) -> Iterator[None]:
-    """Speak to another Discord where the options name one. discord.py keeps both addresses in its classes."""
+    """Connect to another Discord if the options name one. discord.py keeps both addresses in its classes."""
     base, gateway = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
     Route.BASE = options.api_base or base
     DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(options.gateway_url) if options.gateway_url else gateway
@@ -155,7 +154,7 @@ def _discord_at(options: BotOptions) -> Iterator[None]:
 
 @contextmanager
 def _payloads_unlogged() -> Iterator[None]:
-    """Keep the library's debug messages about payloads out of every log, whatever level is set."""
+    """Keep the library's debug messages about payloads out of every log, at any level."""
 
     def from_info_on(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.INFO

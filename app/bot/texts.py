@@ -1,6 +1,6 @@
-"""What the bot says, in English where it is said and in German here.
+"""The bot's texts in German; the English ones stand where they are used.
 
-As with gettext, the English text is the key: a text that is not in the table is said in English. ``test_texts`` finds
+As with gettext, the English text is the key: a text that is not in the table is shown in English. ``test_texts`` finds
 every text that is missing here.
 """
 
@@ -20,13 +20,13 @@ _MARKUP: Final = re.compile(r"([!-/:-@\[-`{-~])")
 def say(locale: discord.Locale, text: str, /, **values: object) -> str:
     """The text in the reader's language, with its values filled in.
 
-    ``text`` is a constant of ours; whatever people typed comes as a value and through `inert`.
+    ``text`` is a constant of the program; text that people typed is passed as a value and through `inert`.
     """
     return translated(locale, text).format(**values)
 
 
 def translated(locale: discord.Locale, text: str) -> str:
-    """The text in the reader's language where there is one, and as it is otherwise."""
+    """The text in the reader's language if it is translated, unchanged otherwise."""
     return _GERMAN.get(text, text) if locale is discord.Locale.german else text
 
 
@@ -44,7 +44,7 @@ class CommandTexts(app_commands.Translator):
         locale: discord.Locale,
         context: app_commands.TranslationContextTypes,  # noqa: ARG002 - the library's signature
     ) -> str | None:
-        """The German text, or None where there is none."""
+        """The German text, or None without one."""
         return _GERMAN.get(string.message) if locale is discord.Locale.german else None
 
 
@@ -54,10 +54,10 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "Keep API keys where nobody reads them": "API-Schlüssel aufbewahren, wo sie niemand liest",
         "Store an API key; you type it into a private form": "Einen API-Schlüssel in einem privaten Formular ablegen",
         "Show your stored keys": "Deine abgelegten Schlüssel zeigen",
-        "Put a new secret in the place of a stored one": "Einen abgelegten Schlüssel durch einen neuen ersetzen",
+        "Replace the secret of a stored key": "Einen abgelegten Schlüssel durch einen neuen ersetzen",
         "Remove a key; it can be restored for 7 days": "Einen Schlüssel entfernen; 7 Tage lang wiederherstellbar",
-        "Whose service it is for, such as openai": "Für welchen Dienst, zum Beispiel openai",
-        "A name for it, shown in clear": "Ein Name dafür, der offen angezeigt wird",
+        "The service that the key is for, such as openai": "Für welchen Dienst, zum Beispiel openai",
+        "A name for the key, shown openly": "Ein Name für den Schlüssel, offen sichtbar",
         "Which key": "Welcher Schlüssel",
         "For this server instead of for you (server managers)": "Für diesen Server statt für dich (Serververwaltung)",
         "Encrypt a text so that only you or this server can open it": (
@@ -82,12 +82,13 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "Empty: as before": "Leer: wie bisher",
         "Text": "Text",
         "Token": "Token",
-        "**Who could read this key?** What you type here passes through Discord. Keyhall keeps it encrypted; whoever "
-        "runs this Keyhall's server could technically read it. Nobody else can, and it is never shown again.\n"
+        "**Who could read this key?** Everything that you type here passes through Discord. Keyhall keeps it "
+        "encrypted; the person who runs this Keyhall could technically read it. Nobody else can, and it is never shown "
+        "again.\n"
         "**Safer:** make a key only for this at your provider, with a spending limit and no more rights than needed.": (
-            "**Wer könnte diesen Schlüssel lesen?** Was du hier eingibst, geht durch Discord. Keyhall bewahrt es "
-            "verschlüsselt auf; wer den Server dieses Keyhall betreibt, könnte es technisch lesen. Sonst niemand, und "
-            "es wird nie wieder angezeigt.\n"
+            "**Wer könnte diesen Schlüssel lesen?** Alles, was du hier eingibst, geht durch Discord. Keyhall bewahrt "
+            "es verschlüsselt auf; wer dieses Keyhall betreibt, könnte es technisch lesen. Sonst niemand, und es wird "
+            "nie wieder angezeigt.\n"
             "**Sicherer:** Lege bei deinem Anbieter einen eigenen Schlüssel dafür an, mit Ausgabengrenze und nicht "
             "mehr Rechten als nötig."
         ),
@@ -98,8 +99,8 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "Stored.": "Abgelegt.",
         "Replaced; the old secret is in the history.": "Ersetzt; das alte Geheimnis steht im Verlauf.",
         "Restored.": "Wiederhergestellt.",
-        "Remove this key? Whatever uses it stops working. It can be restored for 7 days.": (
-            "Diesen Schlüssel entfernen? Was ihn benutzt, funktioniert dann nicht mehr. Er ist 7 Tage lang "
+        "Remove this key? Everything that uses it stops working. It can be restored for 7 days.": (
+            "Diesen Schlüssel entfernen? Alles, was ihn benutzt, funktioniert dann nicht mehr. Er ist 7 Tage lang "
             "wiederherstellbar."
         ),
         "Removed. It can be restored for 7 days.": "Entfernt. Er ist 7 Tage lang wiederherstellbar.",
@@ -143,20 +144,25 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "This command has changed: try it again in a minute.": (
             "Dieser Befehl hat sich geändert: versuche es in einer Minute noch einmal."
         ),
-        "Something went wrong. If it stays, tell whoever runs this Keyhall the reference {reference}.": (
-            "Etwas ist schiefgegangen. Wenn es so bleibt, nenne dem Betreiber dieses Keyhall die Nummer {reference}."
+        "Something went wrong. If it happens again, give the person who runs this Keyhall the reference {reference}.": (
+            "Etwas ist schiefgegangen. Wenn es wieder passiert, nenne dem Betreiber dieses Keyhall die Nummer "
+            "{reference}."
         ),
-        "Discord did not answer a question of ours. Try again in a moment.": (
-            "Discord hat eine Rückfrage nicht beantwortet. Versuche es gleich noch einmal."
+        "Discord did not answer. Try again in a moment.": (
+            "Discord hat nicht geantwortet. Versuche es gleich noch einmal."
         ),
-        "Back in a moment: try again in a few seconds.": "Gleich wieder da: versuche es in ein paar Sekunden.",
+        "Keyhall is not ready: try again in a few seconds.": (
+            "Keyhall ist noch nicht bereit: versuche es in ein paar Sekunden noch einmal."
+        ),
         "The database does not answer. Try again in a moment.": (
             "Die Datenbank antwortet nicht. Versuche es gleich noch einmal."
         ),
-        "The database takes no changes right now. Tell whoever runs this Keyhall.": (
+        "The database takes no changes right now. Notify the person who runs this Keyhall.": (
             "Die Datenbank nimmt gerade keine Änderungen an. Sage dem Betreiber dieses Keyhall Bescheid."
         ),
-        "Too busy right now. Try again in a moment.": "Gerade zu viel los. Versuche es gleich noch einmal.",
+        "Keyhall is too busy right now. Try again in a moment.": (
+            "Keyhall ist gerade überlastet. Versuche es gleich noch einmal."
+        ),
         "Too many attempts. Try again in {seconds} seconds.": (
             "Zu viele Versuche. Versuche es in {seconds} Sekunden noch einmal."
         ),
@@ -167,19 +173,20 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "There is no such key, or it is not yours. `/key list` shows what there is.": (
             "Diesen Schlüssel gibt es nicht, oder er gehört dir nicht. `/key list` zeigt, was da ist."
         ),
-        "There is one of that provider with this label already. Choose another label, or use `/key replace`.": (
-            "Bei diesem Anbieter gibt es schon einen mit diesem Namen. Wähle einen anderen oder nimm `/key replace`."
+        "There is a key of this provider with this label already. Choose another label, or use `/key replace`.": (
+            "Es gibt schon einen Schlüssel dieses Anbieters mit diesem Namen. Wähle einen anderen Namen oder nimm "
+            "`/key replace`."
         ),
-        "It was changed in the meantime. Look again with `/key list`.": (
-            "Es hat sich inzwischen geändert. Sieh mit `/key list` noch einmal nach."
+        "This key was changed in the meantime. Look again with `/key list`.": (
+            "Dieser Schlüssel wurde inzwischen geändert. Sieh mit `/key list` noch einmal nach."
         ),
-        "The quota is used up: remove a key first. Removed ones count for 7 days.": (
-            "Das Kontingent ist ausgeschöpft: entferne erst einen Schlüssel. Entfernte zählen noch 7 Tage."
+        "The quota is used up: remove a key first. Removed keys count for 7 days.": (
+            "Das Kontingent ist ausgeschöpft: entferne erst einen Schlüssel. Entfernte zählen noch 7 Tage lang mit."
         ),
         "This key cannot be read: enter it again with `/key replace`.": (
             "Dieser Schlüssel ist nicht lesbar: gib ihn mit `/key replace` neu ein."
         ),
-        "This token cannot be opened here: it was made for somebody else, was changed, or is no token.": (
+        "This token cannot be opened here: it was made for somebody else, was changed, or is not a token.": (
             "Dieses Token lässt sich hier nicht öffnen: es ist für jemand anderen, wurde verändert oder ist keines."
         ),
         "This only works in a server.": "Das geht nur auf einem Server.",

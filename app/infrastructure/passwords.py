@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib.util
-import secrets
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import VerifyMismatchError
 
 from app.domain.errors import Overloaded
+from app.infrastructure.clock import SystemRandomness
 from app.services.ports import PasswordCheck
 
 _T = TypeVar("_T")
@@ -110,6 +110,7 @@ def _prepared(password: str) -> bytes:
 def _decoy(hasher: PasswordHasher) -> str:
     """A PHC string with the hasher's parameters that no password matches; making it takes no time."""
     salt, digest = (
-        base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (hasher.salt_len, hasher.hash_len)
+        base64.b64encode(SystemRandomness().token_bytes(size)).decode().rstrip("=")
+        for size in (hasher.salt_len, hasher.hash_len)
     )
     return f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}${salt}${digest}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The services that web, bot, CLI, worker and extensions share: ``bot.services``, ``request.app[SERVICES]``."""
+    """Everything that the edges and extensions share: ``bot.session.services``, ``request.app[SERVICES]``."""
 
     feed: ChangeFeed
     keys: KeyManagementService

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -52,71 +51,3 @@ class AuditTrail:
             detail=MappingProxyType(detail),
         )
         await uow.audit.append(event)
-
-
-def by(
-    actor: Actor,
-    action: Action,
-    at: datetime,
-    *,
-    about: tuple[str, str] | None = None,
-    result: Result = Result.OK,
-    **detail: str | int,
-) -> AuditEvent:
-    """What somebody known did; ``about`` is the kind and the id of the object."""
-    return _event(actor.client, actor.subject_id, action, at, about, result, detail)
-
-
-def by_stranger(
-    client: Client,
-    action: Action,
-    at: datetime,
-    *,
-    about: tuple[str, str] | None = None,
-    result: Result = Result.DENIED,
-    **detail: str | int,
-) -> AuditEvent:
-    """What somebody did who had not signed in. Never pass on what they typed: it may be a password."""
-    return _event(client, None, action, at, about, result, detail)
-
-
-def by_operator(action: Action, at: datetime, *, about: tuple[str, str], **detail: str | int) -> AuditEvent:
-    """What whoever runs the command line did, who holds the master key."""
-    return _event(Client(source=Source.CLI), None, action, at, about, Result.OK, detail)
-
-
-def by_system(action: Action, at: datetime, *, about: tuple[str, str], **detail: str | int) -> AuditEvent:
-    """What Keyhall did by itself."""
-    return AuditEvent(
-        at=at,
-        action=action,
-        result=Result.OK,
-        source=Source.SYSTEM,
-        subject_id=None,
-        object_kind=about[0],
-        object_id=about[1],
-        detail=MappingProxyType(detail),
-    )
-
-
-def _event(  # noqa: PLR0917 - one row has that many columns
-    client: Client,
-    subject_id: str | None,
-    action: Action,
-    at: datetime,
-    about: tuple[str, str] | None,
-    result: Result,
-    detail: dict[str, str | int],
-) -> AuditEvent:
-    kind, object_id = about or (None, None)
-    return AuditEvent(
-        at=at,
-        action=action,
-        result=result,
-        source=client.source,
-        subject_id=subject_id,
-        address=client.address,
-        object_kind=kind,
-        object_id=object_id,
-        detail=MappingProxyType(detail),
-    )

@@ -1,6 +1,6 @@
-"""Request bodies, read strictly: within a size and a time, in the one type that is expected, or not at all.
+"""Request bodies, read strictly: within a size and a time, and in the one type that is expected.
 
-JSON is parsed as RFC 8259 and RFC 7493 (I-JSON) have it and nothing beyond: aiohttp's own ``request.json()`` takes
+JSON is parsed by RFC 8259 and RFC 7493 (I-JSON) and nothing beyond: aiohttp's own ``request.json()`` accepts
 text/plain, which a foreign page can send without a preflight, and answers 500 to bad UTF-8 and to deep nesting.
 """
 
@@ -33,7 +33,7 @@ async def read_json(request: web.Request) -> object:
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """The fields of a form of ours, each at most once. Raises as ``read_json`` does."""
+    """The fields of one of Keyhall's forms, each at most once. Raises as ``read_json`` does."""
     _require_type(request, "application/x-www-form-urlencoded")
     raw = await _read(request)
     try:
@@ -65,7 +65,7 @@ def parse_json(raw: bytes) -> object:
             parse_constant=_constant,
         )
     except (ValueError, RecursionError):
-        # Also the UTF-8 and BOM errors of the standard library, whose messages quote what they met.
+        # Also the UTF-8 and BOM errors of the standard library, whose messages quote the input.
         raise MalformedRequest("The body is not valid JSON") from None
     _check(value)
     return value
@@ -96,7 +96,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def _check(value: object) -> None:
-    """Bound the depth, and refuse text that cannot be written down: escapes can hide lone surrogates."""
+    """Bound the depth, and refuse text that is not valid Unicode: escapes can hide lone surrogates."""
     level: list[object] = [value]
     for _ in range(DEEPEST):
         below: list[object] = []
@@ -137,4 +137,4 @@ async def _read(request: web.Request) -> bytes:
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge from None
     except (RequestPayloadError, web.PayloadAccessError):
-        raise MalformedRequest("The body broke off") from None
+        raise MalformedRequest("The body ended too early") from None

@@ -1,4 +1,4 @@
-"""The headers that stand on every answer, computed once."""
+"""The headers of every response, computed once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ PAGE_POLICY: Final = (
 _YEAR_AND_A_BIT: Final = 400 * 24 * 3600
 
 
-def standing_headers(*, https: bool) -> tuple[tuple[str, str], ...]:
-    """Names and values for every answer (ASVS 5.0, 3.4); a handler's own value for one of them stays.
+def default_headers(*, https: bool) -> tuple[tuple[str, str], ...]:
+    """Names and values for every response (ASVS 5.0, 3.4); a handler's own value for one of them wins.
 
-    ``Cross-Origin-Resource-Policy`` and ``Cross-Origin-Opener-Policy`` keep other sites from holding on to our pages,
-    X-Frame-Options repeats frame-ancestors for what is too old to know it.
+    ``Cross-Origin-Resource-Policy`` and ``Cross-Origin-Opener-Policy`` keep other sites from loading or controlling
+    Keyhall's pages, X-Frame-Options repeats frame-ancestors for browsers that are too old to support that.
     """
-    standing = [
+    headers = [
         ("Content-Security-Policy", API_POLICY),
         ("X-Content-Type-Options", "nosniff"),
         ("X-Frame-Options", "DENY"),
@@ -29,5 +29,5 @@ def standing_headers(*, https: bool) -> tuple[tuple[str, str], ...]:
         ("Cache-Control", "no-store"),
     ]
     if https:
-        standing.append(("Strict-Transport-Security", f"max-age={_YEAR_AND_A_BIT}; includeSubDomains"))
-    return tuple(standing)
+        headers.append(("Strict-Transport-Security", f"max-age={_YEAR_AND_A_BIT}; includeSubDomains"))
+    return tuple(headers)

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, in a registry per application."""
+"""Metrics for Prometheus, in a registry per application."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class Metrics:
-    """Requests by route as it is written, never by path: paths hold ids, and labels live for ever."""
+    """Requests by the pattern of their route, never by path: paths hold ids, and labels are never dropped."""
 
     content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -29,7 +29,7 @@ class Metrics:
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count one response."""
         key = (method if method in _METHODS else "other", route, status)
         found = self._children.get(key)
         if found is None:
@@ -39,7 +39,7 @@ class Metrics:
         found[1].observe(seconds)
 
     def text(self) -> bytes:
-        """The exposition."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 

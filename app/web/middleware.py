@@ -1,4 +1,4 @@
-"""What every request passes: one middleware, because each costs and the order of the checks matters."""
+"""The checks that every request passes: one middleware, because each costs and the order of the checks matters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from app.domain.errors import AppError
-from app.web.headers import standing_headers
+from app.web.headers import default_headers
 from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
@@ -24,18 +24,18 @@ access_log = logging.getLogger("keyhall.access")
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("keyhall.request_id", str)
 ErrorPage = Callable[[web.Request, AppError], web.Response]
 ERROR_PAGE: web.AppKey[ErrorPage] = web.AppKey("keyhall.error_page")
-"""How an error looks to a person with a browser."""
+"""Makes the page that shows an error to a person with a browser."""
 
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""They answer whatever the state of the keys is, and to monitors that call this machine by any name."""
+"""They answer in every state of the keys, and to monitors that call this machine by any name."""
 _STATIC: Final = "/static/"
 
 
 @web.middleware
-async def gate(
+async def request_middleware(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Host, origin, keys up to date, then the handler; errors become answers here and nowhere else."""
+    """Check host and origin, bring the keys up to date, call the handler. Errors become responses here only."""
     started = time.perf_counter()
     request_id = request[REQUEST_ID] = secrets.token_hex(8)
     response: web.StreamResponse
@@ -43,7 +43,7 @@ async def gate(
         if request.path not in PROBES:
             origin = request.app[ORIGIN]
             static = request.path.startswith(_STATIC)
-            if not static:  # the page that explains the refusal is to look like one
+            if not static:  # the page that explains the refusal needs its stylesheet
                 origin.check_transport()
             origin.check_host(request)
             if request.method in UNSAFE:
@@ -54,14 +54,14 @@ async def gate(
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
     except AppError as error:
-        response = _answer(request, error)
+        response = _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
         log.exception("unexpected error in %s %s", request.method, _route(request), extra={"request_id": request_id})
-        response = _answer(request, Unexpected())
+        response = _error_response(request, Unexpected())
     response.headers["X-Request-Id"] = request_id
-    _note(request, response, time.perf_counter() - started)
+    _record(request, response, time.perf_counter() - started)
     return response
 
 
@@ -70,13 +70,13 @@ def _refusal(request: web.Request, refusal: web.HTTPException) -> web.StreamResp
         headers = refusal.headers.copy()
         headers.popall(hdrs.CONTENT_TYPE, None)
         return web.Response(status=refusal.status, headers=headers)
-    response = _answer(request, as_app_error(refusal))
+    response = _error_response(request, as_app_error(refusal))
     if hdrs.ALLOW in refusal.headers:
         response.headers[hdrs.ALLOW] = refusal.headers[hdrs.ALLOW]
     return response
 
 
-def _answer(request: web.Request, error: AppError) -> web.Response:
+def _error_response(request: web.Request, error: AppError) -> web.Response:
     if wants_html(request):
         return request.app[ERROR_PAGE](request, error)
     response = problem(error, request[REQUEST_ID])
@@ -86,7 +86,7 @@ def _answer(request: web.Request, error: AppError) -> web.Response:
 
 
 def wants_html(request: web.Request) -> bool:
-    """Whether a person looks at the answer."""
+    """Whether a person reads the response in a browser."""
     return not request.path.startswith("/api/v1/") and "text/html" in request.headers.get(hdrs.ACCEPT, "")
 
 
@@ -95,10 +95,10 @@ def _route(request: web.Request) -> str:
     return resource.canonical if resource else "unmatched"
 
 
-def _note(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
+def _record(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
     route = _route(request)
     request.app[METRICS].observe(request.method, route, response.status, seconds)
-    # Reading without a failure is the everyday case and of interest only to whoever looks for a fault.
+    # Reading without a failure is the everyday case, of interest only when somebody looks for a fault.
     everyday = request.method not in UNSAFE and response.status < 400
     level = logging.DEBUG if everyday or request.path in PROBES else logging.INFO
     if access_log.isEnabledFor(level):
@@ -114,12 +114,12 @@ def _note(request: web.Request, response: web.StreamResponse, seconds: float) ->
 
 
 def add_default_headers(app: web.Application) -> None:
-    """Put the standing headers on every answer of an application, also on those that it did not write itself."""
-    standing = standing_headers(https=app[ORIGIN].https)
+    """Put the default headers on every response of an application, also on those that aiohttp makes itself."""
+    defaults = default_headers(https=app[ORIGIN].https)
 
     async def on_prepare(_: web.Request, response: web.StreamResponse) -> None:
         headers = response.headers
-        for name, value in standing:
+        for name, value in defaults:
             if name not in headers:
                 headers[name] = value
         headers.popall(hdrs.SERVER, None)

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the endpoints that are served and nothing else."""
+"""The OpenAPI 3.1 document, generated from the endpoints that are served."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from app.web.routing import Endpoint
 _PARTS = re.compile(r"{(\w+)(?::[^{}]*(?:{[^{}]*}[^{}]*)*)?}")
 _PHRASES: Final = {
     400: "Malformed",
-    401: "Not signed in, or not proven enough",
+    401: "Not signed in, or the password must be proven again",
     403: "Refused",
-    404: "Not there, or not for you",
+    404: "Not found, or not yours",
     405: "Method not allowed",
     408: "Too slow",
-    409: "In conflict with what is there",
+    409: "In conflict with the present state",
     412: "Changed in the meantime",
     413: "Too large",
     415: "Not the expected type",
     417: "Expectation failed",
-    421: "Not the host that is served",
+    421: "Not a host that is served",
     422: "Not acceptable",
     429: "Too many attempts",
     500: "A bug",
-    503: "Back in a moment",
+    503: "Not ready",
 }
 _HEADERS: Final = {
     "expected_version": (
         "If-Match",
-        'The version you have read, as in `"3"`. Answers 412 if it is another by now.',
+        'The version that you read, as in `"3"`. The answer is 412 if it has changed since.',
         {"type": "string"},
     ),
     "idempotency_key": (
         "Idempotency-Key",
-        "Any text of your choice. The same request under the same key within 24 hours is done once.",
+        "Any text of your choice. The same request with the same key is done once within 24 hours.",
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
 }
@@ -96,28 +96,28 @@ def canonical(path: str) -> str:
 
 
 class _Schemas:
-    """Every shape by name, in one namespace."""
+    """Every schema by name, in one namespace."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        shapes: dict[Any, Literal["validation", "serialization"]] = {Problem: "serialization"}
+        modes: dict[Any, Literal["validation", "serialization"]] = {Problem: "serialization"}
         for endpoint in endpoints:
-            if endpoint.shape is not None:
-                shapes[endpoint.shape] = "serialization"
-            for model in (endpoint.body, endpoint.form, endpoint.query):
+            if endpoint.schema is not None:
+                modes[endpoint.schema] = "serialization"
+            for model in (endpoint.asks.body, endpoint.asks.form, endpoint.asks.query):
                 if model is not None:
-                    shapes[model] = "validation"
-        inputs = [(shape, mode, TypeAdapter[Any](shape)) for shape, mode in shapes.items()]
+                    modes[model] = "validation"
+        inputs = [(kind, mode, TypeAdapter[Any](kind)) for kind, mode in modes.items()]
         references, bundle = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
         self._references = references
-        self._modes = shapes
+        self._modes = modes
         self.definitions: dict[str, Any] = bundle.get("$defs", {})
 
-    def reference(self, shape: Any) -> dict[str, Any]:
-        return self._references[shape, self._modes[shape]]
+    def reference(self, kind: Any) -> dict[str, Any]:
+        return self._references[kind, self._modes[kind]]
 
-    def properties(self, shape: Any) -> dict[str, Any]:
+    def properties(self, kind: Any) -> dict[str, Any]:
         """The members of a model, for parameters of a query."""
-        name = self.reference(shape)["$ref"].rpartition("/")[2]
+        name = self.reference(kind)["$ref"].rpartition("/")[2]
         properties: dict[str, Any] = self.definitions[name].get("properties", {})
         return properties
 
@@ -129,17 +129,17 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "operationId": _operation_id(endpoint),
         "parameters": list(_parameters(endpoint, schemas)),
         "responses": _responses(endpoint, schemas),
-        "security": [{"bearer": []}, {"session": []}] if "actor" in endpoint.needs else [],
+        "security": [{"bearer": []}, {"session": []}] if endpoint.asks.wants_actor else [],
     }
     if endpoint.description:
         operation["description"] = endpoint.description
     for model, media_type in (
-        (endpoint.body, "application/json"),
-        (endpoint.form, "application/x-www-form-urlencoded"),
+        (endpoint.asks.body, "application/json"),
+        (endpoint.asks.form, "application/x-www-form-urlencoded"),
     ):
         if model is not None:
             operation["requestBody"] = {
-                "required": not endpoint.body_optional,
+                "required": not endpoint.asks.body_optional,
                 "content": {media_type: {"schema": schemas.reference(model)}},
             }
     return operation
@@ -153,18 +153,18 @@ def _operation_id(endpoint: Endpoint) -> str:
 def _parameters(endpoint: Endpoint, schemas: _Schemas) -> Iterable[dict[str, Any]]:
     for name in _PARTS.findall(endpoint.path):
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-    if endpoint.query is not None:
-        for name, schema in schemas.properties(endpoint.query).items():
+    if endpoint.asks.query is not None:
+        for name, schema in schemas.properties(endpoint.asks.query).items():
             yield {"name": name, "in": "query", "required": False, "schema": schema}
     for need, (header, description, schema) in _HEADERS.items():
-        if need in endpoint.needs:
+        if need in endpoint.asks.names:
             yield {"name": header, "in": "header", "required": False, "description": description, "schema": schema}
 
 
 def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     success: dict[str, Any] = {"description": endpoint.summary}
-    if endpoint.shape is not None:
-        success["content"] = {endpoint.media_type: {"schema": schemas.reference(endpoint.shape)}}
+    if endpoint.schema is not None:
+        success["content"] = {endpoint.media_type: {"schema": schemas.reference(endpoint.schema)}}
     elif endpoint.media_type != "application/json":
         success["content"] = {endpoint.media_type: {"schema": {"type": "string"}}}
     if endpoint.headers:
@@ -187,18 +187,18 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 def _errors(endpoint: Endpoint) -> Iterable[type[AppError]]:
     yield from (problems.MalformedRequest, problems.Misdirected, problems.Unexpected, errors.NotReady)
     yield from endpoint.errors
-    if "actor" in endpoint.needs:
+    if endpoint.asks.wants_actor:
         yield errors.InvalidToken
         yield errors.StorageError
     if endpoint.method != "GET":
         yield problems.CrossSite
-    if endpoint.body is not None or endpoint.form is not None:
+    if endpoint.asks.body is not None or endpoint.asks.form is not None:
         yield from (problems.RequestTimeout, problems.TooLarge, problems.UnsupportedMediaType, errors.InvalidInput)
-    if endpoint.query is not None:
+    if endpoint.asks.query is not None:
         yield errors.InvalidInput
-    if "expected_version" in endpoint.needs:
+    if "expected_version" in endpoint.asks.names:
         yield errors.VersionConflict
-    if "idempotency_key" in endpoint.needs:
+    if "idempotency_key" in endpoint.asks.names:
         yield errors.IdempotencyConflict
 
 

@@ -1,4 +1,4 @@
-"""What the operator decides about the web, and the keys under which an application carries what its handlers share."""
+"""The operator's options for the web, and the key of the services in an application."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WebOptions:
 
     @property
     def invite_url(self) -> str | None:
-        """Where somebody adds the bot to a server; it asks for no permission there."""
+        """The address that adds the bot to a server; it asks for no permission there."""
         if self.discord_client_id is None:
             return None
         scopes = "bot+applications.commands"
@@ -35,4 +35,4 @@ class WebOptions:
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("keyhall.services")
-"""``request.app[SERVICES]``: everything that Keyhall does, for our handlers and for those of extensions."""
+"""``request.app[SERVICES]``: everything that Keyhall does, for its own handlers and for those of extensions."""

@@ -17,7 +17,7 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 class Origin:
-    """Who we are to a browser, and whom we believe about addresses. Built once per application."""
+    """Keyhall's own origin, and the proxies that are trusted about addresses. Built once per application."""
 
     def __init__(self, options: WebOptions) -> None:
         scheme, _, authority = (options.public_url or "http://").partition("://")
@@ -28,7 +28,7 @@ class Origin:
 
     @property
     def https(self) -> bool:
-        """Whether browsers reach us over TLS."""
+        """Whether browsers connect over TLS."""
         return self._scheme == "https"
 
     @property
@@ -51,7 +51,7 @@ class Origin:
             raise InsecureConnection
 
     def check_host(self, request: web.Request) -> None:
-        """Refuse a Host that is not ours, which also ends DNS rebinding. Raises Misdirected or MalformedRequest."""
+        """Refuse a foreign Host, which also prevents DNS rebinding. Raises Misdirected or MalformedRequest."""
         hosts = request.headers.getall("Host", ())
         if len(hosts) != 1:
             raise MalformedRequest("Exactly one Host header is needed")
@@ -66,24 +66,24 @@ class Origin:
         raise Misdirected
 
     def check_site(self, request: web.Request, *, browser: bool) -> None:
-        """Refuse what another site made a browser send. Raises CrossSite.
+        """Refuse a request that another site made a browser send. Raises CrossSite.
 
-        Sec-Fetch-Site decides where it is sent. Origin decides otherwise; with Referrer-Policy no-referrer a browser
-        sends `Origin: null` from our own forms too, so null counts only beside Sec-Fetch-Site: same-origin. A
+        Sec-Fetch-Site decides if it is sent, Origin otherwise. With Referrer-Policy no-referrer a browser sends
+        `Origin: null` from Keyhall's own forms too, so null counts only beside Sec-Fetch-Site: same-origin. A
         request that only a browser can have sent (``browser``) must carry one of the two.
         """
         site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
         if site is not None:
-            same = site == "same-origin" and (origin in {None, "null"} or self._is_ours(origin, request))
-            same = same or (site == "none" and (origin is None or self._is_ours(origin, request)))
+            same = site == "same-origin" and (origin in {None, "null"} or self._is_own(origin, request))
+            same = same or (site == "none" and (origin is None or self._is_own(origin, request)))
         elif origin is not None:
-            same = self._is_ours(origin, request)
+            same = self._is_own(origin, request)
         else:
             same = not browser
         if not same:
             raise CrossSite
 
-    def _is_ours(self, origin: str | None, request: web.Request) -> bool:
+    def _is_own(self, origin: str | None, request: web.Request) -> bool:
         # The Host was checked before, so without PUBLIC_URL it is the name by which this machine was called.
         return origin is not None and origin.lower() == f"{self._scheme}://{self._authority or request.host.lower()}"
 
@@ -106,7 +106,7 @@ class Origin:
         return any(address in network for network in self._proxies)
 
     def client(self, request: web.Request) -> Client:
-        """Who asks, as the services want to know it."""
+        """The client, as the services record it."""
         return Client(
             source=Source.WEB,
             address=self.address(request),
@@ -118,7 +118,7 @@ ORIGIN: web.AppKey[Origin] = web.AppKey("keyhall.origin", Origin)
 
 
 def is_local(request: web.Request) -> bool:
-    """Whether somebody on this machine asks, and no proxy on this machine asks for somebody else."""
+    """Whether the request was made on this machine, and not passed on by a proxy on it."""
     address = _address(request.remote or "")
     forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"))
     return address is not None and address.is_loopback and not forwarded
@@ -159,7 +159,7 @@ _SYSTEMS: Final = (
 
 @lru_cache(maxsize=1024)
 def device_name(user_agent: str) -> str | None:
-    """A few words for the session list, such as `Firefox on Linux` or `curl`; None where nothing was said."""
+    """A few words for the session list, such as `Firefox on Linux` or `curl`; None without any."""
     browser = next((name for mark, name in _BROWSERS if mark in user_agent), None)
     if browser is None and "Safari/" in user_agent:
         browser = "Safari"

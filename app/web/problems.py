@@ -20,11 +20,11 @@ from app.domain.errors import AppError
 log = logging.getLogger(__name__)
 
 RETRY_AFTER: Final = "2"
-"""Seconds until a process that is not ready, or whose database is away, is worth asking again."""
+"""Seconds after which to try again if a process is not ready or cannot reach its database."""
 
 
 class MalformedRequest(AppError):
-    """A request that is not what it says it is."""
+    """A request that breaks the rules of HTTP, JSON or forms."""
 
     code = "malformed_request"
     title = "The request is malformed"
@@ -51,7 +51,7 @@ class MethodNotAllowed(AppError):
     """The address exists, the method does not."""
 
     code = "method_not_allowed"
-    title = "This address does not take that method"
+    title = "This address does not accept that method"
 
 
 class RequestTimeout(AppError):
@@ -69,10 +69,10 @@ class TooLarge(AppError):
 
 
 class UnsupportedMediaType(AppError):
-    """The body is not of the one type that is read here."""
+    """The body is not of the one type that is accepted here."""
 
     code = "unsupported_media_type"
-    title = "This type of content is not read here"
+    title = "This content type is not accepted here"
 
 
 class ExpectationFailed(AppError):
@@ -83,7 +83,7 @@ class ExpectationFailed(AppError):
 
 
 class Misdirected(AppError):
-    """The Host is not the one of PUBLIC_URL, nor loopback where there is none."""
+    """The Host is not that of PUBLIC_URL, or not loopback if there is no PUBLIC_URL."""
 
     code = "misdirected"
     title = "This host name is not served here; PUBLIC_URL says which one is"
@@ -93,7 +93,7 @@ class Unexpected(AppError):
     """A bug: what happened is in the log under the request id."""
 
     code = "unexpected"
-    title = "Something went wrong here; the log knows more under this request id"
+    title = "Something went wrong here; the log has the details under this request id"
 
 
 STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
@@ -153,7 +153,7 @@ def status_of(kind: type[AppError]) -> int:
 
 
 def as_app_error(error: web.HTTPException) -> AppError:
-    """What one of aiohttp's own refusals means in our terms."""
+    """The AppError that one of aiohttp's own refusals corresponds to."""
     kind = _FROM_AIOHTTP.get(error.status)
     if kind is not None:
         return kind()
@@ -161,7 +161,7 @@ def as_app_error(error: web.HTTPException) -> AppError:
 
 
 def headers_of(error: AppError) -> CIMultiDict[str]:
-    """The headers that a status demands (RFC 9110: 401 a challenge, 429 and 503 when to come back)."""
+    """The headers that a status demands (RFC 9110: 401 a challenge, 429 and 503 when to try again)."""
     headers: CIMultiDict[str] = CIMultiDict()
     status = status_of(type(error))
     if status == 401:
@@ -174,7 +174,7 @@ def headers_of(error: AppError) -> CIMultiDict[str]:
 
 
 def problem(error: AppError, request_id: str) -> web.Response:
-    """The answer that a program gets."""
+    """The response for a program."""
     status = status_of(type(error))
     headers = headers_of(error)
     headers["Content-Type"] = "application/problem+json"
@@ -182,7 +182,7 @@ def problem(error: AppError, request_id: str) -> web.Response:
 
 
 def problem_body(error: AppError, request_id: str) -> bytes:
-    """Problem details as JSON. ``detail`` is written by us and names fields, never what was in them."""
+    """Problem details as JSON. ``detail`` is the program's own text and names fields, never their content."""
     return orjson.dumps(
         {
             "type": f"urn:keyhall:problem:{error.code}",

@@ -1,4 +1,4 @@
-"""Who sent a request: by bearer token, or by the session cookie of a browser."""
+"""The sender of a request, by bearer token or by the session cookie of a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_TOKEN: Final = 4096
 
 
 async def actor_of(request: web.Request) -> Actor:
-    """Who asks. A bearer token wins over a cookie and is never backed up by it. Raises InvalidToken, CrossSite."""
+    """The Actor of a request. A bearer token, also a bad one, wins over a cookie. Raises InvalidToken, CrossSite."""
     client = request.app[ORIGIN].client(request)
     authenticator = request.app[SERVICES].requests
     given = request.headers.getall("Authorization", None)
@@ -37,14 +37,14 @@ async def actor_of(request: web.Request) -> Actor:
 
 
 def session_cookie(request: web.Request) -> str | None:
-    """The session cookie, where one may travel."""
+    """The session cookie, if cookies are allowed on this connection."""
     origin = request.app[ORIGIN]
     cookie = request.cookies.get(origin.cookie_name)
     return cookie if cookie and origin.cookies_allowed(request) else None
 
 
 def begin_session(request: web.Request, response: web.StreamResponse, session: BrowserSession) -> None:
-    """Hand the cookie of a new session to the browser, for as long as the session may last."""
+    """Set the cookie of a new session, for as long as the session may last."""
     origin = request.app[ORIGIN]
     response.set_cookie(
         origin.cookie_name,
@@ -58,13 +58,13 @@ def begin_session(request: web.Request, response: web.StreamResponse, session: B
 
 
 def end_session(request: web.Request, response: web.StreamResponse) -> None:
-    """Take the cookie back, under the very attributes it was given with: other ones would leave it there."""
+    """Delete the cookie, with the attributes that it was set with: others would leave it in place."""
     origin = request.app[ORIGIN]
     response.del_cookie(origin.cookie_name, path="/", secure=origin.https, httponly=True, samesite="Lax")
 
 
 def form_token(request: web.Request) -> str:
-    """What every form of a signed-in page carries: it is bound to the session cookie, which no other site knows."""
+    """The token in every form of a signed-in page; it is derived from the session cookie, which no other site has."""
     return hmac.digest((session_cookie(request) or "").encode(), b"keyhall form", "sha256").hex()
 
 

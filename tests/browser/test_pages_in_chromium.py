@@ -82,7 +82,7 @@ async def test_from_an_empty_house_to_a_restored_credential(
         await page.get_by_label("Username").fill(OWNER)
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Create the owner").click()
-        await expect(page.get_by_role("status")).to_contain_text("The owner is there.")
+        await expect(page.get_by_role("status")).to_contain_text("The owner account is created.")
         await fits(page)
 
         await sign_in(page, site)
@@ -94,7 +94,7 @@ async def test_from_an_empty_house_to_a_restored_credential(
         await page.get_by_label("Label").fill("Summer bot")
         await page.get_by_label("Secret").fill(SECRET)
         await page.get_by_role("button", name="Store it").click()
-        await expect(page.get_by_role("status")).to_have_text("It hangs in its place.")
+        await expect(page.get_by_role("status")).to_have_text("Stored.")
         await page.reload()
         await expect(page.get_by_role("link", name="Summer bot")).to_be_visible()
         await fits(page)
@@ -109,7 +109,7 @@ async def test_from_an_empty_house_to_a_restored_credential(
         await page.get_by_role("link", name="Done").click()
 
         await page.get_by_role("button", name="Remove").click()
-        await expect(page.get_by_role("status")).to_contain_text("It can be brought back for seven days.")
+        await expect(page.get_by_role("status")).to_contain_text("It can be restored for seven days.")
         await expect(page.get_by_role("link", name="Summer bot")).to_have_count(0)
         await page.get_by_role("button", name="Undo").click()
         await expect(page.get_by_role("link", name="Summer bot")).to_be_visible()
@@ -219,7 +219,7 @@ async def test_everything_works_without_scripts(browser: Browser, site: Site) ->
         await page.get_by_role("button", name="Save").click()
         await expect(page.get_by_role("heading", name="Renamed")).to_be_visible()
         await page.get_by_role("button", name="Remove").click()
-        await page.get_by_role("link", name="Removed ones").click()
+        await page.get_by_role("link", name="Removed").click()
         await page.get_by_role("button", name="Restore Renamed").click()
         await expect(page.get_by_role("link", name="Renamed")).to_be_visible()
 

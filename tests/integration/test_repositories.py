@@ -751,8 +751,8 @@ async def test_an_audit_row_is_stored_unsealed_with_ids_for_people_and_addresses
             None,
         )
         for result, subject_id, address, detail in (
-            ("ok", "subject-alice", address_id, '{"attempt":2,"paid_by":"member","über":"ß"}'),
-            ("ok", None, address_id, '{"attempt":2,"paid_by":"member","über":"ß"}'),
+            ("ok", "subject-alice", address_id, r'{"attempt":2,"paid_by":"member","\u00fcber":"\u00df"}'),
+            ("ok", None, address_id, r'{"attempt":2,"paid_by":"member","\u00fcber":"\u00df"}'),
             ("intent", None, None, "{}"),
         )
     ]

@@ -23,6 +23,7 @@ from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViol
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
+from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.engine import open_database
@@ -150,7 +151,7 @@ async def postgresql_lock(url: str) -> AsyncIterator[None]:
     """Held on every table, on the catalogue, and on what repositories lock themselves."""
     async with open_database(DatabaseUrl.parse(url), may_create=False) as other, other.write() as connection:
         for name in ("lock", "lock_owner"):
-            await call(SqlUnitOfWork(connection), "keys" if name == "lock" else "credentials", name)
+            await call(SqlUnitOfWork(connection, SystemRandomness()), "keys" if name == "lock" else "credentials", name)
         for table in (*schema.metadata.tables, "pg_catalog.pg_class"):
             await connection.change(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
         yield
@@ -166,12 +167,12 @@ async def test_on_a_locked_database_every_method_raises_the_storage_error(
         if shared_url.startswith("sqlite"):
             with sqlite_lock(shared_url):
                 async with database.read() as connection:
-                    await call(SqlUnitOfWork(connection), family, name)
+                    await call(SqlUnitOfWork(connection, SystemRandomness()), family, name)
         else:
             async with database.write() as connection:
                 await connection.value(text("SELECT 1"))
                 async with postgresql_lock(shared_url):
-                    await call(SqlUnitOfWork(connection), family, name)
+                    await call(SqlUnitOfWork(connection, SystemRandomness()), family, name)
 
     async with open_database(DatabaseUrl.parse(shared_url), may_create=False, timeouts=IMPATIENT) as database:
         with pytest.raises(StorageError) as caught:
@@ -189,7 +190,7 @@ async def test_on_a_dead_database_every_method_raises_the_storage_error(
         async with database.write() as connection:
             await connection.value(text("SELECT 1"))
             await kill(connection)
-            await call(SqlUnitOfWork(connection), family, name)
+            await call(SqlUnitOfWork(connection, SystemRandomness()), family, name)
 
     async with open_database(DatabaseUrl.parse(shared_url), may_create=False) as database:
         with pytest.raises(StorageError) as caught:
@@ -226,7 +227,7 @@ async def test_a_commit_that_fails_is_an_error_and_nothing_is_stored(
 
     async def try_it() -> None:
         async with database.write() as connection:
-            await SqlUnitOfWork(connection).bot_state.put("committed", "never", NOW)
+            await SqlUnitOfWork(connection, SystemRandomness()).bot_state.put("committed", "never", NOW)
             await kill(connection)
 
     async with open_database(DatabaseUrl.parse(shared_url), may_create=False) as database:
@@ -251,7 +252,7 @@ async def test_a_full_disk_refuses_writes_and_goes_on_reading(sqlite_url: str) -
     async with migrated(sqlite_url) as database:
         storage = SqlStorage(database)
         async with database.write() as connection:
-            await SqlUnitOfWork(connection).bot_state.put("k", "before", NOW)
+            await SqlUnitOfWork(connection, SystemRandomness()).bot_state.put("k", "before", NOW)
             await connection.value(text("PRAGMA max_page_count=1"))  # SQLite stops at the size that it has
 
         async def write_too_much() -> None:

@@ -130,7 +130,7 @@ class Hall:
 
 
 async def _read_live(hall: Hall, connection: Connection, row_id: str) -> str:
-    record = await SqlUnitOfWork(connection).credentials.get(row_id)
+    record = await SqlUnitOfWork(connection, SystemRandomness()).credentials.get(row_id)
     assert record is not None
     return hall.cipher.decrypt(record)
 
@@ -138,7 +138,7 @@ async def _read_live(hall: Hall, connection: Connection, row_id: str) -> str:
 async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
     columns = credential_history.c
     credential_id = await connection.value(select(columns.credential_id).where(columns.id == row_id))
-    uow = SqlUnitOfWork(connection)
+    uow = SqlUnitOfWork(connection, SystemRandomness())
     record = await uow.credentials.get(credential_id)
     assert record is not None
     former = next(each for each in await uow.credentials.history(record.id) if each.id == row_id)
@@ -586,7 +586,7 @@ class _InOneTransaction:
     """A storage whose every read sees what one unfinished transaction sees."""
 
     def __init__(self, connection: Connection) -> None:
-        self._unit = SqlUnitOfWork(connection)
+        self._unit = SqlUnitOfWork(connection, SystemRandomness())
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[SqlUnitOfWork]:

@@ -43,7 +43,7 @@ def test_the_same_key_is_never_wrapped_to_the_same_bytes(wrapping: MasterKeyWrap
 
 def test_the_layout_is_nonce_ciphertext_tag() -> None:
     nonce = bytes(range(12))
-    wrapped = _wrap(MasterKeyWrapping(MASTER, GivenRandomness(nonce).token_bytes))
+    wrapped = _wrap(MasterKeyWrapping(MASTER, GivenRandomness(nonce)))
     assert wrapped.startswith(nonce)
     assert len(wrapped) == 12 + 32 + 16
 

@@ -147,7 +147,7 @@ def test_the_keyset_of_the_vectors_is_what_our_code_writes() -> None:
         if each.state is KeyState.DESTROYED
         else dataclasses.replace(
             each,
-            wrapped=MasterKeyWrapping(SecretBytes(MASTER), GivenRandomness(each.wrapped[:12]).token_bytes).wrap(
+            wrapped=MasterKeyWrapping(SecretBytes(MASTER), GivenRandomness(each.wrapped[:12])).wrap(
                 _materials()[each.version], install_id=INSTALL, name=KeyName.AES_KEY, version=each.version
             ),
         )

@@ -23,7 +23,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.secrets import SecretBytes, SecretText
-from app.infrastructure.logging import REDACTED, Redactor, configure_logging, get_logger
+from app.infrastructure.logging import configure_logging, get_logger
+from app.infrastructure.redaction import REDACTED, Redactor
 
 CANARY = "c4n4ry/+ä-5f0e9d-Kq7Lw2Zx9Vt4Bn6M/+ü"
 FORMATS: tuple[Literal["console", "json"], ...] = ("console", "json")

@@ -32,6 +32,9 @@ COVERED = (
     "env",
     "requirements",
     "scripts",
+    "alembic",
+    "app",
+    "entrypoints",
 )
 """Files and directories that the check reads, relative to the project."""
 

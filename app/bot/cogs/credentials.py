@@ -1,36 +1,31 @@
-"""`/key`: what a member does with stored credentials. Secrets come through forms only and are never shown again."""
+"""`/key`: a member's commands for stored credentials. Secrets come in through forms only and are never shown again."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from app.bot import views
+from app.bot import layout, views
 from app.bot.errors import OnlyInServers, or_none
+from app.bot.session import BotSession, Interaction
 from app.bot.texts import say
 from app.domain.credentials import CredentialView, label_name, provider_name
 from app.domain.errors import InvalidInput, NotFound
-from app.services.credentials import UNSET
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.bot.client import KeyhallBot
-    from app.bot.views import Interaction
-    from app.domain.identity import Actor
-    from app.services.credentials import LabelChoice
+from app.domain.identity import Actor
+from app.services.credentials import UNSET, LabelChoice
 
 _PAGE: Final = 8
 _LONGEST_EXPIRY: Final = 3650
 
 _WHO_COULD_READ: Final = (
-    "**Who could read this key?** What you type here passes through Discord. Keyhall keeps it encrypted; whoever "
-    "runs this Keyhall's server could technically read it. Nobody else can, and it is never shown again.\n"
+    "**Who could read this key?** Everything that you type here passes through Discord. Keyhall keeps it encrypted; "
+    "the person who runs this Keyhall could technically read it. Nobody else can, and it is never shown again.\n"
     "**Safer:** make a key only for this at your provider, with a spending limit and no more rights than needed."
 )
 
@@ -38,14 +33,14 @@ _WHO_COULD_READ: Final = (
 class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep API keys where nobody reads them"):
     """The group `/key`."""
 
-    def __init__(self, bot: KeyhallBot) -> None:
+    def __init__(self, session: BotSession) -> None:
         super().__init__()
-        self.bot = bot
+        self._session = session
 
     @app_commands.command(name="add", description="Store an API key; you type it into a private form")
     @app_commands.describe(
-        provider="Whose service it is for, such as openai",
-        label="A name for it, shown in clear",
+        provider="The service that the key is for, such as openai",
+        label="A name for the key, shown openly",
         for_server="For this server instead of for you (server managers)",
     )
     async def add(
@@ -55,10 +50,10 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         label: app_commands.Range[str, 1, 64] | None = None,
         for_server: bool = False,  # noqa: FBT001, FBT002 - an option of a command
     ) -> None:
-        """Open the form. What was given as an option is checked first, so that no secret is echoed into it."""
+        """Open the form. The options are checked first, so that a secret given as one is not echoed into the form."""
         form = AddForm(
+            self._session,
             interaction.locale,
-            self.bot.options.public_url,
             provider=provider_name(provider) if provider else None,
             label=label_name(label) if label else None,
             guild_id=_guild_id(interaction, for_server=for_server),
@@ -72,31 +67,31 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         interaction: Interaction,
         for_server: bool = False,  # noqa: FBT001, FBT002 - an option of a command
     ) -> None:
-        """The first page."""
-        await _show_page(interaction, guild_id=_guild_id(interaction, for_server=for_server), after=None)
+        """Show the first page."""
+        await _show_page(self._session, interaction, guild_id=_guild_id(interaction, for_server=for_server), after=None)
 
-    @app_commands.command(name="replace", description="Put a new secret in the place of a stored one")
+    @app_commands.command(name="replace", description="Replace the secret of a stored key")
     @app_commands.describe(label="Which key")
     async def replace(self, interaction: Interaction, label: app_commands.Range[str, 1, 100]) -> None:
-        """Open the form; which key it is for is looked up when it comes back."""
-        await interaction.response.send_modal(ReplaceForm(interaction.locale, label))
+        """Open the form; the key is looked up when the form is submitted."""
+        await interaction.response.send_modal(ReplaceForm(self._session, interaction.locale, label))
 
     @app_commands.command(name="remove", description="Remove a key; it can be restored for 7 days")
     @app_commands.describe(label="Which key")
     async def remove(self, interaction: Interaction, label: app_commands.Range[str, 1, 100]) -> None:
         """Ask first."""
-        actor = await self.bot.admit(interaction)
-        view = await self.bot.services.credentials.get(actor, await _find(self.bot, actor, label))
-        await views.show(interaction, _removal_question(interaction.locale, view))
+        actor = await self._session.admit(interaction)
+        view = await self._session.services.credentials.get(actor, await _find(self._session, actor, label))
+        await views.show(interaction, _removal_question(self._session, interaction.locale, view))
 
     @replace.autocomplete("label")
     @remove.autocomplete("label")
     async def suggest(self, interaction: Interaction, typed: str) -> list[app_commands.Choice[str]]:
-        """Labels of what the member may reach, never anything of a secret."""
+        """Suggest labels of credentials that the member may reach; nothing of a secret is in them."""
 
         async def choices() -> list[app_commands.Choice[str]]:
-            actor = await self.bot.identify(interaction)
-            found = await self.bot.services.credentials.labels(actor, typed)
+            actor = await self._session.identify(interaction)
+            found = await self._session.services.credentials.labels(actor, typed)
             return [app_commands.Choice(name=f"{each.label} · {each.provider}", value=each.id) for each in found]
 
         return await or_none(interaction, choices())
@@ -107,50 +102,49 @@ class AddForm(views.Form):
 
     def __init__(
         self,
+        session: BotSession,
         locale: discord.Locale,
-        public_url: str | None,
         *,
         provider: str | None,
         label: str | None,
         guild_id: str | None,
     ) -> None:
-        super().__init__(locale, "Store a key")
+        super().__init__(session, locale, "Store a key")
         self._guild_id = guild_id
-        self._public_url = public_url
         note = say(locale, _WHO_COULD_READ)
-        if public_url is not None:
-            address = f"{public_url}/credentials"
+        if session.options.public_url is not None:
+            address = f"{session.options.public_url}/credentials"
             note += "\n" + say(locale, "Or keep it away from Discord: add it on the web at {address}", address=address)
         self.note(note)
         self._secret = self.field("secret", "Secret", description="The key itself; it is never shown again")
         self._provider = self.field("provider", "Provider", default=provider, placeholder="openai", longest=32)
         self._label = self.field(
-            "label", "Label", description="A name for it, shown in clear", default=label, longest=64
+            "label", "Label", description="A name for the key, shown openly", default=label, longest=64
         )
         self._expires = self.field("expires", "Expires in days", description="Empty: never", required=False, longest=4)
 
     async def on_submit(self, interaction: Interaction, /) -> None:
-        """Store it. The interaction's id makes a repeated delivery, to whichever process, store nothing twice."""
-        bot: KeyhallBot = interaction.client
-        actor = await bot.admit(interaction)
-        added = await bot.services.credentials.add(
+        """Store it. The interaction's id makes a repeated delivery, to this or another process, store nothing twice."""
+        actor = await self.session.admit(interaction)
+        added = await self.session.services.credentials.add(
             actor,
             provider=self._provider.value,
             label=self._label.value,
             secret=self._secret.value,
-            expires_at=_expiry(self._expires.value),
+            expires_at=_expiry(interaction, self._expires.value),
             guild_id=self._guild_id,
             idempotency_key=f"discord:{interaction.id}",
         )
-        buttons = views.web_link(self.locale, self._public_url)
-        await views.show(interaction, views.credential(self.locale, added.view, "Stored.", buttons))
+        parts = layout.credential(self.locale, added.view, "Stored.")
+        buttons = layout.web_link(self.locale, self.session.options.public_url)
+        await views.show(interaction, views.AnswerView(self.session, *parts, buttons=buttons))
 
 
 class ReplaceForm(views.Form):
     """A new secret for a stored credential."""
 
-    def __init__(self, locale: discord.Locale, key: str) -> None:
-        super().__init__(locale, "Replace a key")
+    def __init__(self, session: BotSession, locale: discord.Locale, key: str) -> None:
+        super().__init__(session, locale, "Replace a key")
         self._key = key
         self._secret = self.field("secret", "Secret", description="The new key; the old one stays in the history")
         self._expires = self.field(
@@ -159,16 +153,15 @@ class ReplaceForm(views.Form):
 
     async def on_submit(self, interaction: Interaction, /) -> None:
         """Replace it."""
-        bot: KeyhallBot = interaction.client
-        actor = await bot.admit(interaction)
-        view = await bot.services.credentials.replace(
+        actor = await self.session.admit(interaction)
+        view = await self.session.services.credentials.replace(
             actor,
-            await _find(bot, actor, self._key),
+            await _find(self.session, actor, self._key),
             self._secret.value,
-            expires_at=_expiry(self._expires.value) or UNSET,
+            expires_at=_expiry(interaction, self._expires.value) or UNSET,
         )
         headline = "Replaced; the old secret is in the history."
-        await views.show(interaction, views.credential(self.locale, view, headline))
+        await views.show(interaction, layout.Notice(*layout.credential(self.locale, view, headline)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -176,30 +169,28 @@ class ReplaceForm(views.Form):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def _show_page(interaction: Interaction, *, guild_id: str | None, after: str | None) -> None:
-    bot: KeyhallBot = interaction.client
+async def _show_page(session: BotSession, interaction: Interaction, *, guild_id: str | None, after: str | None) -> None:
     locale = interaction.locale
-    actor = await bot.admit(interaction)
-    page = await bot.services.credentials.page(actor, after=after, limit=_PAGE, guild_id=guild_id)
+    actor = await session.admit(interaction)
+    page = await session.services.credentials.page(actor, after=after, limit=_PAGE, guild_id=guild_id)
 
     async def first(pressed: Interaction) -> None:
-        await _show_page(pressed, guild_id=guild_id, after=None)
+        await _show_page(session, pressed, guild_id=guild_id, after=None)
 
     async def following(pressed: Interaction) -> None:
-        await _show_page(pressed, guild_id=guild_id, after=page.next_cursor)
+        await _show_page(session, pressed, guild_id=guild_id, after=page.next_cursor)
 
-    buttons: list[discord.ui.Button[discord.ui.LayoutView]] = []
+    buttons: list[discord.ui.Button[Any]] = []
     if after is not None:
         buttons.append(views.ActionButton("first", say(locale, "First page"), first))
     if page.next_cursor is not None:
         buttons.append(views.ActionButton("next", say(locale, "Next page"), following))
     if page.items:
-        title = "Your keys" if guild_id is None else "This server's keys"
-        await views.show(interaction, views.listing(locale, title, page.items, buttons))
+        parts = layout.listing(locale, "Your keys" if guild_id is None else "This server's keys", page.items)
     else:
-        text = say(locale, _nothing(guild_id, first_page=after is None))
-        buttons += views.web_link(locale, bot.options.public_url)
-        await views.show(interaction, views.AnswerView(text, buttons=buttons))
+        parts = [say(locale, _nothing(guild_id, first_page=after is None))]
+        buttons += layout.web_link(locale, session.options.public_url)
+    await views.show(interaction, views.AnswerView(session, *parts, buttons=buttons))
 
 
 def _nothing(guild_id: str | None, *, first_page: bool) -> str:
@@ -210,31 +201,29 @@ def _nothing(guild_id: str | None, *, first_page: bool) -> str:
     return "This server has no stored keys that you may see."
 
 
-def _removal_question(locale: discord.Locale, view: CredentialView) -> views.AnswerView:
+def _removal_question(session: BotSession, locale: discord.Locale, view: CredentialView) -> views.AnswerView:
     async def keep(pressed: Interaction) -> None:
         await pressed.response.defer()
-        await views.show(pressed, views.credential(locale, view, "Kept."))
+        await views.show(pressed, layout.Notice(*layout.credential(locale, view, "Kept.")))
 
     async def remove(pressed: Interaction) -> None:
-        bot: KeyhallBot = pressed.client
-        actor = await bot.admit(pressed)
-        await bot.services.credentials.remove(actor, view.id, expected_version=view.version)
+        actor = await session.admit(pressed)
+        await session.services.credentials.remove(actor, view.id, expected_version=view.version)
         undo = views.ActionButton("restore", say(locale, "Restore"), restore)
         headline = say(locale, "Removed. It can be restored for 7 days.")
-        await views.show(pressed, views.AnswerView(headline, views.name(view), buttons=[undo]))
+        await views.show(pressed, views.AnswerView(session, headline, layout.name(view), buttons=[undo]))
 
     async def restore(pressed: Interaction) -> None:
-        bot: KeyhallBot = pressed.client
-        actor = await bot.admit(pressed)
-        restored = await bot.services.credentials.restore(actor, view.id)
-        await views.show(pressed, views.credential(locale, restored, "Restored."))
+        actor = await session.admit(pressed)
+        restored = await session.services.credentials.restore(actor, view.id)
+        await views.show(pressed, layout.Notice(*layout.credential(locale, restored, "Restored.")))
 
-    question = "Remove this key? Whatever uses it stops working. It can be restored for 7 days."
+    question = "Remove this key? Everything that uses it stops working. It can be restored for 7 days."
     buttons = [
         views.ActionButton("keep", say(locale, "Keep"), keep),
         views.ActionButton("remove", say(locale, "Remove"), remove, danger=True),
     ]
-    return views.credential(locale, view, question, buttons)
+    return views.AnswerView(session, *layout.credential(locale, view, question), buttons=buttons)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -243,7 +232,7 @@ def _removal_question(locale: discord.Locale, view: CredentialView) -> views.Ans
 
 
 def _guild_id(interaction: Interaction, *, for_server: bool) -> str | None:
-    """The guild of the event, where the command is for it. Raises OnlyInServers."""
+    """The guild of the event, if the command is for it. Raises OnlyInServers."""
     if not for_server:
         return None
     if interaction.guild_id is None:
@@ -251,23 +240,26 @@ def _guild_id(interaction: Interaction, *, for_server: bool) -> str | None:
     return str(interaction.guild_id)
 
 
-def _expiry(days: str) -> datetime | None:
-    """So many days from now. Raises InvalidInput."""
+def _expiry(interaction: Interaction, days: str) -> datetime | None:
+    """So many days after the form was sent; None for an empty text. Raises InvalidInput.
+
+    The interaction's own time is the same at every delivery, so that a repeated one is recognised as the same request.
+    """
     text = days.strip()
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _LONGEST_EXPIRY):
         raise InvalidInput("expires", f"must be a whole number of days, 1 to {_LONGEST_EXPIRY}, or empty")
-    return datetime.now(UTC) + timedelta(days=int(text))
+    return interaction.created_at + timedelta(days=int(text))
 
 
-async def _find(bot: KeyhallBot, actor: Actor, key: str) -> str:
+async def _find(session: BotSession, actor: Actor, key: str) -> str:
     """The id of a chosen suggestion, or of the one credential whose label was typed. Raises NotFound, InvalidInput."""
     try:
         return str(uuid.UUID(key))
     except ValueError:
         typed = key.strip().casefold()
-    found: Sequence[LabelChoice] = await bot.services.credentials.labels(actor, typed)
+    found: Sequence[LabelChoice] = await session.services.credentials.labels(actor, typed)
     match [each.id for each in found if each.label.casefold() == typed]:
         case [only]:
             return only

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import secrets
-from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -14,7 +12,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from app.domain.errors import CryptoError
 from app.domain.keys import MATERIAL_BYTES, KeyName
 from app.domain.secrets import SecretBytes, SecretText
+from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.crypto.derive import Label, derive, encode_tuple
+from app.services.ports import Randomness
 
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
@@ -30,7 +30,7 @@ class MasterKeyWrapping:
 
     __slots__ = ("_canary_key", "_id", "_row_key", "_setup_key", "_token_bytes", "_wrap")
 
-    def __init__(self, material: SecretBytes, token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(self, material: SecretBytes, randomness: Randomness | None = None) -> None:
         if len(material) != MATERIAL_BYTES:
             raise ValueError(f"a master key has {MATERIAL_BYTES} bytes, not {len(material)}")
         self._wrap = AESGCM(derive(material, Label.WRAP))
@@ -38,7 +38,7 @@ class MasterKeyWrapping:
         self._canary_key = SecretBytes(derive(material, Label.CANARY))
         self._setup_key = SecretBytes(derive(material, Label.SETUP_TOKEN))
         self._id = derive(material, Label.MASTER_KEY_ID, length=8).hex()
-        self._token_bytes = token_bytes
+        self._token_bytes = (randomness or SystemRandomness()).token_bytes
 
     @property
     def master_key_id(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.repositories.attempts import AttemptRepositoryImpl
 from app.infrastructure.database.repositories.audit import AuditRepositoryImpl
@@ -20,7 +21,7 @@ from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
-from app.services.ports import UnitOfWork
+from app.services.ports import Randomness, UnitOfWork
 
 _T = TypeVar("_T")
 
@@ -28,13 +29,13 @@ _T = TypeVar("_T")
 class SqlUnitOfWork:
     """See `app.services.ports.UnitOfWork`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, randomness: Randomness) -> None:
         self.keys = KeyRepositoryImpl(connection)
         self.users = UserRepositoryImpl(connection)
         self.sessions = SessionRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)
-        self.audit = AuditRepositoryImpl(connection)
+        self.audit = AuditRepositoryImpl(connection, randomness)
         self.instances = InstanceRepositoryImpl(connection)
         self.attempts = AttemptRepositoryImpl(connection)
         self.idempotency = IdempotencyRepositoryImpl(connection)
@@ -46,21 +47,22 @@ class SqlUnitOfWork:
 class SqlStorage:
     """See `app.services.ports.Storage`. Every method may raise StorageError or one of its kinds."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, randomness: Randomness | None = None) -> None:
         self._database = database
+        self._randomness = randomness or SystemRandomness()
         self._cache = RowCache()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
         """A consistent view."""
         async with self._database.read() as connection:
-            yield SqlUnitOfWork(connection)
+            yield SqlUnitOfWork(connection, self._randomness)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
         """Commits at its end, rolls back if anything was raised."""
         async with self._database.write() as connection:
-            yield SqlUnitOfWork(connection)
+            yield SqlUnitOfWork(connection, self._randomness)
 
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from app.domain.canonical_json import canonical_json
 from app.domain.errors import KeyDamaged, SchemaNewer
 from app.domain.keys import (
     Environment,
@@ -102,8 +103,8 @@ def encode_manifest(manifest: Manifest, wrapping: KeyWrapping) -> str:
 
 
 def _sign(row: str, install_id: str, body: dict[str, Any], wrapping: KeyWrapping) -> str:
-    mac = wrapping.row_mac(row, install_id, _canonical(body).encode())
-    return _canonical({**body, "mac": _b64(mac)})
+    mac = wrapping.row_mac(row, install_id, canonical_json(body).encode())
+    return canonical_json({**body, "mac": _b64(mac)})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def parse(row: str, value: str) -> dict[str, Any]:
         raise damaged(row, "is too long")
     try:
         members = json.loads(value)
-        canonical = isinstance(members, dict) and _canonical(members) == value
+        canonical = isinstance(members, dict) and canonical_json(members) == value
     except (ValueError, RecursionError):
         raise damaged(row, "is not JSON: it was truncated or edited") from None
     if not canonical:
@@ -129,7 +130,7 @@ def authenticate(row: str, members: dict[str, Any], install_id: str, wrapping: K
     """The members without ``mac``, once it was found right. Raises KeyDamaged, or SchemaNewer for a later format."""
     body = {name: value for name, value in members.items() if name != "mac"}
     stored = _bytes(row, members.get("mac"))
-    if not hmac.compare_digest(stored, wrapping.row_mac(row, install_id, _canonical(body).encode())):
+    if not hmac.compare_digest(stored, wrapping.row_mac(row, install_id, canonical_json(body).encode())):
         raise damaged(row, "does not carry the right MAC: it was edited or comes from elsewhere")
     if body.get("format") != FORMAT:
         raise SchemaNewer(f"the row {row} has a format that this version does not know", remedy="run a newer Keyhall")
@@ -191,10 +192,6 @@ def _read_version(row: str, members: dict[str, Any]) -> KeyVersion:
 # ---------------------------------------------------------------------------------------------------------------------
 # Members
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _canonical(members: dict[str, Any]) -> str:
-    return json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _b64(value: bytes) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Literal
+
 from aiohttp import web
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from app.domain import errors
-from app.domain.identity import Actor, Client
-from app.web.api import schemas
+from app.domain.identity import Actor, Client, Session, User
+from app.services.authentication import TokenPair
+from app.services.paging import Page
+from app.web.inputs import ID, Model, PageQuery
 from app.web.options import SERVICES
-from app.web.routing import ID, Model, PageQuery, Routes, answer
+from app.web.routing import Routes, json_response
 
 routes = Routes("Signing in")
 
 
 class Setup(Model):
-    """The claim of the first owner."""
+    """The account of the first owner."""
 
     setup_token: str = Field(description="Printed on the server's standard error at every start until it is used")
     username: str = Field(description="2 to 64 characters without spaces, ':', '/' and '@'")
@@ -31,7 +37,7 @@ class Login(Model):
 
 
 class RefreshToken(Model):
-    """What a sign-in gave."""
+    """The refresh token of a sign-in."""
 
     refresh_token: str
 
@@ -43,20 +49,107 @@ class Proof(Model):
     otp: str | None = Field(default=None, description="A one-time code, where the account has a second factor")
 
 
-@routes("POST", "/api/v1/setup", status=201, shape=schemas.Account, errors=[errors.SetupClosed, errors.InvalidToken])
+class Tokens(TypedDict):
+    """An access token for `Authorization: Bearer`, its life in seconds, and what gets the next one."""
+
+    access_token: str
+    refresh_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+
+
+class Account(TypedDict):
+    """A user."""
+
+    id: str
+    username: str
+    role: str
+    discord_id: str | None
+
+
+class Me(Account):
+    """The signed-in user. `authenticated_at` is when a password was last proven in this session."""
+
+    session_id: str | None
+    authenticated_at: datetime | None
+
+
+class SignIn(TypedDict):
+    """A session; `current` marks the one of this request."""
+
+    id: str
+    device: str | None
+    address: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    current: bool
+
+
+class SignIns(TypedDict):
+    """Sessions, newest first."""
+
+    items: list[SignIn]
+    next_cursor: str | None
+
+
+def _as_tokens(pair: TokenPair) -> Tokens:
+    return {
+        "access_token": pair.access_token.reveal(),
+        "refresh_token": pair.refresh_token.reveal(),
+        "token_type": "Bearer",
+        "expires_in": pair.expires_in,
+    }
+
+
+def _as_account(user: User) -> Account:
+    return {"id": user.id, "username": user.username, "role": user.role.value, "discord_id": user.discord_id}
+
+
+def _as_me(actor: Actor) -> Me:
+    return {
+        "id": actor.user_id,
+        "username": actor.username,
+        "role": actor.role.value,
+        "discord_id": actor.discord_id,
+        "session_id": actor.session_id,
+        "authenticated_at": actor.authenticated_at,
+    }
+
+
+def _as_sign_ins(sessions: Page[Session], actor: Actor) -> SignIns:
+    return {
+        "items": [
+            {
+                "id": each.id,
+                "device": each.device,
+                "address": each.address,
+                "created_at": each.created_at,
+                "last_seen_at": each.last_seen_at,
+                "expires_at": each.expires_at,
+                "current": each.id == actor.session_id,
+            }
+            for each in sessions.items
+        ],
+        "next_cursor": sessions.next_cursor,
+    }
+
+
+@routes("POST", "/api/v1/setup", status=201, schema=Account, errors=[errors.SetupClosed, errors.InvalidToken])
 async def setup(request: web.Request, client: Client, body: Setup) -> web.Response:
     """Create the first owner, once.
 
-    The setup token is printed on the server's standard error at every start, and is dead as soon as it was used.
+    The setup token is printed on the server's standard error at every start, and stops working once an owner
+    exists.
     """
     user = await request.app[SERVICES].identity.setup(body.setup_token, body.username, body.password, client)
-    return answer(201, schemas.account(user))
+    return json_response(201, _as_account(user))
 
 
 @routes(
     "POST",
     "/api/v1/auth/login",
-    shape=schemas.Tokens,
+    schema=Tokens,
     errors=[errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded],
 )
 async def login(request: web.Request, client: Client, body: Login) -> web.Response:
@@ -66,33 +159,33 @@ async def login(request: web.Request, client: Client, body: Login) -> web.Respon
     and per address.
     """
     pair = await request.app[SERVICES].authentication.login(body.username, body.password, client)
-    return answer(200, schemas.tokens(pair))
+    return json_response(200, _as_tokens(pair))
 
 
-@routes("POST", "/api/v1/auth/refresh", shape=schemas.Tokens, errors=[errors.InvalidToken])
+@routes("POST", "/api/v1/auth/refresh", schema=Tokens, errors=[errors.InvalidToken])
 async def refresh(request: web.Request, client: Client, body: RefreshToken) -> web.Response:
     """Trade a refresh token for a new pair.
 
     Each is good for one use; using one a second time ends the session.
     """
     pair = await request.app[SERVICES].authentication.refresh(body.refresh_token, client)
-    return answer(200, schemas.tokens(pair))
+    return json_response(200, _as_tokens(pair))
 
 
 @routes("POST", "/api/v1/auth/logout", status=204)
 async def logout(request: web.Request, client: Client, body: RefreshToken) -> web.Response:
     """Sign out: end the session of a refresh token.
 
-    A token that is not known is answered alike.
+    An unknown token gets the same answer.
     """
     await request.app[SERVICES].authentication.logout(body.refresh_token, client)
-    return answer(204)
+    return json_response(204)
 
 
-@routes("GET", "/api/v1/auth/me", shape=schemas.Me)
+@routes("GET", "/api/v1/auth/me", schema=Me)
 async def me(request: web.Request, actor: Actor) -> web.Response:  # noqa: ARG001 - every handler gets the request
-    """Who you are."""
-    return answer(200, schemas.me(actor))
+    """Your account and session."""
+    return json_response(200, _as_me(actor))
 
 
 @routes(
@@ -107,18 +200,18 @@ async def reauthenticate(request: web.Request, actor: Actor, body: Proof) -> web
     For ten minutes from then on this session may reveal secrets.
     """
     await request.app[SERVICES].authentication.reauthenticate(actor, body.password)
-    return answer(204)
+    return json_response(204)
 
 
-@routes("GET", "/api/v1/auth/sessions", shape=schemas.SignIns)
+@routes("GET", "/api/v1/auth/sessions", schema=SignIns)
 async def sessions(request: web.Request, actor: Actor, query: PageQuery) -> web.Response:
     """Where you are signed in."""
     page = await request.app[SERVICES].authentication.sessions(actor, after=query.cursor, limit=query.limit)
-    return answer(200, schemas.sign_ins(page, actor))
+    return json_response(200, _as_sign_ins(page, actor))
 
 
 @routes("DELETE", f"/api/v1/auth/sessions/{{session_id:{ID}}}", status=204, errors=[errors.NotFound])
 async def revoke_session(request: web.Request, actor: Actor, session_id: str) -> web.Response:
     """End one of your sessions, with every token of it."""
     await request.app[SERVICES].authentication.revoke_session(actor, session_id)
-    return answer(204)
+    return json_response(204)

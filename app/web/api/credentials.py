@@ -1,19 +1,22 @@
-"""Credentials over REST. A secret comes in and never goes out, but for an explicit reveal."""
+"""Credentials over REST. A secret that came in goes out by an explicit reveal only."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from aiohttp import web
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from app.domain import errors
-from app.domain.credentials import CredentialView
+from app.domain.credentials import CredentialView, OwnerKind
 from app.domain.identity import Actor
-from app.services.credentials import UNSET, Unset
-from app.web.api import schemas
+from app.services.credentials import UNSET, HealthReport, HistoryView, Unset
+from app.services.paging import Page
+from app.web.inputs import ID, Model, PageQuery, Time
 from app.web.options import SERVICES
-from app.web.routing import ID, Model, PageQuery, Routes, Time, answer
+from app.web.routing import Routes, json_response
 
 routes = Routes("Credentials")
 _ALL = "/api/v1/credentials"
@@ -22,61 +25,211 @@ _ETAG = {"ETag": "The version, to be sent back as If-Match"}
 
 
 class NewCredential(Model):
-    """What is to be stored."""
+    """The credential to store."""
 
     provider: str = Field(description="Such as `openai` or `github`: letters, digits, '.', '_' and '-'")
-    label: str = Field(description="1 to 64 characters, shown in clear; one that looks like a secret is refused")
+    label: str = Field(description="1 to 64 characters, shown openly; one that looks like a secret is refused")
     secret: str = Field(description="At most 64 KiB; white space around it is dropped")
     expires_at: Time | None = None
-    guild_id: str | None = Field(default=None, description="The Discord guild that it is for; yours without it")
+    guild_id: str | None = Field(default=None, description="The Discord guild that it is for; left out: it is for you")
 
 
 class Change(Model):
-    """What is to be different; what is left out stays."""
+    """The fields to change; a field that is left out stays as it is."""
 
     label: str = ""
     expires_at: Time | None = None
 
 
 class NewSecret(Model):
-    """What takes the place of the secret; the former one stays in the history."""
+    """The new secret; the former one stays in the history."""
 
     secret: str
     expires_at: Time | None = Field(default=None, description="Left out: the expiry stays")
 
 
 class RollbackTo(Model):
-    """Which former secret."""
+    """The former secret to go back to."""
 
-    version: int | None = Field(default=None, description="Left out: the latest of the former ones")
+    version: int | None = Field(default=None, description="Left out: the latest former secret")
 
 
 class Listing(PageQuery):
-    """Which credentials."""
+    """The credentials to list."""
 
-    guild_id: str | None = Field(default=None, description="A guild's instead of yours")
-    removed: bool = Field(default=False, description="The removed ones that can still be restored")
+    guild_id: str | None = Field(default=None, description="List those of this guild instead of your own")
+    removed: bool = Field(default=False, description="List the removed credentials that can still be restored")
+
+
+class Credential(TypedDict):
+    """A credential, without its secret. `masked` shows at most a third of it.
+
+    `secret_age_days` counts from the last replacement or rollback. `concern` says why it is time for a new secret.
+    """
+
+    id: str
+    provider: str
+    label: str
+    masked: str
+    version: int
+    status: str
+    guild_id: str | None
+    fingerprint: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    last_verified_at: datetime | None
+    removed_at: datetime | None
+    secret_age_days: int
+    concern: Literal["expired", "expiring", "aged"] | None
+
+
+class CredentialPage(TypedDict):
+    """A page of credentials."""
+
+    items: list[Credential]
+    next_cursor: str | None
+
+
+class Revealed(TypedDict):
+    """The secret itself."""
+
+    secret: str
+
+
+class FormerSecret(TypedDict):
+    """A secret that was replaced; it was in force from `created_at` to `replaced_at`."""
+
+    version: int
+    masked: str
+    readable: bool
+    created_at: datetime
+    replaced_at: datetime
+
+
+class FormerSecrets(TypedDict):
+    """Former secrets, latest first: the latest 20."""
+
+    items: list[FormerSecret]
+    next_cursor: str | None
+
+
+class ProviderHealth(TypedDict):
+    """The state of one provider's credentials; `aged` counts those whose secret has been in force for over 180 days."""
+
+    provider: str
+    total: int
+    readable: int
+    unreadable: int
+    expired: int
+    aged: int
+    oldest_update: datetime
+    last_used: datetime | None
+    last_verified: datetime | None
+
+
+class Unreadable(TypedDict):
+    """One of your credentials, which must be entered again."""
+
+    id: str
+    provider: str
+    label: str
+
+
+class Health(TypedDict):
+    """The state of credentials by provider; `scope` says whether everybody's or only your own."""
+
+    scope: Literal["everybody", "own"]
+    providers: list[ProviderHealth]
+    unreadable: list[Unreadable]
+
+
+def _as_credential(view: CredentialView) -> Credential:
+    return {
+        "id": view.id,
+        "provider": view.provider,
+        "label": view.label,
+        "masked": view.masked,
+        "version": view.version,
+        "status": view.status.value,
+        "guild_id": view.owner.id if view.owner.kind is OwnerKind.GUILD else None,
+        "fingerprint": view.fingerprint,
+        "created_at": view.created_at,
+        "updated_at": view.updated_at,
+        "expires_at": view.expires_at,
+        "last_used_at": view.last_used_at,
+        "last_verified_at": view.last_verified_at,
+        "removed_at": view.deleted_at,
+        "secret_age_days": view.secret_age_days,
+        "concern": None if view.concern is None else view.concern.value,
+    }
+
+
+def _as_page(page: Page[CredentialView]) -> CredentialPage:
+    return {"items": [_as_credential(view) for view in page.items], "next_cursor": page.next_cursor}
+
+
+def _as_history(history: Page[HistoryView]) -> FormerSecrets:
+    return {
+        "items": [
+            {
+                "version": each.version,
+                "masked": each.masked,
+                "readable": each.readable,
+                "created_at": each.created_at,
+                "replaced_at": each.replaced_at,
+            }
+            for each in history.items
+        ],
+        "next_cursor": history.next_cursor,
+    }
+
+
+def _as_health(report: HealthReport) -> Health:
+    return {
+        "scope": "everybody" if report.everybody else "own",
+        "providers": [
+            {
+                "provider": each.provider,
+                "total": each.total,
+                "readable": each.readable,
+                "unreadable": each.unreadable,
+                "expired": each.expired,
+                "aged": each.aged,
+                "oldest_update": each.oldest_update,
+                "last_used": each.last_used,
+                "last_verified": each.last_verified,
+            }
+            for each in report.providers
+        ],
+        "unreadable": [{"id": each.id, "provider": each.provider, "label": each.label} for each in report.unreadable],
+    }
 
 
 def _one(view: CredentialView, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return answer(status, schemas.credential(view), {"ETag": f'"{view.version}"', **(headers or {})})
+    return json_response(status, _as_credential(view), {"ETag": f'"{view.version}"', **(headers or {})})
 
 
-@routes("GET", _ALL, shape=schemas.CredentialPage, errors=[errors.Forbidden])
+@routes("GET", _ALL, schema=CredentialPage, errors=[errors.Forbidden])
 async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Response:
     """Your credentials, or a guild's."""
     page = await request.app[SERVICES].credentials.page(
         actor, after=query.cursor, limit=query.limit, guild_id=query.guild_id, removed=query.removed
     )
-    return answer(200, schemas.credential_page(page))
+    return json_response(200, _as_page(page))
 
 
 @routes(
     "POST",
     _ALL,
     status=201,
-    shape=schemas.Credential,
-    headers={"Location": "The new credential", **_ETAG, "Idempotent-Replayed": "`true` when it was stored before"},
+    schema=Credential,
+    headers={
+        "Location": "The new credential",
+        **_ETAG,
+        "Idempotent-Replayed": "`true` if an earlier delivery of this request stored it",
+    },
     errors=[errors.AlreadyExists, errors.QuotaExceeded, errors.Forbidden],
 )
 async def add(request: web.Request, actor: Actor, body: NewCredential, idempotency_key: str | None) -> web.Response:
@@ -99,26 +252,26 @@ async def add(request: web.Request, actor: Actor, body: NewCredential, idempoten
     return _one(added.view, status=201, headers=headers)
 
 
-@routes("GET", f"{_ALL}/health", shape=schemas.Health)
+@routes("GET", f"{_ALL}/health", schema=Health)
 async def health(request: web.Request, actor: Actor) -> web.Response:
-    """Whether everything stored can be read, by provider.
+    """Whether the stored credentials can be read, by provider.
 
-    For owners, admins and auditors: of everybody; for members: of their own.
+    Owners, admins and auditors see everybody's; members see their own.
     """
-    return answer(200, schemas.health(await request.app[SERVICES].credentials.health.report(actor)))
+    return json_response(200, _as_health(await request.app[SERVICES].credentials.health.report(actor)))
 
 
-@routes("GET", _ONE, shape=schemas.Credential, headers=_ETAG, errors=[errors.NotFound])
+@routes("GET", _ONE, schema=Credential, headers=_ETAG, errors=[errors.NotFound])
 async def get(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
     """One credential."""
     return _one(await request.app[SERVICES].credentials.get(actor, credential_id))
 
 
-@routes("PATCH", _ONE, shape=schemas.Credential, headers=_ETAG, errors=[errors.NotFound, errors.AlreadyExists])
+@routes("PATCH", _ONE, schema=Credential, headers=_ETAG, errors=[errors.NotFound, errors.AlreadyExists])
 async def change(
     request: web.Request, actor: Actor, credential_id: str, body: Change, expected_version: int | None
 ) -> web.Response:
-    """Relabel it, or change when it expires."""
+    """Change the label or the expiry of a credential."""
     view = await request.app[SERVICES].credentials.change(
         actor,
         credential_id,
@@ -135,16 +288,16 @@ def _expiry(body: Change | NewSecret) -> datetime | Unset | None:
 
 @routes("DELETE", _ONE, status=204, errors=[errors.NotFound])
 async def remove(request: web.Request, actor: Actor, credential_id: str, expected_version: int | None) -> web.Response:
-    """Remove it; it can be restored for seven days."""
+    """Remove a credential; it can be restored for seven days."""
     await request.app[SERVICES].credentials.remove(actor, credential_id, expected_version=expected_version)
-    return answer(204)
+    return json_response(204)
 
 
-@routes("PUT", f"{_ONE}/secret", shape=schemas.Credential, headers=_ETAG, errors=[errors.NotFound])
+@routes("PUT", f"{_ONE}/secret", schema=Credential, headers=_ETAG, errors=[errors.NotFound])
 async def replace(
     request: web.Request, actor: Actor, credential_id: str, body: NewSecret, expected_version: int | None
 ) -> web.Response:
-    """Replace its secret; the former one stays in the history."""
+    """Replace the secret of a credential; the former one stays in the history."""
     view = await request.app[SERVICES].credentials.replace(
         actor, credential_id, body.secret, expected_version=expected_version, expires_at=_expiry(body)
     )
@@ -154,51 +307,51 @@ async def replace(
 @routes(
     "POST",
     f"{_ONE}/reveal",
-    shape=schemas.Revealed,
+    schema=Revealed,
     errors=[errors.NotFound, errors.ReauthenticationRequired, errors.Forbidden, errors.CredentialUnreadable],
 )
 async def reveal(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
-    """Reveal its secret.
+    """Reveal the secret of a credential.
 
-    Only within ten minutes of a proven password, and only after the audit trail has it. The answer must not be stored.
+    Allowed within ten minutes of proving the password. The audit row is written first. The response must not be stored.
     """
     secret = await request.app[SERVICES].credentials.reveal(actor, credential_id)
-    content: schemas.Revealed = {"secret": secret.reveal()}
-    return answer(200, content, {"Cache-Control": "no-store"})
+    content: Revealed = {"secret": secret.reveal()}
+    return json_response(200, content)
 
 
 @routes(
     "POST",
     f"{_ONE}/restore",
-    shape=schemas.Credential,
+    schema=Credential,
     headers=_ETAG,
     errors=[errors.NotFound, errors.AlreadyExists, errors.QuotaExceeded],
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
-    """Bring back a removed one."""
+    """Restore a removed credential."""
     return _one(await request.app[SERVICES].credentials.restore(actor, credential_id))
 
 
-@routes("GET", f"{_ONE}/versions", shape=schemas.FormerSecrets, errors=[errors.NotFound])
+@routes("GET", f"{_ONE}/versions", schema=FormerSecrets, errors=[errors.NotFound])
 async def versions(request: web.Request, actor: Actor, credential_id: str, query: PageQuery) -> web.Response:
-    """Its latest 20 former secrets, as masks."""
+    """The latest 20 former secrets of a credential, as masks."""
     page = await request.app[SERVICES].credentials.versions(actor, credential_id, after=query.cursor, limit=query.limit)
-    return answer(200, schemas.former_secrets(page))
+    return json_response(200, _as_history(page))
 
 
 @routes(
     "POST",
     f"{_ONE}/rollback",
-    shape=schemas.Credential,
+    schema=Credential,
     headers=_ETAG,
     errors=[errors.NotFound, errors.CredentialUnreadable],
 )
 async def rollback(
     request: web.Request, actor: Actor, credential_id: str, body: RollbackTo | None, expected_version: int | None
 ) -> web.Response:
-    """Put a former secret back in force; the present one goes to the history.
+    """Make a former secret the present one again; the present one goes to the history.
 
-    Without a version, a repeated request goes back to where the first one came from: send If-Match.
+    Without a version, repeating the request undoes the first one: send If-Match.
     """
     version = body.version if body else None
     view = await request.app[SERVICES].credentials.rollback(

@@ -1,4 +1,4 @@
-"""The documentation: for programs as OpenAPI, for people as a page made of the same document."""
+"""The documentation: for programs as OpenAPI, for people as a page generated from the same document."""
 
 from __future__ import annotations
 

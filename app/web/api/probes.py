@@ -1,4 +1,4 @@
-"""For monitors: alive, ready, and figures."""
+"""For monitors: alive, ready, and metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import is_local
 from app.web.problems import RETRY_AFTER
-from app.web.routing import Routes, answer
+from app.web.routing import Routes, json_response
 
 routes = Routes("Operation")
 
@@ -28,25 +28,25 @@ class Ready(TypedDict):
     checks: dict[str, bool]
 
 
-@routes("GET", "/healthz", shape=Alive)
+@routes("GET", "/healthz", schema=Alive)
 async def healthz(request: web.Request) -> web.Response:  # noqa: ARG001 - every handler gets the request
     """Whether the process answers at all."""
-    return answer(200, {"status": "alive"})
+    return json_response(200, {"status": "alive"})
 
 
-@routes("GET", "/readyz", shape=Ready, errors=[NotReady])
+@routes("GET", "/readyz", schema=Ready, errors=[NotReady])
 async def readyz(request: web.Request) -> web.Response:
     """Whether requests should be sent here."""
     checks = await request.app[SERVICES].dashboard.readiness()
     if all(checks.values()):
-        return answer(200, {"status": "ready", "checks": checks})
-    return answer(503, {"status": "not_ready", "checks": checks}, {"Retry-After": RETRY_AFTER})
+        return json_response(200, {"status": "ready", "checks": checks})
+    return json_response(503, {"status": "not_ready", "checks": checks}, {"Retry-After": RETRY_AFTER})
 
 
 @routes("GET", "/metrics", media_type="text/plain", errors=[Forbidden])
 async def metrics(request: web.Request) -> web.Response:
-    """Figures for Prometheus, to this machine only."""
+    """Metrics for Prometheus, to this machine only."""
     if not is_local(request):
-        raise Forbidden("Figures are given to this machine only")
+        raise Forbidden("Metrics are served to this machine only")
     figures = request.app[METRICS]
     return web.Response(body=figures.text(), headers={"Content-Type": figures.content_type})

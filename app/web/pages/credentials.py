@@ -1,4 +1,4 @@
-"""The credentials of whoever is signed in: list, add, see, replace, reveal, remove and restore."""
+"""The credentials of the signed-in user: list, add, see, change, replace, remove and restore."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
 from app.services.credentials import UNSET
+from app.web.inputs import ID, Model, NoFields
 from app.web.options import SERVICES
 from app.web.pages.rendering import Refused, page, see_other
-from app.web.problems import headers_of, status_of
-from app.web.routing import ID, Model, Retry, Routes
+from app.web.routing import Retry, Routes
 from app.web.sessions import actor_of
 
 routes = Routes("Pages")
 _ALL = "/credentials"
-_ONE = f"{_ALL}/{{credential_id:{ID}}}"
+ONE = f"{_ALL}/{{credential_id:{ID}}}"
 
 _NEWS: Final = {
-    "added": "It hangs in its place.",
+    "added": "Stored.",
     "changed": "Changed.",
-    "replaced": "The secret is replaced. The former one is kept in the history.",
-    "removed": "Removed. It can be brought back for seven days.",
-    "restored": "It is back in its place.",
+    "replaced": "Replaced. The former secret is kept in the history.",
+    "removed": "Removed. It can be restored for seven days.",
+    "restored": "Restored.",
 }
 _WORDS: Final = {
     Status.UNCHECKED: "not checked",
@@ -44,7 +44,7 @@ _WORDS: Final = {
 
 
 class Listing(Model):
-    """Which page, and what has just happened."""
+    """The page of the list, and the action that led to it."""
 
     cursor: str | None = None
     removed: bool = False
@@ -53,13 +53,13 @@ class Listing(Model):
 
 
 class One(Model):
-    """What has just happened."""
+    """The action that led to the page."""
 
     done: str = ""
 
 
 class AddForm(Model):
-    """A new credential; ``request_key`` makes a form that was sent twice store one."""
+    """A new credential; with ``request_key``, a form that is sent twice stores one."""
 
     provider: str
     label: str
@@ -69,7 +69,7 @@ class AddForm(Model):
 
 
 class ChangeForm(Model):
-    """A new label or expiry, for the version that was looked at."""
+    """A new label or expiry, for the version that the page showed."""
 
     label: str
     expires: str = ""
@@ -78,26 +78,16 @@ class ChangeForm(Model):
 
 
 class ReplaceForm(Model):
-    """A new secret, for the version that was looked at."""
+    """A new secret, for the version that the page showed."""
 
     secret: str
     version: str
 
 
-class RevealForm(Model):
-    """A button; with the password where the last proof is too old."""
-
-    password: str = ""
-
-
 class VersionForm(Model):
-    """A button, for the version that was looked at."""
+    """A button, for the version that the page showed."""
 
     version: str
-
-
-class NoFields(Model):
-    """A button."""
 
 
 @routes("GET", _ALL, media_type="text/html")
@@ -108,7 +98,7 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
         request,
         "removed.html" if query.removed else "credentials.html",
         viewer=actor,
-        items=[_view(each) for each in found.items],
+        items=[shown(each) for each in found.items],
         next_cursor=found.next_cursor,
         news=_NEWS.get(query.done),
         undo=query.id if query.done == "removed" and re.fullmatch(ID, query.id) else None,
@@ -116,7 +106,7 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
 
 
 async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-    # What was refused may be a secret in the wrong field, so only what was not comes back.
+    # A refused value may be a secret in the wrong field, so only the other fields are filled in again.
     refused = Refused(error)
     kept = {
         name: "" if refused.field in {name, f"{name}_at"} else fields.get(name, "")
@@ -139,7 +129,7 @@ def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept:
 
 @routes("GET", f"{_ALL}/new", media_type="text/html")
 async def add_form(request: web.Request, actor: Actor) -> web.Response:
-    """Where a credential is added."""
+    """The form for a new credential."""
     return _add_page(request, actor, None, {"provider": "", "label": "", "expires": ""})
 
 
@@ -165,17 +155,17 @@ async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response
 
 
 def _again(section: str) -> Retry:
-    """The page of a credential once more, with what was refused beside the form that it was typed into."""
+    """Answers a refused form with the page of its credential and the refusal beside the form."""
 
     async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
         actor = await actor_of(request)
         view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
-        return _one_page(request, actor, view, refused=Refused(error), section=section)
+        return credential_page(request, actor, view, refused=Refused(error), section=section)
 
     return retry
 
 
-def _one_page(
+def credential_page(
     request: web.Request,
     actor: Actor,
     view: CredentialView,
@@ -184,41 +174,42 @@ def _one_page(
     section: str = "",
     news: str | None = None,
 ) -> web.Response:
+    """The page of one credential; `section` is the part of it whose form was refused."""
     return page(
         request,
         "credential.html",
         status=refused.status if refused else 200,
         headers=refused.headers if refused else None,
         viewer=actor,
-        credential=_view(view),
+        credential=shown(view),
         refused=refused,
         section=section,
         news=news,
     )
 
 
-@routes("GET", _ONE, media_type="text/html", errors=[errors.NotFound])
+@routes("GET", ONE, media_type="text/html", errors=[errors.NotFound])
 async def one(request: web.Request, actor: Actor, credential_id: str, query: One) -> web.Response:
     """One credential."""
     view = await request.app[SERVICES].credentials.get(actor, credential_id)
-    return _one_page(request, actor, view, news=_NEWS.get(query.done))
+    return credential_page(request, actor, view, news=_NEWS.get(query.done))
 
 
 @routes(
     "POST",
-    f"{_ONE}/change",
+    f"{ONE}/change",
     status=303,
     media_type="text/html",
     retry=_again("change"),
     errors=[errors.NotFound, errors.AlreadyExists, errors.VersionConflict],
 )
 async def change(request: web.Request, actor: Actor, credential_id: str, form: ChangeForm) -> web.Response:
-    """Relabel a credential, or change when it expires."""
+    """Change the label or the expiry of a credential."""
     await request.app[SERVICES].credentials.change(
         actor,
         credential_id,
         label=form.label,
-        # A day shows less than what is stored: only a day that was changed replaces it.
+        # The form shows a day, the row holds a time: only a day that was changed replaces it.
         expires_at=UNSET if form.expires == form.expires_before else _end_of(form.expires),
         expected_version=_version(form.version),
     )
@@ -227,7 +218,7 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
 
 @routes(
     "POST",
-    f"{_ONE}/replace",
+    f"{ONE}/replace",
     status=303,
     media_type="text/html",
     retry=_again("replace"),
@@ -241,54 +232,9 @@ async def replace(request: web.Request, actor: Actor, credential_id: str, form: 
     return see_other(f"{_ALL}/{credential_id}?done=replaced")
 
 
-async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
-    actor = await actor_of(request)
-    view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
-    if isinstance(error, errors.CredentialUnreadable):
-        return _one_page(request, actor, view, refused=Refused(error), section="reveal")
-    # The first time it is a question, not a failure.
-    refused = None if isinstance(error, errors.ReauthenticationRequired) else Refused(error)
-    return page(
-        request,
-        "confirm.html",
-        status=status_of(type(error)),
-        headers=headers_of(error),
-        viewer=actor,
-        credential=_view(view),
-        refused=refused,
-    )
-
-
 @routes(
     "POST",
-    f"{_ONE}/reveal",
-    media_type="text/html",
-    retry=_confirm,
-    errors=[
-        errors.NotFound,
-        errors.ReauthenticationRequired,
-        errors.InvalidCredentials,
-        errors.TooManyAttempts,
-        errors.CredentialUnreadable,
-    ],
-)
-async def reveal(request: web.Request, actor: Actor, credential_id: str, form: RevealForm) -> web.Response:
-    """Show the secret of a credential, in this answer and nowhere else.
-
-    Asks for the password where it was last proven more than ten minutes ago.
-    """
-    services = request.app[SERVICES]
-    if form.password:
-        await services.authentication.reauthenticate(actor, form.password)
-        actor = await actor_of(request)
-    view = await services.credentials.get(actor, credential_id)
-    secret = await services.credentials.reveal(actor, credential_id)
-    return page(request, "revealed.html", viewer=actor, credential=_view(view), secret=secret.reveal())
-
-
-@routes(
-    "POST",
-    f"{_ONE}/remove",
+    f"{ONE}/remove",
     status=303,
     media_type="text/html",
     retry=_again("remove"),
@@ -301,37 +247,37 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, form: V
 
 
 async def _restore_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
-    actor = await actor_of(request)
+    refused, actor = Refused(error), await actor_of(request)
     found = await request.app[SERVICES].credentials.page(actor, removed=True)
     return page(
         request,
         "removed.html",
-        status=status_of(type(error)),
+        status=refused.status,
         viewer=actor,
-        items=[_view(each) for each in found.items],
+        items=[shown(each) for each in found.items],
         next_cursor=found.next_cursor,
-        news=Refused(error).sentence,
+        news=refused.sentence,
         undo=None,
     )
 
 
 @routes(
     "POST",
-    f"{_ONE}/restore",
+    f"{ONE}/restore",
     status=303,
     media_type="text/html",
     retry=_restore_again,
     errors=[errors.NotFound, errors.AlreadyExists],
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str, form: NoFields) -> web.Response:  # noqa: ARG001
-    """Bring back a removed credential."""
+    """Restore a removed credential."""
     await request.app[SERVICES].credentials.restore(actor, credential_id)
     return see_other(f"{_ALL}?done=restored")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a template shows of a credential."""
+    """A credential, for templates."""
 
     id: str
     provider: str
@@ -348,7 +294,8 @@ class Shown:
     kept_until: datetime | None
 
 
-def _view(view: CredentialView) -> Shown:
+def shown(view: CredentialView) -> Shown:
+    """The view model of a credential."""
     return Shown(
         id=view.id,
         provider=view.provider,
@@ -367,7 +314,7 @@ def _view(view: CredentialView) -> Shown:
 
 
 def _end_of(text: str) -> datetime | None:
-    """The last second, in UTC, of a day that was typed; None for no day. Raises InvalidInput."""
+    """The last second, in UTC, of a typed day; None for an empty text. Raises InvalidInput."""
     if not text.strip():
         return None
     try:

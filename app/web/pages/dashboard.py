@@ -1,4 +1,4 @@
-"""The Hall: whether every key hangs where it should, and if not, the one thing to do."""
+"""The dashboard, titled "Hall": the state of credentials and keys in one sentence, and the most urgent thing to do."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _REMEDIES = {
 
 
 @routes("GET", "/", media_type="text/html")
-async def hall(request: web.Request, actor: Actor) -> web.Response:
+async def dashboard(request: web.Request, actor: Actor) -> web.Response:
     """The Hall: state of everything at a glance."""
     view = await request.app[SERVICES].dashboard.dashboard(actor)
     return page(
         request,
         "dashboard.html",
         viewer=actor,
-        hall=view,
+        dashboard=view,
         well=view.headline is Headline.WELL,
         remedy=_REMEDIES.get(view.headline),
         keys=[(key, _share(key)) for key in view.keys],
@@ -36,6 +36,6 @@ async def hall(request: web.Request, actor: Actor) -> web.Response:
 
 
 def _share(key: KeyAge) -> float:
-    """How much of its time a key has spent, in percent for the timeline."""
+    """The share of its time that a key has spent, in percent, for the timeline."""
     days = max((key.due_at - key.since).days, 1)
     return round(min(max(key.age_days / days, 0.005), 0.995) * 100, 1)  # the mark stays within the picture

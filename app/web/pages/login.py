@@ -11,24 +11,24 @@ from aiohttp import web
 from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor, Client
+from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.rendering import Refused, page, see_other
-from app.web.problems import headers_of, status_of
-from app.web.routing import Model, Routes
+from app.web.routing import Routes
 from app.web.sessions import begin_session, end_session
 
 routes = Routes("Pages")
 
 _NEWS: Final = {
-    "owner": "The owner is there. Sign in with the name and password that you just chose.",
+    "owner": "The owner account is created. Sign in with the name and password that you chose.",
     "out": "You are signed out.",
 }
 _OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
 
 
 class SetupForm(Model):
-    """The claim of the first owner."""
+    """The account of the first owner."""
 
     setup_token: str
     username: str
@@ -44,30 +44,27 @@ class LoginForm(Model):
 
 
 class LoginQuery(Model):
-    """Where to go after signing in, and what has just happened."""
+    """The page to open after signing in, and the action that led here."""
 
     next: str = "/"
     done: str = ""
 
 
-class NoFields(Model):
-    """A form that is a button."""
-
-
 async def _setup_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    refused = Refused(error)
     return page(
         request,
         "setup.html",
-        status=status_of(type(error)),
-        headers=headers_of(error),
-        refused=Refused(error),
+        status=refused.status,
+        headers=refused.headers,
+        refused=refused,
         username=fields.get("username", ""),
     )
 
 
 @routes("GET", "/setup", media_type="text/html")
 async def setup_form(request: web.Request) -> web.Response:
-    """Where the first owner is created."""
+    """The form that creates the first owner."""
     if await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/login")
     return page(request, "setup.html", refused=None, username="")
@@ -81,12 +78,13 @@ async def setup(request: web.Request, client: Client, form: SetupForm) -> web.Re
 
 
 async def _login_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    refused = Refused(error)
     return page(
         request,
         "login.html",
-        status=status_of(type(error)),
-        headers=headers_of(error),
-        refused=Refused(error),
+        status=refused.status,
+        headers=refused.headers,
+        refused=refused,
         username=fields.get("username", ""),
         next=_own_page(fields.get("next", "/")),
         news=None,
@@ -96,7 +94,7 @@ async def _login_again(request: web.Request, error: AppError, fields: Mapping[st
 
 @routes("GET", "/login", media_type="text/html")
 async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
-    """Where people sign in."""
+    """The form to sign in."""
     if not await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/setup")
     return page(
@@ -137,5 +135,5 @@ async def logout(request: web.Request, actor: Actor, form: NoFields) -> web.Resp
 
 
 def _own_page(path: str) -> str:
-    """A path of ours: nothing that a browser could take for another site."""
+    """The path if it can only be one of Keyhall's own pages, `/` otherwise."""
     return path if _OWN_PATH.fullmatch(path) else "/"

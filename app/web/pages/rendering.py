@@ -1,4 +1,4 @@
-"""How a page is made: a template, a view model, and the policy that lets a browser run nothing but our own files."""
+"""Making a page: a template, a view model, and the policy that lets a browser run Keyhall's own files only."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def page(
     viewer: Actor | None = None,
     **view: Any,
 ) -> web.Response:
-    """A page. ``viewer`` is who looks at it, where that is known; ``view`` is what its template shows."""
+    """A page. ``viewer`` is the signed-in user, if there is one; ``view`` are the variables of its template."""
     text = (
         request.app[TEMPLATES]
         .get_template(template)
@@ -76,12 +76,12 @@ def page(
 
 
 def see_other(location: str) -> web.Response:
-    """After a form: go and look (RFC 9110, 15.4.4), so that reloading does nothing twice."""
+    """Lead from a form to a page (RFC 9110, 15.4.4), so that reloading repeats nothing."""
     return web.Response(status=303, headers={"Location": location})
 
 
 def error_page(request: web.Request, error: AppError) -> web.Response:
-    """An error for a person. Whoever is not signed in is asked to, and comes back afterwards."""
+    """The page of an error; without a session, a redirect to the sign-in form, which leads back afterwards."""
     if isinstance(error, InvalidToken):
         back = request.path if request.method in {"GET", "HEAD"} and request.path != "/" else ""
         return see_other(f"/login?next={quote(back, safe='/')}" if back else "/login")
@@ -96,7 +96,7 @@ def error_page(request: web.Request, error: AppError) -> web.Response:
 
 
 class Refused:
-    """What a form shows of an error: one sentence, beside the field that it is about where there is one."""
+    """An error as a form shows it: one sentence, beside the field that it is about if there is one."""
 
     def __init__(self, error: AppError) -> None:
         self.field = error.field if isinstance(error, InvalidInput) else None
@@ -123,7 +123,7 @@ def moment(value: datetime) -> str:
 
 
 def with_code(text: str) -> Markup:
-    """A sentence in which what stands between backticks is code."""
+    """A sentence in which the parts between backticks are code."""
     parts = text.split("`")
     code = Markup("<code>{}</code>")
     return Markup().join(code.format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts))

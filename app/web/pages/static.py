@@ -1,4 +1,4 @@
-"""Our own stylesheet, script and icon, from memory, under names that change with their content."""
+"""Keyhall's own stylesheet, script and icon, from memory, under names that change with their content."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Assets:
         self._by_path = {asset.path: asset for asset in self._by_name.values()}
 
     def path(self, name: str) -> str:
-        """Where a file is served; the digest in it lets browsers keep it for ever."""
+        """The path of a file; the digest in it changes with the content, so browsers may cache it without limit."""
         return self._by_name[name].path
 
     def at(self, path: str) -> Asset | None:

@@ -1,4 +1,4 @@
-// What a revealed secret needs and HTML cannot do: copying it, and hiding it when nobody looks any more.
+// HTML alone cannot copy a revealed secret, nor hide it again after a while.
 "use strict";
 {
   const secret = document.getElementById("secret");
@@ -18,7 +18,7 @@
           await navigator.clipboard.writeText(secret.textContent);
           news.textContent = "Copied.";
         } catch {
-          news.textContent = "The browser did not let it be copied: select it instead.";
+          news.textContent = "The browser refused to copy it: select it instead.";
         }
       });
     }

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from simcord.results import InteractionResult
 
 from app.bootstrap.keys import open_keys
 from app.bootstrap.services import open_services
-from app.bot.client import BotOptions, KeyhallBot
+from app.bot import BotOptions
+from app.bot.client import KeyhallBot
 from app.domain.credentials import CredentialView
 from app.domain.errors import AppError
 from app.domain.identity import Actor, GuildContext
@@ -96,7 +98,7 @@ class Hall:
     def __init__(self, env: simcord.Env, bot: KeyhallBot) -> None:
         self.env = env
         self.bot = bot
-        self.services = bot.services
+        self.services = bot.session.services
         self.guild = env.create_guild()
         self.channel = self.guild.create_text_channel("general")
         manager = self.guild.create_role("managers", permissions=discord.Permissions(manage_guild=True))
@@ -140,8 +142,10 @@ def simcord_bot(services: Services) -> KeyhallBot:
 
 
 @pytest.fixture
-def hall(simcord_env: simcord.Env, simcord_bot: KeyhallBot) -> Iterator[Hall]:
+async def hall(simcord_env: simcord.Env, simcord_bot: KeyhallBot) -> AsyncIterator[Hall]:
     """A hall. Refusals are part of the game; a failure that nobody foresaw fails the test, unless it says so."""
+    # SimCord's clock begins at a fixed date, and a key's expiry is counted from the time of the interaction.
+    await simcord_env.advance_time((datetime.now(UTC) - simcord_env.now()).total_seconds())
     hall = Hall(simcord_env, simcord_bot)
     yield hall
     raised = [getattr(error, "original", error) for error in simcord_env.errors]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.bot.client import BotOptions
+from app.bot import BotOptions
 from app.bot.supervisor import run_bot
 from app.domain.credentials import CredentialView
 from app.domain.errors import BotLoginFailed
@@ -259,14 +259,14 @@ class TestAcrossRestarts:
             await asyncio.wait_for(gate.reached.wait(), 5)
             task.cancel()
             if shard_count:  # shards go on hearing until they are closed
-                assert "Back in a moment" in (await stage.list_keys()).text
+                assert "Keyhall is not ready" in (await stage.list_keys()).text
             gate.open()
         assert "no stored keys" in reply.text
 
     async def test_a_service_that_never_answers_does_not_keep_the_bot_from_leaving(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("app.bot.client._DRAIN_WITHIN", 0.1)
+        monkeypatch.setattr("app.bot.session._DRAIN_WITHIN", 0.1)
         gate = Gate()
         monkeypatch.setattr(stage.services.instances, "catch_up", gate)
         async with stage.running() as task:

@@ -10,6 +10,7 @@ import pytest
 from app.domain.credentials import CredentialView, OwnerKind
 from app.domain.errors import NotReady, StorageBusy, StorageError, StorageFull
 from app.domain.identity import GuildContext, Role
+from app.infrastructure.clock import SystemClock
 
 SECRET = "sk-canary-0123456789-abcdefghijklmnopqrstuvwxyz"
 OTHER_SECRET = "sk-second-9876543210-zyxwvutsrqponmlkjihgfedcba"
@@ -27,7 +28,7 @@ REFUSED_LABELS = {
 FAILURES = [
     (StorageError(), "The database does not answer. Try again in a moment."),
     (StorageFull(), "takes no changes right now"),
-    (NotReady(), "Back in a moment"),
+    (NotReady(), "Keyhall is not ready"),
 ]
 
 
@@ -61,6 +62,13 @@ class TestAdd:
         assert "https://keys.example.org/credentials" in text
         assert "openai" in text.splitlines()
         assert "work" in text.splitlines()
+
+    async def test_an_expiry_counts_from_the_interactions_own_time(self, hall: Any) -> None:
+        """Every delivery of an interaction asks for the same, so that a repeated one can be recognised."""
+        await hall.env.advance_time(3600)
+        await hall.add(expires="30")
+        (view,) = await hall.views()
+        assert abs(view.expires_at - hall.env.now() - timedelta(days=30)) < timedelta(seconds=1)
 
     async def test_the_answer_offers_the_web(self, hall: Any) -> None:
         answer = await hall.add()
@@ -164,9 +172,8 @@ class TestList:
 
     async def test_an_expired_key_says_so(self, hall: Any, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         await hall.add(expires="1")
-        clock = hall.services.credentials._clock
-        late = clock.now() + timedelta(days=2)
-        monkeypatch.setattr(type(clock), "now", lambda self: late)
+        late = SystemClock().now() + timedelta(days=2)
+        monkeypatch.setattr(SystemClock, "now", lambda self: late)
         assert "Expired: replace it." in shown(await hall.alice.slash(hall.channel, "key list"))
 
 
@@ -319,7 +326,7 @@ class TestWhenTheHouseFails:
 
         with monkeypatch.context() as patch:
             patch.setattr(hall.services.instances, "catch_up", stale)
-            assert "Back in a moment" in shown(await hall.add())
+            assert "Keyhall is not ready" in shown(await hall.add())
         assert await hall.views() == []
 
     async def test_what_nobody_foresaw_shows_a_reference_that_is_in_the_log_and_nothing_else(

@@ -16,7 +16,7 @@ import pytest
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from app.bot.client import BotOptions
+from app.bot import BotOptions
 from app.bot.supervisor import run_bot
 from app.domain.errors import BotLoginFailed, ConfigInvalid
 from app.domain.secrets import SecretText
@@ -294,7 +294,7 @@ class Greeting(commands.Cog):
 
     @app_commands.command(description="From an extension")
     async def greet(self, interaction):
-        actor = await self.bot.admit(interaction)
+        actor = await self.bot.session.admit(interaction)
         await interaction.edit_original_response(content=f"for {actor.discord_id}")
 
 async def setup(bot):

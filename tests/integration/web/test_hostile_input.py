@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.web import bodies, server
+from app.web import bodies, connection
 from app.web.api.documentation import DOCUMENT
 from tests.support.web import ABSENT, PASSWORD, SECRET, Answer, Site, filled, raw
 
@@ -262,14 +262,14 @@ async def test_an_unknown_expectation_is_417_in_our_form(site: Site) -> None:
 
 
 async def test_a_head_that_dribbles_in_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
     assert await raw(site, b"GET /healthz HTTP/1.1\r\nHost: loc", within=5) == b""
 
 
 async def test_a_head_that_dribbles_in_after_a_whole_request_is_cut_off(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
     whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     host, _, port = site.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -283,7 +283,7 @@ async def test_a_head_that_dribbles_in_after_a_whole_request_is_cut_off(
 async def test_a_slow_request_in_progress_is_not_cut_off_by_the_deadline_for_heads(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
     body = json.dumps({"refresh_token": "x"}).encode()
     host, _, port = site.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

@@ -41,7 +41,7 @@ async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
 
         made = await site.submit("/setup", "", setup_token=token, username=OWNER, password=PASSWORD)
         assert (made.status, made.headers["Location"]) == (303, "/login?done=owner")
-        assert "The owner is there" in (await site.page("/login?done=owner")).text
+        assert "The owner account is created" in (await site.page("/login?done=owner")).text
         assert (await site.page("/setup")).headers["Location"] == "/login"
         again = await site.submit("/setup", "", setup_token=token, username="second", password=PASSWORD)
         assert again.status == 409
@@ -101,7 +101,7 @@ async def test_a_credential_from_adding_to_restoring(site: Site) -> None:
         added = await submit("/credentials", **fields)
         assert (added.status, added.headers["Location"]) == (303, "/credentials?done=added")
     listed = await site.page("/credentials?done=added", cookie)
-    assert "It hangs in its place." in listed.text
+    assert "Stored." in listed.text
     assert listed.text.count("<strong>on paper</strong>") == 1
     assert SECRET not in listed.text
     assert "expires 31 Dec 2099" in listed.text
@@ -129,7 +129,7 @@ async def test_a_credential_from_adding_to_restoring(site: Site) -> None:
     removed = await submit(f"{path}/remove", version="3")
     assert removed.headers["Location"].startswith("/credentials?done=removed&id=")
     after = await site.page(removed.headers["Location"], cookie)
-    assert "Removed. It can be brought back for seven days." in after.text
+    assert "Removed. It can be restored for seven days." in after.text
     assert f'action="{path}/restore"' in after.text
     assert "<strong>on parchment</strong>" not in after.text
     assert "<strong>on parchment</strong>" in (await site.page("/credentials?removed=true", cookie)).text
@@ -189,7 +189,7 @@ async def test_after_ten_minutes_revealing_asks_for_the_password_first(site: Sit
         await site.services.instances.catch_up()
         asked = await site.submit(f"{path}/reveal", cookie, form_token=token)
         assert asked.status == 401
-        assert "Is it still you?" in asked.text
+        assert "Confirm your password" in asked.text
         assert SECRET not in asked.text
         assert 'class="refused"' not in asked.text
         wrong = await site.submit(f"{path}/reveal", cookie, form_token=token, password="canary, not it")

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from app.bot.client import BotOptions, KeyhallBot
+from app.bot import BotOptions
+from app.bot.client import KeyhallBot
 from app.bot.cogs.credentials import KeyCommands
 from app.bot.cogs.messages import MessageCommands
 from app.bot.texts import CommandTexts
@@ -18,6 +19,6 @@ from app.domain.secrets import SecretText
 async def bot() -> KeyhallBot:
     bot = KeyhallBot(cast("Any", SimpleNamespace()), BotOptions(token=SecretText("a.token.of-nobody")))
     await bot.tree.set_translator(CommandTexts())
-    await bot.add_cog(KeyCommands(bot))
-    await bot.add_cog(MessageCommands(bot))
+    await bot.add_cog(KeyCommands(bot.session))
+    await bot.add_cog(MessageCommands(bot.session))
     return bot

@@ -79,7 +79,7 @@ def test_nobody_is_ever_mentioned(bot: KeyhallBot) -> None:
 
 def test_only_the_guilds_are_asked_for_unless_content_is_wanted(bot: KeyhallBot) -> None:
     assert [name for name, on in bot.intents if on] == ["guilds"]
-    wanting = KeyhallBot(bot.services, bot.options, message_content=True)
+    wanting = KeyhallBot(bot.session.services, bot.session.options, message_content=True)
     assert {name for name, on in wanting.intents if on} >= {"guilds", "guild_messages", "message_content"}
     assert not wanting.intents.members
     assert not wanting.intents.presences
@@ -88,15 +88,16 @@ def test_only_the_guilds_are_asked_for_unless_content_is_wanted(bot: KeyhallBot)
 def test_what_was_served_is_remembered_and_the_memory_is_bounded(
     bot: KeyhallBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.bot.client._REMEMBERED_INTERACTIONS", 3)
+    monkeypatch.setattr("app.bot.session._REMEMBERED_INTERACTIONS", 3)
 
     def first_time(number: int) -> bool:
-        return bot.first_time(cast("Any", SimpleNamespace(id=number)))
+        return bot.session.first_time(cast("Any", SimpleNamespace(id=number)))
 
     assert [first_time(number) for number in (1, 2, 3, 3, 1)] == [True, True, True, False, False]
     assert first_time(4)
     assert first_time(1), "the oldest was forgotten"
-    assert len(bot._seen) == 3
+    assert [first_time(number) for number in (3, 4, 1)] == [False, False, False]
+    assert first_time(2), "no more than three are remembered"
 
 
 async def test_a_listener_that_fails_is_logged_without_what_it_was_called_with(

@@ -17,21 +17,17 @@ class AttemptRepositoryImpl:
         self._connection = connection
 
     async def hit(self, key: str, window: datetime) -> int:
-        """Count one more and tell how many there are."""
         first = self._connection.dialect.insert(attempts).values(key=key, window=window, n=1)
         counted = first.on_conflict_do_update(index_elements=["key", "window"], set_={"n": attempts.c.n + 1})
         return int(await self._connection.value(counted.returning(attempts.c.n)))
 
     async def count(self, key: str, window: datetime) -> int:
-        """How many there are."""
         statement = select(attempts.c.n).where(attempts.c.key == key, attempts.c.window == window)
         return int(await self._connection.value(statement) or 0)
 
     async def take_back(self, key: str, window: datetime) -> None:
-        """Count one less, never below nothing."""
         this = (attempts.c.key == key, attempts.c.window == window, attempts.c.n > 0)
         await self._connection.change(update(attempts).where(*this).values(n=attempts.c.n - 1))
 
     async def purge(self, before: datetime) -> int:
-        """Drop the windows that began before then."""
         return await self._connection.change(delete(attempts).where(attempts.c.window < before))

@@ -1,25 +1,24 @@
-"""The audit trail, as rows ride in with the change that they tell of."""
+"""The audit trail: an event is stored in the unit of work of the change that it records."""
 
 from __future__ import annotations
-
-import json
-from uuid import uuid4
 
 from sqlalchemy import insert, select
 
 from app.domain.audit import AuditEvent
+from app.domain.canonical_json import canonical_json
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import audit_events, subjects
+from app.services.ports import Randomness
 
 
 class AuditRepositoryImpl:
     """See `app.services.ports.AuditRepository`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, randomness: Randomness) -> None:
         self._connection = connection
+        self._randomness = randomness
 
     async def append(self, event: AuditEvent) -> None:
-        """Store a row, unsealed."""
         address_id = None if event.address is None else await self._address_id(event.address)
         await self._connection.change(
             insert(audit_events).values(
@@ -31,7 +30,7 @@ class AuditRepositoryImpl:
                 address_id=address_id,
                 object_kind=event.object_kind,
                 object_id=event.object_id,
-                detail=json.dumps(dict(event.detail), ensure_ascii=False, separators=(",", ":"), sort_keys=True),
+                detail=canonical_json(event.detail),
             )
         )
 
@@ -40,7 +39,9 @@ class AuditRepositoryImpl:
         known = select(subjects.c.id).where(subjects.c.kind == "address", subjects.c.value == address)
         if (found := await self._connection.value(known)) is None:
             # Another process may be storing the same address: its row wins, whenever it commits.
-            new = self._connection.dialect.insert(subjects).values(id=str(uuid4()), kind="address", value=address)
+            new = self._connection.dialect.insert(subjects).values(
+                id=self._randomness.new_id(), kind="address", value=address
+            )
             await self._connection.change(
                 new.on_conflict_do_nothing(index_elements=["value"], index_where=subjects.c.kind == "address")
             )

@@ -17,12 +17,10 @@ class BotStateRepositoryImpl:
         self._connection = connection
 
     async def get(self, key: str) -> str | None:
-        """The fact, or None."""
         value: str | None = await self._connection.value(select(bot_state.c.value).where(bot_state.c.key == key))
         return value
 
     async def put(self, key: str, value: str, at: datetime) -> None:
-        """Insert or replace a fact."""
         insert = self._connection.dialect.insert(bot_state).values(key=key, value=value, updated_at=at)
         await self._connection.change(
             insert.on_conflict_do_update(

@@ -83,7 +83,6 @@ class CredentialRepositoryImpl:
         self._connection = connection
 
     async def add(self, record: CredentialRecord) -> None:
-        """Store a new one."""
         await self._connection.change(
             insert(api_credentials).values(
                 id=record.id,
@@ -108,7 +107,6 @@ class CredentialRepositoryImpl:
         )
 
     async def get(self, credential_id: str) -> CredentialRecord | None:
-        """By id, also a removed one."""
         row = await self._connection.row(_BY_ID, {"key": credential_id})
         return None if row is None else _to_record(row)
 
@@ -123,7 +121,6 @@ class CredentialRepositoryImpl:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[CredentialRecord]:
-        """Those of an owner; a label is found however it is capitalised."""
         deleted_at = api_credentials.c.deleted_at
         statement = _ALL.where(*_of(owner), deleted_at.is_not(None) if removed else deleted_at.is_(None))
         if provider is not None:
@@ -138,24 +135,22 @@ class CredentialRepositoryImpl:
         return [_to_record(row) for row in rows]
 
     async def reassign_sharer(self, source: str, target: str) -> int:
-        """Name another user as who shared them; `created_by` is no part of what the envelope binds."""
+        """`created_by` is not part of what the envelope is bound to."""
         shared = (api_credentials.c.created_by == source, api_credentials.c.owner_kind == OwnerKind.GUILD)
         return await self._connection.change(update(api_credentials).where(*shared).values(created_by=target))
 
     async def lock_owner(self, owner: Owner) -> None:
-        """Take the advisory lock that stands for this owner; two owners of one number only wait for each other."""
+        """An advisory lock per owner; two owners whose numbers collide only wait for each other."""
         digest = hashlib.sha256(f"{owner.kind} {owner.id}".encode()).digest()
         await self._connection.lock(int.from_bytes(digest[:8], "big", signed=True))
 
     async def count(self, owner: Owner) -> int:
-        """All that were not purged yet."""
         statement = select(func.count()).select_from(api_credentials).where(*_of(owner))
         return int(await self._connection.value(statement))
 
     async def change(
         self, credential_id: str, *, expected_version: int, label: str, expires_at: datetime | None, at: datetime
     ) -> bool:
-        """Relabel."""
         return await self._swap(
             credential_id, expected_version, at, label=label, label_key=_label_key(label), expires_at=expires_at
         )
@@ -171,7 +166,6 @@ class CredentialRepositoryImpl:
         expires_at: datetime | None,
         at: datetime,
     ) -> bool:
-        """A new secret: nobody has used or verified it."""
         return await self._swap(
             credential_id,
             expected_version,
@@ -186,7 +180,6 @@ class CredentialRepositoryImpl:
         )
 
     async def set_removed(self, credential_id: str, *, expected_version: int, at: datetime, removed: bool) -> bool:
-        """Remove or restore."""
         return await self._swap(credential_id, expected_version, at, deleted_at=at if removed else None)
 
     async def move(
@@ -200,7 +193,6 @@ class CredentialRepositoryImpl:
         key_version: int,
         at: datetime,
     ) -> bool:
-        """Hand over to another owner."""
         return await self._swap(
             credential_id,
             expected_version,
@@ -214,7 +206,7 @@ class CredentialRepositoryImpl:
         )
 
     async def mark_used(self, credential_id: str, at: datetime) -> None:
-        """Note a use; a latecomer does not turn the time back."""
+        """A late writer never sets the time back."""
         last = api_credentials.c.last_used_at
         await self._connection.change(
             update(api_credentials)
@@ -223,14 +215,14 @@ class CredentialRepositoryImpl:
         )
 
     async def set_status(self, credential_id: str, status: Status, at: datetime) -> None:
-        """Note what is known; no change that people make, so the version stays."""
+        """Not a change that people make, so the version stays."""
         verified = {"last_verified_at": at} if status in _VERIFYING else {}
         await self._connection.change(
             update(api_credentials).where(api_credentials.c.id == credential_id).values(status=status, **verified)
         )
 
     async def set_fingerprint(self, credential_id: str, *, expected_version: int, fingerprint: str | None) -> bool:
-        """The fingerprint under another key; no change that people make, so the version stays."""
+        """Not a change that people make, so the version stays."""
         statement = (
             update(api_credentials)
             .where(api_credentials.c.id == credential_id, api_credentials.c.version == expected_version)
@@ -239,24 +231,22 @@ class CredentialRepositoryImpl:
         return await self._connection.change(statement) == 1
 
     async def forget_keys(self, *, opening: Sequence[int]) -> None:
-        """No change that people make, so the versions stay."""
+        """Not a change that people make, so the versions stay."""
         await self._connection.change(update(api_credentials).values(fingerprint=None))
         lost = api_credentials.c.key_version.not_in(opening)
         await self._connection.change(update(api_credentials).where(lost).values(status=Status.UNREADABLE))
 
     async def page(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
-        """All rows in the order of their ids."""
         statement = _ALL.order_by(api_credentials.c.id).limit(limit)
         if after is not None:
             statement = statement.where(api_credentials.c.id > after)
         return [_to_record(row) for row in await self._connection.rows(statement)]
 
     async def purge_removed(self, before: datetime) -> int:
-        """Drop what was removed before then; the history goes with it."""
+        """The history goes with the rows."""
         return await self._connection.change(delete(api_credentials).where(api_credentials.c.deleted_at < before))
 
     async def add_history(self, record: HistoryRecord) -> None:
-        """Keep a former secret."""
         await self._connection.change(
             insert(credential_history).values(
                 id=record.id,
@@ -270,7 +260,6 @@ class CredentialRepositoryImpl:
         )
 
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
-        """Former secrets, latest first."""
         history = credential_history.c
         statement = (
             select(
@@ -299,7 +288,6 @@ class CredentialRepositoryImpl:
         ]
 
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
-        """The same former secret, sealed anew."""
         await self._connection.change(
             update(credential_history)
             .where(credential_history.c.id == record_id)
@@ -307,7 +295,6 @@ class CredentialRepositoryImpl:
         )
 
     async def drop_history(self, record_id: str) -> None:
-        """Forget a former secret."""
         await self._connection.change(delete(credential_history).where(credential_history.c.id == record_id))
 
     async def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: object) -> bool:

@@ -24,11 +24,9 @@ class EncryptedRowRepositoryImpl:
     async def batch(
         self, column: EncryptedColumn, *, primary: int, after: str | None, limit: int
     ) -> Sequence[EncryptedRow]:
-        """What another version than the primary sealed."""
         return await self._page(column, after, limit, _table(column).c.key_version != primary)
 
     async def all(self, column: EncryptedColumn, *, after: str | None, limit: int) -> Sequence[EncryptedRow]:
-        """Every row."""
         return await self._page(column, after, limit)
 
     async def swap(self, column: EncryptedColumn, rows: Sequence[Reencrypted]) -> int:
@@ -41,7 +39,6 @@ class EncryptedRowRepositoryImpl:
         )
 
     async def counts(self, column: EncryptedColumn) -> Mapping[int, int]:
-        """Rows by key version."""
         version = _table(column).c.key_version
         found = await self._connection.rows(select(version, func.count()).group_by(version))
         return {row[0]: row[1] for row in found}

@@ -18,7 +18,6 @@ class IdempotencyRepositoryImpl:
         self._connection = connection
 
     async def get(self, user_id: str, key: str) -> IdempotentRequest | None:
-        """What that user did under that key."""
         table = idempotency_keys.c
         row = await self._connection.row(
             select(table.mac, table.resource_id, table.created_at).where(table.user_id == user_id, table.key == key)
@@ -28,7 +27,6 @@ class IdempotencyRepositoryImpl:
         return IdempotentRequest(user_id=user_id, key=key, mac=row[0], resource_id=row[1], created_at=row[2])
 
     async def add(self, request: IdempotentRequest) -> None:
-        """Remember one."""
         await self._connection.change(
             insert(idempotency_keys).values(
                 user_id=request.user_id,
@@ -40,5 +38,4 @@ class IdempotencyRepositoryImpl:
         )
 
     async def purge(self, before: datetime) -> int:
-        """Forget what was done before then."""
         return await self._connection.change(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))

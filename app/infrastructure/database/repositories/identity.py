@@ -49,7 +49,6 @@ class UserRepositoryImpl:
         self._connection = connection
 
     async def add(self, user: User) -> None:
-        """Store a new user with a subject of its own."""
         subject = insert(subjects).values(id=user.subject_id, kind="user", value=user.username, user_id=user.id)
         await self._connection.change(subject)
         await self._connection.change(
@@ -69,34 +68,27 @@ class UserRepositoryImpl:
         )
 
     async def get(self, user_id: str) -> User | None:
-        """By id."""
         return await self._one(users.c.id == user_id)
 
     async def by_name(self, name_key: str) -> User | None:
-        """By casefolded name."""
         return await self._one(users.c.name_key == name_key)
 
     async def by_discord(self, discord_id: str) -> User | None:
-        """By Discord id."""
         return await self._one(users.c.discord_id == discord_id)
 
     async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
-        """Users in the order of their ids."""
         statement = select(*USER_COLUMNS).order_by(users.c.id).limit(limit)
         if after is not None:
             statement = statement.where(users.c.id > after)
         return [to_user(row) for row in await self._connection.rows(statement)]
 
     async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
-        """Replace the password's hash."""
         await self._update(user_id, password_hash=password_hash, updated_at=at)
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
-        """Link or unlink a Discord account."""
         await self._update(user_id, discord_id=discord_id, updated_at=at)
 
     async def disable(self, user_id: str, at: datetime) -> None:
-        """Disable, and count the token version up."""
         await self._update(
             user_id,
             disabled_at=func.coalesce(users.c.disabled_at, literal(at, UtcDateTime)),
@@ -105,11 +97,9 @@ class UserRepositoryImpl:
         )
 
     async def claim_owner(self, user_id: str, at: datetime) -> None:
-        """Record, once for ever, that an owner exists."""
         await self._connection.change(insert(owner_claim).values(id=1, user_id=user_id, claimed_at=at))
 
     async def owner_ever_existed(self) -> bool:
-        """Whether that was ever recorded."""
         return await self._connection.row(select(owner_claim.c.id)) is not None
 
     async def _one(self, condition: ColumnElement[bool]) -> User | None:

@@ -8,13 +8,10 @@ from datetime import timedelta
 
 from sqlalchemy import delete, insert, select, update
 
+from app.domain.canonical_json import canonical_json
 from app.domain.instances import Instance
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import instances
-
-
-def _epochs(epochs: Mapping[str, int]) -> str:
-    return json.dumps(dict(epochs), separators=(",", ":"), sort_keys=True)
 
 
 class InstanceRepositoryImpl:
@@ -25,7 +22,6 @@ class InstanceRepositoryImpl:
         self._now = connection.dialect.now
 
     async def register(self, instance: Instance, lease: timedelta) -> None:
-        """Take a lease from now on; the instance's own times do not count."""
         await self._connection.change(
             insert(instances).values(
                 id=instance.id,
@@ -34,7 +30,7 @@ class InstanceRepositoryImpl:
                 pid=instance.pid,
                 started_at=self._now(),
                 lease_until=self._now(lease),
-                epochs=_epochs(instance.epochs),
+                epochs=canonical_json(instance.epochs),
                 master_key_ids=" ".join(instance.master_key_ids),
             )
         )
@@ -42,21 +38,18 @@ class InstanceRepositoryImpl:
     async def renew(
         self, instance_id: str, epochs: Mapping[str, int], lease: timedelta, *, master_key_ids: Sequence[str] = ()
     ) -> bool:
-        """Extend the lease and acknowledge the epochs and master keys; False when the row is gone."""
         values = {
             "lease_until": self._now(lease),
-            "epochs": _epochs(epochs),
+            "epochs": canonical_json(epochs),
             "master_key_ids": " ".join(master_key_ids),
         }
         statement = update(instances).where(instances.c.id == instance_id).values(values)
         return await self._connection.change(statement) == 1
 
     async def leave(self, instance_id: str) -> None:
-        """Give the lease back."""
         await self._connection.change(delete(instances).where(instances.c.id == instance_id))
 
     async def live(self) -> Sequence[Instance]:
-        """Those whose lease has not lapsed, the oldest first."""
         statement = (
             select(
                 instances.c.id,
@@ -86,5 +79,4 @@ class InstanceRepositoryImpl:
         ]
 
     async def purge(self, lapsed_for: timedelta) -> int:
-        """Drop those whose lease lapsed that long ago."""
         return await self._connection.change(delete(instances).where(instances.c.lease_until < self._now(-lapsed_for)))

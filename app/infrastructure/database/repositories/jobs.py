@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, delete, or_, select, text, update
 
+from app.domain.canonical_json import canonical_json
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.infrastructure.database.engine import AnyRow, Connection
 from app.infrastructure.database.schema import jobs
@@ -50,11 +51,10 @@ class JobRepositoryImpl:
         self._now = connection.dialect.now
 
     async def add(self, job: Job, *, at: datetime | None = None) -> bool:
-        """Store a job; False where one of its unique key is not over."""
         insert = self._connection.dialect.insert(jobs).values(
             id=job.id,
             kind=job.kind,
-            payload=_json(job.payload),
+            payload=canonical_json(job.payload),
             state=job.state,
             unique_key=job.unique_key,
             run_at=self._now() if at is None else at,
@@ -71,29 +71,25 @@ class JobRepositoryImpl:
         return added == 1
 
     async def get(self, job_id: str) -> Job | None:
-        """A job, or None."""
         row = await self._connection.row(select(*_COLUMNS).where(jobs.c.id == job_id, _KNOWN))
         return None if row is None else _to_job(row)
 
     async def unfinished(self, unique_key: str) -> Job | None:
-        """The one that is not over."""
         row = await self._connection.row(select(*_COLUMNS).where(jobs.c.unique_key == unique_key, _UNFINISHED, _KNOWN))
         return None if row is None else _to_job(row)
 
     async def unfinished_of(self, kind: JobKind) -> Sequence[Job]:
-        """Those that are not over."""
         statement = select(*_COLUMNS).where(jobs.c.kind == kind, _UNFINISHED).order_by(jobs.c.id.desc())
         return [_to_job(row) for row in await self._connection.rows(statement)]
 
     async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
-        """The latest first: ids are made in the order of time."""
+        """Ids are made in the order of time."""
         statement = select(*_COLUMNS).where(_KNOWN).order_by(jobs.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(jobs.c.id < before)
         return [_to_job(row) for row in await self._connection.rows(statement)]
 
     async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
-        """Take the job that has been due for longest, or that one if it is due."""
         due = or_(
             and_(jobs.c.state == JobState.WAITING, jobs.c.run_at <= self._now()),
             and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until <= self._now()),
@@ -116,14 +112,12 @@ class JobRepositoryImpl:
         return await self.get(picked)
 
     async def hold(self, job_id: str, claim: str, lease: timedelta, progress: Progress | None = None) -> bool:
-        """Renew a claim and note the progress; False where the claim was lost."""
         values: dict[str, Any] = {"lease_until": self._now(lease)}
         if progress is not None:
             values |= _progress(progress)
         return await self._connection.change(update(jobs).where(_held(job_id, claim)).values(values)) == 1
 
     async def free_key(self, job_id: str, claim: str) -> None:
-        """Let another job of the same unique key begin while this one goes on."""
         await self._connection.change(update(jobs).where(_held(job_id, claim)).values(unique_key=None))
 
     async def release(
@@ -136,7 +130,6 @@ class JobRepositoryImpl:
         error: str | None = None,
         counted: bool = True,
     ) -> bool:
-        """Give a claim back; False where it was lost."""
         values: dict[str, Any] = {"state": state, "claim": None, "lease_until": None, "error": error}
         if state.over:
             values["finished_at"] = self._now()
@@ -149,7 +142,6 @@ class JobRepositoryImpl:
         return await self._connection.change(update(jobs).where(_held(job_id, claim)).values(values)) == 1
 
     async def bring_forward(self, job_id: str) -> bool:
-        """Make a waiting job due now."""
         waiting = update(jobs).where(jobs.c.id == job_id, jobs.c.state == JobState.WAITING)
         moved = await self._connection.change(waiting.values(run_at=self._now()))
         if moved:
@@ -157,18 +149,16 @@ class JobRepositoryImpl:
         return moved == 1
 
     async def cancel(self, job_id: str) -> bool:
-        """End a job that nobody ever claimed: one that was begun is resumed, never left half done."""
+        """A job that was begun is resumed instead, so that nothing stays half done."""
         untouched = and_(jobs.c.id == job_id, jobs.c.state == JobState.WAITING, jobs.c.attempts == 0, jobs.c.step == "")
         values = {"state": JobState.CANCELLED, "finished_at": self._now()}
         return await self._connection.change(update(jobs).where(untouched).values(values)) == 1
 
     async def cancel_all(self, kind: JobKind) -> int:
-        """End every job of a kind that is not over; whoever works on one finds the claim lost."""
         values = {"state": JobState.CANCELLED, "claim": None, "lease_until": None, "finished_at": self._now()}
         return await self._connection.change(update(jobs).where(jobs.c.kind == kind, _UNFINISHED).values(values))
 
     async def purge(self, finished_before: datetime) -> int:
-        """Drop what was over by then."""
         return await self._connection.change(delete(jobs).where(jobs.c.finished_at < finished_before))
 
 
@@ -179,15 +169,11 @@ def _held(job_id: str, claim: str) -> ColumnElement[bool]:
 def _progress(progress: Progress) -> dict[str, Any]:
     return {
         "step": progress.step,
-        "cursor": _json(progress.cursor),
+        "cursor": canonical_json(progress.cursor),
         "done": progress.done,
         "total": progress.total,
         "note": progress.note,
     }
-
-
-def _json(members: Mapping[str, Any]) -> str:
-    return json.dumps(dict(members), ensure_ascii=True, separators=(",", ":"), sort_keys=True)
 
 
 def _to_job(row: AnyRow) -> Job:

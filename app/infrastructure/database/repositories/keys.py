@@ -26,15 +26,12 @@ class KeyRepositoryImpl:
         self._connection = connection
 
     async def exists(self) -> bool:
-        """Whether the table is there."""
         return await self._connection.has_table(app_config.name)
 
     async def lock(self) -> None:
-        """Exclude every other creator or changer of keys."""
         await self._connection.lock(_LOCK)
 
     async def get_manifest(self, *, share_lock: bool = False) -> str | None:
-        """The manifest row."""
         if share_lock:
             # FOR SHARE alone would do, but for one thing: whoever comes later shares the row as well, past a change of
             # keys that waits for it. Under a constant load of writers that change would never have its turn.
@@ -42,39 +39,32 @@ class KeyRepositoryImpl:
         return await self._get(_MANIFEST, share_lock=share_lock)
 
     async def get_keyset(self, name: KeyName) -> str | None:
-        """The row of that keyset."""
         return await self._get(_KEYSET + name)
 
     async def get_jwt_secret_key(self) -> str | None:
-        """The keyset that signs access tokens."""
         return await self.get_keyset(KeyName.JWT_SECRET_KEY)
 
     async def get_aes_key(self) -> str | None:
-        """The keyset that protects credentials at rest."""
         return await self.get_keyset(KeyName.AES_KEY)
 
     async def get_encryption_key(self) -> str | None:
-        """The keyset that makes the tokens of /encrypt."""
         return await self.get_keyset(KeyName.ENCRYPTION_KEY)
 
     async def get_api_secret_key(self) -> str | None:
-        """The keyset that hashes API tokens and fingerprints."""
         return await self.get_keyset(KeyName.API_SECRET_KEY)
 
     async def keyset_names(self) -> frozenset[str]:
-        """The names of all keyset rows."""
         # A range and not LIKE, which on SQLite takes KEYSET/ for keyset/; "0" follows "/".
         key = app_config.c.key
         rows = await self._connection.rows(select(key).where(key >= _KEYSET, key < "keyset0"))
         return frozenset(row[0].removeprefix(_KEYSET) for row in rows)
 
     async def guarded_rows(self) -> int:
-        """How many users and credentials there are; a table that is not there yet, or not any more, holds none."""
+        """A table that is missing holds no rows."""
         there = [table for table in (users, api_credentials) if await self._connection.has_table(table.name)]
         return sum([await self._connection.value(select(func.count()).select_from(table)) for table in there])
 
     async def put(self, row: str, value: str, at: datetime) -> None:
-        """Insert or replace a row."""
         insert = self._connection.dialect.insert(app_config).values(key=row, value=value, updated_at=at)
         await self._connection.change(
             insert.on_conflict_do_update(
@@ -85,11 +75,9 @@ class KeyRepositoryImpl:
             await self._connection.announce()
 
     async def rows(self) -> Mapping[str, str]:
-        """Every row."""
         return {row[0]: row[1] for row in await self._connection.rows(select(app_config.c.key, app_config.c.value))}
 
     async def clear(self) -> None:
-        """Take every row away."""
         await self._connection.change(delete(app_config))
 
     async def _get(self, key: str, *, share_lock: bool = False) -> str | None:

@@ -19,13 +19,11 @@ class KeyScheduleRepositoryImpl:
         self._connection = connection
 
     async def all(self) -> Mapping[str, KeySchedule]:
-        """By key name."""
         columns = key_schedules.c
         rows = await self._connection.rows(select(columns.name, columns.rotation_days, columns.automatic))
         return {row[0]: KeySchedule(name=KeyName(row[0]), rotation_days=row[1], automatic=bool(row[2])) for row in rows}
 
     async def put(self, schedule: KeySchedule, at: datetime) -> None:
-        """Insert or replace."""
         values = {"rotation_days": schedule.rotation_days, "automatic": schedule.automatic, "updated_at": at}
         insert = self._connection.dialect.insert(key_schedules).values(name=schedule.name.value, **values)
         await self._connection.change(insert.on_conflict_do_update(index_elements=["name"], set_=values))

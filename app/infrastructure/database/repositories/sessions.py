@@ -59,7 +59,6 @@ class SessionRepositoryImpl:
         self._connection = connection
 
     async def add(self, session: Session, *, cookie_hash: bytes | None) -> None:
-        """Store a new session."""
         await self._connection.change(
             insert(sessions).values(
                 id=session.id,
@@ -77,15 +76,14 @@ class SessionRepositoryImpl:
         )
 
     async def get(self, session_id: str) -> SessionAndUser | None:
-        """By id, in one statement."""
+        """One statement."""
         return await self._one(_BY_ID, session_id)
 
     async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:
-        """By the cookie's hash, in one statement."""
+        """One statement."""
         return await self._one(_BY_COOKIE, cookie_hash)
 
     async def live_of(self, user_id: str, now: datetime) -> Sequence[Session]:
-        """Neither revoked nor expired, latest seen first."""
         statement = (
             select(*_COLUMNS)
             .where(sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
@@ -94,18 +92,16 @@ class SessionRepositoryImpl:
         return [_to_session(row) for row in await self._connection.rows(statement)]
 
     async def touch(self, session_id: str, at: datetime) -> None:
-        """Note that it was used; a latecomer does not turn the time back."""
+        """A late writer never sets the time back."""
         seen_earlier = sessions.c.last_seen_at < at
         await self._connection.change(
             update(sessions).where(sessions.c.id == session_id, seen_earlier).values(last_seen_at=at)
         )
 
     async def prove(self, session_id: str, at: datetime) -> None:
-        """Note that a password was proven."""
         await self._connection.change(update(sessions).where(sessions.c.id == session_id).values(authenticated_at=at))
 
     async def revoke(self, session_id: str, at: datetime) -> bool:
-        """End a session and its refresh tokens; False if it was not alive."""
         alive = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
         ended = update(sessions).where(sessions.c.id == session_id, *alive).values(revoked_at=at)
         was_alive = await self._connection.change(ended) == 1
@@ -113,14 +109,12 @@ class SessionRepositoryImpl:
         return was_alive
 
     async def revoke_all(self, at: datetime) -> int:
-        """End every session and its refresh tokens."""
         alive = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
         ended = await self._connection.change(update(sessions).where(*alive).values(revoked_at=at))
         await self._connection.change(delete(refresh_tokens))
         return ended
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
-        """Store a refresh token."""
         await self._connection.change(
             insert(refresh_tokens).values(
                 token_hash=token_hash, session_id=session_id, issued_at=at, expires_at=expires_at
@@ -128,7 +122,7 @@ class SessionRepositoryImpl:
         )
 
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
-        """Use up a refresh token; of any number at once, one is first."""
+        """Of any number of simultaneous uses exactly one is the first."""
         told = (refresh_tokens.c.session_id, refresh_tokens.c.expires_at)
         this = refresh_tokens.c.token_hash == token_hash
         # The session's row is locked before its tokens, as `revoke` does: in any other order two reuses of one token
@@ -144,7 +138,7 @@ class SessionRepositoryImpl:
         return None
 
     async def purge(self, before: datetime) -> int:
-        """Drop sessions that ended before then; their refresh tokens go with them."""
+        """Refresh tokens go with their sessions."""
         ended = or_(sessions.c.revoked_at < before, sessions.c.expires_at < before)
         return await self._connection.change(delete(sessions).where(ended))
 

@@ -1,0 +1,188 @@
+"""A request that cannot be answered as asked: each error has a code (docs/api.md, "Errors")."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from app.domain.errors.root import KeyhallError
+
+
+class AppError(KeyhallError):
+    """One request fails; the process goes on. ``code`` is what clients program against."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+
+
+class InvalidInput(AppError):
+    """What was sent is not acceptable; ``field`` names where, the value is never repeated."""
+
+    code = "invalid_input"
+    title = "The input is not acceptable"
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class InvalidCredentials(AppError):
+    """Unknown user, wrong password or disabled account: one answer for all three."""
+
+    code = "invalid_credentials"
+    title = "The username or password is wrong"
+
+
+class OtpRequired(AppError):
+    """The account has a second factor and none was given."""
+
+    code = "otp_required"
+    title = "A one-time code is required"
+
+
+class InvalidToken(AppError):
+    """A token that is forged, expired, revoked, malformed or absent."""
+
+    code = "invalid_token"
+    title = "Sign in to continue"
+
+
+class ReauthenticationRequired(AppError):
+    """Nothing proved who is at the keyboard within the last ten minutes."""
+
+    code = "reauthentication_required"
+    title = "Confirm your password to continue"
+
+
+class TooManyAttempts(AppError):
+    """A limit was reached; ``retry_after`` is in whole seconds."""
+
+    code = "too_many_attempts"
+    title = "Too many attempts"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Try again in {retry_after} seconds")
+        self.retry_after = retry_after
+
+
+class Forbidden(AppError):
+    """The actor is known and may not do this."""
+
+    code = "forbidden"
+    title = "You may not do this"
+
+
+class NotFound(AppError):
+    """It does not exist, or not for this actor: the two are never told apart."""
+
+    code = "not_found"
+    title = "There is nothing here"
+
+
+class AlreadyExists(AppError):
+    """A name that must be unique is taken."""
+
+    code = "already_exists"
+    title = "It exists already"
+
+
+class SetupClosed(AppError):
+    """An owner exists or existed, or the setup token is wrong."""
+
+    code = "setup_closed"
+    title = "There is an owner already"
+
+
+class VersionConflict(AppError):
+    """Somebody else changed it in the meantime; read it again."""
+
+    code = "version_conflict"
+    title = "It was changed in the meantime"
+
+
+class KeyStateConflict(AppError):
+    """A key, or one of its versions, is not in a state in which this can be done to it."""
+
+    code = "key_state_conflict"
+    title = "This key is not in a state for that"
+
+
+class IdempotencyConflict(AppError):
+    """The same Idempotency-Key came with another request."""
+
+    code = "idempotency_conflict"
+    title = "This Idempotency-Key was used for another request"
+
+
+class QuotaExceeded(AppError):
+    """An owner holds as many credentials as are allowed."""
+
+    code = "quota_exceeded"
+    title = "The quota is used up"
+
+
+class CredentialUnreadable(AppError):
+    """The stored bytes do not open; nothing is guessed and nothing else is affected."""
+
+    code = "credential_unreadable"
+    title = "This credential cannot be read: enter it again"
+
+
+class NoCredential(AppError):
+    """Nobody stored a credential that would serve this use."""
+
+    code = "no_credential"
+    title = "No stored credential serves this"
+
+
+class CannotOpen(AppError):
+    """A token of `/encrypt` that was made for somebody else, was changed, or is no token."""
+
+    code = "cannot_open"
+    title = "This token cannot be opened here"
+
+
+class NotReady(AppError):
+    """This process could not confirm its keys lately and serves nothing until it has."""
+
+    code = "not_ready"
+    title = "Keyhall is not ready; try again in a few seconds"
+
+
+class Overloaded(AppError):
+    """More work waits than can be done in time."""
+
+    code = "overloaded"
+    title = "Too busy right now"
+
+
+class StorageError(AppError):
+    """The database did not answer: never to be read as 'nothing there'."""
+
+    code = "storage_unavailable"
+    title = "The database does not answer"
+
+
+class StorageBusy(StorageError):
+    """The database is locked by somebody else."""
+
+    code = "storage_busy"
+    title = "The database is busy"
+
+
+class StorageReadOnly(StorageError):
+    """The database refuses writes."""
+
+    code = "storage_read_only"
+    title = "The database is read-only"
+
+
+class StorageFull(StorageError):
+    """No space is left for a write; reads go on."""
+
+    code = "storage_full"
+    title = "The database has no space left"

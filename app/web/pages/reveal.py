@@ -1,0 +1,71 @@
+"""Revealing the secret of a credential, which asks for the password if its last proof is too old."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from app.domain import errors
+from app.domain.errors import AppError
+from app.domain.identity import Actor
+from app.web.inputs import Model
+from app.web.options import SERVICES
+from app.web.pages.credentials import ONE, credential_page, shown
+from app.web.pages.rendering import Refused, page
+from app.web.problems import headers_of, status_of
+from app.web.routing import Routes
+from app.web.sessions import actor_of
+
+routes = Routes("Pages")
+
+
+class RevealForm(Model):
+    """A button; with the password if its last proof is too old."""
+
+    password: str = ""
+
+
+async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+    actor = await actor_of(request)
+    view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
+    if isinstance(error, errors.CredentialUnreadable):
+        return credential_page(request, actor, view, refused=Refused(error), section="reveal")
+    # The first time it is a question, not a failure.
+    refused = None if isinstance(error, errors.ReauthenticationRequired) else Refused(error)
+    return page(
+        request,
+        "confirm.html",
+        status=status_of(type(error)),
+        headers=headers_of(error),
+        viewer=actor,
+        credential=shown(view),
+        refused=refused,
+    )
+
+
+@routes(
+    "POST",
+    f"{ONE}/reveal",
+    media_type="text/html",
+    retry=_confirm,
+    errors=[
+        errors.NotFound,
+        errors.ReauthenticationRequired,
+        errors.InvalidCredentials,
+        errors.TooManyAttempts,
+        errors.CredentialUnreadable,
+    ],
+)
+async def reveal(request: web.Request, actor: Actor, credential_id: str, form: RevealForm) -> web.Response:
+    """Show the secret of a credential, in this answer and nowhere else.
+
+    Asks for the password if it was last proven more than ten minutes ago.
+    """
+    services = request.app[SERVICES]
+    if form.password:
+        await services.authentication.reauthenticate(actor, form.password)
+        actor = await actor_of(request)
+    view = await services.credentials.get(actor, credential_id)
+    secret = await services.credentials.reveal(actor, credential_id)
+    return page(request, "revealed.html", viewer=actor, credential=shown(view), secret=secret.reveal())
