@@ -61,7 +61,7 @@ _R = TypeVar("_R", bound=_Row)
 async def pages(fetch: Callable[[str | None], Awaitable[Sequence[_R]]]) -> AsyncIterator[Sequence[_R]]:
     """Every page of rows in the order of their ids; ``fetch`` gets the page after an id, None for the first.
 
-    Raises whatever ``fetch`` raises.
+    Raises the errors of ``fetch``.
     """
     after: str | None = None
     while rows := await fetch(after):
