@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a command that uses one service must not pay for importing all of them
     from app.services.authentication import AuthenticationService, RequestAuthenticator
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService

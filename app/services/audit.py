@@ -1,4 +1,4 @@
-"""The audit trail's rows, made in one place; they ride in the unit of work of what they record."""
+"""Audit events: built in one place, and stored in the unit of work of the change that they record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.services.ports import Clock, UnitOfWork
 OPERATOR: Final = Client(source=Source.CLI)
 """The person at the command line, who holds the master key and needs no account."""
 SYSTEM: Final = Client(source=Source.SYSTEM)
-"""Keyhall itself, acting on a schedule or on what it found."""
+"""Keyhall itself, acting on a schedule or on something that it found."""
 
 
 class AuditTrail:

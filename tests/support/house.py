@@ -97,7 +97,9 @@ class House:
             await uow.keys.put(key_rows.MANIFEST_ROW, key_rows.encode_manifest(manifest, wrapping), now)
 
 
-async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> House:
+async def open_house(
+    storage: Storage, clock: Clock, randomness: Randomness, *, registration: Registration = Registration.GUILD
+) -> House:
     """A process on that storage; the first one makes the install. Its lease never lapses, until it takes one itself."""
     derivation = Derivation()
     keys = KeyManagementService(
@@ -127,7 +129,7 @@ async def open_house(storage: Storage, clock: Clock, randomness: Randomness) -> 
             environment_credentials=EnvironmentCredentials(
                 by_provider={"envai": SecretText(ENVIRONMENT_SECRET)}, guilds=frozenset({ENVIRONMENT_GUILD})
             ),
-            registration=Registration.GUILD,
+            registration=registration,
             lifetimes=Lifetimes(access=TOKEN_LIFETIME, session=SESSION_LIFETIME),
             rotation_days=ROTATION_DAYS,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import uuid
 from collections.abc import Mapping, Sequence
@@ -36,16 +37,17 @@ class FakeClock:
 
 
 class FakeRandomness:
-    """The same bytes and ids in every run."""
+    """The same bytes and ids in every run; ids ascend."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)
+        self._ids = itertools.count(1)
 
     def token_bytes(self, size: int) -> bytes:
         return self._random.randbytes(size)
 
     def new_id(self) -> str:
-        return str(uuid.UUID(bytes=self._random.randbytes(16), version=4))
+        return str(uuid.UUID(bytes=next(self._ids).to_bytes(6) + self._random.randbytes(10), version=4))
 
 
 class FakeMasterKeys:

@@ -1,0 +1,310 @@
+"""Sign-in, sessions and requests, on a storage in memory and with a clock that the tests move."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from app.domain.audit import Action, Result
+from app.domain.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    InvalidToken,
+    NotFound,
+    NotReady,
+    Overloaded,
+    StorageError,
+    TooManyAttempts,
+)
+from app.domain.identity import SESSION_IDLE, Actor, Client, Role, Source, User
+from app.domain.keys import KeyName
+from app.services import Services
+from app.services.authentication import PER_ACCOUNT, PER_ADDRESS
+from app.services.limits import WINDOW
+from tests.support.fakes import FakeClock, FakePasswords, FakeStorage
+from tests.support.house import SESSION_LIFETIME, TOKEN_LIFETIME, House
+
+PASSWORD = "correct horse battery"
+WEB = Client(source=Source.WEB, address="192.0.2.7", device="Firefox")
+
+
+@pytest.fixture
+def services(house: House) -> Services:
+    return house.services
+
+
+@pytest.fixture
+async def mia(services: Services) -> User:
+    return await services.identity.create(await services.identity.operator(), "mia", PASSWORD, Role.MEMBER)
+
+
+async def signed_in(services: Services) -> tuple[str, str]:
+    """Sign mia in; return her access and refresh tokens."""
+    pair = await services.authentication.login("mia", PASSWORD, WEB)
+    return pair.access_token.reveal(), pair.refresh_token.reveal()
+
+
+async def actor(services: Services) -> Actor:
+    access, _ = await signed_in(services)
+    return await services.requests.authenticate(access, WEB)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sign-in
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_actor_of_a_token_is_its_user_in_its_session(
+    services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+) -> None:
+    found = await actor(services)
+    assert (found.user_id, found.subject_id, found.role, found.client) == (mia.id, mia.subject_id, mia.role, WEB)
+    assert found.authenticated_at == clock.now()
+    [session] = storage.tables.sessions.values()
+    assert (session.id, session.address, session.device) == (found.session_id, "192.0.2.7", "Firefox")
+    assert storage.tables.audit[-1].object_id == session.id
+    assert storage.trail()[-1] == (Action.LOGIN, Result.OK)
+
+
+@pytest.mark.parametrize(("name", "password"), [("mia", "wrong password"), ("nobody", PASSWORD)])
+async def test_a_refused_sign_in_is_recorded_without_the_name_that_was_typed(
+    services: Services, storage: FakeStorage, mia: User, name: str, password: str
+) -> None:
+    with pytest.raises(InvalidCredentials):
+        await services.authentication.login(name, password, WEB)
+    event = storage.tables.audit[-1]
+    assert (event.action, event.result, event.subject_id, event.address) == (
+        Action.LOGIN,
+        Result.DENIED,
+        None,
+        "192.0.2.7",
+    )
+    assert event.object_id == (mia.id if name == "mia" else None)
+    assert not event.detail
+    assert not storage.tables.sessions
+
+
+async def test_a_disabled_account_cannot_sign_in(
+    services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+) -> None:
+    async with storage.write() as uow:
+        await uow.users.disable(mia.id, clock.now())
+    with pytest.raises(InvalidCredentials):
+        await services.authentication.login("mia", PASSWORD, WEB)
+
+
+async def test_an_account_that_is_disabled_during_the_password_check_gets_no_session(
+    services: Services, storage: FakeStorage, clock: FakeClock, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = FakePasswords.verify
+
+    async def meanwhile(self: FakePasswords, phc: str | None, password: str) -> object:
+        async with storage.write() as uow:
+            await uow.users.disable(mia.id, clock.now())
+        return await verify(self, phc, password)
+
+    monkeypatch.setattr(FakePasswords, "verify", meanwhile)
+    with pytest.raises(InvalidCredentials):
+        await services.authentication.login("mia", PASSWORD, WEB)
+    assert not storage.tables.sessions
+
+
+async def test_attempts_are_free_again_when_the_window_has_passed(
+    house: House, services: Services, clock: FakeClock, mia: User
+) -> None:
+    for _ in range(PER_ACCOUNT):
+        with pytest.raises(InvalidCredentials):
+            await services.authentication.login("mia", "wrong password", WEB)
+    with pytest.raises(TooManyAttempts):
+        await services.authentication.login("mia", PASSWORD, WEB)
+    house.advance(clock, 2 * WINDOW)
+    await services.authentication.login("mia", PASSWORD, WEB)
+
+
+async def test_one_address_cannot_try_many_names(services: Services, storage: FakeStorage) -> None:
+    for number in range(PER_ADDRESS):
+        with pytest.raises(InvalidCredentials):
+            await services.authentication.login(f"name {number}", "wrong password", WEB)
+    counters = len(storage.tables.attempts)
+    with pytest.raises(TooManyAttempts):
+        await services.authentication.login("another", "wrong password", WEB)
+    assert len(storage.tables.attempts) == counters  # invented names do not fill the table
+    with pytest.raises(InvalidCredentials):
+        await services.authentication.login(
+            "another", "wrong password", Client(source=Source.WEB, address="2001:db8::1")
+        )
+
+
+@pytest.mark.parametrize("error", [Overloaded(), StorageError()])
+async def test_a_password_that_was_not_checked_does_not_count_as_an_attempt(
+    services: Services, storage: FakeStorage, mia: User, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*_: object) -> object:
+        raise error
+
+    monkeypatch.setattr(FakePasswords, "verify", fail)
+    with pytest.raises(type(error)):
+        await services.authentication.login("mia", PASSWORD, WEB)
+    assert set(storage.tables.attempts.values()) == {0}
+
+
+async def test_nobody_signs_in_while_the_process_has_no_lease(house: House, services: Services, mia: User) -> None:
+    house.keys.lease(float("-inf"))
+    with pytest.raises(NotReady):
+        await services.authentication.login("mia", PASSWORD, WEB)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Requests
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_access_token_expires_although_its_claims_are_remembered(
+    house: House, services: Services, clock: FakeClock, mia: User
+) -> None:
+    access, _ = await signed_in(services)
+    for _ in range(2):
+        await services.requests.authenticate(access, WEB)
+    house.advance(clock, TOKEN_LIFETIME)
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            await services.requests.authenticate(access, WEB)
+
+
+async def test_a_rotation_of_the_signing_key_keeps_tokens_and_a_new_version_is_loaded_on_sight(
+    house: House, services: Services, mia: User
+) -> None:
+    before, _ = await signed_in(services)
+    await house.rotate(KeyName.JWT_SECRET_KEY)
+    after, _ = await signed_in(services)  # storing a session loads the new version
+    for token in (before, after):
+        assert (await services.requests.authenticate(token, WEB)).user_id == mia.id
+
+
+@pytest.mark.parametrize("idle", [False, True])
+async def test_a_session_ends_at_the_end_of_its_life_or_after_a_week_without_use(
+    *, house: House, services: Services, clock: FakeClock, mia: User, idle: bool
+) -> None:
+    cookie = (await services.authentication.login_browser("mia", PASSWORD, WEB)).cookie.reveal()
+    step = SESSION_IDLE - timedelta(minutes=1)
+    for _ in range(1 if idle else SESSION_LIFETIME // step):
+        house.advance(clock, step)
+        await services.requests.authenticate_browser(cookie, WEB)
+    house.advance(clock, SESSION_IDLE if idle else step)
+    with pytest.raises(InvalidToken):
+        await services.requests.authenticate_browser(cookie, WEB)
+
+
+async def test_a_full_disk_does_not_end_a_request(
+    house: House, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+) -> None:
+    access, _ = await signed_in(services)
+    house.advance(clock, timedelta(minutes=5))
+    with storage.full():
+        assert (await services.requests.authenticate(access, WEB)).user_id == mia.id
+    await services.requests.authenticate(access, WEB)
+    assert [each.last_seen_at for each in storage.tables.sessions.values()] == [clock.now()]
+
+
+async def test_a_request_within_a_minute_writes_nothing(
+    house: House, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+) -> None:
+    access, _ = await signed_in(services)
+    commits = storage.commits
+    house.advance(clock, timedelta(seconds=60))
+    await services.requests.authenticate(access, WEB)
+    assert storage.commits == commits
+
+
+async def test_a_new_token_version_ends_every_session(
+    services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+) -> None:
+    access, refresh = await signed_in(services)
+    async with storage.write() as uow:
+        await uow.users.disable(mia.id, clock.now())
+    with pytest.raises(InvalidToken):
+        await services.requests.authenticate(access, WEB)
+    with pytest.raises(InvalidToken):
+        await services.authentication.refresh(refresh, WEB)
+
+
+@pytest.mark.parametrize("cookie", ["", "khc_", "khc_unknown", "khr_unknown", "khc_" + "x" * 253, "khc_\ud800"])
+async def test_an_unknown_cookie_is_refused(services: Services, cookie: str) -> None:
+    with pytest.raises(InvalidToken):
+        await services.requests.authenticate_browser(cookie, WEB)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Refresh and sign-out
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refresh_token_that_is_used_twice_ends_its_session_and_is_recorded_once(
+    services: Services, storage: FakeStorage, mia: User
+) -> None:
+    _, refresh = await signed_in(services)
+    pair = await services.authentication.refresh(refresh, WEB)
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            await services.authentication.refresh(refresh, WEB)
+    with pytest.raises(InvalidToken):
+        await services.requests.authenticate(pair.access_token.reveal(), WEB)
+    reused = [each for each in storage.tables.audit if each.action is Action.REFRESH_REUSED]
+    assert [(each.result, each.subject_id) for each in reused] == [(Result.DENIED, None)]
+
+
+async def test_a_refresh_token_ends_with_its_session(
+    house: House, services: Services, clock: FakeClock, mia: User
+) -> None:
+    _, refresh = await signed_in(services)
+    house.advance(clock, SESSION_LIFETIME)
+    with pytest.raises(InvalidToken):
+        await services.authentication.refresh(refresh, WEB)
+
+
+async def test_signing_out_ends_the_session_of_the_request_and_no_other(
+    services: Services, storage: FakeStorage, mia: User
+) -> None:
+    first, second = await actor(services), await actor(services)
+    await services.authentication.end_session(first)
+    await services.authentication.end_session(first)
+    alive = (await services.authentication.sessions(second)).items
+    assert [each.id for each in alive] == [second.session_id]
+    assert [each for each in storage.trail() if each[0] is Action.LOGOUT] == [(Action.LOGOUT, Result.OK)]
+
+
+async def test_a_session_of_somebody_else_does_not_exist(services: Services, mia: User) -> None:
+    mine = await actor(services)
+    await services.identity.create(await services.identity.operator(), "tom", PASSWORD, Role.ADMIN)
+    pair = await services.authentication.login("tom", PASSWORD, WEB)
+    tom = await services.requests.authenticate(pair.access_token.reveal(), WEB)
+    assert mine.session_id is not None
+    for session_id in (mine.session_id, "unknown"):
+        with pytest.raises(NotFound):
+            await services.authentication.revoke_session(tom, session_id)
+    assert (await services.authentication.sessions(tom)).items[0].id == tom.session_id
+
+
+@pytest.mark.parametrize("cursor", ["", "!", "%", "x" * 200])
+async def test_a_cursor_that_was_never_issued_is_refused(services: Services, mia: User, cursor: str) -> None:
+    with pytest.raises(InvalidInput):
+        await services.authentication.sessions(await actor(services), after=cursor)
+
+
+async def test_proving_the_password_makes_the_session_fresh(
+    house: House, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+) -> None:
+    access, _ = await signed_in(services)
+    house.advance(clock, timedelta(minutes=15))
+    stale = await services.requests.authenticate(access, WEB)
+    with pytest.raises(InvalidCredentials):
+        await services.authentication.reauthenticate(stale, "wrong password")
+    await services.authentication.reauthenticate(stale, PASSWORD)
+    assert (await services.requests.authenticate(access, WEB)).authenticated_at == clock.now()
+    assert storage.trail()[-1] == (Action.REAUTHENTICATED, Result.OK)
+
+
+async def test_without_a_session_there_is_nothing_to_prove(services: Services) -> None:
+    with pytest.raises(InvalidToken):
+        await services.authentication.reauthenticate(await services.identity.operator(), PASSWORD)

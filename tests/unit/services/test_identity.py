@@ -1,0 +1,273 @@
+"""Accounts, the first owner, and people who come from Discord, on a storage in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.domain.audit import Action, Result
+from app.domain.errors import AlreadyExists, Forbidden, InvalidInput, InvalidToken, NotFound, SetupClosed
+from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source, User
+from app.services.identity import DiscordEvent, IdentityService
+from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
+from tests.support.house import House, member, open_house
+
+PASSWORD = "correct horse battery"
+WEB = Client(source=Source.WEB, address="192.0.2.7")
+SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
+NUMBER = "123456789012345678"
+GUILD = GuildContext(guild_id="900000000000000009")
+
+
+@pytest.fixture
+def identity(house: House) -> IdentityService:
+    return house.services.identity
+
+
+@pytest.fixture
+async def operator(identity: IdentityService) -> Actor:
+    return await identity.operator()
+
+
+@pytest.fixture
+async def mia(identity: IdentityService, operator: Actor) -> User:
+    return await identity.create(operator, "Mia", PASSWORD, Role.MEMBER)
+
+
+def event(number: str = NUMBER, *, of_known_guild: bool = True) -> DiscordEvent:
+    async def member_of_known_guild() -> bool:
+        return of_known_guild
+
+    return DiscordEvent(discord_id=number, guild=GUILD, member_of_known_guild=member_of_known_guild)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The first owner
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_setup_token_creates_the_owner_once(
+    house: House, identity: IdentityService, storage: FakeStorage
+) -> None:
+    token = house.keys.setup_token().reveal()
+    assert not await identity.owner_ever_existed()
+    owner = await identity.setup(f" {token}\n", "Olga", PASSWORD, WEB)
+    assert (owner.role, owner.username) == (Role.OWNER, "Olga")
+    assert await identity.owner_ever_existed()
+    assert storage.trail() == [(Action.OWNER_CREATED, Result.OK)]
+    created = storage.tables.audit[-1]
+    assert (created.subject_id, created.address, created.object_id) == (None, "192.0.2.7", owner.id)
+    for attempt in (identity.setup(token, "Eve", PASSWORD, WEB), identity.create_owner("Eve", PASSWORD, WEB)):
+        with pytest.raises(SetupClosed):
+            await attempt
+    assert list(storage.tables.users) == [owner.id]
+
+
+async def test_the_setup_stays_closed_when_the_owner_is_disabled(
+    identity: IdentityService, storage: FakeStorage, clock: FakeClock
+) -> None:
+    owner = await identity.create_owner("Olga", PASSWORD, WEB)
+    async with storage.write() as uow:
+        await uow.users.disable(owner.id, clock.now())
+    with pytest.raises(SetupClosed):
+        await identity.create_owner("Eve", PASSWORD, WEB)
+
+
+@pytest.mark.parametrize("token", ["", "khs_wrong", "x" * 257, "a\0b"])
+async def test_a_wrong_setup_token_creates_nothing(identity: IdentityService, storage: FakeStorage, token: str) -> None:
+    with pytest.raises((InvalidToken, InvalidInput)):
+        await identity.setup(token, "Olga", PASSWORD, WEB)
+    assert storage.tables.users == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Accounts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        ("x", PASSWORD),
+        ("two words", PASSWORD),
+        ("discord:1", PASSWORD),
+        ("tom", "too short"),
+        ("tom", "password1234"),
+        ("long enough name".replace(" ", "-"), "LONG-ENOUGH-NAME"),
+    ],
+)
+async def test_a_malformed_name_or_a_weak_password_is_refused(
+    identity: IdentityService, operator: Actor, storage: FakeStorage, name: str, password: str
+) -> None:
+    with pytest.raises(InvalidInput):
+        await identity.create(operator, name, password, Role.MEMBER)
+    assert storage.tables.users == {}
+
+
+async def test_a_name_is_taken_in_every_capitalisation(identity: IdentityService, operator: Actor, mia: User) -> None:
+    with pytest.raises(AlreadyExists):
+        await identity.create(operator, "MIA", PASSWORD, Role.MEMBER)
+
+
+async def test_nobody_is_made_an_owner(identity: IdentityService, operator: Actor) -> None:
+    with pytest.raises(InvalidInput):
+        await identity.create(operator, "eve", PASSWORD, Role.OWNER)
+
+
+@pytest.mark.parametrize("role", [Role.MEMBER, Role.AUDITOR])
+async def test_only_those_who_manage_users_create_list_link_and_unlink_them(
+    identity: IdentityService, clock: FakeClock, mia: User, role: Role
+) -> None:
+    actor = member(clock, role=role)
+    for attempt in (
+        identity.create(actor, "eve", PASSWORD, Role.MEMBER),
+        identity.page(actor),
+        identity.link(actor, "mia", NUMBER),
+        identity.unlink(actor, "mia"),
+    ):
+        with pytest.raises(Forbidden):
+            await attempt
+
+
+async def test_users_are_listed_in_the_order_in_which_they_were_created(
+    identity: IdentityService, operator: Actor
+) -> None:
+    names = ["zoe", "anna", "mia", "bob", "tom"]
+    for name in names:
+        await identity.create(operator, name, PASSWORD, Role.MEMBER)
+    found, cursor = [], None
+    while True:
+        page = await identity.page(operator, after=cursor, limit=2)
+        found += [each.username for each in page.items]
+        if (cursor := page.next_cursor) is None:
+            break
+    assert found == names
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Discord
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_first_interaction_creates_one_account(identity: IdentityService, storage: FakeStorage) -> None:
+    first = await identity.from_discord(event())
+    again = await identity.from_discord(event())
+    assert (first.user_id, first.username, first.role) == (again.user_id, f"discord:{NUMBER}", Role.MEMBER)
+    assert (first.guild, first.discord_id, first.client.source) == (GUILD, NUMBER, Source.DISCORD)
+    assert first.authenticated_at is None
+    assert storage.trail() == [(Action.USER_CREATED, Result.OK)]
+    assert storage.tables.audit[-1].source is Source.SYSTEM
+
+
+@pytest.mark.parametrize(
+    ("registration", "of_known_guild", "admitted"),
+    [
+        (Registration.OPEN, False, True),
+        (Registration.GUILD, True, True),
+        (Registration.GUILD, False, False),
+        (Registration.INVITE, True, False),
+    ],
+)
+async def test_registration_decides_who_gets_an_account(
+    *, storage: FakeStorage, clock: FakeClock, registration: Registration, of_known_guild: bool, admitted: bool
+) -> None:
+    house = await open_house(storage, clock, FakeRandomness(), registration=registration)
+    attempt = house.services.identity.from_discord(event(of_known_guild=of_known_guild))
+    if admitted:
+        await attempt
+    else:
+        with pytest.raises(Forbidden):
+            await attempt
+    assert len(storage.tables.users) == int(admitted)
+
+
+async def test_a_disabled_account_is_refused_on_discord(
+    identity: IdentityService, storage: FakeStorage, clock: FakeClock
+) -> None:
+    found = await identity.from_discord(event())
+    async with storage.write() as uow:
+        await uow.users.disable(found.user_id, clock.now())
+    with pytest.raises(Forbidden):
+        await identity.from_discord(event())
+
+
+async def test_linking_moves_the_credentials_of_the_discord_account_and_disables_it(
+    house: House, identity: IdentityService, operator: Actor, storage: FakeStorage, mia: User
+) -> None:
+    visitor = await identity.from_discord(event())
+    view = (await house.credentials.add(visitor, provider="openai", label="main", secret=SECRET)).view
+    linked = await identity.link(operator, "mia", NUMBER)
+    assert (linked.user.id, linked.user.discord_id, linked.moved) == (mia.id, NUMBER, 1)
+    now = await identity.from_discord(event())
+    assert now.user_id == mia.id
+    assert (await house.credentials.get(now, view.id)).label == "main"
+    assert storage.tables.users[visitor.user_id].disabled_at is not None
+    linked_event = storage.tables.audit[-1]
+    assert (linked_event.action, linked_event.object_id, dict(linked_event.detail)) == (
+        Action.USER_LINKED,
+        mia.id,
+        {"moved": 1},
+    )
+
+
+async def test_linking_again_to_the_same_discord_account_changes_nothing(
+    identity: IdentityService, operator: Actor, mia: User
+) -> None:
+    for _ in range(2):
+        assert (await identity.link(operator, "mia", NUMBER)).moved == 0
+
+
+async def test_a_link_that_exists_is_not_replaced(identity: IdentityService, operator: Actor, mia: User) -> None:
+    await identity.create(operator, "tom", PASSWORD, Role.MEMBER)
+    await identity.link(operator, "mia", NUMBER)
+    with pytest.raises(AlreadyExists):
+        await identity.link(operator, "mia", "42")
+    with pytest.raises(AlreadyExists):
+        await identity.link(operator, "tom", NUMBER)
+
+
+async def test_unlinking_leaves_the_credentials_with_the_account(
+    house: House, identity: IdentityService, operator: Actor, mia: User
+) -> None:
+    await identity.link(operator, "mia", NUMBER)
+    actor = await identity.from_discord(event())
+    view = (await house.credentials.add(actor, provider="openai", label="main", secret=SECRET)).view
+    assert (await identity.unlink(operator, "mia")).discord_id is None
+    with pytest.raises(NotFound):
+        await identity.unlink(operator, "mia")
+    visitor = await identity.from_discord(event())
+    assert visitor.user_id != mia.id
+    with pytest.raises(NotFound):
+        await house.credentials.get(visitor, view.id)
+
+
+async def test_an_account_without_a_password_cannot_be_unlinked(identity: IdentityService, operator: Actor) -> None:
+    await identity.from_discord(event())
+    with pytest.raises(InvalidInput):
+        await identity.unlink(operator, f"discord:{NUMBER}")
+
+
+@pytest.mark.parametrize("number", ["", "0", "-1", "1.0", "x", "٣", "18446744073709551616"])
+async def test_a_malformed_discord_id_is_refused(
+    identity: IdentityService, operator: Actor, mia: User, number: str
+) -> None:
+    with pytest.raises(InvalidInput):
+        await identity.link(operator, "mia", number)
+    with pytest.raises(InvalidInput):
+        await identity.from_discord(event(number))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The operator
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_operator_acts_for_a_user_or_a_guild_and_is_recorded_without_a_subject(
+    identity: IdentityService, mia: User
+) -> None:
+    for_user = await identity.operator_for(username=" MIA ")
+    assert (for_user.user_id, for_user.subject_id, for_user.role) == (mia.id, None, Role.OWNER)
+    for_guild = await identity.operator_for(guild_id=GUILD.guild_id)
+    assert for_guild.guild == GuildContext(guild_id=GUILD.guild_id, manages_guild=True)
+    assert await identity.operator_for() == await identity.operator()
+    with pytest.raises(NotFound):
+        await identity.operator_for(username="nobody")
