@@ -152,7 +152,7 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
             "Discord hat nicht geantwortet. Versuche es gleich noch einmal."
         ),
         "Keyhall is not ready: try again in a few seconds.": (
-            "Keyhall ist noch nicht bereit: versuche es in ein paar Sekunden noch einmal."
+            "Keyhall ist gerade nicht bereit: versuche es in ein paar Sekunden noch einmal."
         ),
         "The database does not answer. Try again in a moment.": (
             "Die Datenbank antwortet nicht. Versuche es gleich noch einmal."

@@ -6,25 +6,21 @@ import asyncio
 import json
 import re
 import socket
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
+from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from app.services import Services
 from app.web import WebOptions
 from app.web.server import build_app, serving
 from tests.support.installs import Place
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from aiohttp import web
-
-    from app.services import Services
 
 _PARTS = {"name": "AES_KEY", "version": "1"}
 """Values for parts of a path that are no ids."""

@@ -50,7 +50,7 @@ class Proof(Model):
 
 
 class Tokens(TypedDict):
-    """An access token for `Authorization: Bearer`, its life in seconds, and what gets the next one."""
+    """An access token for `Authorization: Bearer`, its life in seconds, and the refresh token."""
 
     access_token: str
     refresh_token: str
