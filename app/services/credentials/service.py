@@ -2,6 +2,9 @@
 
 Every method authorises by the row itself: a credential that is not the actor's does not exist for them (NotFound), and
 the refusal leaves a row in the audit trail. Writes swap on the row's version, so no update is lost.
+
+A little longer than 400 lines, because it is the one interface of its family; access, history, use and health have
+modules of their own.
 """
 
 from __future__ import annotations
