@@ -18,6 +18,7 @@ from app.bootstrap import log_to_stderr
 from app.bootstrap.keys import open_keys
 from app.bootstrap.services import open_services
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
+from app.domain.keys import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -138,7 +139,6 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 async def _start_web(
     stack: AsyncExitStack, services: Services, settings: Settings, listener: socket.socket, retry: StartupRetry
 ) -> None:
-    from app.domain.keys import Environment  # noqa: PLC0415
     from app.web import WebOptions  # noqa: PLC0415
     from app.web.server import build_app, serving  # noqa: PLC0415
 

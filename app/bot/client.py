@@ -70,6 +70,8 @@ class KeyhallBot(commands.Bot):
             max_ratelimit_timeout=30.0,
             **library_options,
         )
+        self.services = services
+        """For the cogs of extensions."""
         self.session = BotSession(services, options, lambda: self.guilds)
         self._force_sync = sync
         self._connected = connected

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything that the edges and extensions share: ``bot.session.services``, ``request.app[SERVICES]``."""
+    """Everything that the edges and extensions share: ``bot.services``, ``request.app[SERVICES]``."""
 
     randomness: Randomness
     feed: ChangeFeed

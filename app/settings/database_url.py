@@ -46,12 +46,11 @@ class DatabaseUrl:
     @classmethod
     def parse(cls, text: str) -> DatabaseUrl:
         """Raises ValueError, whose reason names the part that is wrong and repeats neither password nor value."""
-        from sqlalchemy.engine import make_url  # noqa: PLC0415
-        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+        from sqlalchemy import exc, make_url  # noqa: PLC0415
 
         try:
             url = make_url(text)
-        except (ArgumentError, ValueError):
+        except (exc.ArgumentError, ValueError):
             raise ValueError("must be a URL such as postgresql+asyncpg://user:password@host/database") from None
         driver = _DRIVERS.get(url.drivername)
         if driver is None:

@@ -28,8 +28,8 @@ from app.services import Services
 from app.services.authentication import PER_ACCOUNT
 from app.services.identity import DiscordEvent
 from tests.support.installs import Place
+from tests.support.samples import PASSWORD
 
-PASSWORD = "correct horse battery staple"
 WEB = Client(source=Source.WEB, address="192.0.2.7", device="a test")
 
 

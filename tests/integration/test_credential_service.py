@@ -22,9 +22,8 @@ from app.infrastructure.database.schema import api_credentials, audit_events, cr
 from app.infrastructure.database.unit_of_work import SqlStorage
 from tests.support.database import migrated
 from tests.support.house import House, member, open_house
+from tests.support.samples import OTHER_SECRET, SECRET
 
-SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
-OTHER_SECRET = "sk-proj-Hn5sPw1JxU8eQg2Bt7Vf4Mz9"
 GUILD = "123456789012345678"
 CLOCK = SystemClock()
 

@@ -97,7 +97,7 @@ class Hall:
     def __init__(self, env: simcord.Env, bot: KeyhallBot) -> None:
         self.env = env
         self.bot = bot
-        self.services = bot.session.services
+        self.services = bot.services
         self.guild = env.create_guild()
         self.channel = self.guild.create_text_channel("general")
         manager = self.guild.create_role("managers", permissions=discord.Permissions(manage_guild=True))

@@ -24,8 +24,8 @@ from app.services.authentication import PER_ACCOUNT, PER_ADDRESS
 from app.services.limits import WINDOW
 from tests.support.fakes import FakeClock, FakePasswords, FakeStorage
 from tests.support.house import SESSION_LIFETIME, TOKEN_LIFETIME, House
+from tests.support.samples import PASSWORD
 
-PASSWORD = "correct horse battery"
 WEB = Client(source=Source.WEB, address="192.0.2.7", device="Firefox")
 
 

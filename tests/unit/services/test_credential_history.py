@@ -24,9 +24,8 @@ from app.domain.keys import KeyName
 from app.services.credentials import HistoryView
 from tests.support.fakes import EPOCH, FakeClock, FakeStorage
 from tests.support.house import House, member
+from tests.support.samples import OTHER_SECRET, SECRET
 
-SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
-OTHER_SECRET = "sk-proj-Hn5sPw1JxU8eQg2Bt7Vf4Mz9"
 DAY = timedelta(days=1)
 
 

@@ -41,9 +41,8 @@ from tests.support.fakes import (
     FakeStorage,
 )
 from tests.support.house import ENVIRONMENT_GUILD, ENVIRONMENT_SECRET, House, member, open_house
+from tests.support.samples import OTHER_SECRET, SECRET
 
-SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
-OTHER_SECRET = "sk-proj-Hn5sPw1JxU8eQg2Bt7Vf4Mz9"
 GUILD = "123456789012345678"
 OTHER_GUILD = "876543210987654321"
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
@@ -89,7 +88,7 @@ async def test_an_added_credential_comes_back_as_a_mask(house: House, storage: F
     added = await house.credentials.add(mia, provider=" OpenAI ", label="  main  ", secret=SECRET + "\n")
     view = added.view
     assert not added.replayed
-    assert (view.provider, view.label, view.masked) == ("openai", "main", "sk-proj••••••••6Rn")
+    assert (view.provider, view.label, view.masked) == ("openai", "main", "sk-proj-••••••••0GjE")
     assert (view.version, view.status, view.owner) == (1, Status.UNCHECKED, Owner(OwnerKind.USER, mia.user_id))
     assert view == await house.credentials.get(mia, view.id)
     assert storage.trail() == [(Action.CREDENTIAL_ADDED, Result.OK)]
@@ -578,7 +577,7 @@ async def test_a_replaced_secret_goes_to_the_history(house: House, clock: FakeCl
     replaced = await house.credentials.replace(mia, view.id, OTHER_SECRET)
     assert (replaced.version, replaced.masked) == (3, "sk-proj••••••••Mz9")
     (former,) = (await house.credentials.versions(mia, view.id)).items
-    assert (former.version, former.masked, former.readable) == (2, "sk-proj••••••••6Rn", True)
+    assert (former.version, former.masked, former.readable) == (2, "sk-proj-••••••••0GjE", True)
     assert (former.created_at, former.replaced_at) == (EPOCH, EPOCH + timedelta(minutes=2))
     house.advance(clock, timedelta(minutes=1))
     await house.credentials.replace(mia, view.id, SECRET)

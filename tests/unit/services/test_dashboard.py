@@ -13,8 +13,7 @@ from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule
 from app.services.dashboard import Headline
 from tests.support.fakes import EPOCH, FakeClock, FakeStorage
 from tests.support.house import House, member
-
-SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
+from tests.support.samples import SECRET
 
 
 @pytest.fixture

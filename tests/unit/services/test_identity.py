@@ -10,10 +10,9 @@ from app.domain.identity import Actor, Client, GuildContext, Registration, Role,
 from app.services.identity import DiscordEvent, IdentityService
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
 from tests.support.house import House, member, open_house
+from tests.support.samples import PASSWORD, SECRET
 
-PASSWORD = "correct horse battery"
 WEB = Client(source=Source.WEB, address="192.0.2.7")
-SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
 NUMBER = "123456789012345678"
 GUILD = GuildContext(guild_id="900000000000000009")
 

@@ -34,13 +34,12 @@ from app.services.rotation import LEEWAY, Dependents
 from app.services.rotation.service import AGES_EVERY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
 from tests.support.house import ROTATION_DAYS, TOKEN_LIFETIME, House, member, open_house
+from tests.support.samples import OTHER_SECRET, SECRET
 
 AES, JWT = KeyName.AES_KEY, KeyName.JWT_SECRET_KEY
 API, MESSAGES = KeyName.API_SECRET_KEY, KeyName.ENCRYPTION_KEY
 OVERLAP = TOKEN_LIFETIME + LEEWAY
 DAY = timedelta(days=1)
-SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
-OTHER_SECRET = "sk-proj-Hn5sPw1JxU8eQg2Bt7Vf4Mz9"
 GIVEN = SecretText("Zx8kQm3vN7pRt2LwYb5Hc9Jd4Fg6Se1A")
 
 
