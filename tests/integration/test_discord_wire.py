@@ -1,4 +1,7 @@
-"""The simulator against the client library that it is for: an unmodified discord.py, in this process and in another."""
+"""The simulator against the client library that it is for: an unmodified discord.py, in this process and in another.
+
+One file: every section drives the same small bot, which is written out below.
+"""
 
 from __future__ import annotations
 

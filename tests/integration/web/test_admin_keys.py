@@ -1,4 +1,7 @@
-"""Application keys over REST: who may, what is answered, and that keys change under it without a stop."""
+"""Application keys over REST: who may, what is answered, and that keys change under it without a stop.
+
+One file: nearly every test follows jobs through the functions at the top.
+"""
 
 from __future__ import annotations
 

@@ -1,22 +1,21 @@
-"""The REST side, relative to ``/api/v10``: who may call, what is answered, what is logged, and OAuth2."""
+"""The REST side, relative to ``/api/v10``: authentication, the log of calls, and the answer of every route.
+
+One file: every route works on the messages, replies and faults that this class keeps together.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
 import hmac
 import json
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from aiohttp import BodyPartReader, web
 
 from tests.support.discord_wire.actors import File, Guild, Json, User
+from tests.support.discord_wire.oauth import OAuth
 from tests.support.discord_wire.rules import (
     ALLOWED_CALLBACKS,
     CHOICES,
@@ -65,8 +64,7 @@ class Rest:
         self._world = world
         self.faults: list[Fault] = []
         self.errors: list[Exception] = []
-        self._codes: dict[str, Json] = {}
-        self._grants: dict[str, Json] = {}
+        self._oauth = OAuth(world)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register every route."""
@@ -99,13 +97,13 @@ class Rest:
             ("GET", channel + r"/messages/{message:\d+}", lambda request: self._message(request).payload),
             ("PATCH", channel + r"/messages/{message:\d+}", self._patch_message),
             ("DELETE", channel + r"/messages/{message:\d+}", self._delete_message),
-            ("POST", "/oauth2/token", self._post_token),
-            ("POST", "/oauth2/token/revoke", self._post_revoke),
+            ("POST", "/oauth2/token", lambda request: self._oauth.token(request, request[CALL].body)),
+            ("POST", "/oauth2/token/revoke", lambda request: self._oauth.revoke(request, request[CALL].body)),
         ]
         for method, path, answer in table:
             router.add_route(method, API + path, _as_route(answer))
         for prefix in ("", API):
-            router.add_get(prefix + "/oauth2/authorize", self._get_authorize)
+            router.add_get(prefix + "/oauth2/authorize", self._oauth.authorize)
         router.add_get("/attachments/{key}/{name}", self._get_attachment)
 
     # --- every call --------------------------------------------------------------------------------------------------
@@ -160,7 +158,7 @@ class Rest:
         scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
         if scheme == "Bot" and hmac.compare_digest(credential.encode(), self._world.token.encode()):
             return
-        grant = self._grants.get(credential) if scheme == "Bearer" else None
+        grant = self._oauth.grant(credential) if scheme == "Bearer" else None
         scope = {"/users/@me": "identify", "/users/@me/guilds": "guilds"}.get(path)
         if grant is None or scope is None or scope not in grant["scope"].split():
             raise Refused(401, 0, "401: Unauthorized")
@@ -409,75 +407,6 @@ class Rest:
         reply, message = self._answer(request)
         self._world.delete_message(message)
         reply.settled = True
-
-    # --- OAuth2 (RFC 6749 and 7636) ----------------------------------------------------------------------------------
-
-    async def _get_authorize(self, request: web.Request) -> web.Response:
-        """The user behind ``consenting`` agrees at once; there is no page."""
-        query, user = request.query, self._world.consenting
-        if query.get("client_id") != str(self._world.application_id) or query.get("response_type") != "code":
-            raise Refused(400, 50035, "Invalid Form Body")
-        if user is None:
-            answer = {"error": "access_denied"}
-        else:
-            answer = {"code": secrets.token_urlsafe(16)}
-            self._codes[answer["code"]] = {"user": user, **query}
-        address = query["redirect_uri"]
-        joint = "&" if "?" in address else "?"
-        answer |= {"state": query["state"]} if "state" in query else {}
-        raise web.HTTPFound(address + joint + urlencode(answer))
-
-    def _post_token(self, request: web.Request) -> Json:
-        """Exchange a code (once, same redirect, PKCE if it was begun with it) or rotate a refresh token."""
-        form = self._client_form(request)
-        if form.get("grant_type") == "refresh_token":
-            found = [key for key, grant in self._grants.items() if grant["refresh"] == form.get("refresh_token")]
-            known = self._grants.pop(found[0]) if found else None
-        else:
-            known = self._codes.pop(form.get("code", ""), None)
-            if known is not None and (
-                known["redirect_uri"] != form.get("redirect_uri")
-                or known.get("code_challenge") != _challenge(known, form.get("code_verifier"))
-            ):
-                known = None
-        if known is None:
-            raise _oauth_error("invalid_grant")
-        token, refresh = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        self._grants[token] = {"user": known["user"], "scope": known["scope"], "refresh": refresh}
-        rest = {"token_type": "Bearer", "expires_in": 604_800, "scope": known["scope"]}
-        return {"access_token": token, "refresh_token": refresh} | rest
-
-    def _post_revoke(self, request: web.Request) -> Json:
-        token = self._client_form(request).get("token")
-        self._grants = {key: grant for key, grant in self._grants.items() if token not in {key, grant["refresh"]}}
-        return {}
-
-    def _client_form(self, request: web.Request) -> dict[str, str]:
-        """The form of a client that proved its secret, by Basic authentication or in the form."""
-        form: dict[str, str] = request[CALL].body if isinstance(request[CALL].body, dict) else {}
-        given = f"{form.get('client_id')}:{form.get('client_secret')}"
-        scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
-        if scheme == "Basic":
-            try:
-                given = base64.b64decode(credential, validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
-                raise _oauth_error("invalid_client", 401) from None
-        if given != f"{self._world.application_id}:{self._world.client_secret}":
-            raise _oauth_error("invalid_client", 401)
-        return form
-
-
-def _oauth_error(code: str, status: int = 400) -> Refused:
-    refusal = Refused(status, 0, code)
-    refusal.body = {"error": code}
-    return refusal
-
-
-def _challenge(begun: Json, verifier: str | None) -> str | None:
-    """The challenge of a verifier: S256 of it, itself (plain), or None if neither side used PKCE."""
-    if verifier is None or begun.get("code_challenge_method") != "S256":
-        return verifier
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
 def _callback_result(reply: Reply) -> Json:
