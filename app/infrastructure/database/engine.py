@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Row, inspect
+from sqlalchemy import Executable, Row, Table, inspect
+from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
 from app.infrastructure.database.errors import DRIVER_ERRORS, translated, translation
 from app.settings.database_url import DatabaseUrl
-
-if TYPE_CHECKING:
-    from sqlalchemy import Executable, Table
-    from sqlalchemy.engine import Connection as SyncConnection
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]

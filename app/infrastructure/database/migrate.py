@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import column, select, table
+from sqlalchemy.engine import Connection as SyncConnection
 
 from app import __version__
 from app.domain.errors import MigrationFailed, SchemaNewer, StorageError, StorageFull
 from app.infrastructure.database.engine import Database
 from app.infrastructure.database.schema import schema_info
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection as SyncConnection
 
 SCRIPTS: Final = Path(__file__).resolve().parents[3] / "alembic"
 

@@ -14,21 +14,19 @@ from contextlib import asynccontextmanager, closing, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiosqlite
 from sqlalchemy import URL, ColumnElement, Table, bindparam, event, func, literal_column, type_coerce, update
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.schema import UtcDateTime
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
 
 _READERS: Final = 4
 """Connections for reading; each has a thread of its own."""

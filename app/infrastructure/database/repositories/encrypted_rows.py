@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Table, func, select
 
 from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import api_credentials, metadata
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Table
 
 
 class EncryptedRowRepositoryImpl:

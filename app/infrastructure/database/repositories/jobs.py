@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sqlalchemy import and_, delete, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, text, update
 
 from app.domain.canonical_json import canonical_json
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.infrastructure.database.engine import AnyRow, Connection
 from app.infrastructure.database.schema import jobs
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
 
 _COLUMNS: Final = (
     jobs.c.id,

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import Select, bindparam, delete, insert, or_, select, update
 
 from app.domain.identity import Session
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
 from app.infrastructure.database.schema import refresh_tokens, sessions, users
 from app.services.ports import RefreshUse, SessionAndUser
-
-if TYPE_CHECKING:
-    from sqlalchemy import Select
 
 _COLUMNS: Final = (
     sessions.c.id,
