@@ -113,7 +113,7 @@ class IdentityService:
         """Create an account with a password. Raises Forbidden, InvalidInput, AlreadyExists."""
         actor.require(Permission.MANAGE_USERS)
         if role is Role.OWNER:
-            raise InvalidInput("role", "cannot be owner: `keyhall create-owner` creates the one owner")
+            raise InvalidInput("role", "cannot be owner: `keyhall users create-owner` creates the one owner")
         user = await self._with_password(username, password, role)
         async with self._storage.write() as uow:
             await self._store(uow, user)

@@ -78,7 +78,7 @@ class InstanceService:
             await self._keep()
 
     def serving(self) -> bool:
-        """Whether the lease lasts, the keysets are confirmed and, where that can be known, nobody committed since."""
+        """True while the lease is valid and the key ring is current (on SQLite: no commit since it was read)."""
         moved = self._storage.data_version()
         if moved is not None and moved == self._seen and self._keys.leased:
             self._keys.confirm(self._clock.monotonic())

@@ -31,6 +31,10 @@ OPERATIONS = DOCS / "operations.md"
 REFERENCE = DOCS / "reference.md"
 API = DOCS / "api.md"
 
+SOURCES_WITH_COMMANDS = [
+    path for path in sorted((PROJECT_ROOT / "app").rglob("*.py")) if "`keyhall " in path.read_text(encoding="utf-8")
+]
+
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT_ROOT)))
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,6 +152,13 @@ def why_not_a_command(text: str) -> str | None:
     options = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
     unknown = [word for word in words if word.startswith("-") and word not in options]
     return f"{text}: there is no option {', '.join(unknown)}" if unknown else None
+
+
+@pytest.mark.parametrize("source", SOURCES_WITH_COMMANDS, ids=lambda path: str(path.relative_to(PROJECT_ROOT)))
+def test_every_command_in_a_message_or_comment_exists(source: Path) -> None:
+    named = re.findall(r"`(keyhall [^`\n]+)`", source.read_text(encoding="utf-8"))
+    texts = [re.sub(r"\{[^}]*\}", "X", text) for text in named if "…" not in text]
+    assert [problem for text in texts if (problem := why_not_a_command(text))] == []
 
 
 def test_every_command_is_documented() -> None:

@@ -145,12 +145,16 @@ class RotationService:
         if known is not None:
             async with self._storage.write() as uow:
                 return await self._begin_with(uow, actor, name, known.version, "import")
+
+        def edit(ring: KeyRing) -> Keyset:
+            if any(each.fingerprint == fingerprint for each in ring.keysets[name]):
+                raise KeyStateConflict(f"{name.value} was changed by another process just now: run this again")
+            return self._keys.add_version(ring, name, material, Origin.IMPORTED)
+
         async with self._storage.write() as uow:
             if await uow.jobs.unfinished(unique_key(name)) is not None:
                 raise KeyStateConflict(f"{name.value} is being changed already: wait for that to end")
-            keyset = await self._keys.change(
-                uow, name, lambda ring: self._keys.add_version(ring, name, material, Origin.IMPORTED)
-            )
+            keyset = await self._keys.change(uow, name, edit)
             version = max(each.version for each in keyset)
             await self._audit.record(uow, actor, Action.KEY_IMPORTED, about=_about(name), version=version)
             # A rotation that was queued since the look above undoes all of this.

@@ -494,6 +494,19 @@ async def test_importing_what_is_primary_changes_nothing(house: House, storage: 
     assert (storage.tables.config, storage.tables.jobs) == before
 
 
+async def test_a_key_that_another_process_has_just_imported_is_not_added_twice(
+    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    other = await neighbour(house, storage, clock, live=False)
+    await worked(other, await other.rotation.import_(operator, MESSAGES, GIVEN))
+    assert primary(house, MESSAGES) == 1  # this process has not noticed yet
+    with pytest.raises(KeyStateConflict, match="another process just now: run this again"):
+        await house.rotation.import_(operator, MESSAGES, GIVEN)
+    await house.keys.reload()
+    assert await house.rotation.import_(operator, MESSAGES, GIVEN) is None
+    assert [each.version for each in house.keys.ring.keysets[MESSAGES]] == [1, 2]
+
+
 async def test_importing_a_former_version_makes_it_primary_again(house: House, operator: Actor) -> None:
     await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
     await rotated(house, operator, MESSAGES)
