@@ -17,10 +17,15 @@ import pytest
 
 pytest.register_assert_rewrite("tests.support")
 
+from app.infrastructure.database import engine  # noqa: E402
+from app.infrastructure.database.dialects import Timeouts  # noqa: E402
 from tests.support.environment import forget_settings  # noqa: E402
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_postgres  # noqa: E402
 
 forget_settings()
+
+# On a busy machine a database that answers late is not away. Tests that are about giving up set their own timeouts.
+engine.DEFAULT_TIMEOUTS = Timeouts(connect=60, busy=60, command=90, abandoned=90)
 
 # A run that is red is red again when it is repeated, and a busy machine makes none red.
 hypothesis.settings.register_profile("keyhall", deadline=None, derandomize=True)

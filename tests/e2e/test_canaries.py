@@ -149,7 +149,7 @@ async def test_no_secret_is_anywhere_that_it_does_not_belong(sqlite_place: Place
         address = await asyncio.to_thread(running.address)
         watch.canary("setup token", await asyncio.to_thread(running.setup_token))
         announced = next(line for line in running.lines if "setup token=" in line)
-        await wire.wait_ready(within=30)
+        await wire.wait_ready(within=90)
         async with client_of(address) as client:
             browser = Browser(client, watch)
             await _drive_the_web(browser, watch)

@@ -20,6 +20,7 @@ from app.domain.identity import Role
 from app.domain.jobs import JobState
 from app.domain.keys import KeyName
 from app.services import Services
+from tests.support import pace
 from tests.support.installs import Place, client_of, sign_up
 
 AES, JWT = KeyName.AES_KEY, KeyName.JWT_SECRET_KEY
@@ -257,13 +258,14 @@ async def test_nobody_is_turned_away_and_nothing_is_lost_during_a_hundred_rotati
 async def _refused_by_all(fleet: Fleet, token: str, began: float) -> None:
     for process in range(len(PROCESSES)):
         while await fleet.status(process, token) != 401:
-            assert time.monotonic() - began < REVOCATION_SECONDS, f"process {process} still takes a revoked token"
+            still = f"process {process} still takes a revoked token"
+            assert pace.within(time.monotonic() - began, REVOCATION_SECONDS), still
 
 
 async def _known_to_all(fleet: Fleet, token: str, name: KeyName, version: int) -> datetime:
     """When the last process says that this version is primary."""
     for process in range(len(PROCESSES)):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while True:
                 if await _primary(fleet, process, token, name) == version:
                     break
@@ -293,7 +295,7 @@ async def test_tokens_of_a_revoked_version_die_everywhere_at_once_and_new_ones_w
             asked = [fleet.status(process, new) for process in everywhere for _ in range(5)]
             assert set(await asyncio.gather(*asked)) == {200}
             await _refused_by_all(fleet, token, revoked)
-            assert time.monotonic() - revoked < REVOCATION_SECONDS
+            assert pace.within(time.monotonic() - revoked, REVOCATION_SECONDS)
             # The session was not revoked: its refresh token gets a token that the new version signed.
             body = {"refresh_token": old["refresh_token"]}
             refreshed = await fleet.ask(version % len(PROCESSES), "POST", "/api/v1/auth/refresh", body=body)
@@ -315,7 +317,7 @@ async def test_a_rotation_is_known_to_every_process_within_two_seconds(place: Pl
             assert job.state is JobState.DONE
             primary = services.keys.ring.keysets[name].primary
             assert primary.activated_at is not None
-            assert (await known - primary.activated_at).total_seconds() < PROPAGATION_SECONDS
+            assert pace.within((await known - primary.activated_at).total_seconds(), PROPAGATION_SECONDS)
 
 
 async def test_of_two_who_revoke_at_once_one_hears_that_it_is_done(place: Place) -> None:

@@ -16,16 +16,16 @@ from app.domain.credentials import Owner, OwnerKind, Status
 from app.domain.errors import AlreadyExists, IdempotencyConflict, NotFound, QuotaExceeded, VersionConflict
 from app.domain.identity import Actor, GuildContext, Role, Source, User
 from app.domain.keys import KeyName
-from app.infrastructure.clock import SystemClock, SystemRandomness
+from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Database
 from app.infrastructure.database.schema import api_credentials, audit_events, credential_history
 from app.infrastructure.database.unit_of_work import SqlStorage
 from tests.support.database import migrated
-from tests.support.house import House, member, open_house
+from tests.support.house import House, UnhurriedClock, member, open_house
 from tests.support.samples import OTHER_SECRET, SECRET
 
 GUILD = "123456789012345678"
-CLOCK = SystemClock()
+CLOCK = UnhurriedClock()
 
 
 async def process(stack: AsyncExitStack, url: str) -> House:
@@ -354,13 +354,11 @@ async def test_a_moved_credential_opens_for_its_new_owner(house: House, mia: Act
 async def test_verification_reads_more_than_one_page(house: House, mia: Actor) -> None:
     operator = member(CLOCK, "operator", role=Role.OWNER, source=Source.CLI)
     for number in range(60):
-        house.keys.confirm(CLOCK.monotonic())  # as the keeper of a lease does; there is none here
         view = (await house.credentials.add(mia, provider="openai", label=f"l {number}", secret=SECRET)).view
         if number % 2:
             await house.credentials.replace(mia, view.id, OTHER_SECRET)
     tom = await registered(house, member(CLOCK, "tom"))
     for number in range(60):
-        house.keys.confirm(CLOCK.monotonic())
         await house.credentials.add(tom, provider="openai", label=f"l {number}", secret=SECRET)
     verdicts = [each async for each in house.credentials.health.verify_all(operator)]
     assert (len(verdicts), all(each.ok for each in verdicts)) == (150, True)

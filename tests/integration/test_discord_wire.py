@@ -127,7 +127,7 @@ class Bot(discord.Client):
         self._hears.set()
 
     async def has_heard(self, count: int) -> list[str]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(self.heard) < count:
                 self._hears.clear()
                 await self._hears.wait()
@@ -209,7 +209,7 @@ async def bot(wire: WireSimulator, guild: Guild) -> AsyncIterator[Bot]:
 
 
 async def test_a_bot_logs_in_and_sees_its_guild(wire: WireSimulator, guild: Guild, bot: Bot) -> None:
-    await asyncio.wait_for(bot.wait_until_ready(), 5)
+    await asyncio.wait_for(bot.wait_until_ready(), 60)
     assert [seen.name for seen in bot.guilds] == ["Hall"]
     assert bot.application_id == wire.application_id
     assert bot.application is not None
@@ -495,7 +495,7 @@ async def test_a_faulty_answer_is_refused(wire: WireSimulator, guild: Guild, act
     bot = Rash(act)
     async with running(bot, wire):
         asking = asyncio.create_task(wire.slash(wire.owner, "rash", guild=guild, within=30))
-        await asyncio.wait_for(bot.done.wait(), 5)
+        await asyncio.wait_for(bot.done.wait(), 60)
         asking.cancel()
         await asyncio.wait([asking])
     assert bot.error is not None
@@ -509,7 +509,7 @@ async def test_an_acknowledgement_after_three_seconds_is_too_late(wire: WireSimu
     async with running(bot, wire):
         with pytest.raises(TimeoutError, match="the answer to /rash"):
             await wire.slash(wire.owner, "rash", guild=guild, within=0.2)
-        await asyncio.wait_for(bot.done.wait(), 5)
+        await asyncio.wait_for(bot.done.wait(), 60)
     assert isinstance(bot.error, discord.NotFound)
     assert bot.error.code == 10062
 
@@ -525,7 +525,7 @@ async def test_a_follow_up_after_the_token_expired_is_refused(wire: WireSimulato
     bot = Rash(late)
     async with running(bot, wire):
         reply = await wire.slash(wire.owner, "rash", guild=guild, settle=False)
-        await asyncio.wait_for(bot.done.wait(), 5)
+        await asyncio.wait_for(bot.done.wait(), 60)
     assert (reply.type, reply.settled) == (5, False)
     assert bot.error is not None
     assert (bot.error.status, bot.error.code) == (401, 50027)
@@ -584,8 +584,8 @@ async def test_membership_can_be_looked_up(wire: WireSimulator, alice: User, gui
 
 
 async def test_the_bot_hears_that_it_was_added_and_removed(wire: WireSimulator, bot: Bot) -> None:
-    await asyncio.wait_for(bot.wait_until_ready(), 5)
-    joined, left = bot.wait_for("guild_join", timeout=5), bot.wait_for("guild_remove", timeout=5)
+    await asyncio.wait_for(bot.wait_until_ready(), 60)
+    joined, left = bot.wait_for("guild_join", timeout=60), bot.wait_for("guild_remove", timeout=60)
     other = wire.add_guild(id=2002, name="Other")
     assert (await joined).name == "Other"
     wire.remove_guild(other)
@@ -684,7 +684,7 @@ async def test_guilds_are_spread_over_shards(wire: WireSimulator, alice: User, g
     other = wire.add_guild(id=1 << 22, name="Other", members=[alice])
     bot = ShardedBot(intents=discord.Intents.default(), guild_ready_timeout=0.05)
     async with running(bot, wire):
-        await asyncio.wait_for(bot.wait_until_ready(), 5)
+        await asyncio.wait_for(bot.wait_until_ready(), 60)
         assert {seen.id: seen.shard_id for seen in bot.guilds} == {guild.id: 0, other.id: 1}
         assert [identify["shard"] for identify in wire.identifies] == [[0, 2], [1, 2]]
         frames = [len(session.frames) for session in wire.sessions]

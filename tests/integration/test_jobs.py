@@ -88,7 +88,7 @@ async def nothing(run: JobRun) -> None:
 
 
 async def until(stop: asyncio.Event) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await stop.wait()
 
 

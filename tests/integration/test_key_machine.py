@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import shutil
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -95,7 +96,11 @@ class KeyMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._runner = asyncio.Runner()
+        # In a thread of its own, so that it goes on while steps are chosen: leases are renewed then, and no transaction
+        # is left open in the middle.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self._place = type(self).fresh()
         self._processes: list[tuple[AsyncExitStack, Services]] = []
         self._numbers = itertools.count()
@@ -104,7 +109,7 @@ class KeyMachine(RuleBasedStateMachine):
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def _do(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return self._runner.run(work)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _process(self, pick: int) -> Services:
         """One of the processes, which does before every request what an edge does."""
@@ -135,7 +140,11 @@ class KeyMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self._do(self._close())
-        self._runner.close()
+        self._do(self._loop.shutdown_asyncgens())
+        self._do(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     # -- credentials, tokens, messages ---------------------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ async def test_whoever_was_cancelled_inside_a_unit_can_write_while_the_cancellat
         try:
             return None if await cancelled_at(step, look_and_hit()) else False
         except asyncio.CancelledError:
-            async with asyncio.timeout(5), storage.write() as unit:
+            async with asyncio.timeout(60), storage.write() as unit:
                 await unit.bot_state.put("given back", str(step), NOW)
             return True
 

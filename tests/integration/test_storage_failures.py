@@ -31,6 +31,7 @@ from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
 from app.services import ports
 from app.services.ports import IdempotentRequest
 from app.settings import DatabaseUrl
+from tests.support import pace
 from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
 from tests.support.postgres import PostgresServer
 
@@ -340,7 +341,7 @@ async def test_a_server_that_restarted_serves_again_within_five_seconds(
     started = time.monotonic()
     assert await asyncio.gather(*(read(pooled) for _ in range(5))) == ["kept"] * 5
     await pooled.probe()
-    assert time.monotonic() - started < 5
+    assert pace.within(time.monotonic() - started, 5)
 
 
 @pytest.mark.postgres
@@ -349,7 +350,7 @@ async def test_connections_that_the_server_closed_meanwhile_are_replaced(
 ) -> None:
     end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'keyhall'"
     assert int(await asyncio.to_thread(postgres_server.execute, end)) >= 5
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not all(await asyncio.gather(*(answers(pooled) for _ in range(5)))):
             pass
 
@@ -372,7 +373,7 @@ async def test_a_statement_that_hangs_is_given_up_and_its_connection_replaced(po
             with pytest.raises(StorageError):
                 async with database.read() as connection:
                     await connection.value(text("SELECT 1 FROM pg_sleep(30)"))
-            assert time.monotonic() - started < 5
+            assert pace.within(time.monotonic() - started, 5)
         async with database.read() as connection:
             assert await connection.value(text("SELECT 1")) == 1
 
@@ -388,7 +389,7 @@ async def test_a_server_that_accepts_and_never_answers_is_given_up(tmp_path: Pat
         started = time.monotonic()
         with pytest.raises(StorageError):
             await database.probe()
-        assert time.monotonic() - started < 5
+        assert pace.within(time.monotonic() - started, 5)
     assert accepted
     for writer in accepted:
         writer.close()

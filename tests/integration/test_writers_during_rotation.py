@@ -263,7 +263,7 @@ async def _until_waiting(database: Database, count: int) -> None:
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with database.read() as connection:
                 if await connection.value(waiting) == count:

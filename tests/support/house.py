@@ -10,6 +10,7 @@ from app.bootstrap.services import Parts, build_services
 from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source
 from app.domain.keys import Environment, KeyName, Keyset, KeysetEntry, KeyState, KeyVersion, Origin
 from app.domain.secrets import SecretBytes, SecretText
+from app.infrastructure.clock import SystemClock
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
@@ -35,6 +36,13 @@ ENVIRONMENT_GUILD = "900000000000000001"
 TOKEN_LIFETIME = timedelta(minutes=30)
 SESSION_LIFETIME = timedelta(days=30)
 ROTATION_DAYS = 90
+
+
+class UnhurriedClock(SystemClock):
+    """The time of day passes, and nothing lapses by it: in a house nobody renews a lease or confirms the keys."""
+
+    def monotonic(self) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

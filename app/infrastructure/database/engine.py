@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from sqlalchemy import Executable, Row, Table, inspect
 from sqlalchemy.engine import Connection as SyncConnection
@@ -20,7 +20,7 @@ from app.settings.database_url import DatabaseUrl
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]
 
-DEFAULT_TIMEOUTS: Final = Timeouts()
+DEFAULT_TIMEOUTS = Timeouts()
 
 
 class Connection:
@@ -171,16 +171,16 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts = DEFAULT_TIMEOUTS
+    url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts | None = None
 ) -> AsyncIterator[Database]:
     """Open a database; nothing is connected to before it is needed.
 
     Args:
         url: where it is.
         may_create: whether the file of an embedded database may be made, mode 0600 in a directory of mode 0700.
-        timeouts: when to give up.
+        timeouts: when to give up, if not after `DEFAULT_TIMEOUTS`.
     """
-    database = Database(_dialect(url, may_create=may_create, timeouts=timeouts))
+    database = Database(_dialect(url, may_create=may_create, timeouts=timeouts or DEFAULT_TIMEOUTS))
     try:
         yield database
     finally:

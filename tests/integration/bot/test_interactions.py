@@ -256,7 +256,7 @@ class TestAcrossRestarts:
         monkeypatch.setattr(stage.services.instances, "catch_up", gate)
         async with stage.running(shard_count=shard_count) as task:
             reply = await stage.list_keys(settle=False)
-            await asyncio.wait_for(gate.reached.wait(), 5)
+            await asyncio.wait_for(gate.reached.wait(), 60)
             task.cancel()
             if shard_count:  # shards receive events until they are closed
                 assert "Keyhall is not ready" in (await stage.list_keys()).text
@@ -271,9 +271,9 @@ class TestAcrossRestarts:
         monkeypatch.setattr(stage.services.instances, "catch_up", gate)
         async with stage.running() as task:
             await stage.list_keys(settle=False)
-            await asyncio.wait_for(gate.reached.wait(), 5)
+            await asyncio.wait_for(gate.reached.wait(), 60)
             task.cancel()
-            done, _ = await asyncio.wait([task], timeout=5)
+            done, _ = await asyncio.wait([task], timeout=60)
         assert done == {task}
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 KEYS = "/api/v1/admin/keys"
 JOBS = "/api/v1/admin/jobs"
-WITHIN = 30
+WITHIN = 60
 JOB_MEMBERS = {
     *("id", "kind", "key", "action", "state", "step", "done", "total"),
     *("note", "error", "run_at", "attempts", "created_at", "finished_at"),

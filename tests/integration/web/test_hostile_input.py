@@ -264,7 +264,7 @@ async def test_an_unknown_expectation_is_417_in_our_form(site: Site) -> None:
 
 async def test_a_head_that_dribbles_in_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
-    assert await raw(site, b"GET /healthz HTTP/1.1\r\nHost: loc", within=5) == b""
+    assert await raw(site, b"GET /healthz HTTP/1.1\r\nHost: loc", within=60) == b""
 
 
 async def test_a_head_that_dribbles_in_after_a_whole_request_is_cut_off(
@@ -277,7 +277,7 @@ async def test_a_head_that_dribbles_in_after_a_whole_request_is_cut_off(
     writer.write(whole)
     assert (await reader.readuntil(b'"alive"}')).startswith(b"HTTP/1.1 200")
     writer.write(b"GET /healthz HT")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()
 
 
@@ -295,7 +295,7 @@ async def test_a_slow_request_in_progress_is_not_cut_off_by_the_deadline_for_hea
     for byte in body:
         writer.write(bytes([byte]))
         await asyncio.sleep(0.02)
-    assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 204")
+    assert (await asyncio.wait_for(reader.read(), 60)).startswith(b"HTTP/1.1 204")
     writer.close()
 
 

@@ -218,7 +218,7 @@ class WireSimulator(World):
         guild = where.get("guild")
         await self.until(
             lambda: self._find(command, where) and any(session.sees(guild) for session in self.sessions),
-            within=where.get("within", 5.0),
+            within=where.get("within", 60.0),
             what=f"/{command} among the synced commands",
         )
 
@@ -297,7 +297,7 @@ class WireSimulator(World):
         self.dispatch("INTERACTION_CREATE", payload, guild=where.get("guild"))
         settle = where.get("settle", True)
         await self.until(
-            lambda: reply.settled if settle else reply.type is not None, within=where.get("within", 5.0), what=what
+            lambda: reply.settled if settle else reply.type is not None, within=where.get("within", 60.0), what=what
         )
         return reply
 

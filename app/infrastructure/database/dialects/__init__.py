@@ -25,6 +25,9 @@ class Timeouts:
     """For a turn, for a free connection, and on SQLite for each lock."""
     command: float = 30.0
     """For one statement on PostgreSQL."""
+    abandoned: float = 10.0
+    """After so long in which nothing happened PostgreSQL ends a transaction, which otherwise takes milliseconds: its
+    process was stopped or cut off, and must not keep its locks from everybody until it is back. Less than a lease."""
 
 
 class Dialect(Protocol):

@@ -42,9 +42,6 @@ _MORE_CONNECTIONS: Final = 10
 """Opened under load and closed after it."""
 _REBUILD_SECONDS: Final = 3600.0
 """A migration may copy a large table, or wait for another process that does."""
-_ABANDONED_MILLISECONDS: Final = 10_000
-"""After so long in which nothing happened the server ends a transaction, which takes milliseconds else: its process was
-stopped or cut off, and must not keep its locks from everybody until it is back. Less than a lease."""
 
 _CHANNEL: Final = "keyhall"
 _FIRST_PAUSE: Final = 0.25
@@ -69,7 +66,7 @@ class Postgresql:
         if url.query.get("prepared_statement_cache_size") == "0":
             arguments["statement_cache_size"] = 0  # asyncpg's own, under SQLAlchemy's
         else:  # PgBouncer lets no such setting through; it has an idle_transaction_timeout of its own
-            server_settings["idle_in_transaction_session_timeout"] = str(_ABANDONED_MILLISECONDS)
+            server_settings["idle_in_transaction_session_timeout"] = f"{timeouts.abandoned * 1000:.0f}"
         self._url = url
         self._arguments = arguments
         self.writer = create_async_engine(
