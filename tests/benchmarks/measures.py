@@ -18,7 +18,8 @@ from typing import Any
 from app.domain.identity import Client, Role, Source
 from tests.benchmarks.load import Load, Outcome, Playing, request, run_load
 from tests.benchmarks.machine import children_seconds, pin, processor_seconds, resident_megabytes, two_cores, unpin
-from tests.support.installs import PROJECT, Place, Running
+from tests.support.installs import Place, Running
+from tests.support.processes import PROJECT
 
 IMPORTS = "import aiohttp, sqlalchemy, aiosqlite, discord, jwt, cryptography"
 TOKEN = "wire-bot-token"
@@ -109,7 +110,7 @@ def _place(directory: Path) -> Place:
 def _ready(place: Place) -> Iterator[tuple[float, Running]]:
     """`keyhall run`, and how many seconds it took until it was ready."""
     began = time.perf_counter()
-    with place.running("run") as running:
+    with place.running("run", fresh=True) as running:
         connection = HTTPConnection(running.address().removeprefix("http://"), timeout=30)
         connection.request("GET", "/readyz")
         status = connection.getresponse().status

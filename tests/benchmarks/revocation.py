@@ -93,7 +93,7 @@ def _quantile(values: list[float], part: float) -> float:
 
 async def _start(stack: AsyncExitStack, place: Place) -> int:
     """Start a process; the port that it serves on."""
-    running = await asyncio.to_thread(stack.enter_context, place.running("web"))
+    running = await asyncio.to_thread(stack.enter_context, place.running("web", fresh=True))
     return int((await asyncio.to_thread(running.address)).rpartition(":")[2])
 
 

@@ -25,12 +25,7 @@ def place(sqlite_url: str, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def installed(place: Place) -> Place:
-    async def install() -> None:
-        async with place.keys():
-            pass
-
-    asyncio.run(install())
-    return place
+    return asyncio.run(place.install())
 
 
 def _succeeded(place: Place, *arguments: str, stdin: str = "") -> str:

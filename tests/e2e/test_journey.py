@@ -40,10 +40,10 @@ async def test_a_community_sets_up_and_finds_everything_again_after_a_restart(
     alice = wire.user(1001, "alice")
     guild = wire.add_guild(id=2001, name="Hall", owner=alice)
 
-    with here.running("run") as running:
+    with here.running("run", fresh=True) as running:
         address = await asyncio.to_thread(running.address)
         token = await asyncio.to_thread(running.setup_token)
-        await wire.wait_ready(within=30)
+        await wire.wait_ready(within=90)
         async with client_of(address) as client:
             await sign_up(client, token, "alice", PASSWORD)
             await sign_in(client, "alice", PASSWORD)
@@ -70,9 +70,9 @@ async def test_a_community_sets_up_and_finds_everything_again_after_a_restart(
         assert running.end() == 0
 
     identified = len(wire.identifies)
-    with here.running("run") as running:
+    with here.running("run", fresh=True) as running:
         address = await asyncio.to_thread(running.address)
-        await wire.wait_ready(identifies=identified + 1, within=30)
+        await wire.wait_ready(identifies=identified + 1, within=90)
         async with client_of(address) as client:
             await sign_in(client, "alice", PASSWORD)
             assert await _secrets(client) == {"work": WORK, "home": HOME}

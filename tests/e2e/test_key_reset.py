@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from tests.support.environment import process_environment
-from tests.support.installs import PROJECT, Place
+from tests.support.installs import Place
+from tests.support.processes import PROJECT
 
 SECRET = "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
 
@@ -82,7 +83,7 @@ def _on_a_terminal(place: Place, typed: str) -> tuple[str, int]:
     )
     os.close(theirs)
     shown = ""
-    while "to make the keys anew" not in shown:
+    while "to make new keys" not in shown:
         shown += os.read(ours, 4096).decode()
     os.write(ours, f"{typed}\n".encode())
     try:

@@ -20,12 +20,7 @@ def installed(place: Place) -> Place:
 
 
 def _installed(place: Place) -> Place:
-    async def install() -> None:
-        async with place.keys():
-            pass
-
-    asyncio.run(install())
-    return place
+    return asyncio.run(place.install())
 
 
 def _rotate(place: Place, *arguments: str) -> Any:

@@ -23,18 +23,14 @@ from app.domain.secrets import SecretBytes
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.infrastructure.paper import from_words_or_text, words
 from tests.support.environment import process_environment
-from tests.support.installs import PROJECT, Place
+from tests.support.installs import Place
+from tests.support.processes import PROJECT
 
 Done = subprocess.CompletedProcess[str]
 
 
 def _installed(place: Place) -> Place:
-    async def install() -> None:
-        async with place.keys():
-            pass
-
-    asyncio.run(install())
-    return place
+    return asyncio.run(place.install())
 
 
 @pytest.fixture

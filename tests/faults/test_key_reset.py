@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,12 @@ import pytest
 from app.bootstrap.commands import open_key_reset
 from app.domain.errors import KeyStateConflict, MasterKeyMismatch, MasterKeyMissing
 from tests.support.environment import process_environment
-from tests.support.installs import PROJECT, Place
+from tests.support.installs import Place
+from tests.support.processes import run
 from tests.support.strace import Point, killed, points, spread
 
 SAMPLE = 6
-RESET = [sys.executable, "-m", "tests.support.change_master_key", "reset"]
+RESET = ["-m", "tests.support.change_master_key", "reset"]
 LABELS = [f"number {number}" for number in range(4)]
 GUILD = "900000000000000001"
 
@@ -33,6 +33,7 @@ def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
 
 
 async def _fill(place: Place) -> str:
+    await place.install()
     async with place.services() as services:
         actor = await services.identity.operator_for(guild_id=GUILD)
         for label in LABELS:
@@ -84,15 +85,7 @@ async def _killed_at_statement(place: Place, number: int) -> None:
 
 
 def _change(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RESET, *arguments],
-        cwd=PROJECT,
-        env=process_environment(**place.environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run(*RESET, *arguments, env=process_environment(**place.environment))
 
 
 def _statements(place: Place) -> int:

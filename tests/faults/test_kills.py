@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.environment import process_environment
-from tests.support.installs import OPEN_KEYS, PROJECT, KeysFound, Place
-from tests.support.tools import require_tool
+from tests.support.installs import OPEN_KEYS, KeysFound, Place
+from tests.support.strace import killing, traced, watching
 
 CALLS = ("pwrite64", "write", "fsync", "fdatasync", "rename", "renameat", "renameat2", "ftruncate", "unlink")
 SAMPLE = 12
@@ -25,7 +25,6 @@ class Scene:
     """Fresh places in a directory of their own, each for one start under strace."""
 
     def __init__(self, root: Path) -> None:
-        self._strace = require_tool("strace")
         self._root = root
         self._made = 0
 
@@ -37,16 +36,8 @@ class Scene:
 
     def start(self, place: Place, watched: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Start on a place; strace sees the calls that are about the watched files."""
-        seen = [word for path in _watched(place, watched) for word in ("-P", str(path))]
-        return subprocess.run(
-            [self._strace, "-f", "-qq", *seen, *options, *OPEN_KEYS],
-            cwd=PROJECT,
-            env=process_environment(**place.environment),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        environment = process_environment(**place.environment)
+        return traced(OPEN_KEYS, *watching(_watched(place, watched)), *options, env=environment)
 
 
 def _watched(place: Place, what: str) -> list[Path]:
@@ -109,8 +100,7 @@ def _install_in(place: Place) -> str | None:
 
 async def _killed_at(scene: Scene, point: Point) -> None:
     place = scene.fresh()
-    kill = f"inject={point.call}:signal=SIGKILL:when={point.number}"
-    done = scene.start(place, point.watched, "-o", "/dev/null", "-e", f"trace={point.call}", "-e", kill)
+    done = scene.start(place, point.watched, *killing(point.call, point.number))
     assert done.returncode == -signal.SIGKILL, (point, done.stderr)
     printed = [KeysFound.read(line) for line in done.stdout.splitlines()]
     before = _install_in(place)

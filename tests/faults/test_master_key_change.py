@@ -7,7 +7,6 @@ import base64
 import re
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,14 +26,15 @@ from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.infrastructure.database.repositories.keys import _LOCK
 from app.services import Services
 from tests.support.environment import process_environment
-from tests.support.installs import PROJECT, Place, client_of, sign_in, sign_up
+from tests.support.installs import KEYHALL, Place, client_of, sign_in, sign_up
+from tests.support.processes import run
 from tests.support.strace import Point, killed, points, spread
 
 SAMPLE = 9
 SECRETS = [f"sk-proj-{number:02}-4f9aTq7ZbX2mLw8vKd3Yc6Rn" for number in range(6)]
 PASSWORD = "a brass key on a hook"
 WEB = Client(source=Source.WEB)
-ROTATE = [sys.executable, "-m", "entrypoints.cli_entrypoint", "keys", "rotate-master"]
+ROTATE = [*KEYHALL, "keys", "rotate-master"]
 OLD, NEW = "1f" * 16 + "a7" * 16, "3c" * 16 + "5e" * 16
 
 
@@ -69,6 +69,7 @@ class Held:
 
 
 async def _fill(place: Place) -> Held:
+    await place.install()
     async with place.services() as services:
         operator = await services.identity.operator()
         await services.identity.create(operator, "mia", PASSWORD, Role.MEMBER)
@@ -160,15 +161,8 @@ async def test_a_change_that_is_killed_at_any_write_opens_and_is_completed(sqlit
 
 
 def _change(place: Place, at: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.support.change_master_key", "rotate", *([at] if at else [])],
-        cwd=PROJECT,
-        env=process_environment(**place.environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = ["-m", "tests.support.change_master_key", "rotate", *([at] if at else [])]
+    return run(*command, env=process_environment(**place.environment))
 
 
 def _statements(place: Place) -> int:
@@ -288,20 +282,9 @@ async def test_two_changes_at_once_end_with_one_master_key(place: Place) -> None
     held = await _fill(place)
     before = _id_in(place.data_dir / "master.key")
 
-    async def run() -> tuple[int | None, bytes]:
-        process = await asyncio.create_subprocess_exec(
-            *ROTATE,
-            cwd=PROJECT,
-            env=process_environment(**place.environment),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        _, said = await process.communicate()
-        return process.returncode, said
-
     for _ in range(2):
-        done = await asyncio.gather(run(), run())
-        assert [code for code, _ in done] == [0, 0], done
+        done = await asyncio.gather(*[asyncio.to_thread(place.command, "keys", "rotate-master") for _ in range(2)])
+        assert [each.returncode for each in done] == [0, 0], done
         assert sorted(path.name for path in place.data_dir.iterdir()) == ["install.json", "master.key"]
         after = await _opens(place, held)
         assert after == _id_in(place.data_dir / "master.key") != before

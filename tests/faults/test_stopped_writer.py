@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sqlite3
-import subprocess
 import time
 from collections import Counter
 from contextlib import closing
@@ -21,7 +20,9 @@ from sqlalchemy.engine import make_url
 from app.domain.instances import LEASE_SECONDS
 from app.domain.jobs import JobState
 from app.domain.keys import KeyName
+from tests.support import pace
 from tests.support.installs import Place, Running, sign_in, sign_up
+from tests.support.processes import Process
 from tests.support.rotations import (
     CHANGE_KEY,
     Change,
@@ -134,8 +135,7 @@ def _inside_a_transaction(place: Place, server: PostgresServer | None) -> bool:
 
 def _stop(running: Running, place: Place, server: PostgresServer | None) -> None:
     """Stop it inside a transaction: PostgreSQL takes its locks away in the end. On SQLite nobody can, so outside."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
+    for _ in range(10_000):
         os.kill(running.process.pid, signal.SIGSTOP)
         if _inside_a_transaction(place, server) == (server is not None):
             return
@@ -154,7 +154,7 @@ async def _stopped_while_keys_change(place: Place, server: PostgresServer | None
             for each in members:
                 await each.add()
             writing = [asyncio.create_task(each.replace_until_enough()) for each in members]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await asyncio.gather(*(each.stored.wait() for each in members))
             await asyncio.to_thread(_stop, running, place, server)
             stopped = time.monotonic()
@@ -162,14 +162,16 @@ async def _stopped_while_keys_change(place: Place, server: PostgresServer | None
                 actor = await services.identity.operator()
                 job = await follow(services, await services.rotation.rotate(actor, KeyName.AES_KEY))
                 assert (job.state, job.error) == (JobState.DONE, None)
-                assert LEASE_SECONDS - 5 < time.monotonic() - stopped < 25
+                took = time.monotonic() - stopped
+                assert took > LEASE_SECONDS - 5
+                assert pace.within(took, 25)
                 assert services.keys.ring.keysets[KeyName.AES_KEY].primary.version == 2
                 assert await under(services) == {2}
             for each in members:
                 each.refused.clear()
                 each.enough = len(each.secrets) + 1 + MORE  # the answer to one may be on its way already
             os.kill(running.process.pid, signal.SIGCONT)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await asyncio.gather(*writing)
         assert running.end() == 0
     assert Counter(status for each in members for status in each.refused).keys() <= {503}
@@ -195,20 +197,16 @@ async def test_a_process_that_is_stopped_while_aes_key_is_rotated_writes_nothing
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
 async def _contents(place: Place) -> dict[str, list[tuple[Any, ...]]]:
     """Everything but who lives."""
     return {table: rows for table, rows in (await place.contents()).items() if table != "instances"}
 
 
-async def _started_and_stopped(place: Place, change: Change, moment: int) -> subprocess.Popen[str] | None:
+async def _started_and_stopped(place: Place, change: Change, moment: int) -> Process | None:
     """A process that stopped at that moment; None where it came to its end before."""
     process = start(place, *CHANGE_KEY, *change.arguments, str(moment), "stop")
     async with asyncio.timeout(60):
-        while not _is_stopped(process.pid):
+        while not process.stopped():
             if process.poll() is not None:
                 process.communicate()
                 return None
@@ -235,7 +233,7 @@ async def _stopped_worker(place: Place, server: PostgresServer | None, change: C
     pytest.fail("no process was ever stopped in the middle of its job")
 
 
-async def _taken_over(place: Place, process: subprocess.Popen[str], change: Change, ledger: Ledger) -> None:
+async def _taken_over(place: Place, process: Process, change: Change, ledger: Ledger) -> None:
     await lapse(place)
     async with place.services() as services:
         for job in await rotations(services):

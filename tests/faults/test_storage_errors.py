@@ -48,7 +48,7 @@ MEMBERS = 3
 WORKERS = 2
 AWAY = (StorageError, NotReady)
 """What a caller hears while the database is away; anything else that is raised here ends the test."""
-REST = 0.01
+REST = 0.03
 """Seconds between what somebody does and what they do next."""
 
 
@@ -261,7 +261,7 @@ async def _through_errors(place: Place, seed: int) -> None:
         keeper = Keeper(services, cast("SqlStorage", flaky._storage), operator)
         stop = asyncio.Event()
         flaky.rate = RATE
-        async with asyncio.timeout(100), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(250), asyncio.TaskGroup() as tasks:
             writing = [tasks.create_task(each.change_until(stop)) for each in members]
             working = [tasks.create_task(keeper.work()) for _ in range(WORKERS)]
             await keeper.change_everything()

@@ -35,7 +35,8 @@ WEB = Client(source=Source.WEB, address="192.0.2.7", device="a test")
 
 @pytest.fixture
 async def services(engine_url: str, tmp_path: Path) -> AsyncIterator[Services]:
-    async with Place(engine_url, tmp_path / "data").services() as opened:
+    place = await Place(engine_url, tmp_path / "data").install()
+    async with place.services() as opened:
         yield opened
 
 
@@ -318,9 +319,9 @@ async def test_the_keeper_survives_a_bug(services: Services, monkeypatch: pytest
     with monkeypatch.context() as patched:
         patched.setattr(services.keys, "reload", fail)
         services.keys.lease(float("-inf"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await failed.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not services.keys.leased:  # noqa: ASYNC110 - the keeper has no event for a lease
             await asyncio.sleep(0.05)
 

@@ -209,7 +209,7 @@ async def _replace(place: Place, rows: Rows) -> None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 async def test_whatever_happens_to_a_row_halts_and_changes_nothing(place: Place, mutation: str) -> None:
-    await _fingerprints(place)
+    await place.install()
     mutate, halt = MUTATIONS[mutation]
     rows = await place.app_config()
     mutate(rows)
@@ -253,7 +253,7 @@ def _fingerprint(_ring: KeyRing, name: KeyName, material: Any) -> str:
 
 
 async def test_an_older_row_put_back_is_found(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     older = await place.app_config()
     await _advance(place, KeyName.AES_KEY)
     rows = await place.app_config()
@@ -263,7 +263,7 @@ async def test_an_older_row_put_back_is_found(place: Place) -> None:
 
 
 async def test_an_older_database_put_back_is_found_by_install_json(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     older = await place.app_config()
     await _advance(place, KeyName.AES_KEY)
     await _replace(place, older)
@@ -272,7 +272,7 @@ async def test_an_older_database_put_back_is_found_by_install_json(place: Place)
 
 
 async def test_a_change_by_another_process_is_taken_up(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     async with place.services() as services:
         await _advance(place, KeyName.JWT_SECRET_KEY)
         assert await services.keys.reload() or services.keys.ring.keysets[KeyName.JWT_SECRET_KEY].epoch == 3
@@ -365,7 +365,7 @@ async def test_every_command_waits_for_a_database_that_is_away_and_then_halts(
 
 
 async def test_validation_finds_what_would_halt_a_start(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     await place.execute("DELETE FROM app_config WHERE key = 'keyset/AUDIT_SEAL_KEY'")
     async with open_unverified_keys(place.load()) as keys:
         with pytest.raises(KeyMissing):
@@ -388,7 +388,7 @@ async def test_keys_gone_while_users_are_there_halts(place: Place) -> None:
 
 
 async def test_an_empty_database_under_a_remembered_install_halts(place: Place, tmp_path: Path) -> None:
-    await _fingerprints(place)
+    await place.install()
     if place.url.startswith("sqlite"):
         elsewhere = Place(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}", place.data_dir)
         with pytest.raises(InstallMismatch):
@@ -409,20 +409,20 @@ async def test_a_pinned_install_that_is_not_there_halts(place: Place) -> None:
 
 
 async def test_another_environment_halts(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     with pytest.raises(EnvironmentMismatch):
         await _fingerprints(place.having(APP_ENV="development"))
 
 
 async def test_a_database_that_demands_a_newer_version_halts(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     await place.execute("UPDATE schema_info SET min_app = '999.0.0'")
     with pytest.raises(SchemaNewer):
         await _fingerprints(place)
 
 
 async def test_an_unknown_revision_halts(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     await place.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaNewer):
         await _fingerprints(place)
@@ -438,7 +438,7 @@ def _random_key() -> str:
 
 
 async def test_no_master_key_for_an_install_that_has_keys_halts(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     (place.data_dir / "master.key").unlink()
     with pytest.raises(MasterKeyMissing):
         await _fingerprints(place)
@@ -446,7 +446,7 @@ async def test_no_master_key_for_an_install_that_has_keys_halts(place: Place) ->
 
 
 async def test_another_master_key_halts_and_names_both(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     async with place.keys() as opened:
         needed = opened.keys.ring.manifest.master_key_id
     other = _random_key()
@@ -468,7 +468,7 @@ async def test_production_creates_no_master_key_and_says_which_command_does(plac
 
 
 async def test_a_default_key_file_open_to_others_is_refused(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     (place.data_dir / "master.key").chmod(0o644)
     with pytest.raises(InsecureKey, match="open to group or others"):
         await _fingerprints(place)
@@ -521,7 +521,7 @@ async def test_keys_from_outside_are_adopted_and_agree_later(place: Place) -> No
 
 
 async def test_another_key_from_outside_is_a_conflict(place: Place) -> None:
-    await _fingerprints(place)
+    await place.install()
     before = await place.contents()
     with pytest.raises(KeyConflict):
         await _fingerprints(place.having(JWT_SECRET_KEY=secrets.token_hex(32)))

@@ -43,6 +43,7 @@ from app.services import Services
 from app.services.keys.reset import KeyResetReport
 from app.settings import DatabaseUrl
 from tests.support.installs import Place
+from tests.support.snapshots import InstallSnapshot, kind
 
 PASSWORD = "a brass key on a hook"
 SECRET, FORMER, OTHER = (f"sk-proj-{name}-4f9aTq7ZbX2mLw8vKd3Yc6Rn" for name in ("secret", "former", "other"))
@@ -61,8 +62,26 @@ def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
     return Place(sqlite_url, tmp_path / "data")
 
 
+_FILLED: dict[str, tuple[InstallSnapshot, str]] = {}
+
+
 async def _fill(place: Place) -> str:
-    """An install with a user, who is signed in, and credentials; returns the access token."""
+    """An install with a user, who is signed in, and credentials; returns the access token.
+
+    The first of its kind is filled, the others are copies of it.
+    """
+    if place.settings:  # which may give keys
+        return await _fill_really(await place.install())
+    if kind(place.url) not in _FILLED:
+        token = await _fill_really(await place.install())
+        _FILLED[kind(place.url)] = InstallSnapshot.of(place.url, place.data_dir), token
+    else:
+        snapshot, token = _FILLED[kind(place.url)]
+        await snapshot.copy(place.url, place.data_dir)
+    return token
+
+
+async def _fill_really(place: Place) -> str:
     async with place.services() as services:
         operator = await services.identity.operator()
         await services.identity.create(operator, "mia", PASSWORD, Role.MEMBER)

@@ -26,7 +26,9 @@ from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.master_key import MasterKeys
 from app.settings.secret_files import check_secret_file_modes
-from tests.support.tools import require_tool
+from tests.support.environment import process_environment
+from tests.support.processes import Process
+from tests.support.strace import killing, traced, watching
 
 ROOT = Path(__file__).resolve().parents[2]
 # The same in every process of the run, for they stand in the names of tests.
@@ -437,11 +439,7 @@ def test_racing_processes_make_one_key(data_dir: Path) -> None:
     script = _SCRIPT.format(data_dir=str(data_dir))
     with ExitStack() as stack:
         racers = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-                )
-            )
+            stack.enter_context(Process("-c", script, env=process_environment(), stdin=subprocess.PIPE))
             for _ in range(12)
         ]
         pipes = [(racer.stdin, racer.stdout) for racer in racers]
@@ -450,7 +448,7 @@ def test_racing_processes_make_one_key(data_dir: Path) -> None:
             stdin.close()
         made = {stdout.read() for _, stdout in pipes if stdout is not None}
     assert [racer.returncode for racer in racers] == [0] * len(racers)
-    assert made == {_given(_keys(data_dir))[0].hex().encode() + b"\n"}
+    assert made == {_given(_keys(data_dir))[0].hex() + "\n"}
     assert sorted(path.name for path in data_dir.iterdir()) == ["install.json", "master.key"]
 
 
@@ -462,21 +460,13 @@ def test_killed_at_any_system_call_the_next_start_finds_all_or_nothing(data_dir:
     """SIGKILL at the first, second, … such call that touches DATA_DIR, until one run gets through."""
     names = ("master.key", ".master.key.new", "install.json", ".install.json.new")
     watched = [data_dir.parent, data_dir, *(data_dir / name for name in names)]
-    strace = [require_tool("strace"), "-f", "-qq", "-e", f"trace={call}"]
-    strace += [argument for path in watched for argument in ("-P", str(path))]
-    script = [sys.executable, "-c", _SCRIPT.format(data_dir=str(data_dir))]
+    script = ["-c", _SCRIPT.format(data_dir=str(data_dir))]
     for number in range(1, 50):
         shutil.rmtree(data_dir, ignore_errors=True)
-        run = subprocess.run(
-            [*strace, "-e", f"inject={call}:signal=SIGKILL:when={number}", *script],
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-        )
-        assert run.returncode in {0, -signal.SIGKILL, 128 + signal.SIGKILL}, run.stderr
+        run = traced(script, *watching(watched), *killing(call, number), env=process_environment())
+        assert run.returncode in {0, -signal.SIGKILL}, run.stderr
         left = _given(_keys(data_dir))
-        assert not run.stdout or left == [bytes.fromhex(run.stdout.decode())], "what was acknowledged is lost"
+        assert not run.stdout or left == [bytes.fromhex(run.stdout)], "what was acknowledged is lost"
         made = _keys(data_dir).create()
         assert left in ([], [made.reveal()])
         record = InstallFile(data_dir)
@@ -698,21 +688,14 @@ def test_killed_at_any_system_call_of_a_change_the_key_of_the_database_is_given(
     """SIGKILL at the first, second, … such call that touches DATA_DIR, until one run gets through."""
     names = ("master.key", ".master.key.new", "master.key.previous", ".master.key.previous.new")
     database = tmp_path / "database"
-    strace = [require_tool("strace"), "-f", "-qq", "-e", f"trace={call}"]
-    strace += [argument for path in (data_dir, *(data_dir / name for name in names)) for argument in ("-P", str(path))]
-    script = [sys.executable, "-c", _CHANGE_SCRIPT.format(data_dir=str(data_dir), database=str(database))]
+    watched = [data_dir, *(data_dir / name for name in names)]
+    script = ["-c", _CHANGE_SCRIPT.format(data_dir=str(data_dir), database=str(database))]
     for number in range(1, 60):
         shutil.rmtree(data_dir, ignore_errors=True)
         _default_file(data_dir)
         database.write_bytes(KEY)
-        run = subprocess.run(
-            [*strace, "-e", f"inject={call}:signal=SIGKILL:when={number}", *script],
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-        )
-        assert run.returncode in {0, -signal.SIGKILL, 128 + signal.SIGKILL}, run.stderr
+        run = traced(script, *watching(watched), *killing(call, number), env=process_environment())
+        assert run.returncode in {0, -signal.SIGKILL}, run.stderr
         assert database.read_bytes() in _given(_keys(data_dir))
         new = _keys(data_dir).begin_change()
         assert database.read_bytes() in _given(_keys(data_dir))

@@ -29,6 +29,7 @@ def _not_so_patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _install(place: Place) -> str:
+    await place.install()
     async with place.keys() as opened:
         return opened.keys.ring.manifest.master_key_id
 

@@ -45,6 +45,7 @@ from app.settings import DatabaseUrl
 from tests.support.fakes import FakeStorage
 from tests.support.house import member
 from tests.support.installs import Place
+from tests.support.snapshots import InstallSnapshot, kind
 from tests.support.web import open_site
 
 CLOCK = SystemClock()
@@ -227,8 +228,7 @@ async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
     return cells
 
 
-@asynccontextmanager
-async def _open_hall(place: Place) -> AsyncIterator[Hall]:
+async def _furnish(place: Place) -> None:
     async with place.services() as services, open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
         alice = await _register(database, member(CLOCK, "alice"))
         bob = await _register(database, member(CLOCK, "bob"))
@@ -244,24 +244,43 @@ async def _open_hall(place: Place) -> AsyncIterator[Hall]:
         bobs = await _add(services, bob, "bob-first")
         await credentials.replace(bob, bobs.id, _secret("bob"))
         await _add(services, boss, "other-guild", guild_id=OTHER_GUILD)
+
+
+@asynccontextmanager
+async def _open_hall(place: Place) -> AsyncIterator[Hall]:
+    async with place.services() as services, open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
         cipher = CredentialCipher(
             keys=services.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation()
         )
-        cells = await _cells(database, cipher)
         yield Hall(
             place=place,
             services=services,
             database=database,
             cipher=cipher,
-            alice=alice,
-            bob=bob,
-            cells=cells,
+            alice=member(CLOCK, "alice"),
+            bob=member(CLOCK, "bob"),
+            cells=await _cells(database, cipher),
         )
+
+
+_FURNISHED: dict[str, InstallSnapshot] = {}
+
+
+@asynccontextmanager
+async def _copied_hall(place: Place) -> AsyncIterator[Hall]:
+    """The first hall of its kind is furnished, the others are copies of it."""
+    if kind(place.url) in _FURNISHED:
+        await _FURNISHED[kind(place.url)].copy(place.url, place.data_dir)
+    else:
+        await _furnish(place)
+        _FURNISHED[kind(place.url)] = InstallSnapshot.of(place.url, place.data_dir)
+    async with _open_hall(place) as hall:
+        yield hall
 
 
 @pytest.fixture
 async def hall(place: Place) -> AsyncIterator[Hall]:
-    async with _open_hall(place) as hall:
+    async with _copied_hall(place) as hall:
         yield hall
 
 
@@ -334,6 +353,7 @@ async def test_no_two_values_can_be_swapped(hall: Hall, with_key_version: bool) 
 
 async def test_a_value_of_another_install_does_not_open(hall: Hall, tmp_path: Path) -> None:
     elsewhere = Place(f"sqlite+aiosqlite:///{tmp_path / 'elsewhere.db'}", tmp_path / "elsewhere")
+    await _furnish(elsewhere)
     async with _open_hall(elsewhere) as other, _undone(hall.database) as connection:
         for mine in hall.cells:
             theirs = other.cell(mine.secret.removeprefix(_secret("")), mine.column)
@@ -532,7 +552,7 @@ async def test_what_was_moved_to_another_guild_serves_nobody_there(hall: Hall) -
 @pytest.mark.parametrize("stored", ["'sk-typed-by-hand'", "'" + "x" * 200 + "'", "5", "1.5", "1000000000000", "''"])
 async def test_what_is_no_bytes_at_all_is_unreadable_as_well(sqlite_url: str, tmp_path: Path, stored: str) -> None:
     """SQLite keeps a value of any type in any column."""
-    async with _open_hall(Place(sqlite_url, tmp_path / "data")) as hall:
+    async with _copied_hall(Place(sqlite_url, tmp_path / "data")) as hall:
         one = hall.cell("one")
         former = hall.cell("bob-first", credential_history.c.encrypted_value)
         async with _undone(hall.database) as connection:
@@ -619,11 +639,17 @@ class Vault:
         assert await self.keys.verify()
 
 
+_REVOKED: dict[str, InstallSnapshot] = {}
+
+
 @asynccontextmanager
 async def _open_vault(place: Place) -> AsyncIterator[Vault]:
-    async with place.keys():  # makes the install
-        pass
-    await place.revoke(KeyName.AES_KEY)
+    if kind(place.url) in _REVOKED:
+        await _REVOKED[kind(place.url)].copy(place.url, place.data_dir)
+    else:
+        await place.install()
+        await place.revoke(KeyName.AES_KEY)
+        _REVOKED[kind(place.url)] = InstallSnapshot.of(place.url, place.data_dir)
     rows = MappingProxyType(await place.app_config())
     assert rows.keys() == {"manifest", *(f"keyset/{name}" for name in KeyName)}
     async with (
@@ -833,8 +859,7 @@ async def _store(place: Place, row: str, value: str) -> None:
 
 
 async def test_a_start_halts_on_a_damaged_row_and_opens_once_it_is_restored(place: Place) -> None:
-    async with place.keys():
-        pass
+    await place.install()
     for row, value in (await place.app_config()).items():
         for position in range(0, len(value), len(value) // 3):
             flipped = chr(ord(value[position]) ^ 0x01)
@@ -865,8 +890,7 @@ async def test_a_start_halts_on_text_that_is_no_utf_8(sqlite_url: str, tmp_path:
 
 
 async def test_a_row_under_another_name_halts(place: Place) -> None:
-    async with place.keys():
-        pass
+    await place.install()
     for row in await place.app_config():
         for renamed in (row + "x", row[:-1], row.swapcase(), "x" + row):
             await place.execute("UPDATE app_config SET key = :new WHERE key = :old", old=row, new=renamed)

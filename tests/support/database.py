@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING
+from subprocess import PIPE
+from typing import TYPE_CHECKING, Final
 
 from app.domain.audit import Action, AuditEvent, Result
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
 from app.domain.identity import Role, Session, Source, User
-from app.infrastructure.database.engine import DEFAULT_TIMEOUTS, open_database
+from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.migrate import upgrade
 from app.settings import DatabaseUrl
 from tests.support.environment import process_environment
+from tests.support.processes import Process
+from tests.support.snapshots import DatabaseSnapshot, is_empty, kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,33 +23,37 @@ if TYPE_CHECKING:
     from app.infrastructure.database.dialects import Timeouts
     from app.infrastructure.database.engine import Database
 
-PROJECT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
 ALICE = Owner(OwnerKind.USER, "user-alice")
 
 
 @asynccontextmanager
-async def migrated(url: str, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> AsyncIterator[Database]:
-    """Open a database, its schema at head; the file of an embedded one is made."""
+async def migrated(url: str, *, timeouts: Timeouts | None = None) -> AsyncIterator[Database]:
+    """Open a database, its schema at head; the file of an embedded one is made.
+
+    The first one of its kind is migrated; the result is copied from then on.
+    """
+    if await is_empty(url):
+        if kind(url) not in _AT_HEAD:
+            async with open_database(DatabaseUrl.parse(url), may_create=True) as database:
+                await upgrade(database)
+            _AT_HEAD[kind(url)] = DatabaseSnapshot.of(url)
+        else:
+            await _AT_HEAD[kind(url)].copy(url)
     async with open_database(DatabaseUrl.parse(url), may_create=True, timeouts=timeouts) as database:
         await upgrade(database)
         yield database
 
 
-def start_python(program: str, *arguments: str) -> subprocess.Popen[str]:
+_AT_HEAD: Final[dict[str, DatabaseSnapshot]] = {}
+
+
+def start_python(program: str, *arguments: str) -> Process:
     """Start a process that runs ``program`` with the project importable; it talks over pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        cwd=PROJECT,
-        env=process_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Process("-c", program, *arguments, env=process_environment(), stdin=PIPE, stderr=PIPE)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Process) -> str:
     """Wait for a process that must succeed; return what it printed."""
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err

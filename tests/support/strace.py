@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.environment import process_environment
-from tests.support.installs import PROJECT
+from tests.support.processes import PROJECT, Process
 from tests.support.tools import require_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from tests.support.installs import Place
 
@@ -45,7 +47,16 @@ def points(place: Place, command: Sequence[str]) -> list[Point]:
     """Every point that a command can be killed at, in the order of the calls; it runs to its end for that."""
     log = place.data_dir.parent / "calls"
     # With the filter in the kernel only these calls stop the process: four times as fast, and injects nothing.
-    done = _trace(place, command, "--seccomp-bpf", "-o", str(log), "-e", f"trace={','.join(CALLS)}")
+    options = [*watching(_watched(place)), "--seccomp-bpf", "-o", str(log), "-e", f"trace={','.join(CALLS)}"]
+    done = subprocess.run(
+        [require_tool("strace"), "-f", "-qq", *options, sys.executable, *command],
+        cwd=PROJECT,
+        env=process_environment(**place.environment),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     seen: Counter[tuple[str, str]] = Counter()
     found: dict[Point, None] = {}
@@ -61,8 +72,8 @@ def points(place: Place, command: Sequence[str]) -> list[Point]:
 
 def killed(place: Place, command: Sequence[str], point: Point) -> bool:
     """Whether the command was killed at that point; False where it ended before it came there."""
-    kill = f"inject={point.call}:signal=SIGKILL:when={point.number}"
-    done = _trace(place, command, "-o", "/dev/null", "-e", f"trace={point.call}", "-e", kill)
+    options = [*watching(_watched(place)), *killing(point.call, point.number)]
+    done = traced(command, *options, env=process_environment(**place.environment))
     assert done.returncode in {0, -signal.SIGKILL}, (point, done.stderr)
     return done.returncode != 0
 
@@ -73,17 +84,30 @@ def spread(points: Sequence[Point], count: int) -> list[Point]:
     return [points[int((index + 0.5) * step)] for index in range(count)]
 
 
-def _trace(place: Place, command: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
-    seen = [word for path in _watched(place) for word in ("-P", path)]
-    return subprocess.run(
-        [require_tool("strace"), "-f", "-qq", *seen, *options, *command],
-        cwd=PROJECT,
-        env=process_environment(**place.environment),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+def watching(paths: Iterable[str | Path]) -> list[str]:
+    """Options of strace: only calls that are about these files."""
+    return [word for path in paths for word in ("-P", str(path))]
+
+
+def killing(call: str, number: int) -> list[str]:
+    """Options of strace: death at the N-th time that a thread makes a call."""
+    kill = f"inject={call}:signal=SIGKILL:when={number}"
+    return ["-o", "/dev/null", "-e", f"trace={call}", "-e", kill]
+
+
+def traced(command: Sequence[str], *options: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `python COMMAND` to its end, strace being attached before its first call."""
+    tool = require_tool("strace")
+    process = Process(*command, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, traceable=True)
+    # Only the message that it is attached is wanted.
+    tracing = [tool, "-f", "--quiet=exit,path-resolution,personality,thread-execve", *options, "-p", str(process.pid)]
+    with subprocess.Popen(tracing, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        attached = strace.stderr.readline()
+        assert attached.endswith(" attached\n"), attached
+        out, err = process.communicate("go\n", timeout=100)
+        strace.communicate(timeout=100)
+    return subprocess.CompletedProcess(tracing, process.wait(), out, err)
 
 
 def _watched(place: Place) -> list[str]:

@@ -137,6 +137,8 @@ class Site:
 @asynccontextmanager
 async def open_site(place: Place, options: WebOptions | None = None, *, owner: bool = True) -> AsyncIterator[Site]:
     """Services on that place, served on a free port of loopback, with an owner by default."""
+    if not place.data_dir.exists():
+        await place.install()
     async with place.services() as services, served(services, options) as site:
         if owner:
             token = services.keys.setup_token().reveal()
@@ -186,7 +188,7 @@ def without(services: Services, error: Exception, *names: str) -> Services:
     return replace(services, **away)
 
 
-async def raw(site: Site, data: bytes, *, within: float = 10) -> bytes:
+async def raw(site: Site, data: bytes, *, within: float = 60) -> bytes:
     """Send bytes over a connection of their own and return everything that comes back until it closes."""
     host, _, port = site.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

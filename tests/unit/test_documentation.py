@@ -117,6 +117,7 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def command_tree() -> Any:
     # Commands open nothing until they are invoked, so nothing has to stand behind the backend.
     return typer.main.get_command(build_cli(cast("Backend", None), cast("Run", None)))

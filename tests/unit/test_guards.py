@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from app.settings import Settings
 from tests.support.environment import process_environment
-
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+from tests.support.processes import run
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "example.org"])
@@ -26,14 +23,8 @@ def test_no_test_reaches_another_machine(host: str) -> None:
 def test_a_skip_is_a_failure_where_every_tool_must_be_there(tmp_path: Path, strict: str, outcome: str) -> None:
     case = tmp_path / "test_case.py"
     case.write_text("from tests.support.tools import require_tool\ndef test_it(): require_tool('no-such-tool')\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", tmp_path, case],
-        cwd=CONFTEST.parents[1],
-        env={**os.environ, "KEYHALL_TEST_STRICT": strict},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(case)]
+    done = run("-m", "pytest", *arguments, env={**os.environ, "KEYHALL_TEST_STRICT": strict})
     assert outcome in done.stdout
     assert strict == "0" or "no-such-tool is not installed" in done.stdout
 

@@ -27,12 +27,22 @@ from app.services import Services
 from app.services.identity import DiscordEvent
 from app.settings import Settings
 from tests.support.discord_wire import WireSimulator
+from tests.support.installs import Place
 from tests.support.samples import SECRET
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """SimCord waits until the bot is idle: as long as a busy machine takes."""
+    for item in items:
+        if "simcord_env" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.simcord(settle_timeout=60))
 
 
 @pytest.fixture
 async def services(tmp_path: Path, sqlite_url: str) -> AsyncIterator[Services]:
-    settings = Settings.load({"APP_ENV": "test", "DATA_DIR": tmp_path, "DATABASE_URL": SecretText(sqlite_url)})
+    await Place(sqlite_url, tmp_path / "data").install()
+    settings = Settings.load({"APP_ENV": "test", "DATA_DIR": tmp_path / "data", "DATABASE_URL": SecretText(sqlite_url)})
     async with (
         open_keys(settings, may_create=True) as opened,
         open_services(settings, opened, kind="bot") as services,
@@ -78,7 +88,7 @@ def until_logged() -> Callable[[str], AbstractAsyncContextManager[None]]:
         logger.addHandler(heard)
         try:
             yield
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await heard.event.wait()
         finally:
             logger.removeHandler(heard)
