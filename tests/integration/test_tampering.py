@@ -43,8 +43,8 @@ from app.services.credentials import CredentialCipher, CredentialTransfer
 from app.services.keys import KeyManagementService
 from app.settings import DatabaseUrl
 from tests.support.fakes import FakeStorage
-from tests.support.house import member
 from tests.support.installs import Place
+from tests.support.keyhall import member
 from tests.support.snapshots import InstallSnapshot, kind
 from tests.support.web import open_site
 
@@ -96,7 +96,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hall:
+class Install:
     """An install with secrets of two members and two guilds, present and former, under two versions of AES_KEY."""
 
     place: Place
@@ -130,20 +130,20 @@ class Hall:
         return lost
 
 
-async def _read_live(hall: Hall, connection: Connection, row_id: str) -> str:
+async def _read_live(install: Install, connection: Connection, row_id: str) -> str:
     record = await SqlUnitOfWork(connection, SystemRandomness()).credentials.get(row_id)
     assert record is not None
-    return hall.cipher.decrypt(record)
+    return install.cipher.decrypt(record)
 
 
-async def _read_former(hall: Hall, connection: Connection, row_id: str) -> str:
+async def _read_former(install: Install, connection: Connection, row_id: str) -> str:
     columns = credential_history.c
     credential_id = await connection.value(select(columns.credential_id).where(columns.id == row_id))
     uow = SqlUnitOfWork(connection, SystemRandomness())
     record = await uow.credentials.get(credential_id)
     assert record is not None
     former = next(each for each in await uow.credentials.history(record.id) if each.id == row_id)
-    return hall.cipher.decrypt_former(former, record.owner)
+    return install.cipher.decrypt_former(former, record.owner)
 
 
 READERS = {
@@ -164,8 +164,8 @@ async def _put(connection: Connection, cell: Cell, value: bytes, **more: Any) ->
     assert changed == 1
 
 
-async def _commit(hall: Hall, cell: Cell, value: bytes) -> None:
-    async with hall.database.write() as connection:
+async def _commit(install: Install, cell: Cell, value: bytes) -> None:
+    async with install.database.write() as connection:
         await _put(connection, cell, value)
 
 
@@ -247,12 +247,12 @@ async def _furnish(place: Place) -> None:
 
 
 @asynccontextmanager
-async def _open_hall(place: Place) -> AsyncIterator[Hall]:
+async def _open_hall(place: Place) -> AsyncIterator[Install]:
     async with place.services() as services, open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
         cipher = CredentialCipher(
             keys=services.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation()
         )
-        yield Hall(
+        yield Install(
             place=place,
             services=services,
             database=database,
@@ -267,31 +267,31 @@ _FURNISHED: dict[str, InstallSnapshot] = {}
 
 
 @asynccontextmanager
-async def _copied_hall(place: Place) -> AsyncIterator[Hall]:
+async def _copied_hall(place: Place) -> AsyncIterator[Install]:
     """The first hall of its kind is furnished, the others are copies of it."""
     if kind(place.url) in _FURNISHED:
         await _FURNISHED[kind(place.url)].copy(place.url, place.data_dir)
     else:
         await _furnish(place)
         _FURNISHED[kind(place.url)] = InstallSnapshot.of(place.url, place.data_dir)
-    async with _open_hall(place) as hall:
-        yield hall
+    async with _open_hall(place) as install:
+        yield install
 
 
 @pytest.fixture
-async def hall(place: Place) -> AsyncIterator[Hall]:
-    async with _copied_hall(place) as hall:
-        yield hall
+async def install(place: Place) -> AsyncIterator[Install]:
+    async with _copied_hall(place) as install:
+        yield install
 
 
-async def test_the_matrix_covers_every_encrypted_column(hall: Hall) -> None:
+async def test_the_matrix_covers_every_encrypted_column(install: Install) -> None:
     assert {str(column) for column in ENCRYPTED} == READERS.keys()
-    assert {str(cell.column) for cell in hall.cells} == READERS.keys()
-    assert {cell.key_version for cell in hall.cells} == {1, 2}
-    secrets = [cell.secret for cell in hall.cells]
+    assert {str(cell.column) for cell in install.cells} == READERS.keys()
+    assert {cell.key_version for cell in install.cells} == {1, 2}
+    secrets = [cell.secret for cell in install.cells]
     assert len(secrets) == len(set(secrets)) == 8
-    async with _undone(hall.database) as connection:
-        assert await hall.unreadable(connection) == set()
+    async with _undone(install.database) as connection:
+        assert await install.unreadable(connection) == set()
 
 
 def _damages(value: bytes) -> Iterator[bytes]:
@@ -304,19 +304,19 @@ def _damages(value: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("column", ENCRYPTED, ids=str)
-async def test_no_changed_byte_and_no_truncation_opens(hall: Hall, column: Column[Any]) -> None:
+async def test_no_changed_byte_and_no_truncation_opens(install: Install, column: Column[Any]) -> None:
     tried = 0
-    for cell in hall.cells:
+    for cell in install.cells:
         if cell.column is not column:
             continue
-        async with _undone(hall.database) as connection:
+        async with _undone(install.database) as connection:
             for damaged in _damages(cell.value):
                 await _put(connection, cell, damaged)
-                assert await hall.opened(connection, cell) is None, damaged
+                assert await install.opened(connection, cell) is None, damaged
                 tried += 1
-            assert await hall.unreadable(connection) == {cell.secret}
+            assert await install.unreadable(connection) == {cell.secret}
             await _put(connection, cell, cell.value)
-            assert await hall.unreadable(connection) == set()
+            assert await install.unreadable(connection) == set()
     assert tried >= 1000
 
 
@@ -332,42 +332,42 @@ def _relations(one: Cell, other: Cell) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("with_key_version", [False, True], ids=["value", "value-and-key-version"])
-async def test_no_two_values_can_be_swapped(hall: Hall, with_key_version: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_no_two_values_can_be_swapped(install: Install, with_key_version: bool) -> None:  # noqa: FBT001 - a parameter
     relations: set[str] = set()
-    async with _undone(hall.database) as connection:
-        for one, other in combinations(hall.cells, 2):
+    async with _undone(install.database) as connection:
+        for one, other in combinations(install.cells, 2):
             relations.update(_relations(one, other))
             for target, source in ((one, other), (other, one)):
                 more = {"key_version": source.key_version} if with_key_version else {}
                 await _put(connection, target, source.value, **more)
-            assert await hall.opened(connection, one) is None
-            assert await hall.opened(connection, other) is None
+            assert await install.opened(connection, one) is None
+            assert await install.opened(connection, other) is None
             for cell in (one, other):
                 await _put(connection, cell, cell.value, key_version=cell.key_version)
-        assert await hall.unreadable(connection) == set()
+        assert await install.unreadable(connection) == set()
     assert relations == {
         *("the same table", "live and former", "one row and its history", "two credentials"),
         *("the same owner", "user", "guild", "guild and user", "the same key version", "two key versions"),
     }
 
 
-async def test_a_value_of_another_install_does_not_open(hall: Hall, tmp_path: Path) -> None:
+async def test_a_value_of_another_install_does_not_open(install: Install, tmp_path: Path) -> None:
     elsewhere = Place(f"sqlite+aiosqlite:///{tmp_path / 'elsewhere.db'}", tmp_path / "elsewhere")
     await _furnish(elsewhere)
-    async with _open_hall(elsewhere) as other, _undone(hall.database) as connection:
-        for mine in hall.cells:
+    async with _open_hall(elsewhere) as other, _undone(install.database) as connection:
+        for mine in install.cells:
             theirs = other.cell(mine.secret.removeprefix(_secret("")), mine.column)
             await _put(connection, mine, theirs.value, key_version=theirs.key_version)
-        assert await hall.unreadable(connection) == {cell.secret for cell in hall.cells}
+        assert await install.unreadable(connection) == {cell.secret for cell in install.cells}
 
 
-async def test_the_key_version_beside_a_value_decides_nothing(hall: Hall) -> None:
+async def test_the_key_version_beside_a_value_decides_nothing(install: Install) -> None:
     """The envelope names its version itself, authenticated; the column is only what a rotation looks for."""
-    async with _undone(hall.database) as connection:
-        for cell in hall.cells:
+    async with _undone(install.database) as connection:
+        for cell in install.cells:
             for version in (0, 1, 2, 3, 2**32):
                 await _put(connection, cell, cell.value, key_version=version)
-                assert await hall.opened(connection, cell) == cell.secret
+                assert await install.opened(connection, cell) == cell.secret
 
 
 NEW_ID = "01999f00-0000-7000-8000-000000000001"
@@ -377,8 +377,8 @@ async def _change(connection: Connection, cell: Cell, **values: Any) -> None:
     assert await connection.change(update(cell.column.table).where(_where(cell)).values(values)) == 1
 
 
-async def test_a_row_given_to_somebody_else_opens_for_nobody_and_neither_does_its_history(hall: Hall) -> None:
-    one, bob, guild = hall.cell("one"), hall.cell("bob"), hall.cell("guild")
+async def test_a_row_given_to_somebody_else_opens_for_nobody_and_neither_does_its_history(install: Install) -> None:
+    one, bob, guild = install.cell("one"), install.cell("bob"), install.cell("guild")
     lost = {_secret("one"), _secret("one-first"), _secret("one-second")}
     for owner in (
         bob.owner,
@@ -388,60 +388,62 @@ async def test_a_row_given_to_somebody_else_opens_for_nobody_and_neither_does_it
         Owner(OwnerKind.USER, one.owner.id + " "),
         Owner(OwnerKind.USER, ""),
     ):
-        async with _undone(hall.database) as connection:
+        async with _undone(install.database) as connection:
             await _change(connection, one, owner_kind=owner.kind, owner_id=owner.id, label_key="taken away")
-            assert await hall.unreadable(connection) == lost, owner
-    async with _undone(hall.database) as connection:
+            assert await install.unreadable(connection) == lost, owner
+    async with _undone(install.database) as connection:
         await _change(connection, guild, owner_id=OTHER_GUILD)
-        assert await hall.unreadable(connection) == {guild.secret}
+        assert await install.unreadable(connection) == {guild.secret}
 
 
-async def test_a_row_under_another_id_does_not_open(hall: Hall) -> None:
-    two, former = hall.cell("two"), hall.cell("bob-first", credential_history.c.encrypted_value)
-    async with _undone(hall.database) as connection:
+async def test_a_row_under_another_id_does_not_open(install: Install) -> None:
+    two, former = install.cell("two"), install.cell("bob-first", credential_history.c.encrypted_value)
+    async with _undone(install.database) as connection:
         await _change(connection, two, id=NEW_ID)
         with pytest.raises(CryptoError):
-            await _read_live(hall, connection, NEW_ID)
+            await _read_live(install, connection, NEW_ID)
         await _change(connection, former, id=NEW_ID)
         with pytest.raises(CryptoError):
-            await _read_former(hall, connection, NEW_ID)
+            await _read_former(install, connection, NEW_ID)
 
 
-async def test_a_former_value_does_not_open_under_the_credential_of_another_owner(hall: Hall) -> None:
-    former = hall.cell("one-first", credential_history.c.encrypted_value)
-    for target in (hall.cell("bob"), hall.cell("guild")):
-        async with _undone(hall.database) as connection:
+async def test_a_former_value_does_not_open_under_the_credential_of_another_owner(install: Install) -> None:
+    former = install.cell("one-first", credential_history.c.encrypted_value)
+    for target in (install.cell("bob"), install.cell("guild")):
+        async with _undone(install.database) as connection:
             await _change(connection, former, credential_id=target.credential_id, version=7)
-            assert await hall.unreadable(connection) == {former.secret}
+            assert await install.unreadable(connection) == {former.secret}
 
 
-async def test_not_promised_that_provider_label_or_place_in_the_history_of_one_owner_are_bound(hall: Hall) -> None:
+async def test_not_promised_that_provider_label_or_place_in_the_history_of_one_owner_are_bound(
+    install: Install,
+) -> None:
     """The envelope binds row and owner (KEYS: AAD). What stands beside it is as trustworthy as the database."""
-    one, two = hall.cell("one"), hall.cell("two")
-    former = hall.cell("one-first", credential_history.c.encrypted_value)
-    async with _undone(hall.database) as connection:
+    one, two = install.cell("one"), install.cell("two")
+    former = install.cell("one-first", credential_history.c.encrypted_value)
+    async with _undone(install.database) as connection:
         await _change(connection, one, provider="another", label="another", label_key="another", version=9)
         await _change(connection, former, credential_id=two.credential_id, version=7)
-        assert await hall.unreadable(connection) == set()
+        assert await install.unreadable(connection) == set()
 
 
-async def test_not_promised_that_an_older_value_put_back_in_its_own_row_is_found(hall: Hall) -> None:
+async def test_not_promised_that_an_older_value_put_back_in_its_own_row_is_found(install: Install) -> None:
     """The row's version is no part of what the envelope binds, so that a rotation need not change it."""
-    two = hall.cell("two")
-    await hall.services.credentials.replace(hall.alice, two.credential_id, _secret("newer"))
-    async with hall.database.write() as connection:
+    two = install.cell("two")
+    await install.services.credentials.replace(install.alice, two.credential_id, _secret("newer"))
+    async with install.database.write() as connection:
         await _put(connection, two, two.value, key_version=two.key_version)
-    assert (await hall.services.credentials.reveal(hall.alice, two.credential_id)).reveal() == two.secret
+    assert (await install.services.credentials.reveal(install.alice, two.credential_id)).reveal() == two.secret
 
 
-async def test_an_older_value_from_before_a_change_of_owner_does_not_open(hall: Hall) -> None:
-    two = hall.cell("two")
-    async with SqlStorage(hall.database).write() as uow:
-        transfer = CredentialTransfer(keys=hall.services.keys, cipher=hall.cipher, clock=SystemClock())
-        await transfer.move(uow, two.owner, hall.cell("bob").owner)
-    assert (await hall.services.credentials.reveal(hall.bob, two.credential_id)).reveal() == two.secret
-    await _commit(hall, two, two.value)
-    assert (await hall.services.credentials.get(hall.bob, two.credential_id)).status is Status.UNREADABLE
+async def test_an_older_value_from_before_a_change_of_owner_does_not_open(install: Install) -> None:
+    two = install.cell("two")
+    async with SqlStorage(install.database).write() as uow:
+        transfer = CredentialTransfer(keys=install.services.keys, cipher=install.cipher, clock=SystemClock())
+        await transfer.move(uow, two.owner, install.cell("bob").owner)
+    assert (await install.services.credentials.reveal(install.bob, two.credential_id)).reveal() == two.secret
+    await _commit(install, two, two.value)
+    assert (await install.services.credentials.get(install.bob, two.credential_id)).status is Status.UNREADABLE
 
 
 # -- through the services ---------------------------------------------------------------------------------------------
@@ -456,20 +458,20 @@ def _flipped(value: bytes, position: int) -> bytes:
     return bytes(changed)
 
 
-async def _verdicts(hall: Hall) -> dict[tuple[str, int | None], bool]:
+async def _verdicts(install: Install) -> dict[tuple[str, int | None], bool]:
     operator = member(CLOCK, "operator", role=Role.OWNER, source=Source.CLI)
-    return {(each.id, each.former): each.ok async for each in hall.services.credentials.health.verify_all(operator)}
+    return {(each.id, each.former): each.ok async for each in install.services.credentials.health.verify_all(operator)}
 
 
-async def _assert_only_this_is_unreadable(hall: Hall, cell: Cell) -> None:
+async def _assert_only_this_is_unreadable(install: Install, cell: Cell) -> None:
     """Through every method that reads a present secret."""
-    credentials, alice = hall.services.credentials, hall.alice
+    credentials, alice = install.services.credentials, install.alice
     view = await credentials.get(alice, cell.credential_id)
     assert (view.status, view.masked) == (Status.UNREADABLE, UNREADABLE)
     listed = (await credentials.page(alice)).items
     assert {each.id: each.status for each in listed} == {
         cell.credential_id: Status.UNREADABLE,
-        hall.cell("two").credential_id: Status.UNCHECKED,
+        install.cell("two").credential_id: Status.UNCHECKED,
     }
     with pytest.raises(CredentialUnreadable):
         await credentials.reveal(alice, cell.credential_id)
@@ -479,92 +481,92 @@ async def _assert_only_this_is_unreadable(hall: Hall, cell: Cell) -> None:
     async with credentials.use(alice, "github") as other:
         assert other.reveal() == _secret("two")
     assert [each.id for each in (await credentials.health.report(alice)).unreadable] == [cell.credential_id]
-    verdicts = await _verdicts(hall)
+    verdicts = await _verdicts(install)
     assert [key for key, ok in verdicts.items() if not ok] == [(cell.credential_id, None)]
-    assert len(verdicts) == len(hall.cells)
+    assert len(verdicts) == len(install.cells)
 
 
 @pytest.mark.parametrize("part", PARTS)
 async def test_a_changed_secret_is_unreadable_for_every_service_and_takes_no_other_with_it(
-    hall: Hall, part: str
+    install: Install, part: str
 ) -> None:
-    one = hall.cell("one")
-    await _commit(hall, one, _flipped(one.value, PARTS[part]))
-    await _assert_only_this_is_unreadable(hall, one)
-    await _commit(hall, one, one.value)
-    assert (await hall.services.credentials.reveal(hall.alice, one.credential_id)).reveal() == one.secret
-    assert all((await _verdicts(hall)).values())
+    one = install.cell("one")
+    await _commit(install, one, _flipped(one.value, PARTS[part]))
+    await _assert_only_this_is_unreadable(install, one)
+    await _commit(install, one, one.value)
+    assert (await install.services.credentials.reveal(install.alice, one.credential_id)).reveal() == one.secret
+    assert all((await _verdicts(install)).values())
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_a_changed_former_secret_is_unreadable_and_is_not_put_back_in_force(hall: Hall, part: str) -> None:
-    credentials, former = hall.services.credentials, hall.cell("one-first", credential_history.c.encrypted_value)
-    await _commit(hall, former, _flipped(former.value, PARTS[part]))
-    versions = (await credentials.versions(hall.alice, former.credential_id)).items
+async def test_a_changed_former_secret_is_unreadable_and_is_not_put_back_in_force(install: Install, part: str) -> None:
+    credentials, former = install.services.credentials, install.cell("one-first", credential_history.c.encrypted_value)
+    await _commit(install, former, _flipped(former.value, PARTS[part]))
+    versions = (await credentials.versions(install.alice, former.credential_id)).items
     assert [(each.version, each.readable, each.masked == UNREADABLE) for each in versions] == [
         (2, True, False),
         (1, False, True),
     ]
     with pytest.raises(CredentialUnreadable):
-        await credentials.rollback(hall.alice, former.credential_id, version=1)
-    assert (await credentials.reveal(hall.alice, former.credential_id)).reveal() == _secret("one")
-    verdicts = await _verdicts(hall)
+        await credentials.rollback(install.alice, former.credential_id, version=1)
+    assert (await credentials.reveal(install.alice, former.credential_id)).reveal() == _secret("one")
+    verdicts = await _verdicts(install)
     assert [key for key, ok in verdicts.items() if not ok] == [(former.credential_id, 1)]
-    await _commit(hall, former, former.value)
-    await credentials.rollback(hall.alice, former.credential_id, version=1)
-    assert (await credentials.reveal(hall.alice, former.credential_id)).reveal() == former.secret
+    await _commit(install, former, former.value)
+    await credentials.rollback(install.alice, former.credential_id, version=1)
+    assert (await credentials.reveal(install.alice, former.credential_id)).reveal() == former.secret
 
 
-async def test_what_was_taken_from_another_member_shows_them_nothing(hall: Hall) -> None:
+async def test_what_was_taken_from_another_member_shows_them_nothing(install: Install) -> None:
     """Bob writes himself into Alice's row: it is his now, and unreadable."""
-    credentials, one = hall.services.credentials, hall.cell("one")
-    async with hall.database.write() as connection:
-        await _change(connection, one, owner_id=hall.bob.user_id)
+    credentials, one = install.services.credentials, install.cell("one")
+    async with install.database.write() as connection:
+        await _change(connection, one, owner_id=install.bob.user_id)
     with pytest.raises(NotFound):
-        await credentials.get(hall.alice, one.credential_id)
-    statuses = {each.id: each.status for each in (await credentials.page(hall.bob)).items}
+        await credentials.get(install.alice, one.credential_id)
+    statuses = {each.id: each.status for each in (await credentials.page(install.bob)).items}
     assert statuses == {
         one.credential_id: Status.UNREADABLE,
-        hall.cell("bob").credential_id: Status.UNCHECKED,
+        install.cell("bob").credential_id: Status.UNCHECKED,
     }
     with pytest.raises(CredentialUnreadable):
-        await credentials.reveal(hall.bob, one.credential_id)
+        await credentials.reveal(install.bob, one.credential_id)
     for version in (1, 2):
         with pytest.raises(CredentialUnreadable):
-            await credentials.rollback(hall.bob, one.credential_id, version=version)
-    async with credentials.use(hall.bob, "openai", "bob-first") as own:
+            await credentials.rollback(install.bob, one.credential_id, version=version)
+    async with credentials.use(install.bob, "openai", "bob-first") as own:
         assert own.reveal() == _secret("bob")
 
 
-async def test_what_was_moved_to_another_guild_serves_nobody_there(hall: Hall) -> None:
-    guild = hall.cell("guild")
-    async with hall.database.write() as connection:
+async def test_what_was_moved_to_another_guild_serves_nobody_there(install: Install) -> None:
+    guild = install.cell("guild")
+    async with install.database.write() as connection:
         await _change(connection, guild, owner_id=OTHER_GUILD, provider="github")
     context = GuildContext(guild_id=OTHER_GUILD, manages_guild=True)
-    gwen = await _register(hall.database, member(CLOCK, "gwen", source=Source.DISCORD, guild=context))
+    gwen = await _register(install.database, member(CLOCK, "gwen", source=Source.DISCORD, guild=context))
     with pytest.raises(CredentialUnreadable):
-        async with hall.services.credentials.use(gwen, "github"):
+        async with install.services.credentials.use(gwen, "github"):
             pass
-    async with hall.services.credentials.use(gwen, "openai") as theirs:
+    async with install.services.credentials.use(gwen, "openai") as theirs:
         assert theirs.reveal() == _secret("other-guild")
 
 
 @pytest.mark.parametrize("stored", ["'sk-typed-by-hand'", "'" + "x" * 200 + "'", "5", "1.5", "1000000000000", "''"])
 async def test_what_is_no_bytes_at_all_is_unreadable_as_well(sqlite_url: str, tmp_path: Path, stored: str) -> None:
     """SQLite keeps a value of any type in any column."""
-    async with _copied_hall(Place(sqlite_url, tmp_path / "data")) as hall:
-        one = hall.cell("one")
-        former = hall.cell("bob-first", credential_history.c.encrypted_value)
-        async with _undone(hall.database) as connection:
+    async with _copied_hall(Place(sqlite_url, tmp_path / "data")) as install:
+        one = install.cell("one")
+        former = install.cell("bob-first", credential_history.c.encrypted_value)
+        async with _undone(install.database) as connection:
             for cell in (one, former):
                 statement = update(cell.column.table).where(_where(cell)).values(encrypted_value=literal_column(stored))
                 assert await connection.change(statement) == 1
-            assert await hall.unreadable(connection) == {one.secret, former.secret}
-        async with hall.database.write() as connection:
+            assert await install.unreadable(connection) == {one.secret, former.secret}
+        async with install.database.write() as connection:
             await connection.change(
                 update(api_credentials).where(_where(one)).values(encrypted_value=literal_column(stored))
             )
-        await _assert_only_this_is_unreadable(hall, one)
+        await _assert_only_this_is_unreadable(install, one)
 
 
 async def test_over_http_an_unreadable_secret_is_a_typed_answer_and_all_else_goes_on(place: Place) -> None:

@@ -101,7 +101,7 @@ def until_logged() -> Callable[[str], AbstractAsyncContextManager[None]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Hall:
+class Community:
     """One server with the bot in it: Alice and Bob are members, Mona manages it, Otto is a member of another one."""
 
     def __init__(self, env: simcord.Env, bot: KeyhallBot) -> None:
@@ -151,14 +151,14 @@ def simcord_bot(services: Services) -> KeyhallBot:
 
 
 @pytest.fixture
-async def hall(simcord_env: simcord.Env, simcord_bot: KeyhallBot) -> AsyncIterator[Hall]:
+async def community(simcord_env: simcord.Env, simcord_bot: KeyhallBot) -> AsyncIterator[Community]:
     """A server with its members. Refusals are expected; any other failure fails the test, unless it says so."""
     # SimCord's clock begins at a fixed date, and a key's expiry is counted from the time of the interaction.
     await simcord_env.advance_time((datetime.now(UTC) - simcord_env.now()).total_seconds())
-    hall = Hall(simcord_env, simcord_bot)
-    yield hall
+    community = Community(simcord_env, simcord_bot)
+    yield community
     raised = [getattr(error, "original", error) for error in simcord_env.errors]
-    assert len([error for error in raised if not isinstance(error, AppError)]) == hall.crashes_expected, raised
+    assert len([error for error in raised if not isinstance(error, AppError)]) == community.crashes_expected, raised
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
-from tests.support.house import House, open_house
+from tests.support.keyhall import Keyhall, open_keyhall
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ def storage(clock: FakeClock) -> FakeStorage:
 
 
 @pytest.fixture
-async def house(storage: FakeStorage, clock: FakeClock) -> House:
-    return await open_house(storage, clock, FakeRandomness())
+async def keyhall(storage: FakeStorage, clock: FakeClock) -> Keyhall:
+    return await open_keyhall(storage, clock, FakeRandomness())

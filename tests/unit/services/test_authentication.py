@@ -23,15 +23,15 @@ from app.services import Services
 from app.services.authentication import PER_ACCOUNT, PER_ADDRESS
 from app.services.limits import WINDOW
 from tests.support.fakes import FakeClock, FakePasswords, FakeStorage
-from tests.support.house import SESSION_LIFETIME, TOKEN_LIFETIME, House
+from tests.support.keyhall import SESSION_LIFETIME, TOKEN_LIFETIME, Keyhall
 from tests.support.samples import PASSWORD
 
 WEB = Client(source=Source.WEB, address="192.0.2.7", device="Firefox")
 
 
 @pytest.fixture
-def services(house: House) -> Services:
-    return house.services
+def services(keyhall: Keyhall) -> Services:
+    return keyhall.services
 
 
 @pytest.fixture
@@ -111,14 +111,14 @@ async def test_an_account_that_is_disabled_during_the_password_check_gets_no_ses
 
 
 async def test_attempts_are_free_again_when_the_window_has_passed(
-    house: House, services: Services, clock: FakeClock, mia: User
+    keyhall: Keyhall, services: Services, clock: FakeClock, mia: User
 ) -> None:
     for _ in range(PER_ACCOUNT):
         with pytest.raises(InvalidCredentials):
             await services.authentication.login("mia", "wrong password", WEB)
     with pytest.raises(TooManyAttempts):
         await services.authentication.login("mia", PASSWORD, WEB)
-    house.advance(clock, 2 * WINDOW)
+    keyhall.advance(clock, 2 * WINDOW)
     await services.authentication.login("mia", PASSWORD, WEB)
 
 
@@ -149,8 +149,8 @@ async def test_a_password_that_was_not_checked_does_not_count_as_an_attempt(
     assert set(storage.tables.attempts.values()) == {0}
 
 
-async def test_nobody_signs_in_while_the_process_has_no_lease(house: House, services: Services, mia: User) -> None:
-    house.keys.lease(float("-inf"))
+async def test_nobody_signs_in_while_the_process_has_no_lease(keyhall: Keyhall, services: Services, mia: User) -> None:
+    keyhall.keys.lease(float("-inf"))
     with pytest.raises(NotReady):
         await services.authentication.login("mia", PASSWORD, WEB)
 
@@ -161,22 +161,22 @@ async def test_nobody_signs_in_while_the_process_has_no_lease(house: House, serv
 
 
 async def test_an_access_token_expires_although_its_claims_are_remembered(
-    house: House, services: Services, clock: FakeClock, mia: User
+    keyhall: Keyhall, services: Services, clock: FakeClock, mia: User
 ) -> None:
     access, _ = await signed_in(services)
     for _ in range(2):
         await services.requests.authenticate(access, WEB)
-    house.advance(clock, TOKEN_LIFETIME)
+    keyhall.advance(clock, TOKEN_LIFETIME)
     for _ in range(2):
         with pytest.raises(InvalidToken):
             await services.requests.authenticate(access, WEB)
 
 
 async def test_a_rotation_of_the_signing_key_keeps_tokens_and_a_new_version_is_loaded_on_sight(
-    house: House, services: Services, mia: User
+    keyhall: Keyhall, services: Services, mia: User
 ) -> None:
     before, _ = await signed_in(services)
-    await house.rotate(KeyName.JWT_SECRET_KEY)
+    await keyhall.rotate(KeyName.JWT_SECRET_KEY)
     after, _ = await signed_in(services)  # storing a session loads the new version
     for token in (before, after):
         assert (await services.requests.authenticate(token, WEB)).user_id == mia.id
@@ -184,23 +184,23 @@ async def test_a_rotation_of_the_signing_key_keeps_tokens_and_a_new_version_is_l
 
 @pytest.mark.parametrize("idle", [False, True])
 async def test_a_session_ends_at_the_end_of_its_life_or_after_a_week_without_use(
-    *, house: House, services: Services, clock: FakeClock, mia: User, idle: bool
+    *, keyhall: Keyhall, services: Services, clock: FakeClock, mia: User, idle: bool
 ) -> None:
     cookie = (await services.authentication.login_browser("mia", PASSWORD, WEB)).cookie.reveal()
     step = SESSION_IDLE - timedelta(minutes=1)
     for _ in range(1 if idle else SESSION_LIFETIME // step):
-        house.advance(clock, step)
+        keyhall.advance(clock, step)
         await services.requests.authenticate_browser(cookie, WEB)
-    house.advance(clock, SESSION_IDLE if idle else step)
+    keyhall.advance(clock, SESSION_IDLE if idle else step)
     with pytest.raises(InvalidToken):
         await services.requests.authenticate_browser(cookie, WEB)
 
 
 async def test_a_full_disk_does_not_end_a_request(
-    house: House, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+    keyhall: Keyhall, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
 ) -> None:
     access, _ = await signed_in(services)
-    house.advance(clock, timedelta(minutes=5))
+    keyhall.advance(clock, timedelta(minutes=5))
     with storage.full():
         assert (await services.requests.authenticate(access, WEB)).user_id == mia.id
     await services.requests.authenticate(access, WEB)
@@ -208,11 +208,11 @@ async def test_a_full_disk_does_not_end_a_request(
 
 
 async def test_a_request_within_a_minute_writes_nothing(
-    house: House, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+    keyhall: Keyhall, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
 ) -> None:
     access, _ = await signed_in(services)
     commits = storage.commits
-    house.advance(clock, timedelta(seconds=60))
+    keyhall.advance(clock, timedelta(seconds=60))
     await services.requests.authenticate(access, WEB)
     assert storage.commits == commits
 
@@ -255,10 +255,10 @@ async def test_a_refresh_token_that_is_used_twice_ends_its_session_and_is_record
 
 
 async def test_a_refresh_token_ends_with_its_session(
-    house: House, services: Services, clock: FakeClock, mia: User
+    keyhall: Keyhall, services: Services, clock: FakeClock, mia: User
 ) -> None:
     _, refresh = await signed_in(services)
-    house.advance(clock, SESSION_LIFETIME)
+    keyhall.advance(clock, SESSION_LIFETIME)
     with pytest.raises(InvalidToken):
         await services.authentication.refresh(refresh, WEB)
 
@@ -293,10 +293,10 @@ async def test_a_cursor_that_was_never_issued_is_refused(services: Services, mia
 
 
 async def test_proving_the_password_makes_the_session_fresh(
-    house: House, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+    keyhall: Keyhall, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
 ) -> None:
     access, _ = await signed_in(services)
-    house.advance(clock, timedelta(minutes=15))
+    keyhall.advance(clock, timedelta(minutes=15))
     stale = await services.requests.authenticate(access, WEB)
     with pytest.raises(InvalidCredentials):
         await services.authentication.reauthenticate(stale, "wrong password")

@@ -17,7 +17,7 @@ from app.domain.encrypted_columns import (
 )
 from app.domain.errors import NotReady
 from app.domain.keys import KeyName
-from tests.support.house import House, member
+from tests.support.keyhall import Keyhall, member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,14 +28,14 @@ SECRETS = ["sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn", "schlüssel-Hn5sPw1JxU8eQg2Bt7Vf4
 
 
 @pytest.fixture
-async def filled(house: House, clock: FakeClock) -> House:
+async def filled(keyhall: Keyhall, clock: FakeClock) -> Keyhall:
     """Two credentials with a former secret each, encrypted by key version 1; version 2 is the primary."""
     mia = member(clock)
     for number, secret in enumerate(SECRETS):
-        view = (await house.credentials.add(mia, provider="openai", label=f"key {number}", secret="former")).view
-        await house.credentials.replace(mia, view.id, expected_version=1, secret=secret)
-    await house.rotate(KeyName.AES_KEY)
-    return house
+        view = (await keyhall.credentials.add(mia, provider="openai", label=f"key {number}", secret="former")).view
+        await keyhall.credentials.replace(mia, view.id, expected_version=1, secret=secret)
+    await keyhall.rotate(KeyName.AES_KEY)
+    return keyhall
 
 
 async def rows(storage: FakeStorage, column: EncryptedColumn) -> Sequence[EncryptedRow]:
@@ -50,7 +50,7 @@ async def swap(storage: FakeStorage, column: EncryptedColumn, resealed: Sequence
 
 @pytest.mark.parametrize("column", ENCRYPTED_COLUMNS, ids=str)
 async def test_what_was_resealed_is_under_the_primary_and_opens(
-    filled: House, storage: FakeStorage, column: EncryptedColumn
+    filled: Keyhall, storage: FakeStorage, column: EncryptedColumn
 ) -> None:
     cipher = filled.cipher
     before = await rows(storage, column)
@@ -69,7 +69,7 @@ async def test_what_was_resealed_is_under_the_primary_and_opens(
     assert cipher.opened_by(column, before) == [None] * len(SECRETS)
 
 
-async def test_the_secrets_are_the_same_afterwards(filled: House, storage: FakeStorage) -> None:
+async def test_the_secrets_are_the_same_afterwards(filled: Keyhall, storage: FakeStorage) -> None:
     async with storage.write() as uow:
         primary = (await filled.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
     for column in ENCRYPTED_COLUMNS:
@@ -81,7 +81,7 @@ async def test_the_secrets_are_the_same_afterwards(filled: House, storage: FakeS
     assert {filled.cipher.decrypt_former(each, owner) for each in storage.tables.history.values()} == {"former"}
 
 
-async def test_a_row_that_does_not_open_is_told_and_holds_up_no_other(filled: House, storage: FakeStorage) -> None:
+async def test_a_row_that_does_not_open_is_told_and_holds_up_no_other(filled: Keyhall, storage: FakeStorage) -> None:
     one, other = await rows(storage, CREDENTIAL_SECRETS)
     async with storage.write() as uow:
         primary = (await filled.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
@@ -91,18 +91,18 @@ async def test_a_row_that_does_not_open_is_told_and_holds_up_no_other(filled: Ho
     assert filled.cipher.opened_by(CREDENTIAL_SECRETS, mixed) == [None, 1, None, None]
 
 
-async def test_a_value_opens_in_its_own_column_only(filled: House, storage: FakeStorage) -> None:
+async def test_a_value_opens_in_its_own_column_only(filled: Keyhall, storage: FakeStorage) -> None:
     for column, other in ((CREDENTIAL_SECRETS, FORMER_SECRETS), (FORMER_SECRETS, CREDENTIAL_SECRETS)):
         assert set(filled.cipher.opened_by(other, await rows(storage, column))) == {None}
 
 
-async def test_what_sealed_a_row_is_told_by_its_envelope_alone(filled: House, storage: FakeStorage) -> None:
+async def test_what_sealed_a_row_is_told_by_its_envelope_alone(filled: Keyhall, storage: FakeStorage) -> None:
     """A row that lies about it is not picked up by a re-encryption, and retirement would lose it."""
     row = (await rows(storage, CREDENTIAL_SECRETS))[0]
     assert filled.cipher.opened_by(CREDENTIAL_SECRETS, [row, row._replace(key_version=2)]) == [1, 1]
 
 
-async def test_stale_keys_reseal_and_verify_nothing(filled: House, storage: FakeStorage, clock: FakeClock) -> None:
+async def test_stale_keys_reseal_and_verify_nothing(filled: Keyhall, storage: FakeStorage, clock: FakeClock) -> None:
     found = await rows(storage, CREDENTIAL_SECRETS)
     async with storage.write() as uow:
         primary = (await filled.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)

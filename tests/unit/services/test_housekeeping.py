@@ -11,7 +11,7 @@ from app.domain.identity import Role, Session, User
 from app.domain.instances import Instance
 from app.services.ports import IdempotentRequest
 from tests.support.fakes import EPOCH, FakeClock, FakeStorage
-from tests.support.house import House, member
+from tests.support.keyhall import Keyhall, member
 
 A_MOMENT = timedelta(seconds=1)
 
@@ -31,76 +31,76 @@ def session(name: str, *, expires_at: datetime, revoked_at: datetime | None = No
     )
 
 
-async def test_sessions_go_30_days_after_they_ended(house: House, storage: FakeStorage, clock: FakeClock) -> None:
+async def test_sessions_go_30_days_after_they_ended(keyhall: Keyhall, storage: FakeStorage, clock: FakeClock) -> None:
     async with storage.write() as uow:
         await uow.users.add(User(id="user-mia", subject_id="s", username="mia", role=Role.MEMBER, created_at=EPOCH))
         await uow.sessions.add(session("expired", expires_at=EPOCH), cookie_hash=None)
         revoked = session("revoked", expires_at=EPOCH + timedelta(days=365), revoked_at=EPOCH)
         await uow.sessions.add(revoked, cookie_hash=None)
         await uow.sessions.add(session("alive", expires_at=EPOCH + timedelta(days=365)), cookie_hash=None)
-    house.advance(clock, timedelta(days=30))
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, timedelta(days=30))
+    await keyhall.housekeeping.sweep()
     assert set(storage.tables.sessions) == {"expired", "revoked", "alive"}
-    house.advance(clock, A_MOMENT)
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, A_MOMENT)
+    await keyhall.housekeeping.sweep()
     assert set(storage.tables.sessions) == {"alive"}
 
 
-async def test_attempts_go_after_a_day(house: House, storage: FakeStorage, clock: FakeClock) -> None:
+async def test_attempts_go_after_a_day(keyhall: Keyhall, storage: FakeStorage, clock: FakeClock) -> None:
     async with storage.write() as uow:
         await uow.attempts.hit("login/account/x", EPOCH)
-    house.advance(clock, timedelta(days=1))
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, timedelta(days=1))
+    await keyhall.housekeeping.sweep()
     assert len(storage.tables.attempts) == 1
-    house.advance(clock, A_MOMENT)
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, A_MOMENT)
+    await keyhall.housekeeping.sweep()
     assert storage.tables.attempts == {}
 
 
-async def test_idempotency_keys_go_after_24_hours(house: House, storage: FakeStorage, clock: FakeClock) -> None:
+async def test_idempotency_keys_go_after_24_hours(keyhall: Keyhall, storage: FakeStorage, clock: FakeClock) -> None:
     request = IdempotentRequest(user_id="user-mia", key="k", mac=b"m", resource_id="r", created_at=EPOCH)
     async with storage.write() as uow:
         await uow.idempotency.add(request)
-    house.advance(clock, timedelta(hours=24))
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, timedelta(hours=24))
+    await keyhall.housekeeping.sweep()
     assert len(storage.tables.idempotency) == 1
-    house.advance(clock, A_MOMENT)
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, A_MOMENT)
+    await keyhall.housekeeping.sweep()
     assert storage.tables.idempotency == {}
 
 
 async def test_removed_credentials_go_after_7_days_with_their_history_and_live_ones_stay(
-    house: House, storage: FakeStorage, clock: FakeClock
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock
 ) -> None:
     mia = member(clock, "mia")
-    kept = (await house.credentials.add(mia, provider="openai", label="kept", secret="a secret")).view
-    gone = (await house.credentials.add(mia, provider="openai", label="gone", secret="a secret")).view
+    kept = (await keyhall.credentials.add(mia, provider="openai", label="kept", secret="a secret")).view
+    gone = (await keyhall.credentials.add(mia, provider="openai", label="gone", secret="a secret")).view
     for each in (kept, gone):
-        await house.credentials.replace(mia, each.id, "another secret")
-    await house.credentials.remove(mia, gone.id)
-    house.advance(clock, timedelta(days=7))
-    await house.housekeeping.sweep()
+        await keyhall.credentials.replace(mia, each.id, "another secret")
+    await keyhall.credentials.remove(mia, gone.id)
+    keyhall.advance(clock, timedelta(days=7))
+    await keyhall.housekeeping.sweep()
     assert set(storage.tables.credentials) == {kept.id, gone.id}
-    house.advance(clock, A_MOMENT)
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, A_MOMENT)
+    await keyhall.housekeeping.sweep()
     assert set(storage.tables.credentials) == {kept.id}
     assert {each.credential_id for each in storage.tables.history.values()} == {kept.id}
 
 
 async def test_processes_are_forgotten_an_hour_after_their_lease_lapsed(
-    house: House, storage: FakeStorage, clock: FakeClock
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock
 ) -> None:
     process = Instance(id="i", kind="web", host="h", pid=1, started_at=EPOCH, lease_until=EPOCH, epochs={})
     async with storage.write() as uow:
         await uow.instances.register(process, timedelta(seconds=15))
-    house.advance(clock, timedelta(hours=1, seconds=15))
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, timedelta(hours=1, seconds=15))
+    await keyhall.housekeeping.sweep()
     assert set(storage.tables.instances) == {"i"}
-    house.advance(clock, A_MOMENT)
-    await house.housekeeping.sweep()
+    keyhall.advance(clock, A_MOMENT)
+    await keyhall.housekeeping.sweep()
     assert storage.tables.instances == {}
 
 
-async def test_a_sweep_that_cannot_write_says_so(house: House, storage: FakeStorage) -> None:
+async def test_a_sweep_that_cannot_write_says_so(keyhall: Keyhall, storage: FakeStorage) -> None:
     with storage.full(), pytest.raises(StorageError):
-        await house.housekeeping.sweep()
+        await keyhall.housekeeping.sweep()

@@ -9,7 +9,7 @@ from app.domain.errors import AlreadyExists, Forbidden, InvalidInput, InvalidTok
 from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source, User
 from app.services.identity import DiscordEvent, IdentityService
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
-from tests.support.house import House, member, open_house
+from tests.support.keyhall import Keyhall, member, open_keyhall
 from tests.support.samples import PASSWORD, SECRET
 
 WEB = Client(source=Source.WEB, address="192.0.2.7")
@@ -18,8 +18,8 @@ GUILD = GuildContext(guild_id="900000000000000009")
 
 
 @pytest.fixture
-def identity(house: House) -> IdentityService:
-    return house.services.identity
+def identity(keyhall: Keyhall) -> IdentityService:
+    return keyhall.services.identity
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def event(number: str = NUMBER, *, of_known_guild: bool = True) -> DiscordEvent:
 
 
 async def test_the_setup_token_creates_the_owner_once(
-    house: House, identity: IdentityService, storage: FakeStorage
+    keyhall: Keyhall, identity: IdentityService, storage: FakeStorage
 ) -> None:
-    token = house.keys.setup_token().reveal()
+    token = keyhall.keys.setup_token().reveal()
     assert not await identity.owner_ever_existed()
     owner = await identity.setup(f" {token}\n", "Olga", PASSWORD, WEB)
     assert (owner.role, owner.username) == (Role.OWNER, "Olga")
@@ -169,8 +169,8 @@ async def test_a_first_interaction_creates_one_account(identity: IdentityService
 async def test_registration_decides_who_gets_an_account(
     *, storage: FakeStorage, clock: FakeClock, registration: Registration, of_known_guild: bool, admitted: bool
 ) -> None:
-    house = await open_house(storage, clock, FakeRandomness(), registration=registration)
-    attempt = house.services.identity.from_discord(event(of_known_guild=of_known_guild))
+    keyhall = await open_keyhall(storage, clock, FakeRandomness(), registration=registration)
+    attempt = keyhall.services.identity.from_discord(event(of_known_guild=of_known_guild))
     if admitted:
         await attempt
     else:
@@ -190,15 +190,15 @@ async def test_a_disabled_account_is_refused_on_discord(
 
 
 async def test_linking_moves_the_credentials_of_the_discord_account_and_disables_it(
-    house: House, identity: IdentityService, operator: Actor, storage: FakeStorage, mia: User
+    keyhall: Keyhall, identity: IdentityService, operator: Actor, storage: FakeStorage, mia: User
 ) -> None:
     visitor = await identity.from_discord(event())
-    view = (await house.credentials.add(visitor, provider="openai", label="main", secret=SECRET)).view
+    view = (await keyhall.credentials.add(visitor, provider="openai", label="main", secret=SECRET)).view
     linked = await identity.link(operator, "mia", NUMBER)
     assert (linked.user.id, linked.user.discord_id, linked.moved) == (mia.id, NUMBER, 1)
     now = await identity.from_discord(event())
     assert now.user_id == mia.id
-    assert (await house.credentials.get(now, view.id)).label == "main"
+    assert (await keyhall.credentials.get(now, view.id)).label == "main"
     assert storage.tables.users[visitor.user_id].disabled_at is not None
     linked_event = storage.tables.audit[-1]
     assert (linked_event.action, linked_event.object_id, dict(linked_event.detail)) == (
@@ -225,18 +225,18 @@ async def test_a_link_that_exists_is_not_replaced(identity: IdentityService, ope
 
 
 async def test_unlinking_leaves_the_credentials_with_the_account(
-    house: House, identity: IdentityService, operator: Actor, mia: User
+    keyhall: Keyhall, identity: IdentityService, operator: Actor, mia: User
 ) -> None:
     await identity.link(operator, "mia", NUMBER)
     actor = await identity.from_discord(event())
-    view = (await house.credentials.add(actor, provider="openai", label="main", secret=SECRET)).view
+    view = (await keyhall.credentials.add(actor, provider="openai", label="main", secret=SECRET)).view
     assert (await identity.unlink(operator, "mia")).discord_id is None
     with pytest.raises(NotFound):
         await identity.unlink(operator, "mia")
     visitor = await identity.from_discord(event())
     assert visitor.user_id != mia.id
     with pytest.raises(NotFound):
-        await house.credentials.get(visitor, view.id)
+        await keyhall.credentials.get(visitor, view.id)
 
 
 async def test_an_account_without_a_password_cannot_be_unlinked(identity: IdentityService, operator: Actor) -> None:

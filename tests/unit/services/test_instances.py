@@ -9,7 +9,7 @@ import pytest
 from app.domain.keys import KeyName
 from app.services.instances import InstanceService
 from tests.support.fakes import FakeChangeFeed, FakeStorage
-from tests.support.house import House
+from tests.support.keyhall import Keyhall
 
 
 @pytest.fixture
@@ -18,10 +18,15 @@ def feed() -> FakeChangeFeed:
 
 
 @pytest.fixture
-def instances(house: House, feed: FakeChangeFeed, monkeypatch: pytest.MonkeyPatch) -> InstanceService:
+def instances(keyhall: Keyhall, feed: FakeChangeFeed, monkeypatch: pytest.MonkeyPatch) -> InstanceService:
     monkeypatch.setattr("app.services.instances.CONFIRM_EVERY_SECONDS", 3600)
     return InstanceService(
-        storage=house.storage, keys=house.keys, feed=feed, clock=house.clock, randomness=house.randomness, kind="test"
+        storage=keyhall.storage,
+        keys=keyhall.keys,
+        feed=feed,
+        clock=keyhall.clock,
+        randomness=keyhall.randomness,
+        kind="test",
     )
 
 
@@ -31,16 +36,16 @@ async def _settled() -> None:
 
 
 async def test_new_keys_are_taken_up_and_acknowledged_when_the_feed_tells(
-    instances: InstanceService, feed: FakeChangeFeed, house: House, storage: FakeStorage
+    instances: InstanceService, feed: FakeChangeFeed, keyhall: Keyhall, storage: FakeStorage
 ) -> None:
     async with instances.present():
-        await house.rotate(KeyName.JWT_SECRET_KEY)
+        await keyhall.rotate(KeyName.JWT_SECRET_KEY)
         await _settled()
-        assert house.keys.primary(KeyName.JWT_SECRET_KEY).version == 1
+        assert keyhall.keys.primary(KeyName.JWT_SECRET_KEY).version == 1
         feed.announce()
         await _settled()
-        assert house.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
-        assert storage.tables.instances[instances.id].epochs == house.keys.epochs
+        assert keyhall.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
+        assert storage.tables.instances[instances.id].epochs == keyhall.keys.epochs
 
 
 async def test_somebody_elses_commit_costs_a_read_and_no_commit_of_our_own(

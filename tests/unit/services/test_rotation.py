@@ -33,7 +33,7 @@ from app.services.keys import KeyRing
 from app.services.rotation import LEEWAY, Dependents
 from app.services.rotation.service import AGES_EVERY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
-from tests.support.house import ROTATION_DAYS, TOKEN_LIFETIME, House, member, open_house
+from tests.support.keyhall import ROTATION_DAYS, TOKEN_LIFETIME, Keyhall, member, open_keyhall
 from tests.support.samples import OTHER_SECRET, SECRET
 
 AES, JWT = KeyName.AES_KEY, KeyName.JWT_SECRET_KEY
@@ -59,43 +59,43 @@ def mia(clock: FakeClock) -> Actor:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def worked(house: House, job: Job | None) -> Job:
+async def worked(keyhall: Keyhall, job: Job | None) -> Job:
     """The job after a worker has taken it once."""
     assert job is not None
-    run = await house.jobs.claim(job.id)
+    run = await keyhall.jobs.claim(job.id)
     assert run is not None
-    await house.jobs.work(run, house.rotation.job.carry_on)
-    return await stored(house, job)
+    await keyhall.jobs.work(run, keyhall.rotation.job.carry_on)
+    return await stored(keyhall, job)
 
 
-async def stored(house: House, job: Job) -> Job:
-    async with house.storage.read() as uow:
+async def stored(keyhall: Keyhall, job: Job) -> Job:
+    async with keyhall.storage.read() as uow:
         found = await uow.jobs.get(job.id)
     assert found is not None
     return found
 
 
-async def rotated(house: House, operator: Actor, name: KeyName) -> Job:
-    return await worked(house, await house.rotation.rotate(operator, name))
+async def rotated(keyhall: Keyhall, operator: Actor, name: KeyName) -> Job:
+    return await worked(keyhall, await keyhall.rotation.rotate(operator, name))
 
 
-async def later(house: House, clock: FakeClock, by: timedelta) -> None:
+async def later(keyhall: Keyhall, clock: FakeClock, by: timedelta) -> None:
     """Let time pass in a process that keeps its lease."""
     clock.advance(by)
-    await house.instances.refresh()
+    await keyhall.instances.refresh()
 
 
-def states(house: House, name: KeyName) -> list[KeyState]:
+def states(keyhall: Keyhall, name: KeyName) -> list[KeyState]:
     """Of every version, in the order of their numbers."""
-    return [each.state for each in house.keys.ring.keysets[name]]
+    return [each.state for each in keyhall.keys.ring.keysets[name]]
 
 
-def retired(house: House, name: KeyName) -> list[int]:
-    return [each.version for each in house.keys.ring.keysets[name] if each.retired_at is not None]
+def retired(keyhall: Keyhall, name: KeyName) -> list[int]:
+    return [each.version for each in keyhall.keys.ring.keysets[name] if each.retired_at is not None]
 
 
-def primary(house: House, name: KeyName) -> int:
-    return house.keys.ring.keysets[name].primary.version
+def primary(keyhall: Keyhall, name: KeyName) -> int:
+    return keyhall.keys.ring.keysets[name].primary.version
 
 
 def sealed_by(storage: FakeStorage) -> set[int]:
@@ -116,17 +116,17 @@ def trail(storage: FakeStorage) -> list[tuple[Action, str | None, dict[str, str 
     return [(each.action, each.subject_id, dict(each.detail)) for each in events]
 
 
-async def add(house: House, actor: Actor, label: str = "main", secret: str = SECRET) -> str:
-    return (await house.credentials.add(actor, provider="openai", label=label, secret=secret)).view.id
+async def add(keyhall: Keyhall, actor: Actor, label: str = "main", secret: str = SECRET) -> str:
+    return (await keyhall.credentials.add(actor, provider="openai", label=label, secret=secret)).view.id
 
 
-async def revealed(house: House, actor: Actor, credential_id: str) -> str:
-    return (await house.credentials.reveal(actor, credential_id)).reveal()
+async def revealed(keyhall: Keyhall, actor: Actor, credential_id: str) -> str:
+    return (await keyhall.credentials.reveal(actor, credential_id)).reveal()
 
 
-async def neighbour(house: House, storage: FakeStorage, clock: FakeClock, *, live: bool = True) -> House:
+async def neighbour(keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, *, live: bool = True) -> Keyhall:
     """Another process on the same storage."""
-    other = await open_house(storage, clock, FakeRandomness(1))
+    other = await open_keyhall(storage, clock, FakeRandomness(1))
     if live:
         await other.instances.refresh()
     return other
@@ -138,28 +138,30 @@ async def neighbour(house: House, storage: FakeStorage, clock: FakeClock, *, liv
 
 
 async def test_rotating_aes_key_seals_everything_anew_and_retires_the_former_version(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    kept, removed = await add(house, mia), await add(house, mia, "removed", OTHER_SECRET)
-    await house.credentials.replace(mia, kept, OTHER_SECRET)
-    await house.credentials.remove(mia, removed)
+    kept, removed = await add(keyhall, mia), await add(keyhall, mia, "removed", OTHER_SECRET)
+    await keyhall.credentials.replace(mia, kept, OTHER_SECRET)
+    await keyhall.credentials.remove(mia, removed)
     before = {key: (each.version, each.updated_at) for key, each in storage.tables.credentials.items()}
-    job = await rotated(house, operator, AES)
+    job = await rotated(keyhall, operator, AES)
     assert (job.state, job.progress.step, job.error) == (JobState.DONE, "done", None)
     assert job.progress.note == "version 2 is primary, 1 retired"
-    assert states(house, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
-    assert retired(house, AES) == [1]
+    assert states(keyhall, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+    assert retired(keyhall, AES) == [1]
     assert sealed_by(storage) == {2}
     assert {key: (each.version, each.updated_at) for key, each in storage.tables.credentials.items()} == before
-    assert await revealed(house, mia, kept) == OTHER_SECRET
-    await house.credentials.rollback(mia, kept)
-    assert await revealed(house, mia, kept) == SECRET
-    await house.credentials.restore(mia, removed)
-    assert await revealed(house, mia, removed) == OTHER_SECRET
+    assert await revealed(keyhall, mia, kept) == OTHER_SECRET
+    await keyhall.credentials.rollback(mia, kept)
+    assert await revealed(keyhall, mia, kept) == SECRET
+    await keyhall.credentials.restore(mia, removed)
+    assert await revealed(keyhall, mia, removed) == OTHER_SECRET
 
 
-async def test_the_trail_tells_who_asked_and_what_followed(house: House, storage: FakeStorage, operator: Actor) -> None:
-    await rotated(house, operator, AES)
+async def test_the_trail_tells_who_asked_and_what_followed(
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor
+) -> None:
+    await rotated(keyhall, operator, AES)
     assert trail(storage) == [
         (Action.KEY_ROTATION_REQUESTED, operator.subject_id, {"requested": "rotate"}),
         (Action.KEY_ANNOUNCED, None, {"version": 2}),
@@ -169,83 +171,85 @@ async def test_the_trail_tells_who_asked_and_what_followed(house: House, storage
 
 
 async def test_a_former_version_of_jwt_secret_key_verifies_until_its_last_token_has_expired(
-    house: House, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, clock: FakeClock, operator: Actor
 ) -> None:
     promoted_at = clock.now()
-    job = await rotated(house, operator, JWT)
+    job = await rotated(keyhall, operator, JWT)
     assert (job.state, job.progress.step) == (JobState.WAITING, "overlap")
     assert job.run_at == promoted_at + OVERLAP
     assert "verify until" in job.progress.note
-    assert list(house.keys.usable_materials(JWT)) == [1, 2]
-    assert await house.jobs.claim(job.id) is None
-    await later(house, clock, OVERLAP)
-    job = await worked(house, job)
+    assert list(keyhall.keys.usable_materials(JWT)) == [1, 2]
+    assert await keyhall.jobs.claim(job.id) is None
+    await later(keyhall, clock, OVERLAP)
+    job = await worked(keyhall, job)
     assert (job.state, job.progress.note) == (JobState.DONE, "version 2 is primary, 1 retired")
-    assert list(house.keys.usable_materials(JWT)) == [2]
+    assert list(keyhall.keys.usable_materials(JWT)) == [2]
 
 
 async def test_former_versions_of_encryption_key_open_until_they_are_destroyed(
-    house: House, operator: Actor, mia: Actor
+    keyhall: Keyhall, operator: Actor, mia: Actor
 ) -> None:
     mia = replace(mia, discord_id="1001")
-    token = await house.messages.encrypt(mia, "meet at nine")
-    job = await rotated(house, operator, MESSAGES)
+    token = await keyhall.messages.encrypt(mia, "meet at nine")
+    job = await rotated(keyhall, operator, MESSAGES)
     assert job.state is JobState.DONE
     assert "until they are destroyed" in job.progress.note
-    assert states(house, MESSAGES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
-    assert retired(house, MESSAGES) == []
-    assert await house.messages.decrypt(mia, token) == "meet at nine"
+    assert states(keyhall, MESSAGES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+    assert retired(keyhall, MESSAGES) == []
+    assert await keyhall.messages.decrypt(mia, token) == "meet at nine"
 
 
 async def test_rotating_api_secret_key_recomputes_every_fingerprint(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    first, second = await add(house, mia), await add(house, mia, "other", OTHER_SECRET)
+    first, second = await add(keyhall, mia), await add(keyhall, mia, "other", OTHER_SECRET)
     before = {key: each.fingerprint for key, each in storage.tables.credentials.items()}
-    assert (await rotated(house, operator, API)).state is JobState.DONE
-    material = house.keys.ring.primary(API)
+    assert (await rotated(keyhall, operator, API)).state is JobState.DONE
+    material = keyhall.keys.ring.primary(API)
     for credential_id, secret in ((first, SECRET), (second, OTHER_SECRET)):
         record = storage.tables.credentials[credential_id]
-        assert record.fingerprint == house.cipher.fingerprint_with(material, secret)
+        assert record.fingerprint == keyhall.cipher.fingerprint_with(material, secret)
         assert record.fingerprint != before[credential_id]
         assert record.version == 1
-    assert retired(house, API) == [1]
+    assert retired(keyhall, API) == [1]
 
 
 async def test_a_fingerprint_that_could_not_be_swapped_is_looked_at_again(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    credential_id = await add(house, mia)
-    during(house, monkeypatch, "fingerprint_with", lambda: house.credentials.change(mia, credential_id, label="moved"))
-    assert (await rotated(house, operator, API)).state is JobState.DONE
+    credential_id = await add(keyhall, mia)
+    during(
+        keyhall, monkeypatch, "fingerprint_with", lambda: keyhall.credentials.change(mia, credential_id, label="moved")
+    )
+    assert (await rotated(keyhall, operator, API)).state is JobState.DONE
     record = storage.tables.credentials[credential_id]
     assert record.version == 2
-    assert record.fingerprint == house.cipher.fingerprint_with(house.keys.ring.primary(API), SECRET)
+    assert record.fingerprint == keyhall.cipher.fingerprint_with(keyhall.keys.ring.primary(API), SECRET)
 
 
 async def test_a_credential_that_does_not_open_holds_up_no_fingerprint(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    broken, sound = await add(house, mia), await add(house, mia, "sound", OTHER_SECRET)
+    broken, sound = await add(keyhall, mia), await add(keyhall, mia, "sound", OTHER_SECRET)
     damage(storage, broken)
-    job = await rotated(house, operator, API)
+    job = await rotated(keyhall, operator, API)
     assert job.state is JobState.DONE
     assert job.progress.note == f"version 2 is primary, 1 retired; 1 rows do not open: api_credentials {broken}"
-    expected = house.cipher.fingerprint_with(house.keys.ring.primary(API), OTHER_SECRET)
+    expected = keyhall.cipher.fingerprint_with(keyhall.keys.ring.primary(API), OTHER_SECRET)
     assert storage.tables.credentials[sound].fingerprint == expected
 
 
 async def test_nothing_is_promoted_before_every_live_process_has_taken_it_up(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    other = await neighbour(house, storage, clock)
-    job = await house.rotation.rotate(operator, MESSAGES)
-    working = asyncio.create_task(worked(house, job))
-    while "waiting for test" not in (await stored(house, job)).progress.note:
+    other = await neighbour(keyhall, storage, clock)
+    job = await keyhall.rotation.rotate(operator, MESSAGES)
+    working = asyncio.create_task(worked(keyhall, job))
+    while "waiting for test" not in (await stored(keyhall, job)).progress.note:
         assert not working.done()
-    assert states(house, MESSAGES) == [KeyState.ACTIVE, KeyState.PRE_ACTIVATION]
+    assert states(keyhall, MESSAGES) == [KeyState.ACTIVE, KeyState.PRE_ACTIVATION]
     await other.instances.refresh()
-    while (await stored(house, job)).progress.step != "promoted":
+    while (await stored(keyhall, job)).progress.step != "promoted":
         assert not working.done()
     # It has promoted, and waits again: nobody may still encrypt with the former one when former things are counted.
     assert not working.done()
@@ -254,58 +258,58 @@ async def test_nothing_is_promoted_before_every_live_process_has_taken_it_up(
 
 
 async def test_a_process_whose_lease_has_lapsed_is_not_waited_for(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    await neighbour(house, storage, clock)
+    await neighbour(keyhall, storage, clock)
     began = clock.now()
-    assert (await rotated(house, operator, MESSAGES)).state is JobState.DONE
+    assert (await rotated(keyhall, operator, MESSAGES)).state is JobState.DONE
     assert clock.now() - began >= timedelta(seconds=15)
 
 
-async def test_a_version_that_an_interrupted_rotation_left_behind_is_used(house: House, operator: Actor) -> None:
-    async with house.storage.write() as uow:
-        await house.keys.change(uow, JWT, lambda ring: house.keys.add_version(ring, JWT))
-    await rotated(house, operator, JWT)
-    assert states(house, JWT) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+async def test_a_version_that_an_interrupted_rotation_left_behind_is_used(keyhall: Keyhall, operator: Actor) -> None:
+    async with keyhall.storage.write() as uow:
+        await keyhall.keys.change(uow, JWT, lambda ring: keyhall.keys.add_version(ring, JWT))
+    await rotated(keyhall, operator, JWT)
+    assert states(keyhall, JWT) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
 
 
 async def test_a_rotation_that_is_under_way_is_what_one_gets(
-    house: House, storage: FakeStorage, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor
 ) -> None:
-    job = await house.rotation.rotate(operator, AES)
-    assert (await house.rotation.rotate(operator, AES)).id == job.id
+    job = await keyhall.rotation.rotate(operator, AES)
+    assert (await keyhall.rotation.rotate(operator, AES)).id == job.id
     assert [action for action, _, _ in trail(storage)] == [Action.KEY_ROTATION_REQUESTED]
-    await worked(house, job)
-    assert (await house.rotation.rotate(operator, AES)).id != job.id
+    await worked(keyhall, job)
+    assert (await keyhall.rotation.rotate(operator, AES)).id != job.id
 
 
 async def test_while_former_tokens_run_out_the_key_is_rotated_again(
-    house: House, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, clock: FakeClock, operator: Actor
 ) -> None:
-    first = await rotated(house, operator, JWT)
-    await later(house, clock, OVERLAP / 2)
-    second = await rotated(house, operator, JWT)
-    assert list(house.keys.usable_materials(JWT)) == [1, 2, 3]
-    await later(house, clock, OVERLAP / 2)
-    assert (await worked(house, first)).state is JobState.DONE
-    assert list(house.keys.usable_materials(JWT)) == [1, 2, 3]
-    await later(house, clock, OVERLAP / 2)
-    assert (await worked(house, second)).state is JobState.DONE
-    assert list(house.keys.usable_materials(JWT)) == [3]
+    first = await rotated(keyhall, operator, JWT)
+    await later(keyhall, clock, OVERLAP / 2)
+    second = await rotated(keyhall, operator, JWT)
+    assert list(keyhall.keys.usable_materials(JWT)) == [1, 2, 3]
+    await later(keyhall, clock, OVERLAP / 2)
+    assert (await worked(keyhall, first)).state is JobState.DONE
+    assert list(keyhall.keys.usable_materials(JWT)) == [1, 2, 3]
+    await later(keyhall, clock, OVERLAP / 2)
+    assert (await worked(keyhall, second)).state is JobState.DONE
+    assert list(keyhall.keys.usable_materials(JWT)) == [3]
 
 
 async def test_tokens_of_a_version_that_was_primary_for_a_moment_outlive_the_rotation_before(
-    house: House, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, clock: FakeClock, operator: Actor
 ) -> None:
     """Rolled back and forth, the primary is the same again: what signed in between signed a moment ago."""
-    first = await rotated(house, operator, JWT)
-    await later(house, clock, OVERLAP - timedelta(minutes=2))
+    first = await rotated(keyhall, operator, JWT)
+    await later(keyhall, clock, OVERLAP - timedelta(minutes=2))
     for expected in (1, 2):
-        await worked(house, await house.rotation.rollback(operator, JWT))
-        assert primary(house, JWT) == expected
-    await later(house, clock, timedelta(minutes=2))
-    await worked(house, first)
-    assert list(house.keys.usable_materials(JWT)) == [1, 2]
+        await worked(keyhall, await keyhall.rotation.rollback(operator, JWT))
+        assert primary(keyhall, JWT) == expected
+    await later(keyhall, clock, timedelta(minutes=2))
+    await worked(keyhall, first)
+    assert list(keyhall.keys.usable_materials(JWT)) == [1, 2]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,63 +318,63 @@ async def test_tokens_of_a_version_that_was_primary_for_a_moment_outlive_the_rot
 
 
 async def test_a_rotation_is_announced_for_its_date(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
     date = clock.now() + DAY
-    job = await house.rotation.rotate(operator, JWT, at=date)
+    job = await keyhall.rotation.rotate(operator, JWT, at=date)
     assert (job.state, job.run_at) == (JobState.WAITING, date)
     assert trail(storage) == [
         (Action.KEY_ROTATION_REQUESTED, operator.subject_id, {"requested": "rotate", "due": date.isoformat()})
     ]
-    assert await house.jobs.claim() is None
-    standing = next(each for each in await house.key_inspection.list(operator) if each.name is JWT)
+    assert await keyhall.jobs.claim() is None
+    standing = next(each for each in await keyhall.key_inspection.list(operator) if each.name is JWT)
     assert (standing.announced_at, standing.job) == (date, job)
-    await later(house, clock, DAY)
-    await worked(house, job)
-    assert primary(house, JWT) == 2
+    await later(keyhall, clock, DAY)
+    await worked(keyhall, job)
+    assert primary(keyhall, JWT) == 2
 
 
 @pytest.mark.parametrize("away", [timedelta(), -DAY, timedelta(days=3651)], ids=["now", "past", "in ten years"])
 async def test_a_date_lies_ahead_within_ten_years(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor, away: timedelta
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor, away: timedelta
 ) -> None:
     with pytest.raises(InvalidInput, match="at: must lie ahead"):
-        await house.rotation.rotate(operator, JWT, at=clock.now() + away)
+        await keyhall.rotation.rotate(operator, JWT, at=clock.now() + away)
     assert storage.tables.jobs == {}
 
 
 async def test_an_announced_rotation_is_brought_forward_by_another_without_a_date(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    job = await house.rotation.rotate(operator, JWT, at=clock.now() + DAY)
-    assert (await house.rotation.rotate(operator, JWT, at=clock.now() + DAY)).id == job.id
+    job = await keyhall.rotation.rotate(operator, JWT, at=clock.now() + DAY)
+    assert (await keyhall.rotation.rotate(operator, JWT, at=clock.now() + DAY)).id == job.id
     with pytest.raises(KeyStateConflict, match="cancel that first"):
-        await house.rotation.rotate(operator, JWT, at=clock.now() + 2 * DAY)
-    assert (await house.rotation.rotate(operator, JWT)).id == job.id
+        await keyhall.rotation.rotate(operator, JWT, at=clock.now() + 2 * DAY)
+    assert (await keyhall.rotation.rotate(operator, JWT)).id == job.id
     requested = Action.KEY_ROTATION_REQUESTED, operator.subject_id, {"requested": "rotate now"}
     assert trail(storage)[-1] == requested
-    await worked(house, job)
-    assert primary(house, JWT) == 2
+    await worked(keyhall, job)
+    assert primary(keyhall, JWT) == 2
 
 
 async def test_an_announced_rotation_is_called_off(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    job = await house.rotation.rotate(operator, JWT, at=clock.now() + DAY)
-    cancelled = await house.rotation.cancel(operator, JWT)
+    job = await keyhall.rotation.rotate(operator, JWT, at=clock.now() + DAY)
+    cancelled = await keyhall.rotation.cancel(operator, JWT)
     assert (cancelled.id, cancelled.state) == (job.id, JobState.CANCELLED)
     assert trail(storage)[-1] == (Action.KEY_ROTATION_CANCELLED, operator.subject_id, {})
-    await later(house, clock, DAY)
-    assert await house.jobs.claim() is None
+    await later(keyhall, clock, DAY)
+    assert await keyhall.jobs.claim() is None
     with pytest.raises(KeyStateConflict, match="no rotation of JWT_SECRET_KEY waits"):
-        await house.rotation.cancel(operator, JWT)
+        await keyhall.rotation.cancel(operator, JWT)
 
 
-async def test_a_rotation_that_has_begun_is_not_called_off(house: House, operator: Actor) -> None:
-    job = await house.rotation.rotate(operator, JWT)
-    assert await house.jobs.claim(job.id)
+async def test_a_rotation_that_has_begun_is_not_called_off(keyhall: Keyhall, operator: Actor) -> None:
+    job = await keyhall.rotation.rotate(operator, JWT)
+    assert await keyhall.jobs.claim(job.id)
     with pytest.raises(KeyStateConflict):
-        await house.rotation.cancel(operator, JWT)
+        await keyhall.rotation.cancel(operator, JWT)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -380,159 +384,163 @@ async def test_a_rotation_that_has_begun_is_not_called_off(house: House, operato
 
 @pytest.mark.parametrize("name", APPLICATION_KEYS)
 async def test_a_rollback_makes_the_former_version_primary_again(
-    house: House, clock: FakeClock, operator: Actor, mia: Actor, name: KeyName
+    keyhall: Keyhall, clock: FakeClock, operator: Actor, mia: Actor, name: KeyName
 ) -> None:
-    credential_id = await add(house, mia)
-    await rotated(house, operator, name)
-    await later(house, clock, OVERLAP)
-    while run := await house.jobs.claim():
-        await house.jobs.work(run, house.rotation.job.carry_on)
-    job = await worked(house, await house.rotation.rollback(operator, name))
+    credential_id = await add(keyhall, mia)
+    await rotated(keyhall, operator, name)
+    await later(keyhall, clock, OVERLAP)
+    while run := await keyhall.jobs.claim():
+        await keyhall.jobs.work(run, keyhall.rotation.job.carry_on)
+    job = await worked(keyhall, await keyhall.rotation.rollback(operator, name))
     assert job.state in {JobState.DONE, JobState.WAITING}
     assert job.error is None
-    assert states(house, name) == [KeyState.ACTIVE, KeyState.DEACTIVATED]
-    assert 1 not in retired(house, name)
-    assert await revealed(house, mia, credential_id) == SECRET
+    assert states(keyhall, name) == [KeyState.ACTIVE, KeyState.DEACTIVATED]
+    assert 1 not in retired(keyhall, name)
+    assert await revealed(keyhall, mia, credential_id) == SECRET
 
 
 async def test_a_retired_jwt_version_is_loaded_everywhere_before_it_signs_again(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    job = await rotated(house, operator, JWT)
-    await later(house, clock, OVERLAP)
-    await worked(house, job)
-    other = await neighbour(house, storage, clock)
-    back = await house.rotation.rollback(operator, JWT)
-    working = asyncio.create_task(worked(house, back))
-    while "waiting for test" not in (await stored(house, back)).progress.note:
+    job = await rotated(keyhall, operator, JWT)
+    await later(keyhall, clock, OVERLAP)
+    await worked(keyhall, job)
+    other = await neighbour(keyhall, storage, clock)
+    back = await keyhall.rotation.rollback(operator, JWT)
+    working = asyncio.create_task(worked(keyhall, back))
+    while "waiting for test" not in (await stored(keyhall, back)).progress.note:
         assert not working.done()
     await other.instances.refresh()
     assert list(other.keys.usable_materials(JWT)) == [1, 2]
     assert primary(other, JWT) == 2
     await working
-    assert primary(house, JWT) == 1
+    assert primary(keyhall, JWT) == 1
 
 
-async def test_the_version_that_was_primary_last_is_rolled_back_to(house: House, operator: Actor) -> None:
+async def test_the_version_that_was_primary_last_is_rolled_back_to(keyhall: Keyhall, operator: Actor) -> None:
     for _ in range(3):
-        await rotated(house, operator, MESSAGES)
-    await worked(house, await house.rotation.rollback(operator, MESSAGES))
-    assert primary(house, MESSAGES) == 3
-    await worked(house, await house.rotation.rollback(operator, MESSAGES))
-    assert primary(house, MESSAGES) == 4
+        await rotated(keyhall, operator, MESSAGES)
+    await worked(keyhall, await keyhall.rotation.rollback(operator, MESSAGES))
+    assert primary(keyhall, MESSAGES) == 3
+    await worked(keyhall, await keyhall.rotation.rollback(operator, MESSAGES))
+    assert primary(keyhall, MESSAGES) == 4
 
 
-async def test_there_is_no_rollback_without_a_former_version(house: House, operator: Actor) -> None:
+async def test_there_is_no_rollback_without_a_former_version(keyhall: Keyhall, operator: Actor) -> None:
     with pytest.raises(KeyStateConflict, match="no former version"):
-        await house.rotation.rollback(operator, AES)
+        await keyhall.rotation.rollback(operator, AES)
 
 
 @pytest.mark.parametrize("end", ["revoke", "destroy"])
-async def test_there_is_no_rollback_to_what_was_revoked_or_destroyed(house: House, operator: Actor, end: str) -> None:
-    await rotated(house, operator, MESSAGES)
-    await put_out_of_use(house, operator, MESSAGES, end)
+async def test_there_is_no_rollback_to_what_was_revoked_or_destroyed(
+    keyhall: Keyhall, operator: Actor, end: str
+) -> None:
+    await rotated(keyhall, operator, MESSAGES)
+    await put_out_of_use(keyhall, operator, MESSAGES, end)
     with pytest.raises(KeyStateConflict, match="no former version"):
-        await house.rotation.rollback(operator, MESSAGES)
+        await keyhall.rotation.rollback(operator, MESSAGES)
 
 
-async def put_out_of_use(house: House, operator: Actor, name: KeyName, end: str) -> None:
+async def put_out_of_use(keyhall: Keyhall, operator: Actor, name: KeyName, end: str) -> None:
     """Version 1, which is deactivated."""
     if end == "revoke":
-        await worked(house, await house.rotation.revoke(operator, name, 1))
+        await worked(keyhall, await keyhall.rotation.revoke(operator, name, 1))
     else:
-        await house.rotation.destroy(operator, name, 1, typed=name.value)
+        await keyhall.rotation.destroy(operator, name, 1, typed=name.value)
 
 
 async def test_what_is_revoked_before_its_rollback_begins_does_not_become_primary(
-    house: House, operator: Actor
+    keyhall: Keyhall, operator: Actor
 ) -> None:
-    await rotated(house, operator, MESSAGES)
-    back = await house.rotation.rollback(operator, MESSAGES)
-    await house.rotation.revoke(operator, MESSAGES, 1)
-    job = await worked(house, back)
+    await rotated(keyhall, operator, MESSAGES)
+    back = await keyhall.rotation.rollback(operator, MESSAGES)
+    await keyhall.rotation.revoke(operator, MESSAGES, 1)
+    job = await worked(keyhall, back)
     assert (job.state, job.error) == (JobState.FAILED, "ENCRYPTION_KEY version 1 cannot become primary any more")
-    assert states(house, MESSAGES) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+    assert states(keyhall, MESSAGES) == [KeyState.COMPROMISED, KeyState.ACTIVE]
 
 
 async def test_what_is_revoked_in_the_middle_of_its_rollback_does_not_become_primary(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    await rotated(house, operator, MESSAGES)
-    other = await neighbour(house, storage, clock)
-    back = await house.rotation.rollback(operator, MESSAGES)
+    await rotated(keyhall, operator, MESSAGES)
+    other = await neighbour(keyhall, storage, clock)
+    back = await keyhall.rotation.rollback(operator, MESSAGES)
     async with storage.write() as uow:  # news that the other process has not taken up: the rollback waits for it
-        await house.keys.change(uow, MESSAGES, lambda ring: house.keys.add_version(ring, MESSAGES))
-    working = asyncio.create_task(worked(house, back))
-    while "waiting for test" not in (await stored(house, back)).progress.note:
+        await keyhall.keys.change(uow, MESSAGES, lambda ring: keyhall.keys.add_version(ring, MESSAGES))
+    working = asyncio.create_task(worked(keyhall, back))
+    while "waiting for test" not in (await stored(keyhall, back)).progress.note:
         assert not working.done()
     await other.rotation.revoke(operator, MESSAGES, 1)
     job = await working
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert "the keys changed meanwhile" in job.error
-    await house.keys.reload()
-    assert states(house, MESSAGES)[:2] == [KeyState.COMPROMISED, KeyState.ACTIVE]
+    await keyhall.keys.reload()
+    assert states(keyhall, MESSAGES)[:2] == [KeyState.COMPROMISED, KeyState.ACTIVE]
 
 
 async def test_a_key_from_outside_becomes_primary_by_the_same_course(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    credential_id = await add(house, mia)
-    job = await worked(house, await house.rotation.import_(operator, AES, GIVEN))
+    credential_id = await add(keyhall, mia)
+    job = await worked(keyhall, await keyhall.rotation.import_(operator, AES, GIVEN))
     assert job.state is JobState.DONE
-    version = house.keys.ring.keysets[AES].primary
+    version = keyhall.keys.ring.keysets[AES].primary
     assert (version.version, version.origin) == (2, Origin.IMPORTED)
     assert trail(storage)[0] == (Action.KEY_IMPORTED, operator.subject_id, {"version": 2})
     assert sealed_by(storage) == {2}
-    assert await revealed(house, mia, credential_id) == SECRET
+    assert await revealed(keyhall, mia, credential_id) == SECRET
 
 
-async def test_importing_what_is_primary_changes_nothing(house: House, storage: FakeStorage, operator: Actor) -> None:
-    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
+async def test_importing_what_is_primary_changes_nothing(
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor
+) -> None:
+    await worked(keyhall, await keyhall.rotation.import_(operator, MESSAGES, GIVEN))
     before = storage.tables.config, storage.tables.jobs
-    assert await house.rotation.import_(operator, MESSAGES, GIVEN) is None
+    assert await keyhall.rotation.import_(operator, MESSAGES, GIVEN) is None
     assert (storage.tables.config, storage.tables.jobs) == before
 
 
 async def test_a_key_that_another_process_has_just_imported_is_not_added_twice(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    other = await neighbour(house, storage, clock, live=False)
+    other = await neighbour(keyhall, storage, clock, live=False)
     await worked(other, await other.rotation.import_(operator, MESSAGES, GIVEN))
-    assert primary(house, MESSAGES) == 1  # this process has not noticed yet
+    assert primary(keyhall, MESSAGES) == 1  # this process has not noticed yet
     with pytest.raises(KeyStateConflict, match="another process just now: run this again"):
-        await house.rotation.import_(operator, MESSAGES, GIVEN)
-    await house.keys.reload()
-    assert await house.rotation.import_(operator, MESSAGES, GIVEN) is None
-    assert [each.version for each in house.keys.ring.keysets[MESSAGES]] == [1, 2]
+        await keyhall.rotation.import_(operator, MESSAGES, GIVEN)
+    await keyhall.keys.reload()
+    assert await keyhall.rotation.import_(operator, MESSAGES, GIVEN) is None
+    assert [each.version for each in keyhall.keys.ring.keysets[MESSAGES]] == [1, 2]
 
 
-async def test_importing_a_former_version_makes_it_primary_again(house: House, operator: Actor) -> None:
-    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
-    await rotated(house, operator, MESSAGES)
-    assert primary(house, MESSAGES) == 3
-    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
-    assert primary(house, MESSAGES) == 2
+async def test_importing_a_former_version_makes_it_primary_again(keyhall: Keyhall, operator: Actor) -> None:
+    await worked(keyhall, await keyhall.rotation.import_(operator, MESSAGES, GIVEN))
+    await rotated(keyhall, operator, MESSAGES)
+    assert primary(keyhall, MESSAGES) == 3
+    await worked(keyhall, await keyhall.rotation.import_(operator, MESSAGES, GIVEN))
+    assert primary(keyhall, MESSAGES) == 2
 
 
 @pytest.mark.parametrize(("end", "state"), [("revoke", "compromised"), ("destroy", "destroyed")])
 async def test_importing_what_was_revoked_or_destroyed_is_refused(
-    house: House, operator: Actor, end: str, state: str
+    keyhall: Keyhall, operator: Actor, end: str, state: str
 ) -> None:
-    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
-    await rotated(house, operator, MESSAGES)
-    async with house.storage.write() as uow:
+    await worked(keyhall, await keyhall.rotation.import_(operator, MESSAGES, GIVEN))
+    await rotated(keyhall, operator, MESSAGES)
+    async with keyhall.storage.write() as uow:
         kind = KeyState(state)
-        now = house.clock.now()
-        await house.keys.change(uow, MESSAGES, lambda ring: ring.keysets[MESSAGES].mark(2, kind, now))
-    await house.keys.reload()
+        now = keyhall.clock.now()
+        await keyhall.keys.change(uow, MESSAGES, lambda ring: ring.keysets[MESSAGES].mark(2, kind, now))
+    await keyhall.keys.reload()
     with pytest.raises(KeyStateConflict, match=f"this is ENCRYPTION_KEY version 2, which is {state}"):
-        await house.rotation.import_(operator, MESSAGES, GIVEN)
+        await keyhall.rotation.import_(operator, MESSAGES, GIVEN)
 
 
-async def test_importing_a_weak_key_is_refused(house: House, storage: FakeStorage, operator: Actor) -> None:
+async def test_importing_a_weak_key_is_refused(keyhall: Keyhall, storage: FakeStorage, operator: Actor) -> None:
     with pytest.raises(InsecureKey) as refused:
-        await house.rotation.import_(operator, AES, SecretText("weak"))
+        await keyhall.rotation.import_(operator, AES, SecretText("weak"))
     assert "weak" not in str(refused.value)
     assert storage.tables.jobs == {}
 
@@ -542,39 +550,41 @@ async def test_importing_a_weak_key_is_refused(house: House, storage: FakeStorag
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_rotation_waits_for_a_rollback_that_is_under_way(house: House, operator: Actor) -> None:
-    await rotated(house, operator, AES)
-    back = await house.rotation.rollback(operator, AES)
-    assert (await house.rotation.rollback(operator, AES)).id == back.id
+async def test_a_rotation_waits_for_a_rollback_that_is_under_way(keyhall: Keyhall, operator: Actor) -> None:
+    await rotated(keyhall, operator, AES)
+    back = await keyhall.rotation.rollback(operator, AES)
+    assert (await keyhall.rotation.rollback(operator, AES)).id == back.id
     with pytest.raises(KeyStateConflict, match="AES_KEY is being changed already"):
-        await house.rotation.rotate(operator, AES)
-    await worked(house, back)
-    await rotated(house, operator, AES)
-    assert primary(house, AES) == 3
+        await keyhall.rotation.rotate(operator, AES)
+    await worked(keyhall, back)
+    await rotated(keyhall, operator, AES)
+    assert primary(keyhall, AES) == 3
 
 
-async def test_a_rollback_and_an_import_wait_for_a_rotation_that_is_under_way(house: House, operator: Actor) -> None:
-    await worked(house, await house.rotation.import_(operator, MESSAGES, GIVEN))
-    await rotated(house, operator, MESSAGES)
-    await house.rotation.rotate(operator, MESSAGES)
+async def test_a_rollback_and_an_import_wait_for_a_rotation_that_is_under_way(
+    keyhall: Keyhall, operator: Actor
+) -> None:
+    await worked(keyhall, await keyhall.rotation.import_(operator, MESSAGES, GIVEN))
+    await rotated(keyhall, operator, MESSAGES)
+    await keyhall.rotation.rotate(operator, MESSAGES)
     with pytest.raises(KeyStateConflict, match="being changed already"):
-        await house.rotation.rollback(operator, MESSAGES)
+        await keyhall.rotation.rollback(operator, MESSAGES)
     with pytest.raises(KeyStateConflict, match="being changed already"):
-        await house.rotation.import_(operator, MESSAGES, GIVEN)
+        await keyhall.rotation.import_(operator, MESSAGES, GIVEN)
     with pytest.raises(KeyStateConflict, match="being changed already"):
-        await house.rotation.import_(operator, MESSAGES, SecretText(GIVEN.reveal()[::-1]))
-    assert len(states(house, MESSAGES)) == 3
+        await keyhall.rotation.import_(operator, MESSAGES, SecretText(GIVEN.reveal()[::-1]))
+    assert len(states(keyhall, MESSAGES)) == 3
 
 
 async def test_who_loses_a_race_and_finds_the_winner_done_is_told_to_try_again(
-    house: House, operator: Actor, monkeypatch: pytest.MonkeyPatch
+    keyhall: Keyhall, operator: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def taken(*_: object, **__: object) -> bool:
         return False
 
     monkeypatch.setattr(FakeJobRepository, "add", taken)
     with pytest.raises(KeyStateConflict, match="try again"):
-        await house.rotation.rotate(operator, AES)
+        await keyhall.rotation.rotate(operator, AES)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -582,10 +592,10 @@ async def test_who_loses_a_race_and_finds_the_winner_done_is_told_to_try_again(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def during(house: House, monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], Any]) -> None:
+def during(keyhall: Keyhall, monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], Any]) -> None:
     """Have something happen once, between a course's reading of rows and its writing of them."""
     loop = asyncio.get_running_loop()
-    original = getattr(house.cipher, method)
+    original = getattr(keyhall.cipher, method)
     waiting = [act]
 
     def meanwhile(*arguments: Any) -> Any:
@@ -594,64 +604,64 @@ def during(house: House, monkeypatch: pytest.MonkeyPatch, method: str, act: Call
             asyncio.run_coroutine_threadsafe(waiting.pop()(), loop).result(10)
         return result
 
-    monkeypatch.setattr(house.cipher, method, meanwhile)
+    monkeypatch.setattr(keyhall.cipher, method, meanwhile)
 
 
 async def test_a_row_that_a_member_changes_meanwhile_is_found_by_the_scan(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    credential_id = await add(house, mia)
-    during(house, monkeypatch, "reencrypt", lambda: house.credentials.change(mia, credential_id, label="moved"))
-    job = await rotated(house, operator, AES)
+    credential_id = await add(keyhall, mia)
+    during(keyhall, monkeypatch, "reencrypt", lambda: keyhall.credentials.change(mia, credential_id, label="moved"))
+    job = await rotated(keyhall, operator, AES)
     assert job.state is JobState.DONE
     record = storage.tables.credentials[credential_id]
     assert (record.label, record.version, record.key_version) == ("moved", 2, 2)
-    assert retired(house, AES) == [1]
-    assert await revealed(house, mia, credential_id) == SECRET
+    assert retired(keyhall, AES) == [1]
+    assert await revealed(keyhall, mia, credential_id) == SECRET
 
 
 @pytest.mark.parametrize("moment", ["reencrypt", "opened_by"])
 async def test_a_secret_that_a_member_replaces_meanwhile_is_the_one_that_stays(
-    *, house: House, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, moment: str
+    *, keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    credential_id = await add(house, mia)
-    during(house, monkeypatch, moment, lambda: house.credentials.replace(mia, credential_id, OTHER_SECRET))
-    assert (await rotated(house, operator, AES)).state is JobState.DONE
+    credential_id = await add(keyhall, mia)
+    during(keyhall, monkeypatch, moment, lambda: keyhall.credentials.replace(mia, credential_id, OTHER_SECRET))
+    assert (await rotated(keyhall, operator, AES)).state is JobState.DONE
     assert sealed_by(storage) == {2}
-    assert await revealed(house, mia, credential_id) == OTHER_SECRET
-    await house.credentials.rollback(mia, credential_id)
-    assert await revealed(house, mia, credential_id) == SECRET
+    assert await revealed(keyhall, mia, credential_id) == OTHER_SECRET
+    await keyhall.credentials.rollback(mia, credential_id)
+    assert await revealed(keyhall, mia, credential_id) == SECRET
 
 
 @pytest.mark.parametrize(("name", "method"), [(AES, "opened_by"), (API, "fingerprint_with")])
 async def test_a_look_at_every_row_does_not_run_after_those_that_keep_coming_in(
-    *, house: House, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, name: KeyName, method: str
+    *, keyhall: Keyhall, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, name: KeyName, method: str
 ) -> None:
     """Ids are made in the order of time: whoever writes writes behind the last row that was seen."""
     ids = itertools.count()
-    monkeypatch.setattr(house.randomness, "new_id", lambda: f"{next(ids):032}")
-    await add(house, mia)
-    loop, original, looks = asyncio.get_running_loop(), getattr(house.cipher, method), itertools.count(1)
+    monkeypatch.setattr(keyhall.randomness, "new_id", lambda: f"{next(ids):032}")
+    await add(keyhall, mia)
+    loop, original, looks = asyncio.get_running_loop(), getattr(keyhall.cipher, method), itertools.count(1)
 
     def look(*arguments: Any) -> Any:
         label = f"number {next(looks)}"
-        asyncio.run_coroutine_threadsafe(add(house, mia, label), loop).result(10)
+        asyncio.run_coroutine_threadsafe(add(keyhall, mia, label), loop).result(10)
         return original(*arguments)
 
-    job = await house.rotation.rotate(operator, name)
+    job = await keyhall.rotation.rotate(operator, name)
     if name is API:  # the credentials that come in have their fingerprints made the same way
-        adding = house.cipher.fingerprint
+        adding = keyhall.cipher.fingerprint
 
         def fingerprint(ring: KeyRing, secret: str) -> str | None:
-            monkeypatch.setattr(house.cipher, method, original)
+            monkeypatch.setattr(keyhall.cipher, method, original)
             try:
                 return adding(ring, secret)
             finally:
-                monkeypatch.setattr(house.cipher, method, look)
+                monkeypatch.setattr(keyhall.cipher, method, look)
 
-        monkeypatch.setattr(house.cipher, "fingerprint", fingerprint)
-    monkeypatch.setattr(house.cipher, method, look)
-    assert (await worked(house, job)).state is JobState.DONE
+        monkeypatch.setattr(keyhall.cipher, "fingerprint", fingerprint)
+    monkeypatch.setattr(keyhall.cipher, method, look)
+    assert (await worked(keyhall, job)).state is JobState.DONE
     assert next(looks) <= 3
 
 
@@ -662,7 +672,7 @@ async def test_a_look_at_every_row_does_not_run_after_those_that_keep_coming_in(
 )
 async def test_a_course_that_another_rotation_overtook_leaves_the_rest_to_that_one(
     *,
-    house: House,
+    keyhall: Keyhall,
     storage: FakeStorage,
     clock: FakeClock,
     operator: Actor,
@@ -671,35 +681,35 @@ async def test_a_course_that_another_rotation_overtook_leaves_the_rest_to_that_o
     name: KeyName,
     moment: str,
 ) -> None:
-    credential_id = await add(house, mia)
-    other = await neighbour(house, storage, clock, live=False)
+    credential_id = await add(keyhall, mia)
+    other = await neighbour(keyhall, storage, clock, live=False)
 
     async def overtake() -> None:
         await other.keys.reload()
         await other.rotate(name)
 
-    during(house, monkeypatch, moment, overtake)
-    job = await rotated(house, operator, name)
+    during(keyhall, monkeypatch, moment, overtake)
+    job = await rotated(keyhall, operator, name)
     assert job.state is JobState.DONE
-    assert retired(house, name) == []
-    assert primary(house, name) == 3
-    assert (await rotated(house, operator, name)).state is JobState.DONE
-    assert retired(house, name) == [1, 2, 3]
-    assert await revealed(house, mia, credential_id) == SECRET
+    assert retired(keyhall, name) == []
+    assert primary(keyhall, name) == 3
+    assert (await rotated(keyhall, operator, name)).state is JobState.DONE
+    assert retired(keyhall, name) == [1, 2, 3]
+    assert await revealed(keyhall, mia, credential_id) == SECRET
 
 
 @pytest.mark.parametrize("name", [AES, API])
 async def test_a_course_that_was_overtaken_while_it_slept_does_nothing_more(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor, name: KeyName
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor, name: KeyName
 ) -> None:
-    await add(house, mia)
-    await house.rotate(name)
-    await house.instances.refresh()
-    job = await house.rotation.retire(operator, name, 1)  # what is queued has version 2 in mind
-    await house.rotate(name)
-    await house.instances.refresh()
+    await add(keyhall, mia)
+    await keyhall.rotate(name)
+    await keyhall.instances.refresh()
+    job = await keyhall.rotation.retire(operator, name, 1)  # what is queued has version 2 in mind
+    await keyhall.rotate(name)
+    await keyhall.instances.refresh()
     before = storage.tables.credentials
-    done = await worked(house, job)
+    done = await worked(keyhall, job)
     assert (done.state, done.progress.note) == (JobState.DONE, "another rotation of this key took over")
     assert storage.tables.credentials == before
 
@@ -711,7 +721,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("name", APPLICATION_KEYS)
 async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_another_process(
     *,
-    house: House,
+    keyhall: Keyhall,
     storage: FakeStorage,
     clock: FakeClock,
     operator: Actor,
@@ -719,8 +729,8 @@ async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_anothe
     monkeypatch: pytest.MonkeyPatch,
     name: KeyName,
 ) -> None:
-    credential_id = await add(house, mia)
-    await house.credentials.replace(mia, credential_id, OTHER_SECRET)
+    credential_id = await add(keyhall, mia)
+    await keyhall.credentials.replace(mia, credential_id, OTHER_SECRET)
     hold = JobRun.hold
     deaths = 0
     for round_ in range(1, 50):
@@ -734,28 +744,28 @@ async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_anothe
                 raise Killed
 
         monkeypatch.setattr(JobRun, "hold", dying)
-        began = await house.rotation.rotate(operator, name)
-        run = await house.jobs.claim(began.id)
+        began = await keyhall.rotation.rotate(operator, name)
+        run = await keyhall.jobs.claim(began.id)
         assert run is not None
         try:
-            await house.jobs.work(run, house.rotation.job.carry_on)
+            await keyhall.jobs.work(run, keyhall.rotation.job.carry_on)
         except Killed:
             deaths += 1
         monkeypatch.setattr(JobRun, "hold", hold)
         died = left == 0
-        await later(house, clock, JOB_LEASE + OVERLAP)
-        survivor = await open_house(storage, clock, FakeRandomness(100 + round_))
+        await later(keyhall, clock, JOB_LEASE + OVERLAP)
+        survivor = await open_keyhall(storage, clock, FakeRandomness(100 + round_))
         while again := await survivor.jobs.claim():
             await survivor.jobs.work(again, survivor.rotation.job.carry_on)
         await later(survivor, clock, OVERLAP)
         while again := await survivor.jobs.claim():
             await survivor.jobs.work(again, survivor.rotation.job.carry_on)
-        assert (await stored(house, began)).state is JobState.DONE
-        await house.instances.refresh()
-        assert primary(house, name) == round_ + 1, "a version more per rotation, no matter where it died"
-        assert len(states(house, name)) == round_ + 1
-        assert retired(house, name) == ([] if name is MESSAGES else list(range(1, round_ + 1)))
-        assert await revealed(house, mia, credential_id) == OTHER_SECRET
+        assert (await stored(keyhall, began)).state is JobState.DONE
+        await keyhall.instances.refresh()
+        assert primary(keyhall, name) == round_ + 1, "a version more per rotation, no matter where it died"
+        assert len(states(keyhall, name)) == round_ + 1
+        assert retired(keyhall, name) == ([] if name is MESSAGES else list(range(1, round_ + 1)))
+        assert await revealed(keyhall, mia, credential_id) == OTHER_SECRET
         if not died:
             break
     assert deaths >= 3
@@ -767,61 +777,61 @@ async def test_a_course_that_dies_before_any_of_its_commits_is_resumed_by_anothe
 
 
 async def test_a_row_that_does_not_open_is_named_and_keeps_its_version_until_it_is_entered_again(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    sound, broken = await add(house, mia), await add(house, mia, "broken", OTHER_SECRET)
+    sound, broken = await add(keyhall, mia), await add(keyhall, mia, "broken", OTHER_SECRET)
     damage(storage, broken)
-    job = await rotated(house, operator, AES)
+    job = await rotated(keyhall, operator, AES)
     assert job.state is JobState.FAILED
     assert job.error == (
         f"1 rows do not open, so AES_KEY version 1 was not retired: api_credentials {broken} — enter them again or "
         "remove them, then run `keyhall keys retire AES_KEY 1`"
     )
-    assert primary(house, AES) == 2
-    assert retired(house, AES) == []
+    assert primary(keyhall, AES) == 2
+    assert retired(keyhall, AES) == []
     assert storage.tables.credentials[sound].key_version == 2
-    assert await revealed(house, mia, sound) == SECRET
+    assert await revealed(keyhall, mia, sound) == SECRET
 
-    await house.credentials.replace(mia, broken, OTHER_SECRET)
+    await keyhall.credentials.replace(mia, broken, OTHER_SECRET)
     assert storage.tables.credentials[broken].status is Status.UNCHECKED
-    job = await worked(house, await house.rotation.retire(operator, AES, 1))
+    job = await worked(keyhall, await keyhall.rotation.retire(operator, AES, 1))
     assert (job.state, job.error) == (JobState.DONE, None)
-    assert retired(house, AES) == [1]
-    assert await revealed(house, mia, broken) == OTHER_SECRET
+    assert retired(keyhall, AES) == [1]
+    assert await revealed(keyhall, mia, broken) == OTHER_SECRET
 
 
 async def test_what_no_failing_row_needs_is_retired_all_the_same(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    await rotated(house, operator, AES)
-    broken = await add(house, mia)
+    await rotated(keyhall, operator, AES)
+    broken = await add(keyhall, mia)
     damage(storage, broken)
-    await house.rotate(AES)
-    await house.instances.refresh()
-    job = await rotated(house, operator, AES)
+    await keyhall.rotate(AES)
+    await keyhall.instances.refresh()
+    job = await rotated(keyhall, operator, AES)
     assert job.state is JobState.FAILED
-    assert retired(house, AES) == [1, 3]
+    assert retired(keyhall, AES) == [1, 3]
 
 
 async def test_a_row_that_claims_to_be_under_the_primary_keeps_the_version_that_opens_it(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
     """Nothing authenticates the column that a re-encryption goes by."""
-    credential_id = await add(house, mia)
+    credential_id = await add(keyhall, mia)
     storage.tables.credentials[credential_id] = replace(storage.tables.credentials[credential_id], key_version=2)
-    job = await rotated(house, operator, AES)
+    job = await rotated(keyhall, operator, AES)
     assert job.state is JobState.FAILED
     assert credential_id in (job.error or "")
-    assert retired(house, AES) == []
-    assert await revealed(house, mia, credential_id) == SECRET
+    assert retired(keyhall, AES) == []
+    assert await revealed(keyhall, mia, credential_id) == SECRET
 
 
 async def test_failing_rows_are_counted_and_the_first_of_them_named(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
     for number in range(NAMED + 3):
-        damage(storage, await add(house, mia, f"broken {number}"))
-    job = await rotated(house, operator, AES)
+        damage(storage, await add(keyhall, mia, f"broken {number}"))
+    job = await rotated(keyhall, operator, AES)
     assert job.error is not None
     assert job.error.startswith(f"{NAMED + 3} rows do not open")
     assert job.error.count("api_credentials") == NAMED
@@ -833,240 +843,240 @@ async def test_failing_rows_are_counted_and_the_first_of_them_named(
 
 
 async def test_a_primary_that_is_revoked_is_replaced_in_the_same_moment(
-    house: House, storage: FakeStorage, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor
 ) -> None:
-    job = await house.rotation.revoke(operator, JWT, 1)
-    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
-    assert list(house.keys.usable_materials(JWT)) == [2]
+    job = await keyhall.rotation.revoke(operator, JWT, 1)
+    assert states(keyhall, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+    assert list(keyhall.keys.usable_materials(JWT)) == [2]
     assert trail(storage) == [
         (Action.KEY_PROMOTED, operator.subject_id, {"version": 2}),
         (Action.KEY_REVOKED, operator.subject_id, {"version": 1}),
     ]
-    assert (await worked(house, job)).error is None
+    assert (await worked(keyhall, job)).error is None
 
 
 async def test_a_version_that_was_announced_takes_the_place_of_the_one_that_is_revoked(
-    house: House, operator: Actor
+    keyhall: Keyhall, operator: Actor
 ) -> None:
-    async with house.storage.write() as uow:
-        await house.keys.change(uow, JWT, lambda ring: house.keys.add_version(ring, JWT))
-    await house.rotation.revoke(operator, JWT, 1)
-    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+    async with keyhall.storage.write() as uow:
+        await keyhall.keys.change(uow, JWT, lambda ring: keyhall.keys.add_version(ring, JWT))
+    await keyhall.rotation.revoke(operator, JWT, 1)
+    assert states(keyhall, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
 
 
 async def test_what_a_revoked_aes_version_sealed_is_sealed_anew(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    credential_id = await add(house, mia)
-    job = await house.rotation.revoke(operator, AES, 1)
-    assert await revealed(house, mia, credential_id) == SECRET
-    assert (await worked(house, job)).state is JobState.DONE
+    credential_id = await add(keyhall, mia)
+    job = await keyhall.rotation.revoke(operator, AES, 1)
+    assert await revealed(keyhall, mia, credential_id) == SECRET
+    assert (await worked(keyhall, job)).state is JobState.DONE
     assert sealed_by(storage) == {2}
-    assert (states(house, AES), retired(house, AES)) == ([KeyState.COMPROMISED, KeyState.ACTIVE], [1])
+    assert (states(keyhall, AES), retired(keyhall, AES)) == ([KeyState.COMPROMISED, KeyState.ACTIVE], [1])
 
 
-async def test_a_former_version_is_revoked_without_a_new_primary(house: House, operator: Actor) -> None:
-    await rotated(house, operator, JWT)
-    await house.rotation.revoke(operator, JWT, 1)
-    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
-    assert list(house.keys.usable_materials(JWT)) == [2]
+async def test_a_former_version_is_revoked_without_a_new_primary(keyhall: Keyhall, operator: Actor) -> None:
+    await rotated(keyhall, operator, JWT)
+    await keyhall.rotation.revoke(operator, JWT, 1)
+    assert states(keyhall, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+    assert list(keyhall.keys.usable_materials(JWT)) == [2]
 
 
-async def test_a_version_is_revoked_once(house: House, operator: Actor) -> None:
-    await worked(house, await house.rotation.revoke(operator, JWT, 1))
+async def test_a_version_is_revoked_once(keyhall: Keyhall, operator: Actor) -> None:
+    await worked(keyhall, await keyhall.rotation.revoke(operator, JWT, 1))
     with pytest.raises(KeyStateConflict, match="compromised cannot become compromised"):
-        await house.rotation.revoke(operator, JWT, 1)
+        await keyhall.rotation.revoke(operator, JWT, 1)
     with pytest.raises(NotFound, match="JWT_SECRET_KEY has no version 7"):
-        await house.rotation.revoke(operator, JWT, 7)
-    assert states(house, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
+        await keyhall.rotation.revoke(operator, JWT, 7)
+    assert states(keyhall, JWT) == [KeyState.COMPROMISED, KeyState.ACTIVE]
 
 
-async def begun(house: House, name: KeyName, job: Job) -> Job:
+async def begun(keyhall: Keyhall, name: KeyName, job: Job) -> Job:
     """A job whose worker died right after it had made its version primary."""
-    run = await house.jobs.claim(job.id)
+    run = await keyhall.jobs.claim(job.id)
     assert run is not None
-    course = house.rotation.job
+    course = keyhall.rotation.job
     while run.progress.step != Step.PROMOTED:
         await course._steps[Step(run.progress.step or Step.PREPARE)](run, name)
     await run.release(JobState.WAITING)
-    return await stored(house, job)
+    return await stored(keyhall, job)
 
 
 @pytest.mark.parametrize("name", [AES, API, JWT])
 async def test_a_rotation_that_is_asked_for_again_after_its_promotion_is_carried_on_not_repeated(
-    house: House, operator: Actor, name: KeyName
+    keyhall: Keyhall, operator: Actor, name: KeyName
 ) -> None:
-    job = await begun(house, name, await house.rotation.rotate(operator, name))
-    again = await house.rotation.rotate(operator, name)
+    job = await begun(keyhall, name, await keyhall.rotation.rotate(operator, name))
+    again = await keyhall.rotation.rotate(operator, name)
     assert again.id == job.id
-    await worked(house, again)
-    assert primary(house, name) == 2
-    assert (await house.rotation.rotate(operator, name)).id != job.id, "nothing is left of the first one to be done"
+    await worked(keyhall, again)
+    assert primary(keyhall, name) == 2
+    assert (await keyhall.rotation.rotate(operator, name)).id != job.id, "nothing is left of the first one to be done"
 
 
 async def test_a_rotation_whose_worker_died_before_it_could_say_that_it_is_done_is_not_repeated(
-    house: House, operator: Actor
+    keyhall: Keyhall, operator: Actor
 ) -> None:
-    job = await house.rotation.rotate(operator, AES)
-    run = await house.jobs.claim(job.id)
+    job = await keyhall.rotation.rotate(operator, AES)
+    run = await keyhall.jobs.claim(job.id)
     assert run is not None
-    await house.rotation.job.carry_on(run)
+    await keyhall.rotation.job.carry_on(run)
     await run.release(JobState.WAITING)
-    again = await house.rotation.rotate(operator, AES)
+    again = await keyhall.rotation.rotate(operator, AES)
     assert again.id == job.id
-    assert (await worked(house, again)).state is JobState.DONE
-    assert primary(house, AES) == 2
+    assert (await worked(keyhall, again)).state is JobState.DONE
+    assert primary(keyhall, AES) == 2
 
 
 async def test_a_rollback_that_is_asked_for_again_after_its_promotion_is_carried_on_not_undone(
-    house: House, operator: Actor
+    keyhall: Keyhall, operator: Actor
 ) -> None:
-    await rotated(house, operator, AES)
-    job = await begun(house, AES, await house.rotation.rollback(operator, AES))
-    again = await house.rotation.rollback(operator, AES)
+    await rotated(keyhall, operator, AES)
+    job = await begun(keyhall, AES, await keyhall.rotation.rollback(operator, AES))
+    again = await keyhall.rotation.rollback(operator, AES)
     assert again.id == job.id
-    await worked(house, again)
-    assert primary(house, AES) == 1
+    await worked(keyhall, again)
+    assert primary(keyhall, AES) == 1
 
 
-async def test_revoking_again_what_is_being_re_encrypted_is_to_wait_for_that(house: House, operator: Actor) -> None:
-    job = await house.rotation.revoke(operator, AES, 1)
-    again = await house.rotation.revoke(operator, AES, 1)
+async def test_revoking_again_what_is_being_re_encrypted_is_to_wait_for_that(keyhall: Keyhall, operator: Actor) -> None:
+    job = await keyhall.rotation.revoke(operator, AES, 1)
+    again = await keyhall.rotation.revoke(operator, AES, 1)
     assert again.id == job.id
-    await worked(house, again)
-    assert retired(house, AES) == [1]
+    await worked(keyhall, again)
+    assert retired(keyhall, AES) == [1]
 
 
 async def test_a_rotation_whose_version_was_replaced_since_is_not_carried_on_by_the_next(
-    house: House, operator: Actor
+    keyhall: Keyhall, operator: Actor
 ) -> None:
-    job = await begun(house, AES, await house.rotation.rotate(operator, AES))
-    await worked(house, await house.rotation.rollback(operator, AES))
-    assert primary(house, AES) == 1
-    assert (await house.rotation.rotate(operator, AES)).id != job.id
+    job = await begun(keyhall, AES, await keyhall.rotation.rotate(operator, AES))
+    await worked(keyhall, await keyhall.rotation.rollback(operator, AES))
+    assert primary(keyhall, AES) == 1
+    assert (await keyhall.rotation.rotate(operator, AES)).id != job.id
 
 
-async def test_a_version_in_use_is_not_retired(house: House, operator: Actor) -> None:
+async def test_a_version_in_use_is_not_retired(keyhall: Keyhall, operator: Actor) -> None:
     with pytest.raises(KeyStateConflict, match="AES_KEY version 1 is active: only a version out of use is retired"):
-        await house.rotation.retire(operator, AES, 1)
-    async with house.storage.write() as uow:
-        await house.keys.change(uow, AES, lambda ring: house.keys.add_version(ring, AES))
-    await house.keys.reload()
+        await keyhall.rotation.retire(operator, AES, 1)
+    async with keyhall.storage.write() as uow:
+        await keyhall.keys.change(uow, AES, lambda ring: keyhall.keys.add_version(ring, AES))
+    await keyhall.keys.reload()
     with pytest.raises(KeyStateConflict, match="AES_KEY version 2 is pre-activation"):
-        await house.rotation.retire(operator, AES, 2)
+        await keyhall.rotation.retire(operator, AES, 2)
     with pytest.raises(NotFound, match="AES_KEY has no version 3"):
-        await house.rotation.retire(operator, AES, 3)
+        await keyhall.rotation.retire(operator, AES, 3)
 
 
-async def test_a_version_is_retired_once(house: House, operator: Actor) -> None:
-    await rotated(house, operator, AES)
+async def test_a_version_is_retired_once(keyhall: Keyhall, operator: Actor) -> None:
+    await rotated(keyhall, operator, AES)
     with pytest.raises(KeyStateConflict, match="AES_KEY version 1 is retired"):
-        await house.rotation.retire(operator, AES, 1)
+        await keyhall.rotation.retire(operator, AES, 1)
 
 
-async def test_versions_of_encryption_key_cannot_be_proved_to_be_of_no_use(house: House, operator: Actor) -> None:
-    await rotated(house, operator, MESSAGES)
+async def test_versions_of_encryption_key_cannot_be_proved_to_be_of_no_use(keyhall: Keyhall, operator: Actor) -> None:
+    await rotated(keyhall, operator, MESSAGES)
     with pytest.raises(KeyStateConflict, match="has left the database"):
-        await house.rotation.retire(operator, MESSAGES, 1)
+        await keyhall.rotation.retire(operator, MESSAGES, 1)
 
 
 async def test_a_version_of_jwt_secret_key_is_retired_when_its_tokens_have_expired(
-    house: House, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, clock: FakeClock, operator: Actor
 ) -> None:
-    await rotated(house, operator, JWT)
+    await rotated(keyhall, operator, JWT)
     until = (clock.now() + OVERLAP).isoformat(timespec="seconds")
     with pytest.raises(KeyStateConflict) as refused:
-        await house.rotation.retire(operator, JWT, 1)
+        await keyhall.rotation.retire(operator, JWT, 1)
     assert str(refused.value) == (
         f"tokens of JWT_SECRET_KEY version 1 are valid until {until}: wait, or end them now with "
         "`keyhall keys revoke JWT_SECRET_KEY 1`"
     )
-    assert list(house.keys.usable_materials(JWT)) == [1, 2]
-    await later(house, clock, OVERLAP)
-    job = await house.rotation.retire(operator, JWT, 1)
-    await worked(house, job)
-    await later(house, clock, OVERLAP)
-    await worked(house, job)
-    assert retired(house, JWT) == [1]
+    assert list(keyhall.keys.usable_materials(JWT)) == [1, 2]
+    await later(keyhall, clock, OVERLAP)
+    job = await keyhall.rotation.retire(operator, JWT, 1)
+    await worked(keyhall, job)
+    await later(keyhall, clock, OVERLAP)
+    await worked(keyhall, job)
+    assert retired(keyhall, JWT) == [1]
 
 
-async def test_retiring_one_version_leaves_the_others(house: House, operator: Actor) -> None:
-    await house.rotate(AES)
-    await house.keys.reload()
-    await house.rotate(AES)
-    await house.instances.refresh()
-    assert (await worked(house, await house.rotation.retire(operator, AES, 2))).state is JobState.DONE
-    assert retired(house, AES) == [2]
+async def test_retiring_one_version_leaves_the_others(keyhall: Keyhall, operator: Actor) -> None:
+    await keyhall.rotate(AES)
+    await keyhall.keys.reload()
+    await keyhall.rotate(AES)
+    await keyhall.instances.refresh()
+    assert (await worked(keyhall, await keyhall.rotation.retire(operator, AES, 2))).state is JobState.DONE
+    assert retired(keyhall, AES) == [2]
 
 
-async def test_destroying_forgets_the_material(house: House, storage: FakeStorage, operator: Actor) -> None:
-    await rotated(house, operator, AES)
-    needed = await house.rotation.destroy(operator, AES, 1, typed=" AES_KEY\n")
+async def test_destroying_forgets_the_material(keyhall: Keyhall, storage: FakeStorage, operator: Actor) -> None:
+    await rotated(keyhall, operator, AES)
+    needed = await keyhall.rotation.destroy(operator, AES, 1, typed=" AES_KEY\n")
     assert (needed.rows, needed.unreadable) == (0, 0)
-    version = house.keys.ring.keysets[AES].version(1)
+    version = keyhall.keys.ring.keysets[AES].version(1)
     assert version is not None
     assert (version.state, version.wrapped) == (KeyState.DESTROYED, b"")
-    assert list(house.keys.usable_materials(AES)) == [2]
+    assert list(keyhall.keys.usable_materials(AES)) == [2]
     assert trail(storage)[-1] == (Action.KEY_DESTROYED, operator.subject_id, {"version": 1})
 
 
 @pytest.mark.parametrize("typed", ["", "yes", "aes_key", "AES_KEY 1"])
-async def test_destroying_takes_the_name_of_the_key(house: House, operator: Actor, typed: str) -> None:
-    await rotated(house, operator, AES)
+async def test_destroying_takes_the_name_of_the_key(keyhall: Keyhall, operator: Actor, typed: str) -> None:
+    await rotated(keyhall, operator, AES)
     with pytest.raises(InvalidInput, match="confirmation: must be the name of the key, AES_KEY"):
-        await house.rotation.destroy(operator, AES, 1, typed=typed)
-    assert states(house, AES)[0] is KeyState.DEACTIVATED
+        await keyhall.rotation.destroy(operator, AES, 1, typed=typed)
+    assert states(keyhall, AES)[0] is KeyState.DEACTIVATED
 
 
-async def test_what_stored_secrets_open_with_is_not_destroyed(house: House, operator: Actor, mia: Actor) -> None:
-    await add(house, mia)
-    await house.rotate(AES)
-    await house.instances.refresh()
+async def test_what_stored_secrets_open_with_is_not_destroyed(keyhall: Keyhall, operator: Actor, mia: Actor) -> None:
+    await add(keyhall, mia)
+    await keyhall.rotate(AES)
+    await keyhall.instances.refresh()
     with pytest.raises(
         KeyStateConflict, match=r"1 stored secrets open with AES_KEY version 1 alone: run `keyhall keys"
     ):
-        await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
-    await worked(house, await house.rotation.retire(operator, AES, 1))
-    await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
-    assert states(house, AES) == [KeyState.DESTROYED, KeyState.ACTIVE]
+        await keyhall.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    await worked(keyhall, await keyhall.rotation.retire(operator, AES, 1))
+    await keyhall.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    assert states(keyhall, AES) == [KeyState.DESTROYED, KeyState.ACTIVE]
 
 
 async def test_what_comes_into_use_while_it_is_looked_at_is_not_destroyed(
-    house: House, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
+    keyhall: Keyhall, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await add(house, mia)
-    await house.rotate(AES)
-    await house.instances.refresh()
+    await add(keyhall, mia)
+    await keyhall.rotate(AES)
+    await keyhall.instances.refresh()
 
     async def nothing_a_moment_ago(*_: object) -> Dependents:
         return Dependents(name=AES, version=1, rows=0, unreadable=0, sentence="")
 
-    monkeypatch.setattr(house.key_inspection, "dependents", nothing_a_moment_ago)
+    monkeypatch.setattr(keyhall.key_inspection, "dependents", nothing_a_moment_ago)
     with pytest.raises(KeyStateConflict, match="came into use meanwhile"):
-        await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
-    assert states(house, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
+        await keyhall.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    assert states(keyhall, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
 
 
 async def test_rows_that_do_not_open_anyway_do_not_keep_a_version_from_being_destroyed(
-    house: House, storage: FakeStorage, operator: Actor, mia: Actor
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
 ) -> None:
-    damage(storage, await add(house, mia))
-    await rotated(house, operator, AES)
-    needed = await house.rotation.destroy(operator, AES, 1, typed="AES_KEY")
+    damage(storage, await add(keyhall, mia))
+    await rotated(keyhall, operator, AES)
+    needed = await keyhall.rotation.destroy(operator, AES, 1, typed="AES_KEY")
     assert (needed.rows, needed.unreadable) == (0, 1)
     assert needed.sentence == "0 stored secrets open with it alone, 1 more name it and do not open"
-    assert states(house, AES) == [KeyState.DESTROYED, KeyState.ACTIVE]
+    assert states(keyhall, AES) == [KeyState.DESTROYED, KeyState.ACTIVE]
 
 
-async def test_neither_a_primary_nor_what_is_destroyed_is_destroyed(house: House, operator: Actor) -> None:
+async def test_neither_a_primary_nor_what_is_destroyed_is_destroyed(keyhall: Keyhall, operator: Actor) -> None:
     with pytest.raises(KeyStateConflict, match="JWT_SECRET_KEY version 1 is primary: rotate the key first"):
-        await house.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
+        await keyhall.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
     with pytest.raises(NotFound, match="has no version 2"):
-        await house.rotation.destroy(operator, JWT, 2, typed="JWT_SECRET_KEY")
-    await house.rotation.revoke(operator, JWT, 1)
-    await house.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
+        await keyhall.rotation.destroy(operator, JWT, 2, typed="JWT_SECRET_KEY")
+    await keyhall.rotation.revoke(operator, JWT, 1)
+    await keyhall.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
     with pytest.raises(KeyStateConflict, match="destroyed cannot become destroyed"):
-        await house.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
+        await keyhall.rotation.destroy(operator, JWT, 1, typed="JWT_SECRET_KEY")
 
 
 @pytest.mark.parametrize(
@@ -1082,20 +1092,20 @@ async def test_neither_a_primary_nor_what_is_destroyed_is_destroyed(house: House
     ],
 )
 async def test_what_depends_on_a_version_is_said(
-    house: House, operator: Actor, mia: Actor, name: KeyName, said: str
+    keyhall: Keyhall, operator: Actor, mia: Actor, name: KeyName, said: str
 ) -> None:
-    await add(house, mia)
-    needed = await house.key_inspection.dependents(operator, name, 1)
+    await add(keyhall, mia)
+    needed = await keyhall.key_inspection.dependents(operator, name, 1)
     assert needed.sentence.startswith(said)
     assert needed.rows == (name is AES)
 
 
 async def test_what_depends_on_a_former_encryption_key_has_a_beginning_and_an_end(
-    house: House, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, clock: FakeClock, operator: Actor
 ) -> None:
-    await later(house, clock, timedelta(hours=2))
-    await rotated(house, operator, MESSAGES)
-    needed = await house.key_inspection.dependents(operator, MESSAGES, 1)
+    await later(keyhall, clock, timedelta(hours=2))
+    await rotated(keyhall, operator, MESSAGES)
+    needed = await keyhall.key_inspection.dependents(operator, MESSAGES, 1)
     assert "between 2026-11-20T12:00+00:00 and 2026-11-20T14:00+00:00 opens" in needed.sentence
 
 
@@ -1114,44 +1124,46 @@ async def test_what_depends_on_a_former_encryption_key_has_a_beginning_and_an_en
     ],
 )
 async def test_a_plan_says_what_would_happen_and_changes_nothing(
-    *, house: House, storage: FakeStorage, operator: Actor, mia: Actor, name: KeyName, rows: int, consequence: str
+    *, keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor, name: KeyName, rows: int, consequence: str
 ) -> None:
-    first = await add(house, mia)
-    await house.credentials.replace(mia, first, OTHER_SECRET)
-    await add(house, mia, "other")
-    await house.instances.refresh()
+    first = await add(keyhall, mia)
+    await keyhall.credentials.replace(mia, first, OTHER_SECRET)
+    await add(keyhall, mia, "other")
+    await keyhall.instances.refresh()
     commits = storage.commits
-    plan = await house.key_inspection.plan(operator, name)
+    plan = await keyhall.key_inspection.plan(operator, name)
     assert (plan.name, plan.primary, plan.rows, plan.unreadable) == (name, 1, rows, [])
-    assert [each.id for each in plan.processes] == [house.instances.id]
+    assert [each.id for each in plan.processes] == [keyhall.instances.id]
     assert plan.consequence == consequence
     assert storage.commits == commits
 
 
-async def test_a_plan_names_what_does_not_open(house: House, storage: FakeStorage, operator: Actor, mia: Actor) -> None:
-    broken = await add(house, mia)
-    await add(house, mia, "sound")
+async def test_a_plan_names_what_does_not_open(
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, mia: Actor
+) -> None:
+    broken = await add(keyhall, mia)
+    await add(keyhall, mia, "sound")
     damage(storage, broken)
-    plan = await house.key_inspection.plan(operator, AES)
+    plan = await keyhall.key_inspection.plan(operator, AES)
     assert (plan.rows, plan.unreadable) == (1, [f"api_credentials {broken}"])
 
 
-async def test_internal_keys_are_nobodys_business(house: House, operator: Actor) -> None:
+async def test_internal_keys_are_nobodys_business(keyhall: Keyhall, operator: Actor) -> None:
     encrypt = KeyName.AUDIT_SEAL_KEY
     for asked in (
-        house.rotation.rotate(operator, encrypt),
-        house.key_inspection.plan(operator, encrypt),
-        house.key_inspection.dependents(operator, encrypt, 1),
-        house.rotation.set_schedule(operator, encrypt, rotation_days=1, automatic=False),
+        keyhall.rotation.rotate(operator, encrypt),
+        keyhall.key_inspection.plan(operator, encrypt),
+        keyhall.key_inspection.dependents(operator, encrypt, 1),
+        keyhall.rotation.set_schedule(operator, encrypt, rotation_days=1, automatic=False),
     ):
         with pytest.raises(InvalidInput, match="name: must be one of"):
             await asked
 
 
-async def test_standings_tell_of_every_application_key(house: House, clock: FakeClock, operator: Actor) -> None:
-    await later(house, clock, ROTATION_DAYS * DAY)
-    await rotated(house, operator, AES)
-    standings = {each.name: each for each in await house.key_inspection.list(operator)}
+async def test_standings_tell_of_every_application_key(keyhall: Keyhall, clock: FakeClock, operator: Actor) -> None:
+    await later(keyhall, clock, ROTATION_DAYS * DAY)
+    await rotated(keyhall, operator, AES)
+    standings = {each.name: each for each in await keyhall.key_inspection.list(operator)}
     assert list(standings) == list(APPLICATION_KEYS)
     assert (standings[AES].age_days, standings[AES].due) == (0, False)
     assert [each.version for each in standings[AES].versions] == [1, 2]
@@ -1165,34 +1177,34 @@ async def test_standings_tell_of_every_application_key(house: House, clock: Fake
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def look_at_ages(house: House) -> Job | None:
+async def look_at_ages(keyhall: Keyhall) -> Job | None:
     """The daily look, if it is due."""
-    run = await house.jobs.claim()
+    run = await keyhall.jobs.claim()
     if run is None:
         return None
     assert run.job.kind is JobKind.KEY_AGES
-    await house.jobs.work(run, house.rotation.look_at_ages)
-    return await stored(house, run.job)
+    await keyhall.jobs.work(run, keyhall.rotation.look_at_ages)
+    return await stored(keyhall, run.job)
 
 
 async def test_keys_that_are_due_are_warned_of_once_a_day(
-    house: House, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    keyhall: Keyhall, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await house.rotation.watch_ages()
-    await house.rotation.watch_ages()
-    await later(house, clock, (ROTATION_DAYS - 1) * DAY)
+    await keyhall.rotation.watch_ages()
+    await keyhall.rotation.watch_ages()
+    await later(keyhall, clock, (ROTATION_DAYS - 1) * DAY)
     with caplog.at_level(logging.WARNING):
-        first = await look_at_ages(house)
+        first = await look_at_ages(keyhall)
         assert first is not None
         assert (first.state, first.run_at) == (JobState.WAITING, clock.now() + AGES_EVERY)
         assert caplog.records == []
         for day in (ROTATION_DAYS, ROTATION_DAYS + 1):
             caplog.clear()
-            assert await look_at_ages(house) is None
-            await later(house, clock, DAY)
-            await house.rotation.watch_ages()
-            assert await look_at_ages(house) is not None
-            assert await look_at_ages(house) is None
+            assert await look_at_ages(keyhall) is None
+            await later(keyhall, clock, DAY)
+            await keyhall.rotation.watch_ages()
+            assert await look_at_ages(keyhall) is not None
+            assert await look_at_ages(keyhall) is None
             assert [record.getMessage() for record in caplog.records] == [
                 f"{name.value} is {day} days old: rotate it with `keyhall keys rotate {name.value}`"
                 for name in APPLICATION_KEYS
@@ -1200,28 +1212,28 @@ async def test_keys_that_are_due_are_warned_of_once_a_day(
 
 
 async def test_a_key_is_rotated_unasked_where_that_was_wanted(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor, caplog: pytest.LogCaptureFixture
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    standing = await house.rotation.set_schedule(operator, JWT, rotation_days=7, automatic=True)
+    standing = await keyhall.rotation.set_schedule(operator, JWT, rotation_days=7, automatic=True)
     assert (standing.rotation_days, standing.automatic, standing.due) == (7, True, False)
     assert trail(storage) == [(Action.KEY_SCHEDULED, operator.subject_id, {"rotation_days": 7, "automatic": 1})]
-    await house.rotation.watch_ages()
-    await later(house, clock, 7 * DAY)
-    await look_at_ages(house)
+    await keyhall.rotation.watch_ages()
+    await later(keyhall, clock, 7 * DAY)
+    await look_at_ages(keyhall)
     assert caplog.records == []
     async with storage.read() as uow:
         queued = await uow.jobs.unfinished(f"key.rotation/{JWT.value}")
     assert queued is not None
     assert queued.requested_by is None
-    await worked(house, queued)
-    assert primary(house, JWT) == 2
-    assert next(each for each in await house.key_inspection.list(operator) if each.name is JWT).due is False
+    await worked(keyhall, queued)
+    assert primary(keyhall, JWT) == 2
+    assert next(each for each in await keyhall.key_inspection.list(operator) if each.name is JWT).due is False
 
 
 @pytest.mark.parametrize("days", [0, -1, 3651])
-async def test_a_schedule_has_bounds(house: House, storage: FakeStorage, operator: Actor, days: int) -> None:
+async def test_a_schedule_has_bounds(keyhall: Keyhall, storage: FakeStorage, operator: Actor, days: int) -> None:
     with pytest.raises(InvalidInput, match="rotation_days: must be 1 to 3650"):
-        await house.rotation.set_schedule(operator, AES, rotation_days=days, automatic=False)
+        await keyhall.rotation.set_schedule(operator, AES, rotation_days=days, automatic=False)
     assert storage.tables.schedules == {}
 
 
@@ -1229,62 +1241,64 @@ async def test_a_schedule_has_bounds(house: House, storage: FakeStorage, operato
 # Who may
 # ---------------------------------------------------------------------------------------------------------------------
 
-CHANGES: dict[str, Callable[[House, Actor], Any]] = {
-    "rotate": lambda house, actor: house.rotation.rotate(actor, JWT),
-    "cancel": lambda house, actor: house.rotation.cancel(actor, JWT),
-    "rollback": lambda house, actor: house.rotation.rollback(actor, JWT),
-    "import": lambda house, actor: house.rotation.import_(actor, JWT, GIVEN),
-    "revoke": lambda house, actor: house.rotation.revoke(actor, JWT, 1),
-    "retire": lambda house, actor: house.rotation.retire(actor, JWT, 1),
-    "destroy": lambda house, actor: house.rotation.destroy(actor, JWT, 1, typed=JWT.value),
-    "schedule": lambda house, actor: house.rotation.set_schedule(actor, JWT, rotation_days=7, automatic=True),
+CHANGES: dict[str, Callable[[Keyhall, Actor], Any]] = {
+    "rotate": lambda keyhall, actor: keyhall.rotation.rotate(actor, JWT),
+    "cancel": lambda keyhall, actor: keyhall.rotation.cancel(actor, JWT),
+    "rollback": lambda keyhall, actor: keyhall.rotation.rollback(actor, JWT),
+    "import": lambda keyhall, actor: keyhall.rotation.import_(actor, JWT, GIVEN),
+    "revoke": lambda keyhall, actor: keyhall.rotation.revoke(actor, JWT, 1),
+    "retire": lambda keyhall, actor: keyhall.rotation.retire(actor, JWT, 1),
+    "destroy": lambda keyhall, actor: keyhall.rotation.destroy(actor, JWT, 1, typed=JWT.value),
+    "schedule": lambda keyhall, actor: keyhall.rotation.set_schedule(actor, JWT, rotation_days=7, automatic=True),
 }
-LOOKS: dict[str, Callable[[House, Actor], Any]] = {
-    "plan": lambda house, actor: house.key_inspection.plan(actor, JWT),
-    "dependents": lambda house, actor: house.key_inspection.dependents(actor, JWT, 1),
-    "standings": lambda house, actor: house.key_inspection.list(actor),
+LOOKS: dict[str, Callable[[Keyhall, Actor], Any]] = {
+    "plan": lambda keyhall, actor: keyhall.key_inspection.plan(actor, JWT),
+    "dependents": lambda keyhall, actor: keyhall.key_inspection.dependents(actor, JWT, 1),
+    "standings": lambda keyhall, actor: keyhall.key_inspection.list(actor),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.MEMBER, Role.AUDITOR])
 async def test_keys_are_changed_by_owners_only(
-    house: House, storage: FakeStorage, clock: FakeClock, role: Role, change: str
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, role: Role, change: str
 ) -> None:
     before = storage.tables
     with pytest.raises(Forbidden):
-        await CHANGES[change](house, member(clock, role=role))
+        await CHANGES[change](keyhall, member(clock, role=role))
     assert storage.tables is before
 
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_a_change_of_keys_takes_a_password_proven_lately(
-    house: House, storage: FakeStorage, clock: FakeClock, change: str
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, change: str
 ) -> None:
     owner = member(clock, role=Role.OWNER)
-    await later(house, clock, REAUTHENTICATION_LASTS + timedelta(seconds=1))
+    await later(keyhall, clock, REAUTHENTICATION_LASTS + timedelta(seconds=1))
     before = storage.tables
     with pytest.raises(ReauthenticationRequired):
-        await CHANGES[change](house, owner)
+        await CHANGES[change](keyhall, owner)
     assert storage.tables is before
 
 
-async def test_an_owner_on_the_web_and_the_operator_rotate(house: House, clock: FakeClock, operator: Actor) -> None:
-    job = await house.rotation.rotate(member(clock, "olga", role=Role.OWNER), JWT)
+async def test_an_owner_on_the_web_and_the_operator_rotate(keyhall: Keyhall, clock: FakeClock, operator: Actor) -> None:
+    job = await keyhall.rotation.rotate(member(clock, "olga", role=Role.OWNER), JWT)
     assert job.requested_by == "subject-olga"
-    await later(house, clock, REAUTHENTICATION_LASTS + DAY)
-    assert (await house.rotation.rotate(operator, JWT)).id == job.id
+    await later(keyhall, clock, REAUTHENTICATION_LASTS + DAY)
+    assert (await keyhall.rotation.rotate(operator, JWT)).id == job.id
 
 
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("role", Role)
-async def test_keys_are_seen_by_everybody_but_members(house: House, clock: FakeClock, role: Role, look: str) -> None:
+async def test_keys_are_seen_by_everybody_but_members(
+    keyhall: Keyhall, clock: FakeClock, role: Role, look: str
+) -> None:
     actor = member(clock, role=role)
     if role is Role.MEMBER:
         with pytest.raises(Forbidden):
-            await LOOKS[look](house, actor)
+            await LOOKS[look](keyhall, actor)
     else:
-        assert await LOOKS[look](house, actor)
+        assert await LOOKS[look](keyhall, actor)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1292,71 +1306,71 @@ async def test_keys_are_seen_by_everybody_but_members(house: House, clock: FakeC
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def seen_through(house: House, job_id: str) -> list[Job]:
-    return [each async for each in house.rotation.follow(job_id)]
+async def seen_through(keyhall: Keyhall, job_id: str) -> list[Job]:
+    return [each async for each in keyhall.rotation.follow(job_id)]
 
 
-async def test_whoever_sees_a_rotation_through_works_on_it_to_its_end(house: House, operator: Actor) -> None:
-    job = await house.rotation.rotate(operator, MESSAGES)
-    seen = await seen_through(house, job.id)
+async def test_whoever_sees_a_rotation_through_works_on_it_to_its_end(keyhall: Keyhall, operator: Actor) -> None:
+    job = await keyhall.rotation.rotate(operator, MESSAGES)
+    seen = await seen_through(keyhall, job.id)
     assert (seen[0].state, seen[-1].state) == (JobState.WAITING, JobState.DONE)
-    assert primary(house, MESSAGES) == 2
+    assert primary(keyhall, MESSAGES) == 2
 
 
 async def test_whoever_sees_a_rotation_through_does_not_wait_for_its_tokens_to_expire(
-    house: House, operator: Actor
+    keyhall: Keyhall, operator: Actor
 ) -> None:
-    seen = await seen_through(house, (await house.rotation.rotate(operator, JWT)).id)
+    seen = await seen_through(keyhall, (await keyhall.rotation.rotate(operator, JWT)).id)
     assert (seen[-1].state, seen[-1].progress.step) == (JobState.WAITING, "overlap")
 
 
 async def test_whoever_sees_a_rotation_through_tries_again_when_the_database_was_away(
-    house: House, operator: Actor, monkeypatch: pytest.MonkeyPatch
+    keyhall: Keyhall, operator: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change, failures = house.keys.change, [StorageError()]
+    change, failures = keyhall.keys.change, [StorageError()]
 
     async def failing_once(*arguments: Any) -> Any:
         if failures:
             raise failures.pop()
         return await change(*arguments)
 
-    monkeypatch.setattr(house.keys, "change", failing_once)
-    seen = await seen_through(house, (await house.rotation.rotate(operator, MESSAGES)).id)
+    monkeypatch.setattr(keyhall.keys, "change", failing_once)
+    seen = await seen_through(keyhall, (await keyhall.rotation.rotate(operator, MESSAGES)).id)
     assert StorageError.title in {each.error for each in seen}
     assert (seen[-1].state, seen[-1].error) == (JobState.DONE, None)
-    assert primary(house, MESSAGES) == 2
+    assert primary(keyhall, MESSAGES) == 2
 
 
 async def test_what_another_worker_does_is_watched(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    other = await neighbour(house, storage, clock, live=False)
-    job = await house.rotation.rotate(operator, MESSAGES)
+    other = await neighbour(keyhall, storage, clock, live=False)
+    job = await keyhall.rotation.rotate(operator, MESSAGES)
     run = await other.jobs.claim(job.id)
     assert run is not None
-    seeing = asyncio.create_task(seen_through(house, job.id))
+    seeing = asyncio.create_task(seen_through(keyhall, job.id))
     await asyncio.sleep(0)
     await other.jobs.work(run, other.rotation.job.carry_on)
     assert (await seeing)[-1].state is JobState.DONE
 
 
-async def test_a_job_that_is_not_there_ends_the_watch(house: House) -> None:
-    assert await seen_through(house, "nothing") == []
+async def test_a_job_that_is_not_there_ends_the_watch(keyhall: Keyhall) -> None:
+    assert await seen_through(keyhall, "nothing") == []
 
 
 async def test_whoever_stops_watching_gives_the_job_back(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
-    await neighbour(house, storage, clock)  # is waited for, so that the job cannot end
-    job = await house.rotation.rotate(operator, MESSAGES)
-    watch = house.rotation.follow(job.id)
+    await neighbour(keyhall, storage, clock)  # is waited for, so that the job cannot end
+    job = await keyhall.rotation.rotate(operator, MESSAGES)
+    watch = keyhall.rotation.follow(job.id)
     async for each in watch:
         if each.state is JobState.RUNNING:
             break
     await watch.aclose()  # type: ignore[attr-defined]
-    given_back = await stored(house, job)
+    given_back = await stored(keyhall, job)
     assert (given_back.state, given_back.error) == (JobState.WAITING, None)
-    assert await house.jobs.claim(job.id) is not None
+    assert await keyhall.jobs.claim(job.id) is not None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1365,65 +1379,67 @@ async def test_whoever_stops_watching_gives_the_job_back(
 
 
 async def test_what_an_announced_version_made_elsewhere_opens_before_its_promotion_is_heard_of(
-    house: House, operator: Actor
+    keyhall: Keyhall, operator: Actor
 ) -> None:
-    job = await house.rotation.rotate(operator, JWT)
-    run = await house.jobs.claim(job.id)
+    job = await keyhall.rotation.rotate(operator, JWT)
+    run = await keyhall.jobs.claim(job.id)
     assert run is not None
-    await house.rotation.job._prepare(run, JWT)
-    assert primary(house, JWT) == 1
-    assert list(house.keys.usable_materials(JWT)) == [1, 2]
+    await keyhall.rotation.job._prepare(run, JWT)
+    assert primary(keyhall, JWT) == 1
+    assert list(keyhall.keys.usable_materials(JWT)) == [1, 2]
 
 
-async def test_a_called_off_import_never_becomes_primary(house: House, storage: FakeStorage, operator: Actor) -> None:
+async def test_a_called_off_import_never_becomes_primary(
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor
+) -> None:
     given = SecretText("ab" * 32)
-    await house.rotation.import_(operator, AES, given)
+    await keyhall.rotation.import_(operator, AES, given)
     with pytest.raises(KeyStateConflict):
-        await house.rotation.cancel(operator, AES)
+        await keyhall.rotation.cancel(operator, AES)
     async with storage.write() as uow:  # as an import that failed for good leaves it
         job = await uow.jobs.unfinished("key.rotation/AES_KEY")
         assert job is not None
         assert await uow.jobs.cancel(job.id)
-    await house.keys.reload()
-    await rotated(house, operator, AES)
-    imported = house.keys.ring.keysets[AES].version(2)
+    await keyhall.keys.reload()
+    await rotated(keyhall, operator, AES)
+    imported = keyhall.keys.ring.keysets[AES].version(2)
     assert imported is not None
-    assert (imported.state, primary(house, AES)) == (KeyState.PRE_ACTIVATION, 3)
-    await house.rotation.revoke(operator, AES, 3)
-    assert primary(house, AES) == 4
+    assert (imported.state, primary(keyhall, AES)) == (KeyState.PRE_ACTIVATION, 3)
+    await keyhall.rotation.revoke(operator, AES, 3)
+    assert primary(keyhall, AES) == 4
 
 
-async def test_an_older_ring_never_takes_the_place_of_a_newer_one(house: House, operator: Actor) -> None:
-    older = house.keys.ring
-    await rotated(house, operator, AES)
-    house.keys._use(older)
-    assert primary(house, AES) == 2
+async def test_an_older_ring_never_takes_the_place_of_a_newer_one(keyhall: Keyhall, operator: Actor) -> None:
+    older = keyhall.keys.ring
+    await rotated(keyhall, operator, AES)
+    keyhall.keys._use(older)
+    assert primary(keyhall, AES) == 2
 
 
 async def test_a_retired_version_that_is_rolled_back_to_is_loaded_everywhere_before_it_signs(
-    house: House, storage: FakeStorage, clock: FakeClock, operator: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:
     """Another course may retire the target between the preparation of the rollback and its promotion."""
-    first = await rotated(house, operator, JWT)
-    job = await house.rotation.rollback(operator, JWT)
-    run = await house.jobs.claim(job.id)
+    first = await rotated(keyhall, operator, JWT)
+    job = await keyhall.rotation.rollback(operator, JWT)
+    run = await keyhall.jobs.claim(job.id)
     assert run is not None
-    await house.rotation.job._prepare(run, JWT)
-    await later(house, clock, OVERLAP)
-    assert (await worked(house, first)).state is JobState.DONE
-    retired = house.keys.ring.keysets[JWT].version(1)
+    await keyhall.rotation.job._prepare(run, JWT)
+    await later(keyhall, clock, OVERLAP)
+    assert (await worked(keyhall, first)).state is JobState.DONE
+    retired = keyhall.keys.ring.keysets[JWT].version(1)
     assert retired is not None
     assert retired.retired_at is not None
-    await house.rotation.job._promote(run, JWT)
-    assert (primary(house, JWT), list(house.keys.usable_materials(JWT))) == (2, [1, 2])
-    await house.rotation.job._promote(run, JWT)
-    assert primary(house, JWT) == 1
+    await keyhall.rotation.job._promote(run, JWT)
+    assert (primary(keyhall, JWT), list(keyhall.keys.usable_materials(JWT))) == (2, [1, 2])
+    await keyhall.rotation.job._promote(run, JWT)
+    assert primary(keyhall, JWT) == 1
 
 
 async def test_a_rotation_queued_in_the_middle_of_an_import_leaves_nothing_of_the_import(
-    house: House, storage: FakeStorage, operator: Actor, monkeypatch: pytest.MonkeyPatch
+    keyhall: Keyhall, storage: FakeStorage, operator: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await house.rotation.rotate(operator, AES)
+    job = await keyhall.rotation.rotate(operator, AES)
 
     async def look_too_early(repository: FakeJobRepository, unique_key: str) -> Job | None:
         monkeypatch.undo()
@@ -1431,8 +1447,8 @@ async def test_a_rotation_queued_in_the_middle_of_an_import_leaves_nothing_of_th
 
     monkeypatch.setattr(FakeJobRepository, "unfinished", look_too_early)
     with pytest.raises(KeyStateConflict, match="is being changed already"):
-        await house.rotation.import_(operator, AES, SecretText("ab" * 32))
-    await house.keys.reload()
-    assert states(house, AES) == [KeyState.ACTIVE]
+        await keyhall.rotation.import_(operator, AES, SecretText("ab" * 32))
+    await keyhall.keys.reload()
+    assert states(keyhall, AES) == [KeyState.ACTIVE]
     assert Action.KEY_IMPORTED not in [action for action, _, _ in trail(storage)]
-    assert (await worked(house, job)).state is JobState.DONE
+    assert (await worked(keyhall, job)).state is JobState.DONE

@@ -46,7 +46,7 @@ class UnhurriedClock(SystemClock):
 
 
 @dataclass(frozen=True, kw_only=True)
-class House:
+class Keyhall:
     """One process: its services over a storage that others may share."""
 
     storage: Storage
@@ -105,9 +105,9 @@ class House:
             await uow.keys.put(key_rows.MANIFEST_ROW, key_rows.encode_manifest(manifest, wrapping), now)
 
 
-async def open_house(
+async def open_keyhall(
     storage: Storage, clock: Clock, randomness: Randomness, *, registration: Registration = Registration.GUILD
-) -> House:
+) -> Keyhall:
     """A process on that storage; the first one makes the install. Its lease never lapses, until it takes one itself."""
     derivation = Derivation()
     keys = KeyManagementService(
@@ -142,7 +142,7 @@ async def open_house(
             rotation_days=ROTATION_DAYS,
         )
     )
-    return House(
+    return Keyhall(
         storage=storage,
         clock=clock,
         randomness=randomness,
