@@ -43,3 +43,32 @@ def test_only_the_settings_read_the_environment(source: Path) -> None:
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and names & {alias.name for alias in node.names})
     ]
     assert found == []
+
+
+LONGEST_FILE = 400
+MOST_ARGUMENTS = 8
+APP = sorted(ROOT.glob("app/**/*.py"))
+
+
+def test_no_file_is_longer_than_400_lines_without_a_reason_at_its_top() -> None:
+    long = {path: path.read_text(encoding="utf-8") for path in APP}
+    unexplained = [
+        str(path.relative_to(ROOT))
+        for path, text in long.items()
+        if text.count("\n") > LONGEST_FILE and "400 lines" not in (ast.get_docstring(ast.parse(text)) or "")
+    ]
+    assert unexplained == []
+
+
+def test_no_constructor_takes_more_than_8_arguments() -> None:
+    crowded = [
+        f"{path.relative_to(ROOT)}: {owner.name}"
+        for path in APP
+        for owner in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(owner, ast.ClassDef)
+        for method in owner.body
+        if isinstance(method, ast.FunctionDef)
+        and method.name == "__init__"
+        and len(method.args.args) - 1 + len(method.args.kwonlyargs) > MOST_ARGUMENTS
+    ]
+    assert crowded == []
