@@ -357,7 +357,7 @@ async def test_every_sqlite_connection_is_set_up_to_lose_nothing(sqlite_url: str
         "temp_store": 2,  # memory
         "query_only": 1 if side == "read" else 0,
     }
-    async with migrated(sqlite_url) as database, getattr(database, side)() as connection:
+    async with migrated(sqlite_url, timeouts=Timeouts()) as database, getattr(database, side)() as connection:
         assert {name: await connection.value(text(f"PRAGMA {name}")) for name in wanted} == wanted
 
 
