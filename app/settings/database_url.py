@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import quote
 
 from app.domain.secrets import SecretText
+from app.domain.text import whole_number
 from app.settings.values import PROJECT_ROOT
 
 if TYPE_CHECKING:  # commands that never open a database do not pay for SQLAlchemy
@@ -125,6 +126,6 @@ def _server(url: URL) -> URL:
     if url.query.get("ssl", "prefer") not in _SSL_MODES:
         raise ValueError(f"has a parameter ssl (or sslmode) that is none of {', '.join(_SSL_MODES)}")
     size = url.query.get("prepared_statement_cache_size", "0")
-    if not (isinstance(size, str) and size.isascii() and size.isdigit()):
+    if not isinstance(size, str) or whole_number(size) is None:
         raise ValueError("has a parameter prepared_statement_cache_size that is not a whole number, such as 0")
     return url

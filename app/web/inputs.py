@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from app.domain.errors import InvalidInput, VersionConflict
+from app.domain.text import whole_number
 from app.web.origin import ORIGIN
 from app.web.problems import MalformedRequest
 
@@ -92,9 +93,10 @@ def parse_query(model: type[Model], request: web.Request) -> Any:
 
 def _from_text(name: str, text: str, kind: Any) -> object:
     if kind is int:
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
+        number = whole_number(text)
+        if number is None:
             raise InvalidInput(name, "must be a number")
-        return int(text)
+        return number
     if kind is bool:
         if text not in {"true", "false"}:
             raise InvalidInput(name, "must be true or false")

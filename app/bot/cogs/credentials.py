@@ -18,6 +18,7 @@ from app.bot.texts import say
 from app.domain.credentials import CredentialView, label_name, provider_name
 from app.domain.errors import InvalidInput, NotFound
 from app.domain.identity import Actor
+from app.domain.text import whole_number
 from app.services.credentials import UNSET, LabelChoice
 
 _PAGE: Final = 8
@@ -248,9 +249,10 @@ def _expiry(interaction: Interaction, days: str) -> datetime | None:
     text = days.strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _LONGEST_EXPIRY):
+    number = whole_number(text)
+    if number is None or not 1 <= number <= _LONGEST_EXPIRY:
         raise InvalidInput("expires", f"must be a whole number of days, 1 to {_LONGEST_EXPIRY}, or empty")
-    return interaction.created_at + timedelta(days=int(text))
+    return interaction.created_at + timedelta(days=number)
 
 
 async def _find(session: BotSession, actor: Actor, key: str) -> str:

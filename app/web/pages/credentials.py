@@ -14,6 +14,7 @@ from app.domain import errors
 from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
+from app.domain.text import whole_number
 from app.services.credentials import UNSET
 from app.web.inputs import ID, Model, NoFields
 from app.web.options import SERVICES
@@ -323,6 +324,7 @@ def _end_of(text: str) -> datetime | None:
 
 
 def _version(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    number = whole_number(text)
+    if number is None:
         raise InvalidInput("version", "must be a number")
-    return int(text)
+    return number
