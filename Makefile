@@ -5,7 +5,8 @@
 #   .dev-ready   the additional dependencies of tests and checks
 
 PYTHON ?= python3
-JOBS ?= 2
+# Twice the cores of a small machine: many tests wait for a lease, a lock or another process.
+JOBS ?= 4
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,7 +48,7 @@ dev-restart: $(RUN_READY)  ## dev-down, then dev-up
 ## Prove
 
 .PHONY: test
-test: $(DEV_READY)  ## run the whole suite on SQLite and PostgreSQL (JOBS=2)
+test: $(DEV_READY)  ## run the whole suite on SQLite and PostgreSQL (JOBS=4)
 	$(PYTEST)
 
 .PHONY: test-fast
