@@ -51,9 +51,10 @@ dev-restart: $(RUN_READY)  ## dev-down, then dev-up
 test: $(DEV_READY)  ## run the whole suite on SQLite and PostgreSQL (JOBS=4)
 	$(PYTEST)
 
+# Nothing waits here, and each further process collects all tests once more.
 .PHONY: test-fast
 test-fast: $(DEV_READY)  ## run the tests that finish within 20 seconds
-	$(PYTEST) -m "not (browser or faults or postgres or slow)" tests/unit \
+	$(PYTEST) --numprocesses 2 -m "not (browser or faults or postgres or slow)" tests/unit \
 		tests/integration/test_authentication.py tests/integration/test_credential_service.py
 
 .PHONY: faults

@@ -114,6 +114,7 @@ async def test_a_refresh_token_works_once_and_its_reuse_ends_the_family(services
         await services.authentication.refresh(second.refresh_token.reveal(), WEB)
 
 
+@pytest.mark.slow
 async def test_one_of_many_simultaneous_refreshes_wins(services: Services, alice: User) -> None:
     for _ in range(20):  # a deadlock between the losers needs some luck
         pair = await services.authentication.login("alice", PASSWORD, WEB)
@@ -309,6 +310,7 @@ async def test_a_name_is_the_same_however_its_accents_are_encoded(services: Serv
     await services.authentication.login("jose\u0301", PASSWORD, WEB)
 
 
+@pytest.mark.slow
 async def test_the_keeper_survives_a_bug(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = asyncio.Event()
 

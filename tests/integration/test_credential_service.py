@@ -175,6 +175,7 @@ async def test_no_update_is_lost_between_two_processes(
     assert found == secrets
 
 
+@pytest.mark.slow
 async def test_20_replacements_and_rollbacks_at_once_lose_no_secret_that_was_acknowledged(
     engine_url: str, stack: AsyncExitStack, keyhall: Keyhall, mia: Actor
 ) -> None:
@@ -271,6 +272,7 @@ async def test_different_requests_under_one_key_at_two_processes_store_one_crede
     assert len((await keyhall.credentials.page(mia)).items) == 1
 
 
+@pytest.mark.slow
 async def test_the_quota_holds_when_the_last_place_is_taken_twice_at_once(
     engine_url: str, stack: AsyncExitStack, keyhall: Keyhall, mia: Actor
 ) -> None:
@@ -287,6 +289,7 @@ async def test_the_quota_holds_when_the_last_place_is_taken_twice_at_once(
     assert sum(isinstance(outcome, QuotaExceeded) for outcome in outcomes) == 3
 
 
+@pytest.mark.slow
 async def test_every_flipped_byte_of_a_stored_secret_is_noticed(
     keyhall: Keyhall, database: Database, mia: Actor
 ) -> None:
@@ -354,6 +357,7 @@ async def test_a_moved_credential_opens_for_its_new_owner(keyhall: Keyhall, mia:
     assert (await keyhall.credentials.reveal(tom, view.id)).reveal() == SECRET
 
 
+@pytest.mark.slow
 async def test_verification_reads_more_than_one_page(keyhall: Keyhall, mia: Actor) -> None:
     operator = member(CLOCK, "operator", role=Role.OWNER, source=Source.CLI)
     for number in range(60):

@@ -412,11 +412,13 @@ def test_no_three_segments_raise_anything_else(header: bytes, payload: bytes, si
     _answers(".".join((_b64(json.dumps(HEADER).encode()), _b64(payload), _b64(signature))))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from([*HEADER, "crit", "b64"]), ODD))
 def test_no_signed_header_raises_anything_else(header: dict[str, object]) -> None:
     _answers(_forge({**HEADER, **header}))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from([*PAYLOAD, "nbf"]), ODD))
 def test_no_signed_payload_raises_anything_else(payload: dict[str, object]) -> None:
     _answers(_forge(payload={**PAYLOAD, **payload}))

@@ -19,6 +19,7 @@ def test_no_test_reaches_another_machine(host: str) -> None:
         socket.create_connection((host, 80), timeout=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strict", "outcome"), [("0", "1 skipped"), ("1", "1 failed")])
 def test_a_skip_is_a_failure_where_every_tool_must_be_there(tmp_path: Path, strict: str, outcome: str) -> None:
     case = tmp_path / "test_case.py"

@@ -76,6 +76,7 @@ async def test_nothing_matches_an_account_without_a_password(passwords: Argon2Pa
         assert (check.ok, check.needs_rehash) == (False, False)
 
 
+@pytest.mark.slow
 async def test_an_unknown_user_takes_as_long_as_a_known_one(costly: Argon2Passwords) -> None:
     """By the thread's own CPU time, which other processes on the machine do not lengthen."""
     phc = await costly.hash(PASSWORD)
