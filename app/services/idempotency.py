@@ -6,13 +6,13 @@ Only a MAC of the request is kept, so that a secret in it leaves no trace that c
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from app.domain.errors import IdempotencyConflict, InvalidInput
 from app.domain.keys import KeyName
-from app.domain.secrets import SecretBytes
+from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import KeyManagementService, Primary
 from app.services.ports import Clock, IdempotentRequest, KeyDerivation, UnitOfWork
 
@@ -24,14 +24,14 @@ _LABEL: Final = "idempotency"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatableRequest:
-    """A user's request under their Idempotency-Key; equal ``texts`` make two requests the same.
+    """A user's request under their Idempotency-Key; equal ``texts`` make two requests the same, secrets among them.
 
     Raises InvalidInput unless the key is 1 to 255 printable ASCII characters.
     """
 
     user_id: str
     key: str
-    texts: tuple[str, ...] = field(repr=False)
+    texts: tuple[str | SecretText, ...]
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.key) <= _LONGEST_KEY or not self.key.isascii() or not self.key.isprintable():
@@ -79,4 +79,5 @@ class Idempotency:
         )
 
     def _mac(self, request: RepeatableRequest, material: SecretBytes) -> bytes:
-        return self._derivation.mac(material, _LABEL, *(text.encode() for text in request.texts))
+        texts = (text.reveal() if isinstance(text, SecretText) else text for text in request.texts)
+        return self._derivation.mac(material, _LABEL, *(text.encode() for text in texts))

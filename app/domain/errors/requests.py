@@ -91,7 +91,7 @@ class AlreadyExists(AppError):
 
 
 class SetupClosed(AppError):
-    """An owner exists or existed, or the setup token is wrong."""
+    """An owner exists or existed."""
 
     code = "setup_closed"
     title = "There is an owner already"

@@ -124,7 +124,7 @@ class CredentialService:
         request = None
         if idempotency_key is not None:
             stated = expires_at.isoformat() if expires_at else ""
-            texts = ("credentials.add", owner.kind.value, owner.id, provider, label, secret, stated)
+            texts = ("credentials.add", owner.kind.value, owner.id, provider, label, SecretText(secret), stated)
             request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
         if request and (replayed := await self._replayed(actor, request)):
             return replayed

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -31,7 +31,9 @@ from app.domain.errors import (
 )
 from app.domain.identity import Actor, GuildContext, Role, Source
 from app.domain.keys import KeyName
+from app.domain.secrets import SecretText
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.services.idempotency import RepeatableRequest
 from tests.support.fakes import (
     EPOCH,
     FakeClock,
@@ -1268,3 +1270,8 @@ async def test_a_unit_of_work_reads_the_manifest_under_lock_once(
     assert len(locked) == 5
     assert len(set(locked)) == 5
     assert min(locked) > units
+
+
+def test_a_repeatable_request_shows_nothing_of_its_secret() -> None:
+    request = RepeatableRequest(user_id="user-mia", key="k1", texts=("credentials.add", SecretText(SECRET)))
+    assert SECRET not in repr(request) + str(asdict(request))
