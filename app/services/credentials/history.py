@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from app.domain.credentials import HISTORY_KEPT, CredentialRecord, HistoryRecord, Owner, expired, mask
+from app.domain.credentials import HISTORY_KEPT, CredentialRecord, HistoryRecord, Owner, Status, expired, mask
 from app.domain.errors import CredentialUnreadable, CryptoError, InvalidInput, NotFound
 from app.domain.keys import KeyName
 from app.domain.text import whole_number
@@ -50,8 +51,10 @@ class CredentialHistory:
         secret: str,
         expires_at: datetime | Unset | None,
         ring: KeyRing,
-    ) -> bool:
-        """Put a secret in force in place of the present one, which joins the history; False where the version changed.
+    ) -> CredentialRecord | None:
+        """Put a secret in force in place of the present one, which joins the history.
+
+        Returns the record as it is then, None where the version changed.
 
         UNSET keeps the expiry, unless it has passed: then it was the former secret's.
         """
@@ -59,18 +62,32 @@ class CredentialHistory:
         primary = ring.primary(KeyName.AES_KEY)
         if isinstance(expires_at, Unset):
             expires_at = None if expired(record, now) else record.expires_at
-        swapped = await uow.credentials.replace(
-            record.id,
-            expected_version=record.version,
+        changed = dataclasses.replace(
+            record,
             encrypted_value=self._cipher.encrypt(secret, record.id, record.owner, primary),
             key_version=primary.version,
             fingerprint=self._cipher.fingerprint(ring, secret),
             expires_at=expires_at,
+            version=record.version + 1,
+            updated_at=now,
+            replaced_at=now,
+            status=Status.UNCHECKED,
+            last_used_at=None,
+            last_verified_at=None,
+        )
+        swapped = await uow.credentials.replace(
+            record.id,
+            expected_version=record.version,
+            encrypted_value=changed.encrypted_value,
+            key_version=changed.key_version,
+            fingerprint=changed.fingerprint,
+            expires_at=expires_at,
             at=now,
         )
-        if swapped:
-            await self._keep(uow, record, primary, successor=secret, now=now)
-        return swapped
+        if not swapped:
+            return None
+        await self._keep(uow, record, primary, successor=secret, now=now)
+        return changed
 
     async def _keep(
         self, uow: UnitOfWork, record: CredentialRecord, primary: Primary, *, successor: str, now: datetime

@@ -9,6 +9,7 @@ modules of their own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -32,7 +33,6 @@ from app.domain.errors import (
     Forbidden,
     NotFound,
     QuotaExceeded,
-    StorageError,
     UniqueViolation,
     VersionConflict,
 )
@@ -47,7 +47,7 @@ from app.services.credentials.access import (
     own,
     reach,
     restorable,
-    view_of,
+    set_removed,
 )
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
@@ -161,7 +161,7 @@ class CredentialService:
             if request and (replayed := await self._replayed(actor, request)):
                 return replayed
             raise _taken() from None
-        return Added(view=await self._read_back(credential_id, record.version, secret), replayed=False)
+        return Added(view=await self._access.read_back(record, secret), replayed=False)
 
     async def _new_owner(self, actor: Actor, guild_id: str | None) -> Owner:
         if guild_id is None:
@@ -199,11 +199,11 @@ class CredentialService:
         secret = secret_value(secret)
         wanted = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, self._clock.now())
 
-        async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
+        async def put(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             return await self._history.replace(uow, record, secret, wanted, await self._keys.ring_under_lock(uow))
 
         record = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
-        return await self._read_back(credential_id, record.version + 1, secret)
+        return await self._access.read_back(record, secret)
 
     async def rollback(
         self,
@@ -220,24 +220,14 @@ class CredentialService:
         """
         secret = ""
 
-        async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
+        async def put(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             nonlocal secret
             ring = await self._keys.ring_under_lock(uow)  # first, so that the former secret's key version is loaded
             secret = await self._history.former(uow, record, version)
             return await self._history.replace(uow, record, secret, UNSET, ring)
 
         record = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
-        return await self._read_back(credential_id, record.version + 1, secret)
-
-    async def _read_back(self, credential_id: str, version: int, secret: str) -> CredentialView:
-        """Read and decrypt the committed row. Raises StorageError where its secret is not the one that was stored."""
-        async with self._storage.read() as uow:
-            record = await uow.credentials.get(credential_id)
-        opened = await self._access.open(record) if record else None
-        # A later version was stored meanwhile by another request, which reads it back itself.
-        if record is None or (record.version == version and opened != secret):
-            raise StorageError("The stored credential does not read back: check the database's disk")
-        return view_of(record, opened, self._clock.now())
+        return await self._access.read_back(record, secret)
 
     # -- changing ------------------------------------------------------------------------------------------------------
 
@@ -255,39 +245,45 @@ class CredentialService:
         new_label = label if isinstance(label, Unset) else label_name(label)
         new_expiry = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, now)
 
-        async def relabel(uow: UnitOfWork, record: CredentialRecord) -> bool:
-            return await uow.credentials.change(
-                record.id,
-                expected_version=record.version,
+        async def relabel(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            changed = dataclasses.replace(
+                record,
                 label=record.label if isinstance(new_label, Unset) else new_label,
                 expires_at=record.expires_at if isinstance(new_expiry, Unset) else new_expiry,
+                version=record.version + 1,
+                updated_at=now,
+            )
+            swapped = await uow.credentials.change(
+                record.id,
+                expected_version=record.version,
+                label=changed.label,
+                expires_at=changed.expires_at,
                 at=now,
             )
+            return changed if swapped else None
 
-        await self._edit(actor, credential_id, Action.CREDENTIAL_CHANGED, expected_version, relabel)
-        return await self.get(actor, credential_id)
+        record = await self._edit(actor, credential_id, Action.CREDENTIAL_CHANGED, expected_version, relabel)
+        return await self._access.changed_view(record)
 
     async def remove(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
         """Remove a credential; within 7 days ``restore`` brings it back. Raises VersionConflict."""
 
-        async def set_removed(uow: UnitOfWork, record: CredentialRecord) -> bool:
-            return await uow.credentials.set_removed(
-                record.id, expected_version=record.version, at=self._clock.now(), removed=True
-            )
+        async def take_away(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            return await set_removed(uow, record, self._clock.now(), removed=True)
 
-        await self._edit(actor, credential_id, Action.CREDENTIAL_REMOVED, expected_version, set_removed)
+        await self._edit(actor, credential_id, Action.CREDENTIAL_REMOVED, expected_version, take_away)
 
     async def restore(self, actor: Actor, credential_id: str) -> CredentialView:
         """Restore a removed credential. Raises NotFound after 7 days, AlreadyExists where its label is taken now."""
 
-        async def set_restored(uow: UnitOfWork, record: CredentialRecord) -> bool:
+        async def bring_back(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             now = self._clock.now()
             if not restorable(record, now):
                 raise NotFound
-            return await uow.credentials.set_removed(record.id, expected_version=record.version, at=now, removed=False)
+            return await set_removed(uow, record, now, removed=False)
 
-        await self._edit(actor, credential_id, Action.CREDENTIAL_RESTORED, None, set_restored, removed=True)
-        return await self.get(actor, credential_id)
+        record = await self._edit(actor, credential_id, Action.CREDENTIAL_RESTORED, None, bring_back, removed=True)
+        return await self._access.changed_view(record)
 
     async def _edit(
         self,
@@ -295,13 +291,13 @@ class CredentialService:
         credential_id: str,
         action: Action,
         expected_version: int | None,
-        swap: Callable[[UnitOfWork, CredentialRecord], Awaitable[bool]],
+        swap: Callable[[UnitOfWork, CredentialRecord], Awaitable[CredentialRecord | None]],
         *,
         removed: bool = False,
     ) -> CredentialRecord:
-        """Swap on the version, with the audit row in the same unit of work; return the record as it was before.
+        """Swap on the version, with the audit row in the same unit of work; return the record as it was stored.
 
-        ``swap`` returns False where the version changed: then the record is read again, unless a version was expected.
+        ``swap`` returns None where the version changed: then the record is read again, unless a version was expected.
         """
         for _ in range(_SWAPS):
             record = await self._access.find(actor, credential_id, action, removed=removed)
@@ -309,9 +305,10 @@ class CredentialService:
                 break
             try:
                 async with self._storage.write() as uow:
-                    if await swap(uow, record):
-                        await self._access.record(uow, actor, action, record)
-                        return record
+                    changed = await swap(uow, record)
+                    if changed is not None:
+                        await self._access.record(uow, actor, action, changed)
+                        return changed
             except UniqueViolation:
                 raise _taken() from None
         raise VersionConflict
