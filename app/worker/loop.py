@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from app.domain.errors import KeyhallError
+from app.domain.errors import KeyhallError, with_cause
 from app.domain.jobs import JobKind
 from app.services import Services
 from app.services.jobs import JobRun
@@ -34,7 +34,7 @@ async def _sweep(services: Services) -> None:
             await services.housekeeping.sweep()
             await services.rotation.watch_ages()
         except KeyhallError as error:
-            log.warning("the sweep failed and will be repeated: %s", error)
+            log.warning("the sweep failed and will be repeated: %s", with_cause(error))
         except Exception:  # a bug in a sweep must not end the web beside it
             log.exception("the sweep failed and will be repeated")
         await asyncio.sleep(SWEEP_EVERY_SECONDS)
@@ -55,7 +55,7 @@ async def _work(services: Services) -> None:
             if run is not None:
                 await services.jobs.work(run, handlers[run.job.kind])
         except KeyhallError as error:
-            log.warning("the jobs have to wait: %s", error)
+            log.warning("the jobs have to wait: %s", with_cause(error))
         except Exception:  # the same
             log.exception("a job could not be taken or given back")
         if run is None:

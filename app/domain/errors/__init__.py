@@ -32,7 +32,7 @@ from app.domain.errors.requests import (
     TooManyAttempts,
     VersionConflict,
 )
-from app.domain.errors.root import CryptoError, KeyhallError, NoInstall, UniqueViolation
+from app.domain.errors.root import CryptoError, KeyhallError, NoInstall, UniqueViolation, with_cause
 from app.domain.errors.startup import (
     AddressInUse,
     BotLoginFailed,
@@ -100,4 +100,5 @@ __all__ = [
     "TooManyAttempts",
     "UniqueViolation",
     "VersionConflict",
+    "with_cause",
 ]
