@@ -138,7 +138,7 @@ def build_services(parts: Parts) -> Services:
             rotation_days=parts.rotation_days,
         ),
         bot_state=BotStateService(storage=storage, clock=clock),
-        housekeeping=HousekeepingService(storage=storage, clock=clock),
+        housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
     )
 
 

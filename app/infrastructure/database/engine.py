@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sqlalchemy import Executable, Row, Table, inspect
+from sqlalchemy import ColumnElement, Executable, Row, Table, delete, inspect, select, tuple_
 from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -54,6 +54,14 @@ class Connection:
     async def change(self, statement: Executable) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         return (await self._execute(statement, None)).rowcount
+
+    async def remove(self, table: Table, condition: ColumnElement[bool], limit: int | None) -> int:
+        """Delete rows, at most ``limit`` of them where there is one, found by an index of ``condition``; how many."""
+        if limit is None:
+            return await self.change(delete(table).where(condition))
+        key = tuple_(*table.primary_key.columns)
+        some = select(*table.primary_key.columns).where(condition).limit(limit)
+        return await self.change(delete(table).where(key.in_(some)))
 
     async def change_many(
         self, table: Table, *, change: Sequence[str], where: Sequence[str], rows: Sequence[tuple[object, ...]]

@@ -144,7 +144,7 @@ class FakeCredentialRepository:
         ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
         return [await self._with_history(self._tables.credentials[key]) for key in ids[:limit]]
 
-    async def purge_removed(self, before: datetime) -> int:
+    async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         gone = [
             each.id
             for each in self._tables.credentials.values()
