@@ -25,6 +25,7 @@ from app.domain.errors import (
     OutcomeUnknown,
     Overloaded,
     QuotaExceeded,
+    RequestExpired,
     StorageError,
     StorageFull,
     StorageReadOnly,
@@ -63,6 +64,7 @@ _SENTENCES: Final[Sequence[tuple[type[AppError], str]]] = (
     (OnlyInServers, "This only works in a server."),
     (Outdated, "This form or button is no longer in use: run the command again."),
     (NotReady, "Keyhall is not ready: try again in a few seconds."),
+    (RequestExpired, "This took too long, so it was not carried out. Try again in a moment."),
     (Overloaded, "Keyhall is too busy right now. Try again in a moment."),
     (
         OutcomeUnknown,

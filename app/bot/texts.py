@@ -164,6 +164,9 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "The database takes no changes right now. Notify the person who runs this Keyhall.": (
             "Die Datenbank nimmt gerade keine Änderungen an. Sage dem Betreiber dieses Keyhall Bescheid."
         ),
+        "This took too long, so it was not carried out. Try again in a moment.": (
+            "Das hat zu lange gedauert und wurde deshalb nicht ausgeführt. Versuche es gleich noch einmal."
+        ),
         "Keyhall is too busy right now. Try again in a moment.": (
             "Keyhall ist gerade überlastet. Versuche es gleich noch einmal."
         ),

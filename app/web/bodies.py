@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from app.services.deadlines import restart_deadline
 from app.web.problems import MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 
 LARGEST_BODY: Final = 256 * 1024
@@ -131,10 +132,12 @@ async def _read(request: web.Request) -> bytes:
         raise TooLarge
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
+            body = await request.read()
     except TimeoutError:
         raise RequestTimeout from None
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge from None
     except (RequestPayloadError, web.PayloadAccessError):
         raise MalformedRequest("The body ended too early") from None
+    restart_deadline()
+    return body

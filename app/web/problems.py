@@ -127,6 +127,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         Unexpected: 500,
         errors.NotReady: 503,
         errors.Overloaded: 503,
+        errors.RequestExpired: 503,
         errors.StorageError: 503,
         # No Retry-After: a client that repeats a change by itself might do it twice.
         errors.OutcomeUnknown: 504,

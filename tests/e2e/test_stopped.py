@@ -115,3 +115,38 @@ async def test_whatever_was_acknowledged_before_a_signal_under_load_is_there_aft
     assert len(found) <= len(stored.labels) + WRITERS  # at most one each was stored and not acknowledged
     done = await asyncio.to_thread(place.command, "credentials", "verify")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+async def test_what_a_client_gave_up_in_a_stopped_process_does_not_undo_what_it_did_through_another(
+    place: Place,
+) -> None:
+    with place.running("web") as first:
+        address, token = await asyncio.to_thread(first.address), await asyncio.to_thread(first.setup_token)
+        with place.running("web") as second:
+            other = await asyncio.to_thread(second.address)
+            async with client_of(address) as client, client_of(other) as elsewhere:
+                await sign_up(client, token, "alice", PASSWORD)
+                await sign_in(client, "alice", PASSWORD)
+                elsewhere.headers.update(client.headers)
+                body = {"provider": "openai", "label": "main", "secret": "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"}
+                async with client.post("/api/v1/credentials", json=body) as answer:
+                    path = f"/api/v1/credentials/{(await answer.json())['id']}"
+                os.kill(first.process.pid, signal.SIGSTOP)
+                host, _, port = address.removeprefix("http://").partition(":")
+                _, writer = await asyncio.open_connection(host, int(port))
+                head = {"Host": f"localhost:{port}", "Authorization": client.headers["Authorization"]}
+                lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+                writer.write(f"DELETE {path} HTTP/1.1\r\n{lines}\r\n".encode())
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+                replaced = {"secret": "sk-proj-0e8bUr6YaW1nMx9uJc4Zd5So"}
+                async with elsewhere.put(f"{path}/secret", json=replaced) as answer:
+                    assert answer.status == 200
+                os.kill(first.process.pid, signal.SIGCONT)
+                async with asyncio.timeout(60):
+                    while await _status(client) != 200:  # it has been through whatever was waiting for it
+                        pass
+                async with elsewhere.get(path) as answer:
+                    assert (answer.status, (await answer.json())["version"]) == (200, 2)
