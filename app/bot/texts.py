@@ -98,6 +98,10 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         # Answers
         "Stored.": "Abgelegt.",
         "Replaced; the old secret is in the history.": "Ersetzt; das alte Geheimnis steht im Verlauf.",
+        "That secret is in force already; its expiry is changed.": (
+            "Dieses Geheimnis gilt bereits; sein Ablauf ist geändert."
+        ),
+        "Nothing changed: that secret is in force already.": "Nichts geändert: Dieses Geheimnis gilt bereits.",
         "Restored.": "Wiederhergestellt.",
         "Remove this key? Everything that uses it stops working. It can be restored for 7 days.": (
             "Diesen Schlüssel entfernen? Alles, was ihn benutzt, funktioniert dann nicht mehr. Er ist 7 Tage lang "

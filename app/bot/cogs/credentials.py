@@ -155,14 +155,20 @@ class ReplaceForm(views.Form):
     async def on_submit(self, interaction: Interaction, /) -> None:
         """Replace it."""
         actor = await self.session.admit(interaction)
-        view = await self.session.services.credentials.replace(
+        replaced = await self.session.services.credentials.replace(
             actor,
             await _find(self.session, actor, self._key),
             self._secret.value,
             expires_at=_expiry(interaction, self._expires.value) or UNSET,
         )
-        headline = "Replaced; the old secret is in the history."
-        await views.show(interaction, layout.Notice(*layout.credential(self.locale, view, headline)))
+        headline = (
+            "Replaced; the old secret is in the history."
+            if replaced.new_secret
+            else "That secret is in force already; its expiry is changed."
+            if replaced.new_expiry
+            else "Nothing changed: that secret is in force already."
+        )
+        await views.show(interaction, layout.Notice(*layout.credential(self.locale, replaced.view, headline)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

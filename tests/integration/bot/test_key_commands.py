@@ -87,7 +87,7 @@ class TestAdd:
     async def test_a_secret_given_as_the_label_option_never_reaches_the_form(self, community: Any, shown: Any) -> None:
         answer = await community.alice.slash(community.channel, "key add", label="sk-0123456789abcdefghijkl")
         assert answer.modal is None
-        assert "looks like a secret" in shown(answer)
+        assert "looks like a key" in shown(answer)
         assert "sk-0123" not in shown(answer)
 
     async def test_markup_in_a_label_stays_text(self, community: Any, shown: Any) -> None:
@@ -205,7 +205,7 @@ class TestReplace:
         assert "Replaced" in shown(await self.submit(community, community.alice, "work"))
         (after,) = await community.views()
         assert after.expires_at == before.expires_at
-        assert "Replaced" in shown(await self.submit(community, community.alice, "work", expires="60"))
+        assert "its expiry is changed" in shown(await self.submit(community, community.alice, "work", expires="60"))
         (later,) = await community.views()
         assert later.expires_at > before.expires_at + timedelta(days=20)
 
