@@ -22,6 +22,7 @@ from app.domain.errors import (
     Forbidden,
     NotFound,
     NotReady,
+    OutcomeUnknown,
     Overloaded,
     QuotaExceeded,
     StorageError,
@@ -63,6 +64,10 @@ _SENTENCES: Final[Sequence[tuple[type[AppError], str]]] = (
     (Outdated, "This form or button is no longer in use: run the command again."),
     (NotReady, "Keyhall is not ready: try again in a few seconds."),
     (Overloaded, "Keyhall is too busy right now. Try again in a moment."),
+    (
+        OutcomeUnknown,
+        "The database was lost, so this may have taken effect or not. Look with `/key list` before you do it again.",
+    ),
     (StorageReadOnly, "The database takes no changes right now. Notify the person who runs this Keyhall."),
     (StorageFull, "The database takes no changes right now. Notify the person who runs this Keyhall."),
     (StorageError, "The database does not answer. Try again in a moment."),

@@ -161,6 +161,10 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "The database does not answer. Try again in a moment.": (
             "Die Datenbank antwortet nicht. Versuche es gleich noch einmal."
         ),
+        "The database was lost, so this may have taken effect or not. Look with `/key list` before you do it again.": (
+            "Die Verbindung zur Datenbank ging verloren, es ist also ungewiss, ob das wirksam wurde. Sieh mit "
+            "`/key list` nach, bevor du es wiederholst."
+        ),
         "The database takes no changes right now. Notify the person who runs this Keyhall.": (
             "Die Datenbank nimmt gerade keine Änderungen an. Sage dem Betreiber dieses Keyhall Bescheid."
         ),
