@@ -13,6 +13,8 @@ from app.web.problems import MalformedRequest, Unexpected, as_app_error, problem
 
 log = logging.getLogger(__name__)
 
+SPOKEN_MAJOR: web.RequestKey[int] = web.RequestKey("keyhall.spoken_major", int)
+"""The major version of HTTP that a request named, where it is not 1."""
 HEAD_SECONDS: Final = 10.0
 """How long the head of a request may take to arrive."""
 

@@ -66,8 +66,8 @@ class PasswordHasher(Protocol):
         """Check a password; None takes as long as a real hash and never matches."""
         ...
 
-    def is_common(self, password: str) -> bool:
-        """Whether it is, in any capitalisation, one of the most frequent passwords (ASVS 5.0, 6.2.4)."""
+    async def is_guessable(self, password: str, *, context: Sequence[str]) -> bool:
+        """Whether few guesses find it; ``context`` are words of the account (ASVS 5.0, 6.2.4)."""
         ...
 
 
