@@ -65,6 +65,9 @@ async def request_middleware(
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
     except AppError as error:
+        if status_of(type(error)) >= 500:
+            what = f"{request.method} {_route(request)}"
+            request.app[SERVICES].failures.note(what, error, request_id)
         response = _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
