@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
+import aiohttp
 import discord
 
+from app.bot.acknowledgements import Acknowledgements
+from app.bot.component_ids import ComponentId
 from app.bot.options import BotOptions
-from app.domain.errors import NotReady
+from app.bot.progress import Change, progress_of
+from app.domain.errors import AppError, NotFound, NotReady
 from app.domain.identity import Actor, GuildContext
 from app.services import Services
 from app.services.identity import DiscordEvent
 
+log = logging.getLogger(__name__)
+
 Interaction: TypeAlias = discord.Interaction[Any]
 """The library's handlers take an Interaction of any client."""
 
+_T = TypeVar("_T")
+
+UNKNOWN_INTERACTION: Final = 10062
+ALREADY_ACKNOWLEDGED: Final = 40060
+"""Discord's JSON error codes for an interaction that is over (3 s passed), or that has an acknowledgement."""
+
 _REMEMBERED_INTERACTIONS: Final = 4096
+_REMEMBERED_LOSSES: Final = 1024
 _GUILDS_ASKED: Final = 10
 _ASK_WITHIN: Final = 5.0
 _DRAIN_WITHIN: Final = 3.0
+# Discord waits three seconds for a form to open, network included.
+_CHECK_WITHIN: Final = 1.5
+
+
+class OnlyInServers(AppError):
+    """An option for this server was used outside of a server."""
+
+    code = "only_in_servers"
+    title = "This only works in a server"
 
 
 class BotSession:
@@ -33,9 +56,13 @@ class BotSession:
     def __init__(self, services: Services, options: BotOptions, guilds: Callable[[], Sequence[discord.Guild]]) -> None:
         self.services = services
         self.options = options
+        self.acknowledgements = Acknowledgements()
+        self.command_ids: dict[str, int] = {}
+        """The ids of the registered commands by their first name, once Discord has sent them."""
         self._guilds = guilds
         self._served: OrderedDict[int, None] = OrderedDict()
-        self._serving: set[asyncio.Task[Any]] = set()
+        self._serving: dict[asyncio.Task[Any], Interaction] = {}
+        self._lost: OrderedDict[int, Change] = OrderedDict()
         self._leaving = False
 
     def first_time(self, interaction: Interaction) -> bool:
@@ -47,6 +74,13 @@ class BotSession:
             self._served.popitem(last=False)
         return True
 
+    def command(self, name: str) -> str:
+        """A command as text: one that can be clicked where its id is known."""
+        number = self.command_ids.get(name.partition(" ")[0])
+        return f"`/{name}`" if number is None else f"</{name}:{number}>"
+
+    # -- who asks ------------------------------------------------------------------------------------------------------
+
     async def admit(self, interaction: Interaction) -> Actor:
         """Acknowledge, within the three seconds that Discord waits, and then identify the user.
 
@@ -54,18 +88,40 @@ class BotSession:
         a failure, or another process serves the interaction. Raises NotReady, StorageError, Forbidden and
         discord.HTTPException.
         """
-        await interaction.response.defer(
-            ephemeral=True, thinking=interaction.type is not discord.InteractionType.component
-        )
+        await self._acknowledge(interaction)
         return await self.identify(interaction)
+
+    async def _acknowledge(self, interaction: Interaction) -> None:
+        # The answer to a button, or to a form that a button opened, takes the place of the message with the button.
+        try:
+            await interaction.response.defer(ephemeral=True, thinking=interaction.message is None)
+        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+            if not await self._taken_nevertheless(interaction, error):
+                raise
+            log.warning(
+                "Discord took the acknowledgement of interaction %s and answered with a failure", interaction.id
+            )
+        progress_of(interaction).acknowledged = True
+
+    async def _taken_nevertheless(self, interaction: Interaction, error: Exception) -> bool:
+        """Whether Discord has our acknowledgement although it gave no clear answer to it."""
+        if not self.acknowledgements.unclear(interaction.id):
+            return False
+        if isinstance(error, discord.HTTPException) and error.status < 500:
+            return error.code == ALREADY_ACKNOWLEDGED
+        try:
+            await interaction.original_response()
+        except (discord.DiscordException, aiohttp.ClientError, OSError):
+            return False
+        return True
 
     async def identify(self, interaction: Interaction) -> Actor:
         """The Actor, without an acknowledgement: for autocompletion, which has none. Raises as ``admit`` does."""
         if self._leaving:
             raise NotReady
         if (task := asyncio.current_task()) is not None:
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+            self._serving[task] = interaction
+            task.add_done_callback(lambda done: self._serving.pop(done, None))
         await self.services.instances.catch_up()
 
         async def member_of_known_guild() -> bool:
@@ -78,6 +134,24 @@ class BotSession:
                 member_of_known_guild=member_of_known_guild,
             )
         )
+
+    async def beforehand(self, interaction: Interaction, check: Callable[[Actor], Awaitable[_T]]) -> _T | None:
+        """The result of a check before a form opens, so that nobody types a secret in vain.
+
+        None if it is not known within 1.5 s: the check goes on, and the form's submission is judged again. Raises what
+        the check raises, and as ``identify`` does.
+        """
+
+        async def judge() -> _T:
+            return await check(await self.identify(interaction))
+
+        judging = asyncio.create_task(judge(), name="check before a form")
+        await asyncio.wait({judging}, timeout=_CHECK_WITHIN)
+        if judging.done():
+            return judging.result()
+        # Not cancelled: it may be about to commit the user's account, or a refusal.
+        judging.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return None
 
     async def _member_of_known_guild(self, interaction: Interaction) -> bool:
         """Whether the user is in a guild that the bot is in and that the allowlist, if there is one, names.
@@ -97,10 +171,42 @@ class BotSession:
                 return True
         return False
 
+    def guild_id(self, interaction: Interaction, *, for_server: bool) -> str | None:
+        """The guild of the event, if the interaction is about the guild's own. Raises OnlyInServers."""
+        if not for_server:
+            return None
+        if interaction.guild_id is None:
+            raise OnlyInServers
+        return str(interaction.guild_id)
+
+    def whose(self, interaction: Interaction, named: ComponentId) -> str | None:
+        """The guild whose credentials a component is about, None for the member's own. Raises OnlyInServers, NotFound.
+
+        The guild is that of the event: what the id says must agree with it.
+        """
+        guild_id = self.guild_id(interaction, for_server=named.guild_id is not None)
+        if guild_id != named.guild_id:
+            raise NotFound
+        return guild_id
+
+    # -- answers that Discord lost -------------------------------------------------------------------------------------
+
+    def answer_lost(self, user_id: int, change: Change) -> None:
+        """Remember that this user has not learned of a change, so that their next answer says so."""
+        self._lost[user_id] = change
+        if len(self._lost) > _REMEMBERED_LOSSES:
+            self._lost.popitem(last=False)
+
+    def lost_answer(self, user_id: int) -> Change | None:
+        """The change that this user has not learned of, once."""
+        return self._lost.pop(user_id, None)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
     async def drain(self) -> None:
         """Refuse new interactions and let those that were acknowledged finish, for at most 3 s; then cancel them."""
         self._leaving = True
-        if serving := self._serving - {asyncio.current_task()}:
+        if serving := self._serving.keys() - {asyncio.current_task()}:
             _, unfinished = await asyncio.wait(serving, timeout=_DRAIN_WITHIN)
             for task in unfinished:
                 task.cancel()
