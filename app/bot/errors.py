@@ -97,12 +97,25 @@ _FIELDS: Final[Mapping[str, str]] = {
 }
 """The names that people see of the fields of the services."""
 
+_NO_NAME: Final = "“{field}” takes only the key: no quotes, no “Bearer”, no NAME="
+_WRONG_FIELD: Final = "“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?"
 _REASONS: Final[Mapping[str, str]] = {
     "must be text": "“{field}” must be text.",
     "must be at most {0} characters": "“{field}” takes at most {0} characters.",
     "must be {0} to {1} characters": "“{field}” takes {0} to {1} characters.",
-    "must not hold control, invisible or unassigned characters": (
-        "“{field}” has invisible or unknown characters in it: type it instead of pasting it."
+    "must not hold control, private-use or other characters that are no text": (
+        "“{field}” has characters in it that nobody can type: copy it again."
+    ),
+    "must not hold invisible characters": ("“{field}” has invisible characters in it: type it instead of pasting it."),
+    "holds an invisible character: copy it again, without formatting": (
+        "“{field}” has an invisible character in it: copy it again, without formatting."
+    ),
+    "is a mask, not the key itself: copy the whole key": "That is a mask, not the key itself: copy the whole key.",
+    "must be the key alone, without the name before it": _NO_NAME,
+    "must be the key alone, without the name before it and the quotes around it": _NO_NAME,
+    "must be the key alone, without the word Bearer or the header's name before it": _NO_NAME,
+    "must be the key alone, without the quotes around it": (
+        "“{field}” takes only the key, without the quotes around it."
     ),
     "must be at most {0} bytes": "“{field}” is too long: it takes {0} bytes, and an emoji has four.",
     "must be {0} to {1} bytes": "“{field}” is empty or too long: it takes {0} to {1} bytes, and an emoji has four.",
@@ -111,8 +124,10 @@ _REASONS: Final[Mapping[str, str]] = {
     "must be {0} to {1} letters, digits, '.', '_' or '-'": (
         "“{field}” takes {0} to {1} letters, digits, dots, hyphens and underscores, such as openai."
     ),
-    "looks like a secret; labels are shown unencrypted": (
-        "That label looks like a key, and labels are shown openly. Did the key slip into the wrong field?"
+    "looks like a key; labels are shown unencrypted": _WRONG_FIELD,
+    "looks like a key; providers are shown unencrypted": _WRONG_FIELD,
+    "holds the secret itself; labels are shown unencrypted": (
+        "That label shows the key itself, and labels are shown openly: choose another one."
     ),
     "must not be blank": "“{field}” is empty.",
     "must be in the future": "“{field}” must lie in the future.",

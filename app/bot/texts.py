@@ -135,6 +135,10 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         # Answers
         "**Stored.**": "**Abgelegt.**",
         "**Stored.** The old one is in the history.": "**Abgelegt.** Der alte steht im Verlauf.",
+        "**Stored:** the new expiry. That secret is in force already.": (
+            "**Abgelegt:** der neue Ablauf. Dieses Geheimnis gilt bereits."
+        ),
+        "**Nothing changed:** that secret is in force already.": "**Nichts geändert:** Dieses Geheimnis gilt bereits.",
         "You find it in {list}.": "Du findest ihn unter {list}.",
         "**Restored.**": "**Wiederhergestellt.**",
         "**Remove this key?** Everything that uses it stops at once. You can restore it until {day}.": (
@@ -296,8 +300,23 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "“{field}” must be text.": "„{field}“ muss Text sein.",
         "“{field}” takes at most {0} characters.": "„{field}“ fasst höchstens {0} Zeichen.",
         "“{field}” takes {0} to {1} characters.": "„{field}“ braucht {0} bis {1} Zeichen.",
-        "“{field}” has invisible or unknown characters in it: type it instead of pasting it.": (
-            "„{field}“ enthält unsichtbare oder unbekannte Zeichen: tippe es, statt es einzufügen."
+        "“{field}” has invisible characters in it: type it instead of pasting it.": (
+            "„{field}“ enthält unsichtbare Zeichen: tippe es, statt es einzufügen."
+        ),
+        "“{field}” has an invisible character in it: copy it again, without formatting.": (
+            "„{field}“ enthält ein unsichtbares Zeichen: kopiere es noch einmal, ohne Formatierung."
+        ),
+        "That is a mask, not the key itself: copy the whole key.": (
+            "Das ist nur die gekürzte Anzeige eines Schlüssels: kopiere den ganzen Schlüssel."
+        ),
+        "“{field}” takes only the key: no quotes, no “Bearer”, no NAME=": (
+            "„{field}“ nimmt nur den Schlüssel: ohne Anführungszeichen, ohne „Bearer“, ohne NAME="
+        ),
+        "“{field}” takes only the key, without the quotes around it.": (
+            "„{field}“ nimmt nur den Schlüssel, ohne die Anführungszeichen darum."
+        ),
+        "That label shows the key itself, and labels are shown openly: choose another one.": (
+            "Dieser Name zeigt den Schlüssel selbst, und Namen sind offen sichtbar: wähle einen anderen."
         ),
         "“{field}” is too long: it takes {0} bytes, and an emoji has four.": (
             "„{field}“ ist zu lang: es fasst {0} Bytes, und ein Emoji hat vier."
@@ -311,9 +330,8 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "“{field}” takes {0} to {1} letters, digits, dots, hyphens and underscores, such as openai.": (
             "„{field}“ fasst {0} bis {1} Buchstaben, Ziffern, Punkte, Binde- und Unterstriche, zum Beispiel openai."
         ),
-        "That label looks like a key, and labels are shown openly. Did the key slip into the wrong field?": (
-            "Dieser Name sieht aus wie ein Schlüssel, und Namen sind offen sichtbar. Ist der Schlüssel ins falsche "
-            "Feld "
+        "“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?": (
+            "„{field}“ sieht aus wie ein Schlüssel und ist offen sichtbar. Ist der Schlüssel ins falsche Feld "
             "gerutscht?"
         ),
         "“{field}” is empty.": "„{field}“ ist leer.",

@@ -224,7 +224,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
             return [panels.replace_instead(interaction.locale, before.label, named.guild_id, before.id)]
 
         progress.steps = steps
-        view = await self._credentials.replace(
+        replaced = await self._credentials.replace(
             actor,
             before.id,
             typed.get("secret", ""),
@@ -233,9 +233,15 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
             idempotency_key=f"discord:{named.text}",
         )
         progress.done = True
-        headline = "**Stored.** The old one is in the history."
+        headline = (
+            "**Stored.** The old one is in the history."
+            if replaced.new_secret
+            else "**Stored:** the new expiry. That secret is in force already."
+            if replaced.new_expiry
+            else "**Nothing changed:** that secret is in force already."
+        )
         listed = self._session.command("key list")
-        await views.show(interaction, panels.stored(interaction.locale, headline, view, listed, undo=False))
+        await views.show(interaction, panels.stored(interaction.locale, headline, replaced.view, listed, undo=False))
 
     # -- looking -------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from app.domain.credentials import (
     expiry,
     label_name,
     provider_name,
+    require_label_without,
     secret_value,
 )
 from app.domain.errors import (
@@ -59,6 +60,8 @@ from app.services.credentials.values import (
     Added,
     EnvironmentCredentials,
     HistoryView,
+    Replaced,
+    Swap,
     Unset,
     UsableCredential,
 )
@@ -123,6 +126,7 @@ class CredentialService:
         Raises InvalidInput, Forbidden, AlreadyExists, QuotaExceeded, IdempotencyConflict.
         """
         provider, label, secret = provider_name(provider), label_name(label), secret_value(secret)
+        require_label_without(secret, label)
         owner = await self._new_owner(actor, guild_id)
         request = None
         if idempotency_key is not None:
@@ -206,8 +210,8 @@ class CredentialService:
         expected_version: int | None = None,
         expires_at: datetime | Unset | None = UNSET,
         idempotency_key: str | None = None,
-    ) -> CredentialView:
-        """Store a new secret; the former one goes to the history.
+    ) -> Replaced:
+        """Store a new secret; the former one goes to the history. The secret in force, given again, changes nothing.
 
         The expiry is kept unless one is given or it has passed. A request repeated under the same ``idempotency_key``
         stores nothing and returns the credential. Raises InvalidInput, VersionConflict, IdempotencyConflict.
@@ -219,25 +223,23 @@ class CredentialService:
             texts = ("credentials.replace", credential_id, SecretText(secret))
             request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
         if request and (replayed := await self._replayed(actor, request)):
-            return replayed.view
+            return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
 
-        async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
+        async def put(uow: UnitOfWork, record: CredentialRecord) -> Swap:
             ring = await self._keys.ring_under_lock(uow)
-            if not await self._history.replace(uow, record, secret, wanted, ring):
-                return False
-            if request:
-                primary = ring.primary(KeyName.API_SECRET_KEY)
-                await self._idempotency.remember(uow, request, primary, credential_id)
-            return True
+            swap = await self._history.replace(uow, record, secret, wanted, ring)
+            if request and swap in {Swap.DONE, Swap.EXPIRY}:
+                await self._idempotency.remember(uow, request, ring.primary(KeyName.API_SECRET_KEY), credential_id)
+            return swap
 
         try:
-            record = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
+            before, swap = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
         except (AlreadyExists, VersionConflict):
             # The same request arrived twice at once, and the other one was faster.
             if request and (replayed := await self._replayed(actor, request)):
-                return replayed.view
+                return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
             raise
-        return await self._read_back(credential_id, record.version + 1, secret)
+        return await self._replaced(before, swap, secret)
 
     async def rollback(
         self,
@@ -246,7 +248,7 @@ class CredentialService:
         *,
         version: int | None = None,
         expected_version: int | None = None,
-    ) -> CredentialView:
+    ) -> Replaced:
         """Put a former secret back in force: that of ``version``, or the latest; the present one goes to the history.
 
         The expiry is kept unless it has passed. Raises NotFound where there is no such secret, InvalidInput where it is
@@ -254,14 +256,19 @@ class CredentialService:
         """
         secret = ""
 
-        async def put(uow: UnitOfWork, record: CredentialRecord) -> bool:
+        async def put(uow: UnitOfWork, record: CredentialRecord) -> Swap:
             nonlocal secret
             ring = await self._keys.ring_under_lock(uow)  # first, so that the former secret's key version is loaded
             secret = await self._history.former(uow, record, version)
             return await self._history.replace(uow, record, secret, UNSET, ring)
 
-        record = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
-        return await self._read_back(credential_id, record.version + 1, secret)
+        before, swap = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
+        return await self._replaced(before, swap, secret)
+
+    async def _replaced(self, before: CredentialRecord, swap: Swap, secret: str) -> Replaced:
+        changed = swap is not Swap.NEEDLESS
+        view = await self._read_back(before.id, before.version + changed, secret)
+        return Replaced(view=view, new_secret=swap is Swap.DONE, new_expiry=swap is Swap.EXPIRY)
 
     async def _read_back(self, credential_id: str, version: int, secret: str) -> CredentialView:
         """Read and decrypt the committed row. Raises StorageError where its secret is not the one that was stored."""
@@ -289,13 +296,17 @@ class CredentialService:
         new_label = label if isinstance(label, Unset) else label_name(label)
         new_expiry = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, now)
 
-        async def relabel(uow: UnitOfWork, record: CredentialRecord) -> bool:
-            return await uow.credentials.change(
-                record.id,
-                expected_version=record.version,
-                label=record.label if isinstance(new_label, Unset) else new_label,
-                expires_at=record.expires_at if isinstance(new_expiry, Unset) else new_expiry,
-                at=now,
+        async def relabel(uow: UnitOfWork, record: CredentialRecord) -> Swap:
+            if not isinstance(new_label, Unset):
+                await self._history.require_label_without_secrets(uow, record, new_label)
+            return Swap.of(
+                await uow.credentials.change(
+                    record.id,
+                    expected_version=record.version,
+                    label=record.label if isinstance(new_label, Unset) else new_label,
+                    expires_at=record.expires_at if isinstance(new_expiry, Unset) else new_expiry,
+                    at=now,
+                )
             )
 
         await self._edit(actor, credential_id, Action.CREDENTIAL_CHANGED, expected_version, relabel)
@@ -307,9 +318,11 @@ class CredentialService:
         Where the expected version was removed already, there is nothing left to do.
         """
 
-        async def set_removed(uow: UnitOfWork, record: CredentialRecord) -> bool:
-            return await uow.credentials.set_removed(
-                record.id, expected_version=record.version, at=self._clock.now(), removed=True
+        async def set_removed(uow: UnitOfWork, record: CredentialRecord) -> Swap:
+            return Swap.of(
+                await uow.credentials.set_removed(
+                    record.id, expected_version=record.version, at=self._clock.now(), removed=True
+                )
             )
 
         try:
@@ -324,11 +337,13 @@ class CredentialService:
         Where the expected version was restored already, there is nothing left to do. Raises VersionConflict.
         """
 
-        async def set_restored(uow: UnitOfWork, record: CredentialRecord) -> bool:
+        async def set_restored(uow: UnitOfWork, record: CredentialRecord) -> Swap:
             now = self._clock.now()
             if not restorable(record, now):
                 raise NotFound
-            return await uow.credentials.set_removed(record.id, expected_version=record.version, at=now, removed=False)
+            return Swap.of(
+                await uow.credentials.set_removed(record.id, expected_version=record.version, at=now, removed=False)
+            )
 
         action = Action.CREDENTIAL_RESTORED
         try:
@@ -347,19 +362,30 @@ class CredentialService:
         record = await self._access.find(actor, credential_id, action, removed=removed)
         return record.version == version + 1
 
+    async def purge(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
+        """Delete a removed credential and its history for good; its place in the quota is free at once.
+
+        Raises VersionConflict.
+        """
+
+        async def delete(uow: UnitOfWork, record: CredentialRecord) -> Swap:
+            return Swap.of(await uow.credentials.purge(record.id, expected_version=record.version))
+
+        await self._edit(actor, credential_id, Action.CREDENTIAL_PURGED, expected_version, delete, removed=True)
+
     async def _edit(
         self,
         actor: Actor,
         credential_id: str,
         action: Action,
         expected_version: int | None,
-        swap: Callable[[UnitOfWork, CredentialRecord], Awaitable[bool]],
+        swap: Callable[[UnitOfWork, CredentialRecord], Awaitable[Swap]],
         *,
         removed: bool = False,
-    ) -> CredentialRecord:
+    ) -> tuple[CredentialRecord, Swap]:
         """Swap on the version, with the audit row in the same unit of work; return the record as it was before.
 
-        ``swap`` returns False where the version changed: then the record is read again, unless a version was expected.
+        Where the version changed meanwhile, the record is read again, unless a version was expected.
         """
         for _ in range(_SWAPS):
             record = await self._access.find(actor, credential_id, action, removed=removed)
@@ -367,9 +393,11 @@ class CredentialService:
                 break
             try:
                 async with self._storage.write() as uow:
-                    if await swap(uow, record):
-                        await self._access.record(uow, actor, action, record)
-                        return record
+                    outcome = await swap(uow, record)
+                    if outcome is not Swap.LOST:
+                        if done := outcome.audited_as(action):
+                            await self._access.record(uow, actor, done, record)
+                        return record, outcome
             except UniqueViolation:
                 raise _taken() from None
         raise VersionConflict
@@ -454,7 +482,7 @@ class CredentialService:
 
 
 def _quota_exceeded() -> QuotaExceeded:
-    return QuotaExceeded(f"At most {QUOTA} credentials, those removed within 7 days included")
+    return QuotaExceeded(f"At most {QUOTA} credentials, removed ones included for 7 days: delete one of those for good")
 
 
 def _taken() -> AlreadyExists:
@@ -462,8 +490,14 @@ def _taken() -> AlreadyExists:
 
 
 async def _require_present(uow: UnitOfWork, owner: Owner) -> None:
-    """Refuse to store for an account that was joined to another, or disabled, since the request was authenticated."""
+    """Refuse to store for an account that could not use it: disabled, joined to another, or an auditor's.
+
+    It is judged by the owner's row and not by the actor, whom the operator may act for, or whose account may have
+    changed since the request was authenticated.
+    """
     if owner.kind is OwnerKind.USER:
         user = await uow.users.get(owner.id)
         if user is not None and user.disabled_at is not None:
-            raise Forbidden("This account was disabled or joined to another: try again")
+            raise Forbidden("This account was disabled or joined to another: sign in again")
+        if user is not None and not user.role.grants(Permission.USE_OWN_CREDENTIALS):
+            raise Forbidden(f"The role {user.role.value} has no credentials of its own: choose another account or role")

@@ -9,6 +9,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
+from app.domain.audit import Action
 from app.domain.credentials import CredentialRecord, CredentialView, Owner, OwnerKind, PaidBy
 from app.domain.secrets import SecretText
 
@@ -28,6 +29,39 @@ class Added:
 
     view: CredentialView
     replayed: bool
+
+
+class Swap(Enum):
+    """The outcome of a change that expects a version of the row."""
+
+    DONE = "done"
+    LOST = "lost"
+    """Another change was faster: nothing was written."""
+    NEEDLESS = "needless"
+    """Everything was so already: nothing was written."""
+    EXPIRY = "expiry"
+    """The secret was the one in force; its expiry was changed."""
+
+    @classmethod
+    def of(cls, written: bool) -> Swap:  # noqa: FBT001 - the answer of a repository
+        """Return DONE or LOST."""
+        return cls.DONE if written else cls.LOST
+
+    def audited_as(self, action: Action) -> Action | None:
+        """Return the action that the audit trail records where ``action`` was asked for."""
+        return {Swap.DONE: action, Swap.EXPIRY: Action.CREDENTIAL_CHANGED}.get(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """A credential after its secret was given.
+
+    ``new_secret`` is False where that was in force already; ``new_expiry`` says whether the expiry alone was changed.
+    """
+
+    view: CredentialView
+    new_secret: bool
+    new_expiry: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

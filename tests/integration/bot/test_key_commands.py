@@ -255,7 +255,7 @@ class TestReplace:
         )
         (after,) = await community.views()
         assert after.expires_at == before.expires_at
-        assert "**Stored.** The old one is in the history." in shown(
+        assert "**Stored:** the new expiry." in shown(
             await self.submit(community, community.alice, "work", expires="60")
         )
         (later,) = await community.views()
