@@ -14,7 +14,7 @@ from discord import app_commands, ui
 
 from app.bot.layout import Notice
 from app.bot.progress import Progress, progress_of
-from app.bot.session import ALREADY_ACKNOWLEDGED, UNKNOWN_INTERACTION, Interaction, OnlyInServers
+from app.bot.session import ALREADY_ACKNOWLEDGED, UNKNOWN_INTERACTION, Interaction, NotServed, OnlyInServers
 from app.bot.texts import inert, say, translated
 from app.domain.errors import (
     AlreadyExists,
@@ -58,6 +58,7 @@ class Outdated(AppError):
 # The first match counts: subclasses come before their bases.
 _SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
     (OnlyInServers, "This only works in a server."),
+    (NotServed, "I am not in this server, or may not serve it, so it can have no keys here."),
     (Outdated, "This form or button is too old: run the command again."),
     (
         InvitationRequired,

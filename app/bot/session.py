@@ -33,7 +33,10 @@ ALREADY_ACKNOWLEDGED: Final = 40060
 
 _REMEMBERED_INTERACTIONS: Final = 4096
 _REMEMBERED_LOSSES: Final = 1024
-_GUILDS_ASKED: Final = 10
+_REMEMBERED_STRANGERS: Final = 1024
+_STRANGER_FOR: Final = 30.0
+_GUILDS_ASKED: Final = 40
+_ASKED_AT_ONCE: Final = 10
 _ASK_WITHIN: Final = 5.0
 _DRAIN_WITHIN: Final = 3.0
 # Discord waits three seconds for a form to open, network included.
@@ -45,6 +48,13 @@ class OnlyInServers(AppError):
 
     code = "only_in_servers"
     title = "This only works in a server"
+
+
+class NotServed(AppError):
+    """An option for this server was used in one that the bot is not in, or that the operator does not allow."""
+
+    code = "not_served"
+    title = "This server is not served"
 
 
 class BotSession:
@@ -62,6 +72,7 @@ class BotSession:
         self._guilds = guilds
         self._served: OrderedDict[int, None] = OrderedDict()
         self._serving: dict[asyncio.Task[Any], Interaction] = {}
+        self._strangers: OrderedDict[int, float] = OrderedDict()
         self._lost: OrderedDict[int, Change] = OrderedDict()
         self._leaving = False
 
@@ -130,7 +141,7 @@ class BotSession:
         return await self.services.identity.from_discord(
             DiscordEvent(
                 discord_id=str(interaction.user.id),
-                guild=_guild_context(interaction),
+                guild=self._guild_context(interaction),
                 member_of_known_guild=member_of_known_guild,
             )
         )
@@ -156,33 +167,56 @@ class BotSession:
     async def _member_of_known_guild(self, interaction: Interaction) -> bool:
         """Whether the user is in a guild that the bot is in and that the allowlist, if there is one, names.
 
-        For a direct message at most ten guilds are asked. A failure of Discord is raised, not guessed around.
+        For a direct message at most 40 guilds are asked, ten at once, and for the same stranger at most every 30 s. A
+        failure of Discord is raised, not guessed around.
         """
-        allowed = self.options.guild_allowlist
-        known = [guild for guild in self._guilds() if not allowed or str(guild.id) in allowed]
-        if any(guild.id == interaction.guild_id for guild in known):
+        user, now = interaction.user.id, asyncio.get_running_loop().time()
+        if self.serves(interaction.guild_id):
             return True
+        if interaction.type is discord.InteractionType.autocomplete or now < self._strangers.get(user, 0):
+            return False
+        asked = [guild for guild in self._guilds() if self.serves(guild.id)][:_GUILDS_ASKED]
         async with asyncio.timeout(_ASK_WITHIN):
-            for guild in known[:_GUILDS_ASKED]:
-                try:
-                    await guild.fetch_member(interaction.user.id)
-                except discord.NotFound:
-                    continue
-                return True
+            for begin in range(0, len(asked), _ASKED_AT_ONCE):
+                if await _member_of_any(asked[begin : begin + _ASKED_AT_ONCE], user):
+                    return True
+        self._strangers[user] = now + _STRANGER_FOR
+        if len(self._strangers) > _REMEMBERED_STRANGERS:
+            self._strangers.popitem(last=False)
         return False
 
+    def serves(self, guild_id: int | None) -> bool:
+        """Whether the bot is in this guild, and the allowlist, if there is one, names it."""
+        allowed = self.options.guild_allowlist
+        if guild_id is None or (allowed and str(guild_id) not in allowed):
+            return False
+        return any(guild.id == guild_id for guild in self._guilds())
+
     def guild_id(self, interaction: Interaction, *, for_server: bool) -> str | None:
-        """The guild of the event, if the interaction is about the guild's own. Raises OnlyInServers."""
+        """The guild of the event, if the interaction is about the guild's own. Raises OnlyInServers, NotServed."""
         if not for_server:
             return None
         if interaction.guild_id is None:
             raise OnlyInServers
+        if not self.serves(interaction.guild_id):
+            raise NotServed
         return str(interaction.guild_id)
 
-    def whose(self, interaction: Interaction, named: ComponentId) -> str | None:
-        """The guild whose credentials a component is about, None for the member's own. Raises OnlyInServers, NotFound.
+    def _guild_context(self, interaction: Interaction) -> GuildContext | None:
+        """The guild of the event. One that is not served is none: nobody manages its credentials, nobody uses them."""
+        if not self.serves(interaction.guild_id):
+            return None
+        roles = interaction.user.roles if isinstance(interaction.user, discord.Member) else []
+        return GuildContext(
+            guild_id=str(interaction.guild_id),
+            role_ids=frozenset(str(role.id) for role in roles),
+            manages_guild=interaction.permissions.manage_guild or interaction.permissions.administrator,
+        )
 
-        The guild is that of the event: what the id says must agree with it.
+    def whose(self, interaction: Interaction, named: ComponentId) -> str | None:
+        """The guild whose credentials a component is about, None for the member's own.
+
+        Raises OnlyInServers, NotServed, NotFound. The guild is that of the event: what the id says must agree with it.
         """
         guild_id = self.guild_id(interaction, for_server=named.guild_id is not None)
         if guild_id != named.guild_id:
@@ -212,12 +246,12 @@ class BotSession:
                 task.cancel()
 
 
-def _guild_context(interaction: Interaction) -> GuildContext | None:
-    if interaction.guild_id is None:
-        return None
-    roles = interaction.user.roles if isinstance(interaction.user, discord.Member) else []
-    return GuildContext(
-        guild_id=str(interaction.guild_id),
-        role_ids=frozenset(str(role.id) for role in roles),
-        manages_guild=interaction.permissions.manage_guild or interaction.permissions.administrator,
-    )
+async def _member_of_any(guilds: Sequence[discord.Guild], user_id: int) -> bool:
+    """Whether the user is a member of one of them. Raises what Discord fails with, unless another guild says yes."""
+    answers = await asyncio.gather(*(guild.fetch_member(user_id) for guild in guilds), return_exceptions=True)
+    if any(isinstance(answer, discord.Member) for answer in answers):
+        return True
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, discord.NotFound):
+            raise answer
+    return False

@@ -294,6 +294,9 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
             "Dieses Token lässt sich hier nicht öffnen: es ist für jemand anderen, wurde verändert oder ist keines."
         ),
         "This only works in a server.": "Das geht nur auf einem Server.",
+        "I am not in this server, or may not serve it, so it can have no keys here.": (
+            "Ich bin nicht auf diesem Server oder darf ihm nicht dienen, also kann er hier keine Schlüssel haben."
+        ),
         "Not accepted: {detail}": "Nicht angenommen: {detail}",
         # Typed text that is not accepted
         "“{field}” is not accepted: {reason}": "„{field}“ wird nicht angenommen: {reason}",

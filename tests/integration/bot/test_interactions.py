@@ -384,6 +384,62 @@ class TestWhoAsks:
             reply = await live.wire.slash(mallory, "key list", **where)
             assert reply.text.startswith("I only serve members of the servers I am in.")
 
+    @pytest.mark.parametrize("place", ["without the bot", "not on the allowlist", "the bot was removed"])
+    async def test_a_server_that_is_not_served_has_no_keys_and_nothing_is_typed_for_it(
+        self, stage: Stage, place: str
+    ) -> None:
+        wire, alice = stage.wire, stage.alice
+        allowed = frozenset({str(stage.guild.id)}) if place == "not on the allowlist" else frozenset()
+        elsewhere = wire.add_guild(id=2005, name="Elsewhere", owner=alice, has_bot=place != "without the bot")
+        where = Where(guild=elsewhere, user_install=True, permissions=1 << 5)
+        for_server = {"for_server": True}
+        async with stage.running(guild_allowlist=allowed):
+            form = listed = None
+            if place == "the bot was removed":
+                form = await wire.slash(alice, "key add", for_server, **where)
+                filled = {"provider": "openai", "label": "shared", "secret": SECRET}
+                await wire.submit_modal(form, filled)
+                listed = await wire.slash(alice, "key list", for_server, **where)
+                assert "**shared**" in listed.text
+                form = await wire.slash(alice, "key add", for_server, **where)
+                wire.remove_guild(elsewhere)
+                await stage.list_keys()  # events are served in their order
+            for command in ("key add", "key list", "encrypt"):
+                refused = await wire.slash(alice, command, for_server, **where)
+                assert refused.type != OPEN_MODAL
+                assert "I am not in this server" in refused.text
+            if form and listed:
+                refused = await wire.submit_modal(form, {"provider": "openai", "label": "more", "secret": SECRET})
+                assert refused.text.startswith("**Nothing was stored.** I am not in this server")
+                for action in ("pick", "add"):
+                    pressed = await wire.click(listed, custom_id=component_of(listed, action), values=["x"])
+                    assert "I am not in this server" in pressed.text
+            assert await wire.autocomplete(alice, "key replace", focused="label", value="shared", **where) == []
+
+    async def test_a_member_of_the_last_of_many_servers_is_found_at_the_first_contact_by_direct_message(
+        self, stage: Stage
+    ) -> None:
+        zoe = stage.wire.user(1026, "zoe")
+        for number in range(14):
+            stage.wire.add_guild(id=3000 + number, name=f"Server {number}", owner=stage.alice)
+        stage.wire.add_guild(id=3999, name="The last", owner=stage.alice, members=[zoe])
+        async with stage.running():
+            await stage.list_keys()
+            assert "no keys yet" in (await stage.wire.slash(zoe, "key list")).text
+
+    async def test_a_failure_of_one_server_does_not_turn_away_a_member_of_another(self, live: Stage) -> None:
+        live.wire.add_guild(id=3000, name="Another", owner=live.bob)
+        await live.list_keys()
+        live.wire.fault("/guilds/3000/members", 403)
+        assert "no keys yet" in (await live.wire.slash(live.bob, "key list")).text
+
+    async def test_a_stranger_cannot_make_the_bot_ask_discord_again_and_again(self, live: Stage) -> None:
+        mallory = live.wire.user(1666, "mallory")
+        for _ in range(3):
+            assert "I only serve members" in (await live.wire.slash(mallory, "key list")).text
+            assert await live.wire.autocomplete(mallory, "key remove", focused="label", value="w") == []
+        assert len(live.wire.called("GET", f"/guilds/{live.guild.id}/members/")) == 1
+
     async def test_an_allowlist_narrows_whose_members_may_come(self, stage: Stage) -> None:
         carol = stage.wire.user(1003, "carol")
         other = stage.wire.add_guild(id=2004, name="Other", owner=carol)
