@@ -28,6 +28,7 @@ from app.domain.errors import (
     MembershipRequired,
     NotFound,
     NotReady,
+    OutcomeUnknown,
     Overloaded,
     QuotaExceeded,
     StorageError,
@@ -151,6 +152,8 @@ def sentence(locale: discord.Locale, error: Exception, reference: int, progress:
         return _reason(locale, error, reference, names)
     if progress.done:
         return say(locale, progress.change.done, **names)
+    if isinstance(error, OutcomeUnknown):
+        return say(locale, progress.change.doubt, **names)
     return f"{say(locale, progress.change.nothing)} {_reason(locale, error, reference, names)}"
 
 

@@ -135,7 +135,7 @@ def one(locale: discord.Locale, view: CredentialView, headline: str = "") -> Not
     whose = None if view.owner.kind is OwnerKind.USER else view.owner.id
     row: ui.ActionRow[Any] = ui.ActionRow(
         views.button(locale, "Replace", _named(view, "renew")),
-        views.button(locale, "All keys", ComponentId(action="list", guild_id=whose, number=0)),
+        all_keys(locale, whose),
         views.button(locale, "Remove", _named(view, "ask"), danger=True),
     )
     return Notice(*layout.credential(locale, view, said), row)
@@ -201,10 +201,7 @@ def removed(locale: discord.Locale, whose: ComponentId) -> Notice:
     """A key is gone; ``whose`` names it, and the version that was removed."""
     version = None if whose.number is None else whose.number + 1
     undo = ComponentId(action="restore", guild_id=whose.guild_id, credential_id=whose.credential_id, number=version)
-    everything = ComponentId(action="list", guild_id=whose.guild_id, number=0)
-    row: ui.ActionRow[Any] = ui.ActionRow(
-        views.button(locale, "Restore", undo), views.button(locale, "All keys", everything)
-    )
+    row: ui.ActionRow[Any] = ui.ActionRow(views.button(locale, "Restore", undo), all_keys(locale, whose.guild_id))
     return Notice(say(locale, "**Removed.** It can be restored for 7 days."), row)
 
 
@@ -221,6 +218,11 @@ def add_again(
     if len(str(named)) > LONGEST:
         named = ComponentId(action="add", guild_id=guild_id, text=f"{provider}:")
     return views.button(locale, caption, named)
+
+
+def all_keys(locale: discord.Locale, guild_id: str | None) -> ui.Button[Any]:
+    """A button that shows the list."""
+    return views.button(locale, "All keys", ComponentId(action="list", guild_id=guild_id, number=0))
 
 
 def replace_instead(locale: discord.Locale, label: str, guild_id: str | None, credential_id: str) -> ui.Button[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from app.cli.backend import backend
 from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
+from app.domain.errors import AppError
 from app.domain.jobs import Job, JobState
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
@@ -297,12 +299,17 @@ async def _see_through(
         actor = await services.identity.operator()
         before = services.keys.ring.keysets[name].primary
         job = await begin(services, actor)
-        if job is not None:
-            with _Bar() as bar:
-                async for stand in services.rotation.follow(job.id):
-                    job = stand
-                    bar.show(stand)
-        await services.keys.reload()
+        try:
+            if job is not None:
+                with _Bar() as bar:
+                    async for stand in services.rotation.follow(job.id):
+                        job = stand
+                        bar.show(stand)
+            await services.keys.reload()
+        except AppError as away:
+            if job is None:
+                raise
+            job = replace(job, error=f"the change is queued, and cannot be watched now: {away.detail}")
         after = services.keys.ring.keysets[name].primary
     if as_json:
         show_json(_job_members(job, name, after.version))

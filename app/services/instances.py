@@ -77,6 +77,18 @@ class InstanceService:
         async with self._catching_up:
             await self._keep()
 
+    async def load_committed_change(self) -> None:
+        """Load a change of keys that this process has committed; until that is possible it uses no key. Raises nothing.
+
+        The change has taken effect: an error here would read as if it had not.
+        """
+        try:
+            await self.refresh()
+        except KeyhallError as error:
+            self._seen = None
+            self._keys.doubt()
+            log.warning("the keys were changed, and this process serves nothing until it has loaded that: %s", error)
+
     def serving(self) -> bool:
         """True while the lease is valid and the key ring is current (on SQLite: no commit since it was read)."""
         moved = self._storage.data_version()

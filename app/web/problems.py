@@ -128,6 +128,8 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.NotReady: 503,
         errors.Overloaded: 503,
         errors.StorageError: 503,
+        # No Retry-After: a client that repeats a change by itself might do it twice.
+        errors.OutcomeUnknown: 504,
     }
 )
 """An error that is not named here has the status of the nearest class above it."""

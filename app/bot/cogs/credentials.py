@@ -18,7 +18,7 @@ from app.bot.progress import REMOVE, RESTORE, STORE, Change, Progress, Steps, pr
 from app.bot.router import Handler, chosen, form_values
 from app.bot.session import BotSession, Interaction
 from app.domain.credentials import CredentialView, OwnerKind, label_name, provider_name
-from app.domain.errors import AlreadyExists, InvalidInput, NotFound, Overloaded
+from app.domain.errors import AlreadyExists, InvalidInput, NotFound, OutcomeUnknown, Overloaded
 from app.domain.identity import Actor
 from app.domain.text import whole_number
 from app.services.credentials import UNSET, LabelChoice
@@ -177,6 +177,8 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         provider, label = _shown_again(provider_name, provider), _shown_again(label_name, label)
 
         async def steps(error: Exception) -> Sequence[ui.Button[Any]]:
+            if isinstance(error, OutcomeUnknown):
+                return [panels.all_keys(locale, guild_id)]
             if not isinstance(error, AlreadyExists):
                 return [panels.add_again(locale, "Open it again", guild_id, provider=provider, label=label)]
             buttons = [panels.add_again(locale, "Another label", guild_id, provider=provider)]
@@ -220,7 +222,9 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         typed = form_values(interaction)
         before = await self._named(actor, named)
 
-        async def steps(_: Exception) -> Sequence[ui.Button[Any]]:
+        async def steps(error: Exception) -> Sequence[ui.Button[Any]]:
+            if isinstance(error, OutcomeUnknown):
+                return [panels.all_keys(interaction.locale, named.guild_id)]
             return [panels.replace_instead(interaction.locale, before.label, named.guild_id, before.id)]
 
         progress.steps = steps

@@ -179,6 +179,20 @@ class StorageError(AppError):
     title = "The database does not answer"
 
 
+class OutcomeUnknown(StorageError):
+    """COMMIT was sent and its answer was lost: the change took effect or it did not. Never to be repeated blindly."""
+
+    code = "outcome_unknown"
+    title = "It is not known whether this took effect"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(
+            detail
+            or "The database was lost while this was being stored, so it may have taken effect or not: look at it "
+            "again, and repeat only missing changes"
+        )
+
+
 class StorageBusy(StorageError):
     """The database is locked by somebody else."""
 

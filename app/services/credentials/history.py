@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -11,6 +12,7 @@ from app.domain.credentials import (
     CredentialRecord,
     HistoryRecord,
     Owner,
+    Status,
     expired,
     mask,
     require_label_without,
@@ -20,7 +22,7 @@ from app.domain.keys import KeyName
 from app.domain.text import whole_number
 from app.services.credentials.access import UNREADABLE_MASK, CredentialAccess
 from app.services.credentials.cipher import CredentialCipher
-from app.services.credentials.values import HistoryView, Swap, Unset
+from app.services.credentials.values import HistoryView, Unset
 from app.services.keys import KeyRing, Primary
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, Randomness, Storage, UnitOfWork
@@ -58,8 +60,11 @@ class CredentialHistory:
         secret: str,
         expires_at: datetime | Unset | None,
         ring: KeyRing,
-    ) -> Swap:
+    ) -> CredentialRecord | None:
         """Put a secret in force in place of the present one, which joins the history.
+
+        Returns the record as it is then, None where the version changed.
+
 
         UNSET keeps the expiry, unless it has passed: then it was the former secret's. A secret that is in force already
         is not written again, and neither is the history; an expiry that was given is. Raises InvalidInput where the
@@ -69,35 +74,50 @@ class CredentialHistory:
         if self._present(record) == secret:
             present = await uow.credentials.get(record.id)  # the record may have been read before another change
             if present is None or present.version != record.version:
-                return Swap.LOST
+                return None
             return await self._set_expiry(uow, record, expires_at, now)
         require_label_without(secret, record.label)
         primary = ring.primary(KeyName.AES_KEY)
         if isinstance(expires_at, Unset):
             expires_at = None if expired(record, now) else record.expires_at
-        swapped = await uow.credentials.replace(
-            record.id,
-            expected_version=record.version,
+        changed = dataclasses.replace(
+            record,
             encrypted_value=self._cipher.encrypt(secret, record.id, record.owner, primary),
             key_version=primary.version,
             fingerprint=self._cipher.fingerprint(ring, secret),
             expires_at=expires_at,
+            version=record.version + 1,
+            updated_at=now,
+            replaced_at=now,
+            status=Status.UNCHECKED,
+            last_used_at=None,
+            last_verified_at=None,
+        )
+        swapped = await uow.credentials.replace(
+            record.id,
+            expected_version=record.version,
+            encrypted_value=changed.encrypted_value,
+            key_version=changed.key_version,
+            fingerprint=changed.fingerprint,
+            expires_at=expires_at,
             at=now,
         )
-        if swapped:
-            await self._keep(uow, record, primary, successor=secret, now=now)
-        return Swap.of(swapped)
+        if not swapped:
+            return None
+        await self._keep(uow, record, primary, successor=secret, now=now)
+        return changed
 
     @staticmethod
     async def _set_expiry(
         uow: UnitOfWork, record: CredentialRecord, expires_at: datetime | Unset | None, now: datetime
-    ) -> Swap:
+    ) -> CredentialRecord | None:
         if isinstance(expires_at, Unset) or expires_at == record.expires_at:
-            return Swap.NEEDLESS
-        changed = await uow.credentials.change(
+            return record
+        changed = dataclasses.replace(record, expires_at=expires_at, version=record.version + 1, updated_at=now)
+        swapped = await uow.credentials.change(
             record.id, expected_version=record.version, label=record.label, expires_at=expires_at, at=now
         )
-        return Swap.EXPIRY if changed else Swap.LOST
+        return changed if swapped else None
 
     async def require_label_without_secrets(self, uow: UnitOfWork, record: CredentialRecord, label: str) -> None:
         """Refuse a label that shows the secret of this credential, or a former one. Raises InvalidInput."""

@@ -9,6 +9,7 @@ have modules of their own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -33,7 +34,6 @@ from app.domain.errors import (
     Forbidden,
     NotFound,
     QuotaExceeded,
-    StorageError,
     UniqueViolation,
     VersionConflict,
 )
@@ -48,7 +48,7 @@ from app.services.credentials.access import (
     own,
     reach,
     restorable,
-    view_of,
+    set_removed,
 )
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
@@ -61,7 +61,6 @@ from app.services.credentials.values import (
     EnvironmentCredentials,
     HistoryView,
     Replaced,
-    Swap,
     Unset,
     UsableCredential,
 )
@@ -168,7 +167,7 @@ class CredentialService:
             if request and (replayed := await self._replayed(actor, request)):
                 return replayed
             raise _taken() from None
-        return Added(view=await self._read_back(credential_id, record.version, secret), replayed=False)
+        return Added(view=await self._access.read_back(record, secret), replayed=False)
 
     async def check_add(
         self, actor: Actor, *, provider: str | None = None, label: str | None = None, guild_id: str | None = None
@@ -225,21 +224,25 @@ class CredentialService:
         if request and (replayed := await self._replayed(actor, request)):
             return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
 
-        async def put(uow: UnitOfWork, record: CredentialRecord) -> Swap:
+        before: CredentialRecord | None = None
+
+        async def put(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            nonlocal before
+            before = record
             ring = await self._keys.ring_under_lock(uow)
-            swap = await self._history.replace(uow, record, secret, wanted, ring)
-            if request and swap in {Swap.DONE, Swap.EXPIRY}:
+            after = await self._history.replace(uow, record, secret, wanted, ring)
+            if request and after is not None and after.version != record.version:
                 await self._idempotency.remember(uow, request, ring.primary(KeyName.API_SECRET_KEY), credential_id)
-            return swap
+            return after
 
         try:
-            before, swap = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
+            after = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
         except (AlreadyExists, VersionConflict):
             # The same request arrived twice at once, and the other one was faster.
             if request and (replayed := await self._replayed(actor, request)):
                 return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
             raise
-        return await self._replaced(before, swap, secret)
+        return await self._replaced(before, after, secret)
 
     async def rollback(
         self,
@@ -256,29 +259,23 @@ class CredentialService:
         """
         secret = ""
 
-        async def put(uow: UnitOfWork, record: CredentialRecord) -> Swap:
+        before: CredentialRecord | None = None
+
+        async def put(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            nonlocal before
+            before = record
             nonlocal secret
             ring = await self._keys.ring_under_lock(uow)  # first, so that the former secret's key version is loaded
             secret = await self._history.former(uow, record, version)
             return await self._history.replace(uow, record, secret, UNSET, ring)
 
-        before, swap = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
-        return await self._replaced(before, swap, secret)
+        after = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
+        return await self._replaced(before, after, secret)
 
-    async def _replaced(self, before: CredentialRecord, swap: Swap, secret: str) -> Replaced:
-        changed = swap is not Swap.NEEDLESS
-        view = await self._read_back(before.id, before.version + changed, secret)
-        return Replaced(view=view, new_secret=swap is Swap.DONE, new_expiry=swap is Swap.EXPIRY)
-
-    async def _read_back(self, credential_id: str, version: int, secret: str) -> CredentialView:
-        """Read and decrypt the committed row. Raises StorageError where its secret is not the one that was stored."""
-        async with self._storage.read() as uow:
-            record = await uow.credentials.get(credential_id)
-        opened = await self._access.open(record) if record else None
-        # A later version was stored meanwhile by another request, which reads it back itself.
-        if record is None or (record.version == version and opened != secret):
-            raise StorageError("The stored credential does not read back: check the database's disk")
-        return view_of(record, opened, self._clock.now())
+    async def _replaced(self, before: CredentialRecord | None, after: CredentialRecord, secret: str) -> Replaced:
+        view = await self._access.read_back(after, secret)
+        same = before is not None and before.encrypted_value == after.encrypted_value
+        return Replaced(view=view, new_secret=not same, new_expiry=same and after is not before)
 
     # -- changing ------------------------------------------------------------------------------------------------------
 
@@ -296,21 +293,27 @@ class CredentialService:
         new_label = label if isinstance(label, Unset) else label_name(label)
         new_expiry = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, now)
 
-        async def relabel(uow: UnitOfWork, record: CredentialRecord) -> Swap:
+        async def relabel(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             if not isinstance(new_label, Unset):
                 await self._history.require_label_without_secrets(uow, record, new_label)
-            return Swap.of(
-                await uow.credentials.change(
-                    record.id,
-                    expected_version=record.version,
-                    label=record.label if isinstance(new_label, Unset) else new_label,
-                    expires_at=record.expires_at if isinstance(new_expiry, Unset) else new_expiry,
-                    at=now,
-                )
+            changed = dataclasses.replace(
+                record,
+                label=record.label if isinstance(new_label, Unset) else new_label,
+                expires_at=record.expires_at if isinstance(new_expiry, Unset) else new_expiry,
+                version=record.version + 1,
+                updated_at=now,
             )
+            swapped = await uow.credentials.change(
+                record.id,
+                expected_version=record.version,
+                label=changed.label,
+                expires_at=changed.expires_at,
+                at=now,
+            )
+            return changed if swapped else None
 
-        await self._edit(actor, credential_id, Action.CREDENTIAL_CHANGED, expected_version, relabel)
-        return await self.get(actor, credential_id)
+        record = await self._edit(actor, credential_id, Action.CREDENTIAL_CHANGED, expected_version, relabel)
+        return await self._access.changed_view(record)
 
     async def remove(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
         """Remove a credential; within 7 days ``restore`` brings it back. Raises VersionConflict.
@@ -318,17 +321,14 @@ class CredentialService:
         Where the expected version was removed already, there is nothing left to do.
         """
 
-        async def set_removed(uow: UnitOfWork, record: CredentialRecord) -> Swap:
-            return Swap.of(
-                await uow.credentials.set_removed(
-                    record.id, expected_version=record.version, at=self._clock.now(), removed=True
-                )
-            )
+        async def take_away(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            return await set_removed(uow, record, self._clock.now(), removed=True)
 
+        action = Action.CREDENTIAL_REMOVED
         try:
-            await self._edit(actor, credential_id, Action.CREDENTIAL_REMOVED, expected_version, set_removed)
+            await self._edit(actor, credential_id, action, expected_version, take_away)
         except NotFound:
-            if not await self._follows(actor, credential_id, Action.CREDENTIAL_REMOVED, expected_version, removed=True):
+            if await self._repeated(actor, credential_id, action, expected_version, removed=True) is None:
                 raise
 
     async def restore(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> CredentialView:
@@ -337,30 +337,30 @@ class CredentialService:
         Where the expected version was restored already, there is nothing left to do. Raises VersionConflict.
         """
 
-        async def set_restored(uow: UnitOfWork, record: CredentialRecord) -> Swap:
+        async def bring_back(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             now = self._clock.now()
             if not restorable(record, now):
                 raise NotFound
-            return Swap.of(
-                await uow.credentials.set_removed(record.id, expected_version=record.version, at=now, removed=False)
-            )
+            return await set_removed(uow, record, now, removed=False)
 
         action = Action.CREDENTIAL_RESTORED
         try:
-            await self._edit(actor, credential_id, action, expected_version, set_restored, removed=True)
+            record = await self._edit(actor, credential_id, action, expected_version, bring_back, removed=True)
         except NotFound:
-            if not await self._follows(actor, credential_id, action, expected_version, removed=False):
+            repeated = await self._repeated(actor, credential_id, action, expected_version, removed=False)
+            if repeated is None:
                 raise
-        return await self.get(actor, credential_id)
+            record = repeated
+        return await self._access.changed_view(record)
 
-    async def _follows(
+    async def _repeated(
         self, actor: Actor, credential_id: str, action: Action, version: int | None, *, removed: bool
-    ) -> bool:
-        """Whether the credential is as this change of this version leaves it: the request came twice."""
+    ) -> CredentialRecord | None:
+        """The credential, if it is as this change of this version has left it: the request came twice."""
         if version is None:
-            return False
+            return None
         record = await self._access.find(actor, credential_id, action, removed=removed)
-        return record.version == version + 1
+        return record if record.version == version + 1 else None
 
     async def purge(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
         """Delete a removed credential and its history for good; its place in the quota is free at once.
@@ -368,8 +368,9 @@ class CredentialService:
         Raises VersionConflict.
         """
 
-        async def delete(uow: UnitOfWork, record: CredentialRecord) -> Swap:
-            return Swap.of(await uow.credentials.purge(record.id, expected_version=record.version))
+        async def delete(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            purged = await uow.credentials.purge(record.id, expected_version=record.version)
+            return dataclasses.replace(record) if purged else None
 
         await self._edit(actor, credential_id, Action.CREDENTIAL_PURGED, expected_version, delete, removed=True)
 
@@ -379,13 +380,14 @@ class CredentialService:
         credential_id: str,
         action: Action,
         expected_version: int | None,
-        swap: Callable[[UnitOfWork, CredentialRecord], Awaitable[Swap]],
+        swap: Callable[[UnitOfWork, CredentialRecord], Awaitable[CredentialRecord | None]],
         *,
         removed: bool = False,
-    ) -> tuple[CredentialRecord, Swap]:
-        """Swap on the version, with the audit row in the same unit of work; return the record as it was before.
+    ) -> CredentialRecord:
+        """Swap on the version, with the audit row in the same unit of work; return the record as it was stored.
 
-        Where the version changed meanwhile, the record is read again, unless a version was expected.
+        ``swap`` returns None where the version changed: then the record is read again, unless a version was expected;
+        and the very record that it got where there was nothing to change.
         """
         for _ in range(_SWAPS):
             record = await self._access.find(actor, credential_id, action, removed=removed)
@@ -393,11 +395,11 @@ class CredentialService:
                 break
             try:
                 async with self._storage.write() as uow:
-                    outcome = await swap(uow, record)
-                    if outcome is not Swap.LOST:
-                        if done := outcome.audited_as(action):
-                            await self._access.record(uow, actor, done, record)
-                        return record, outcome
+                    changed = await swap(uow, record)
+                    if changed is not None:
+                        if changed is not record:
+                            await self._access.record(uow, actor, _as_done(action, record, changed), changed)
+                        return changed
             except UniqueViolation:
                 raise _taken() from None
         raise VersionConflict
@@ -483,6 +485,12 @@ class CredentialService:
 
 def _quota_exceeded() -> QuotaExceeded:
     return QuotaExceeded(f"At most {QUOTA} credentials, removed ones included for 7 days: delete one of those for good")
+
+
+def _as_done(action: Action, before: CredentialRecord, after: CredentialRecord) -> Action:
+    """The action that took place: a replacement by the secret in force has changed the expiry alone."""
+    replacing = action in {Action.CREDENTIAL_REPLACED, Action.CREDENTIAL_ROLLED_BACK}
+    return Action.CREDENTIAL_CHANGED if replacing and before.encrypted_value == after.encrypted_value else action
 
 
 def _taken() -> AlreadyExists:

@@ -9,7 +9,6 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from app.domain.audit import Action
 from app.domain.credentials import CredentialRecord, CredentialView, Owner, OwnerKind, PaidBy
 from app.domain.secrets import SecretText
 
@@ -29,27 +28,6 @@ class Added:
 
     view: CredentialView
     replayed: bool
-
-
-class Swap(Enum):
-    """The outcome of a change that expects a version of the row."""
-
-    DONE = "done"
-    LOST = "lost"
-    """Another change was faster: nothing was written."""
-    NEEDLESS = "needless"
-    """Everything was so already: nothing was written."""
-    EXPIRY = "expiry"
-    """The secret was the one in force; its expiry was changed."""
-
-    @classmethod
-    def of(cls, written: bool) -> Swap:  # noqa: FBT001 - the answer of a repository
-        """Return DONE or LOST."""
-        return cls.DONE if written else cls.LOST
-
-    def audited_as(self, action: Action) -> Action | None:
-        """Return the action that the audit trail records where ``action`` was asked for."""
-        return {Swap.DONE: action, Swap.EXPIRY: Action.CREDENTIAL_CHANGED}.get(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

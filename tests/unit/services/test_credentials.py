@@ -274,7 +274,7 @@ async def test_what_does_not_read_back_after_the_commit_is_an_error(
         await honest(repository, replace(record, encrypted_value=record.encrypted_value[:-1]))
 
     monkeypatch.setattr(FakeCredentialRepository, "add", lossy)
-    with pytest.raises(StorageError, match="does not read back"):
+    with pytest.raises(CredentialUnreadable, match="does not read back"):
         await add(keyhall, mia)
 
 
