@@ -93,5 +93,10 @@ async def show(interaction: Interaction, answer: Notice) -> None:
         log.warning("Discord did not take the answer to interaction %s: %s", interaction.id, type(error).__name__)
         try:
             await interaction.followup.send(view=answer, ephemeral=True)
-        except UNANSWERED:
+        except UNANSWERED as again:
             session.answer_lost(interaction.user.id, progress.change)
+            log.warning(
+                "Discord took neither the answer to interaction %s nor a message of its own: %s",
+                interaction.id,
+                type(again).__name__,
+            )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ import pytest
 from app.bot import BotOptions
 from app.bot.supervisor import run_bot
 from app.domain.credentials import CredentialView
-from app.domain.errors import BotLoginFailed
+from app.domain.errors import BotLoginFailed, OutcomeUnknown
 from app.domain.identity import Registration
 from app.domain.secrets import SecretText
+from app.infrastructure.database import engine
 from app.services import Services
 from app.services.identity import DiscordEvent
 from tests.support.discord_wire import Guild, Reply, User, Where, WireSimulator
@@ -364,6 +367,139 @@ class TestAcrossRestarts:
             task.cancel()
             done, _ = await asyncio.wait([task], timeout=60)
         assert done == {task}
+
+
+class TestAfterTheCommit:
+    """What is stored is never answered as a failure, whatever Discord does with the answer."""
+
+    @pytest.mark.parametrize("status", [502, 0], ids=["502", "dropped"])
+    async def test_an_acknowledgement_that_discord_took_and_answered_with_a_failure_counts(
+        self, live: Stage, status: int
+    ) -> None:
+        form = await live.wire.slash(live.alice, "key add", {"provider": "openai"}, guild=live.guild)
+        live.wire.fault("/interactions/", status, method="POST", taken=True)
+        reply = await live.wire.submit_modal(form, {"label": "work", "secret": SECRET})
+        assert reply.text.startswith("**Stored.**")
+        assert len(await live.stored()) == 1
+
+    @pytest.mark.parametrize("status", [502, 0], ids=["502", "dropped"])
+    async def test_an_acknowledgement_that_discord_did_not_take_is_repeated_or_nothing_is_done(
+        self, live: Stage, status: int, until_logged: UntilLogged
+    ) -> None:
+        form = await live.wire.slash(live.alice, "key add", {"provider": "openai"}, guild=live.guild)
+        live.wire.fault("/interactions/", status, method="POST")
+        filled = {"label": "work", "secret": SECRET}
+        reply = await live.wire.submit_modal(form, filled)
+        said = "**Stored.**" if status else "**Nothing was stored.** Discord is slow right now"
+        assert reply.text.startswith(said)
+        assert len(await live.stored()) == bool(status)
+
+    async def test_an_answer_that_discord_does_not_take_is_sent_as_a_message_of_its_own(self, live: Stage) -> None:
+        form = await live.wire.slash(live.alice, "key add", {"provider": "openai"}, guild=live.guild)
+        live.wire.fault("/webhooks", 404, method="PATCH")
+        reply = await live.wire.submit_modal(form, {"label": "work", "secret": SECRET})
+        assert reply.text.startswith("**Stored.**")
+        assert reply.ephemeral
+
+    @pytest.mark.parametrize("change", ["add", "replace", "remove", "restore"])
+    async def test_if_discord_loses_every_answer_the_next_one_says_what_was_done(
+        self, live: Stage, change: str, until_logged: UntilLogged
+    ) -> None:
+        wire, alice, where = live.wire, live.alice, Where(guild=live.guild, settle=False)
+        if change != "add":
+            await live.add(guild=live.guild)
+        (said, versions), act = {
+            "add": (("Stored", [1]), partial(added, live, where)),
+            "replace": (("Stored", [2]), partial(replaced, live, where)),
+            "remove": (("Removed", []), partial(removed, live, where)),
+            "restore": (("Restored", [3]), partial(restored, live, where)),
+        }[change]
+        async with until_logged("took neither the answer"):
+            await act()
+        answers = [await live.list_keys() for _ in range(2)]
+        assert answers[0].text.startswith(f"**{said}**, but Discord lost the answer on the way.")
+        assert "lost the answer" not in answers[1].text
+        assert [view.version for view in await live.stored()] == versions
+        assert wire.called("POST", "/webhooks"), "a message of its own was tried"
+        assert alice.id not in live.wire.dm_channels
+
+    async def test_a_failure_while_the_answer_is_drawn_is_not_one_of_the_change(
+        self, live: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("an error in a layout")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("app.bot.panels.stored", broken)
+            reply = await live.add(guild=live.guild)
+        assert reply.text.startswith("**Stored**, but Discord lost the answer")
+        assert len(await live.stored()) == 1
+
+    async def test_a_commit_of_which_nothing_is_known_is_neither_stored_nor_not(
+        self, live: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def unknown(*_: object, **__: object) -> None:
+            raise OutcomeUnknown
+
+        with monkeypatch.context() as patch:
+            patch.setattr(live.services.credentials, "add", unknown)
+            reply = await live.add(guild=live.guild)
+        assert reply.text.startswith("**It is not certain yet whether this was stored.**")
+        shown = await live.wire.click(reply, custom_id=component_of(reply, "list"))
+        assert "no keys yet" in shown.text
+
+
+class TestALockedDatabase:
+    @pytest.fixture(autouse=True)
+    def own_timeouts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A database that is given up as busy after a second; requested before the services are."""
+        monkeypatch.setattr(engine, "DEFAULT_TIMEOUTS", replace(engine.DEFAULT_TIMEOUTS, busy=1.0))
+
+    @pytest.mark.parametrize("released", [True, False], ids=["for a moment", "for long"])
+    async def test_the_answer_says_truly_whether_it_was_stored(
+        self, live: Stage, sqlite_url: str, *, released: bool
+    ) -> None:
+        form = await live.wire.slash(live.alice, "key add", {"provider": "openai"}, guild=live.guild)
+        with closing(sqlite3.connect(sqlite_url.partition("///")[2], isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            reply = await live.wire.submit_modal(form, {"label": "work", "secret": SECRET}, settle=False)
+            if released:
+                other.execute("ROLLBACK")
+            await live.wire.until(lambda: reply.settled, within=60, what="the answer")
+        said = "**Stored.**" if released else "**Nothing was stored.** Keyhall "
+        assert reply.text.startswith(said)
+        assert len(await live.stored()) == released
+
+
+async def added(stage: Stage, where: Where) -> None:
+    form = await stage.wire.slash(stage.alice, "key add", {"provider": "openai"}, guild=stage.guild)
+    lose_answers(stage)
+    await stage.wire.submit_modal(form, {"label": "work", "secret": SECRET}, **where)
+
+
+async def replaced(stage: Stage, where: Where) -> None:
+    form = await stage.wire.slash(stage.alice, "key replace", {"label": "work"}, guild=stage.guild)
+    lose_answers(stage)
+    await stage.wire.submit_modal(form, {"secret": SECRET[::-1]}, **where)
+
+
+async def removed(stage: Stage, where: Where) -> None:
+    question = await stage.wire.slash(stage.alice, "key remove", {"label": "work"}, guild=stage.guild)
+    lose_answers(stage)
+    await stage.wire.click(question, custom_id=component_of(question, "remove"), **where)
+
+
+async def restored(stage: Stage, where: Where) -> None:
+    question = await stage.wire.slash(stage.alice, "key remove", {"label": "work"}, guild=stage.guild)
+    gone = await stage.wire.click(question, custom_id=component_of(question, "remove"))
+    lose_answers(stage)
+    await stage.wire.click(gone, custom_id=component_of(gone, "restore"), **where)
+
+
+def lose_answers(stage: Stage) -> None:
+    """Take neither the next answer nor the next message of its own."""
+    stage.wire.fault("/webhooks", 404, method="PATCH")
+    stage.wire.fault("/webhooks", 404, method="POST")
 
 
 class TestWhoAsks:
