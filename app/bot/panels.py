@@ -122,20 +122,19 @@ def stored(locale: discord.Locale, headline: str, view: CredentialView, list_com
     """A key that was stored or replaced a moment ago."""
     small = layout.facts(locale, view)
     found = say(locale, "You find it in {list}.", list=list_command)
-    parts: list[str | ui.Item[Any]] = [f"{say(locale, headline)}\n{layout.name(locale, view)}\n{small}\n{found}"]
+    text = f"{say(locale, headline)}\n{layout.name(locale, view)}\n{small}\n{found}"
+    buttons = [all_keys(locale, _guild_of(view))]
     if undo:
-        again = _named(view, "remove", number=view.version)
-        parts.append(ui.ActionRow(views.button(locale, "Undo", again, danger=True)))
-    return Notice(*parts)
+        buttons.append(views.button(locale, "Undo", _named(view, "remove", number=view.version), danger=True))
+    return Notice(text, ui.ActionRow(*buttons))
 
 
 def one(locale: discord.Locale, view: CredentialView, headline: str = "") -> Notice:
     """One key, and what can be done with it."""
     said = say(locale, headline) if headline else ""
-    whose = None if view.owner.kind is OwnerKind.USER else view.owner.id
     row: ui.ActionRow[Any] = ui.ActionRow(
         views.button(locale, "Replace", _named(view, "renew")),
-        all_keys(locale, whose),
+        all_keys(locale, _guild_of(view)),
         views.button(locale, "Remove", _named(view, "ask"), danger=True),
     )
     return Notice(*layout.credential(locale, view, said), row)
@@ -236,6 +235,9 @@ def names(provider: str, label: str, guild_id: str | None) -> Mapping[str, objec
     return {"provider": inert(provider), "label": inert(label), "guild": guild_id}
 
 
+def _guild_of(view: CredentialView) -> str | None:
+    return view.owner.id if view.owner.kind is OwnerKind.GUILD else None
+
+
 def _named(view: CredentialView, action: str, *, number: int | None = None) -> ComponentId:
-    guild_id = view.owner.id if view.owner.kind is OwnerKind.GUILD else None
-    return ComponentId(action=action, guild_id=guild_id, credential_id=view.id, number=number)
+    return ComponentId(action=action, guild_id=_guild_of(view), credential_id=view.id, number=number)

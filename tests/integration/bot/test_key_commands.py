@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -200,21 +201,65 @@ class TestList:
         assert "of bob" in text
         assert "of alice" not in text
 
-    async def test_many_keys_come_page_by_page(self, community: Any, shown: Any) -> None:
+    async def test_many_keys_come_page_by_page_with_their_count_and_a_way_back(
+        self, community: Any, shown: Any
+    ) -> None:
         actor = await community.actor(community.alice)
-        for number in range(9):
+        for number in range(19):
             await community.services.credentials.add(
-                actor, provider="openai", label=f"n{number}", secret=f"{number}" * 9
+                actor, provider="openai", label=f"n{number:02}", secret=f"{number}" * 9
             )
-        first = await community.alice.slash(community.channel, "key list")
-        seen = {f"n{number}" for number in range(9) if f"**n{number}**" in shown(first)}
-        assert len(seen) == 8
-        second = await community.press(community.alice, first, "list")
-        rest = {f"n{number}" for number in range(9) if f"**n{number}**" in shown(second)}
-        assert seen | rest == {f"n{number}" for number in range(9)}
-        assert not seen & rest
-        again = await community.press(community.alice, second, "list")
-        assert {f"n{number}" for number in range(9) if f"**n{number}**" in shown(again)} == seen
+
+        def labels(answer: Any) -> list[str]:
+            return re.findall(r"\*\*(n[0-9]+)\*\*", shown(answer))
+
+        page = await community.alice.slash(community.channel, "key list")
+        assert "Your keys · 1\u20138 of 19" in shown(page)
+        assert labels(page) == [f"n{number:02}" for number in range(8)]
+        assert "Back" not in shown(page).splitlines()
+        page = await community.alice.click(page.response, label="Next")
+        assert "9\u201316 of 19" in shown(page)
+        page = await community.alice.click(page.response, label="Next")
+        assert labels(page) == ["n16", "n17", "n18"]
+        assert "Next" not in shown(page).splitlines()
+        page = await community.alice.click(page.response, label="Back")
+        assert labels(page) == [f"n{number:02}" for number in range(8, 16)]
+
+    async def test_a_key_that_is_chosen_of_the_list_can_be_replaced_and_removed(
+        self, community: Any, shown: Any, form_texts: Any
+    ) -> None:
+        await community.add()
+        await community.add(label="other", secret=OTHER_SECRET)
+        views = {view.label: view for view in await community.views()}
+        listed = await community.alice.slash(community.channel, "key list")
+        one = await community.choose(community.alice, listed, views["other"].id)
+        assert "**other**" in shown(one)
+        assert "**work**" not in shown(one)
+        form = await community.press(community.alice, one, "renew")
+        assert "**other**" in form_texts(form)
+        replaced = await community.alice.submit_modal(form, {"secret": SECRET[::-1]})
+        assert "**Stored.**" in shown(replaced)
+        listed = await community.press(community.alice, replaced, "list")
+        assert "2 of 2" in shown(listed)
+        one = await community.choose(community.alice, listed, views["other"].id)
+        question = await community.press(community.alice, one, "ask")
+        assert "Removed." in shown(await community.press(community.alice, question, "remove"))
+        assert [view.label for view in await community.views()] == ["work"]
+
+    async def test_the_list_leads_to_the_form_for_a_new_key_of_the_same_owner(
+        self, community: Any, form_texts: Any
+    ) -> None:
+        for options in ({}, {"for_server": True}):
+            listed = await community.mona.slash(community.channel, "key list", **options)
+            text = form_texts(await community.press(community.mona, listed, "add"))
+            assert ("will be the server's" in text) is bool(options)
+
+    async def test_secrets_too_simple_for_a_fingerprint_have_no_bitting(self, community: Any, shown: Any) -> None:
+        await community.add(label="pin", secret="1234")
+        await community.add(label="door", secret="9876")
+        text = shown(await community.alice.slash(community.channel, "key list"))
+        assert "**pin**" in text
+        assert not set(text) & set("▁▂▃▄▅▆▇█")
 
     async def test_an_expired_key_says_so(self, community: Any, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         await community.add(expires="1")
