@@ -13,6 +13,8 @@ from app.domain.errors import (
     Forbidden,
     InvalidInput,
     InvalidToken,
+    InvitationRequired,
+    MembershipRequired,
     NotFound,
     SetupClosed,
     UniqueViolation,
@@ -218,10 +220,10 @@ class IdentityService:
     async def _register(self, number: str, event: DiscordEvent) -> User:
         match self._registration:
             case Registration.INVITE:
-                raise Forbidden("Ask the owner for an account first")
+                raise InvitationRequired
             case Registration.GUILD:
                 if not await event.member_of_known_guild():
-                    raise Forbidden("Only members of this bot's servers can use it")
+                    raise MembershipRequired
             case Registration.OPEN:
                 pass
         user = User(

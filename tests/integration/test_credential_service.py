@@ -340,7 +340,7 @@ async def test_a_guilds_credential_serves_its_managers(keyhall: Keyhall) -> None
     await keyhall.credentials.add(gwen, provider="openai", label="ours", secret=SECRET, guild_id=GUILD)
     async with keyhall.credentials.use(gwen, "openai") as credential:
         assert credential.reveal() == SECRET
-    offered = await keyhall.credentials.labels(gwen, "ou")
+    offered = await keyhall.credentials.lists.labels(gwen, "ou")
     assert [(each.label, each.shared) for each in offered] == [("ours", True)]
 
 

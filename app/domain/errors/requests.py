@@ -77,6 +77,18 @@ class Forbidden(AppError):
     title = "You may not do this"
 
 
+class InvitationRequired(Forbidden):
+    """Somebody without an account, where the operator makes the accounts."""
+
+    title = "Ask the owner for an account first"
+
+
+class MembershipRequired(Forbidden):
+    """Somebody who is in no server that the bot serves, where its members may register."""
+
+    title = "Only members of this bot's servers can use it"
+
+
 class NotFound(AppError):
     """It does not exist, or not for this actor: the answer is the same for both."""
 

@@ -3,14 +3,14 @@
 Every method authorises by the row itself: a credential that is not the actor's does not exist for them (NotFound), and
 the refusal leaves a row in the audit trail. Writes swap on the row's version, so no update is lost.
 
-A little longer than 400 lines, because it is the one interface of its family; access, history, use and health have
-modules of their own.
+A little longer than 400 lines, because it is the one interface of its family; access, history, lists, use and health
+have modules of their own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Final
@@ -53,13 +53,13 @@ from app.services.credentials.access import (
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
+from app.services.credentials.lists import CredentialLists
 from app.services.credentials.use import CredentialUse
 from app.services.credentials.values import (
     UNSET,
     Added,
     EnvironmentCredentials,
     HistoryView,
-    LabelChoice,
     Replaced,
     Unset,
     UsableCredential,
@@ -74,7 +74,9 @@ _SWAPS: Final = 20
 
 
 class CredentialService:
-    """Everything that people and programs do with credentials; ``health`` has everything that counts and checks them.
+    """Everything that people and programs do with credentials.
+
+    ``health`` has everything that counts and checks them, ``lists`` what people choose from.
 
     Every method may raise StorageError and NotReady. Ids that are unknown, or not the actor's, raise NotFound.
     """
@@ -101,6 +103,7 @@ class CredentialService:
             storage=storage, access=self._access, cipher=cipher, clock=clock, randomness=randomness
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, clock=clock)
+        self.lists: Final = CredentialLists(storage=storage, access=self._access)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
 
     # -- storing -------------------------------------------------------------------------------------------------------
@@ -139,9 +142,7 @@ class CredentialService:
                 await uow.credentials.lock_owner(owner)
                 await _require_present(uow, owner)
                 if await uow.credentials.count(owner) >= QUOTA:
-                    raise QuotaExceeded(
-                        f"At most {QUOTA} credentials, removed ones included for 7 days: delete one of those for good"
-                    )
+                    raise _quota_exceeded()
                 ring = await self._keys.ring_under_lock(uow)
                 primary = ring.primary(KeyName.AES_KEY)
                 record = CredentialRecord(
@@ -167,6 +168,17 @@ class CredentialService:
                 return replayed
             raise _taken() from None
         return Added(view=await self._access.read_back(record, secret), replayed=False)
+
+    async def check_add(
+        self, actor: Actor, *, provider: str | None = None, label: str | None = None, guild_id: str | None = None
+    ) -> None:
+        """Raise what ``add`` would for lack of rights or room, or for a taken label: before anything is typed."""
+        owner = await self._new_owner(actor, guild_id)
+        async with self._storage.read() as uow:
+            if await uow.credentials.count(owner) >= QUOTA:
+                raise _quota_exceeded()
+            if provider and label and await uow.credentials.of_owner(owner, provider=provider, label=label, limit=1):
+                raise _taken()
 
     async def _new_owner(self, actor: Actor, guild_id: str | None) -> Owner:
         if guild_id is None:
@@ -196,13 +208,21 @@ class CredentialService:
         *,
         expected_version: int | None = None,
         expires_at: datetime | Unset | None = UNSET,
+        idempotency_key: str | None = None,
     ) -> Replaced:
         """Store a new secret; the former one goes to the history. The secret in force, given again, changes nothing.
 
-        The expiry is kept unless one is given or it has passed. Raises InvalidInput, VersionConflict.
+        The expiry is kept unless one is given or it has passed. A request repeated under the same ``idempotency_key``
+        stores nothing and returns the credential. Raises InvalidInput, VersionConflict, IdempotencyConflict.
         """
         secret = secret_value(secret)
         wanted = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, self._clock.now())
+        request = None
+        if idempotency_key is not None:
+            texts = ("credentials.replace", credential_id, SecretText(secret))
+            request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
+        if request and (replayed := await self._replayed(actor, request)):
+            return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
 
         before: CredentialRecord | None = None
 
@@ -210,9 +230,18 @@ class CredentialService:
             nonlocal before
             before = record
             ring = await self._keys.ring_under_lock(uow)
-            return await self._history.replace(uow, record, secret, wanted, ring)
+            after = await self._history.replace(uow, record, secret, wanted, ring)
+            if request and after is not None and after.version != record.version:
+                await self._idempotency.remember(uow, request, ring.primary(KeyName.API_SECRET_KEY), credential_id)
+            return after
 
-        after = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
+        try:
+            after = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
+        except (AlreadyExists, VersionConflict):
+            # The same request arrived twice at once, and the other one was faster.
+            if request and (replayed := await self._replayed(actor, request)):
+                return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
+            raise
         return await self._replaced(before, after, secret)
 
     async def rollback(
@@ -287,15 +316,26 @@ class CredentialService:
         return await self._access.changed_view(record)
 
     async def remove(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
-        """Remove a credential; within 7 days ``restore`` brings it back. Raises VersionConflict."""
+        """Remove a credential; within 7 days ``restore`` brings it back. Raises VersionConflict.
+
+        Where the expected version was removed already, there is nothing left to do.
+        """
 
         async def take_away(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             return await set_removed(uow, record, self._clock.now(), removed=True)
 
-        await self._edit(actor, credential_id, Action.CREDENTIAL_REMOVED, expected_version, take_away)
+        action = Action.CREDENTIAL_REMOVED
+        try:
+            await self._edit(actor, credential_id, action, expected_version, take_away)
+        except NotFound:
+            if await self._repeated(actor, credential_id, action, expected_version, removed=True) is None:
+                raise
 
-    async def restore(self, actor: Actor, credential_id: str) -> CredentialView:
-        """Restore a removed credential. Raises NotFound after 7 days, AlreadyExists where its label is taken now."""
+    async def restore(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> CredentialView:
+        """Restore a removed credential. Raises NotFound after 7 days, AlreadyExists where its label is taken now.
+
+        Where the expected version was restored already, there is nothing left to do. Raises VersionConflict.
+        """
 
         async def bring_back(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             now = self._clock.now()
@@ -303,8 +343,24 @@ class CredentialService:
                 raise NotFound
             return await set_removed(uow, record, now, removed=False)
 
-        record = await self._edit(actor, credential_id, Action.CREDENTIAL_RESTORED, None, bring_back, removed=True)
+        action = Action.CREDENTIAL_RESTORED
+        try:
+            record = await self._edit(actor, credential_id, action, expected_version, bring_back, removed=True)
+        except NotFound:
+            repeated = await self._repeated(actor, credential_id, action, expected_version, removed=False)
+            if repeated is None:
+                raise
+            record = repeated
         return await self._access.changed_view(record)
+
+    async def _repeated(
+        self, actor: Actor, credential_id: str, action: Action, version: int | None, *, removed: bool
+    ) -> CredentialRecord | None:
+        """The credential, if it is as this change of this version has left it: the request came twice."""
+        if version is None:
+            return None
+        record = await self._access.find(actor, credential_id, action, removed=removed)
+        return record if record.version == version + 1 else None
 
     async def purge(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
         """Delete a removed credential and its history for good; its place in the quota is free at once.
@@ -391,21 +447,6 @@ class CredentialService:
         record = await self._access.find(actor, credential_id, Action.CREDENTIAL_READ)
         return await self._history.page(record, after=after, limit=limit)
 
-    async def labels(self, actor: Actor, prefix: str, limit: int = 25) -> Sequence[LabelChoice]:
-        """Suggest credentials whose label or provider begins with ``prefix``; in a guild also the guild's own."""
-        owners = [own(actor)]
-        if actor.guild is not None:
-            owners.append(Owner(OwnerKind.GUILD, actor.guild.guild_id))
-        begin = prefix.strip().casefold()
-        async with self._storage.read() as uow:
-            rows = [record for owner in owners for record in await uow.credentials.of_owner(owner, limit=QUOTA)]
-        fitting = [
-            LabelChoice.of(record)
-            for record in rows
-            if reach(actor, record) and (record.label.casefold().startswith(begin) or record.provider.startswith(begin))
-        ]
-        return sorted(fitting, key=lambda each: (each.shared, each.label.casefold(), each.provider))[: max(limit, 0)]
-
     async def reveal(self, actor: Actor, credential_id: str) -> SecretText:
         """Return the plaintext to its owner or sharer. The audit row commits first; Discord is refused.
 
@@ -440,6 +481,10 @@ class CredentialService:
         Raises NoCredential, CredentialUnreadable.
         """
         return self._use.use(actor, provider, label)
+
+
+def _quota_exceeded() -> QuotaExceeded:
+    return QuotaExceeded(f"At most {QUOTA} credentials, removed ones included for 7 days: delete one of those for good")
 
 
 def _as_done(action: Action, before: CredentialRecord, after: CredentialRecord) -> Action:

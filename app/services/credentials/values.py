@@ -70,6 +70,15 @@ class LabelChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Some of an owner's credentials in the order of their labels: those from ``begin`` on, of ``total``."""
+
+    items: Sequence[CredentialView]
+    begin: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderHealth:
     """The credentials of one provider, counted; a readable one may have expired, or be aged."""
 

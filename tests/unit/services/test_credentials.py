@@ -593,7 +593,7 @@ async def test_a_dead_database_is_an_error_and_never_nothing(
             lambda: credentials.get(mia, view.id),
             lambda: credentials.page(mia),
             lambda: credentials.versions(mia, view.id),
-            lambda: credentials.labels(mia, ""),
+            lambda: credentials.lists.labels(mia, ""),
             lambda: credentials.health.report(mia),
             lambda: credentials.reveal(mia, view.id),
         ):
@@ -753,7 +753,7 @@ async def test_a_removed_credential_is_gone_for_everything_but_restoring(keyhall
     view = await add(keyhall, mia)
     await keyhall.credentials.remove(mia, view.id)
     assert (await keyhall.credentials.page(mia)).items == []
-    assert await keyhall.credentials.labels(mia, "") == []
+    assert await keyhall.credentials.lists.labels(mia, "") == []
     credentials = keyhall.credentials
     for attempt in (
         lambda: credentials.get(mia, view.id),
@@ -929,7 +929,7 @@ async def test_members_of_a_guild_see_and_store_none_of_its_credentials(
     view = await add(keyhall, manager(clock), guild_id=GUILD)
     vic = visitor(clock)
     assert (await keyhall.credentials.page(vic, guild_id=GUILD)).items == []
-    assert await keyhall.credentials.labels(vic, "") == []
+    assert await keyhall.credentials.lists.labels(vic, "") == []
     with pytest.raises(NotFound):
         await keyhall.credentials.get(vic, view.id)
     with pytest.raises(Forbidden):
@@ -1167,7 +1167,7 @@ async def test_labels_are_offered_by_how_they_or_their_provider_begin(keyhall: K
     await add(keyhall, mia, provider="github", label="home")
     await add(keyhall, tom, label="workshop")
     offered = {
-        text: [(each.provider, each.label) for each in await keyhall.credentials.labels(mia, text)]
+        text: [(each.provider, each.label) for each in await keyhall.credentials.lists.labels(mia, text)]
         for text in ("", " WOR", "git", "x", "{0.__class__}", "\0")
     }
     assert offered == {
@@ -1184,9 +1184,9 @@ async def test_the_guilds_labels_follow_for_whoever_manages_it(keyhall: Keyhall,
     gwen = manager(clock)
     await add(keyhall, gwen, guild_id=GUILD, label="a shared one")
     await add(keyhall, gwen, label="b own")
-    offered = await keyhall.credentials.labels(gwen, "")
+    offered = await keyhall.credentials.lists.labels(gwen, "")
     assert [(each.label, each.shared) for each in offered] == [("b own", False), ("a shared one", True)]
-    assert [each.label for each in await keyhall.credentials.labels(gwen, "", limit=1)] == ["b own"]
+    assert [each.label for each in await keyhall.credentials.lists.labels(gwen, "", limit=1)] == ["b own"]
 
 
 async def test_health_counts_the_own_credentials_by_provider(
