@@ -49,6 +49,14 @@ class DataDirectory:
             os.close(parent)
 
 
+def not_a_directory(path: Path) -> ConfigInvalid:
+    """The error for a DATA_DIR that is a file, lies under one, or is a circle of links."""
+    return ConfigInvalid(
+        f"DATA_DIR {path} is no directory",
+        remedy="name a directory in DATA_DIR; one that is not there yet is made",
+    )
+
+
 class LockedDirectory:
     """A directory while this process alone may change it."""
 

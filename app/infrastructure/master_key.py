@@ -23,6 +23,7 @@ from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.data_directory import DataDirectory, LockedDirectory
 from app.services.ports import Randomness
 from app.settings.secret_files import check_secret_file_mode, read_small_file
+from app.settings.values import IN_QUOTES, in_quotes, without_blanks
 
 FILE_NAME: Final = "master.key"
 PREVIOUS_FILE_NAME: Final = "master.key.previous"
@@ -258,10 +259,11 @@ class MasterKeys:
 
     def _judge(self, source: str, text: str) -> SecretBytes:
         try:
-            return SecretBytes(master_key_from_text(text.strip(), self._environment))
+            return SecretBytes(master_key_from_text(without_blanks(text), self._environment))
         except WeakKey as weak:
+            why = f"it {IN_QUOTES}" if in_quotes(without_blanks(text)) else weak
             raise InsecureKey(
-                f"the master key from {source} is refused: {weak}",
+                f"the master key from {source} is refused: {why}",
                 remedy="give the install's own master key; a new install takes 32 random bytes in base64 or hex, "
                 "such as keyhall keys generate-master prints",
             ) from None

@@ -8,14 +8,20 @@ import re
 import shlex
 import shutil
 import sqlite3
+import ssl
 import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from sqlalchemy import make_url
 
 from app.bootstrap import database as database_stage
@@ -168,6 +174,65 @@ async def test_a_server_without_tls_is_not_waited_for(tmp_path: Path) -> None:
         place = Place(f"postgresql+asyncpg://alice@127.0.0.1:{port}/shop?sslmode=require", tmp_path / "data")
         halt = await _halt(place)
     assert "does not speak TLS" in halt.happened
+
+
+def _certificate(directory: Path, host: str) -> Path:
+    """A self-signed certificate with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = SystemClock().now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = directory / f"{host}.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + secret)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("host", "parameters", "answer"),
+    [
+        ("localhost", "sslrootcert={own}", "(57P03)"),
+        ("localhost", "sslmode=verify-full&sslrootcert={own}", "(57P03)"),
+        ("another.example", "sslmode=verify-ca&sslrootcert={own}", "(57P03)"),
+        ("another.example", "sslmode=require&sslrootcert={own}", "(57P03)"),
+        ("another.example", "sslrootcert={own}", "(SSLCertVerificationError)"),
+        ("localhost", "sslmode=require&sslrootcert={other}", "(SSLCertVerificationError)"),
+        ("localhost", "sslrootcert=system", "(SSLCertVerificationError)"),
+    ],
+)
+async def test_a_certificate_authority_in_the_url_is_asked(
+    tmp_path: Path, impatient: None, host: str, parameters: str, answer: str
+) -> None:
+    own, other = _certificate(tmp_path, host), _certificate(tmp_path, "other.example")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(own)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(b"S")
+        with suppress(OSError):  # the client may refuse the certificate
+            await writer.start_tls(context)
+            await reader.read(4096)
+            writer.write(_error_response("57P03", "starting up"))
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql+asyncpg://alice@localhost:{port}/shop?{parameters.format(own=own, other=other)}"
+        assert answer in (await _halt(Place(url, tmp_path / "data"))).line()
 
 
 async def test_the_log_says_why_a_start_waits(
