@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back, when
+from app.cli.output import AsJson, read_secret, require_yes, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
 from app.domain.jobs import Job, JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName
@@ -109,8 +109,15 @@ def retire(context: typer.Context, name: _Name, version: _Version, as_json: AsJs
     _changed(context, name, lambda services, actor: services.rotation.retire(actor, name, version), as_json=as_json)
 
 
-def revoke(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
+def revoke(
+    context: typer.Context,
+    name: _Name,
+    version: _Version,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Mark a version as compromised, at once and irreversibly; a primary is replaced first."""
+    require_yes(f"Revoke {name.value} version {version}? It cannot be undone.", yes=yes)
     _changed(context, name, lambda services, actor: services.rotation.revoke(actor, name, version), as_json=as_json)
 
 
