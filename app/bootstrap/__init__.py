@@ -101,6 +101,11 @@ class Backend:
 
         return await master_key_page(self._settings_of_a_command())
 
+    def write_private_file(self, path: Path, content: str, *, replace: bool) -> None:
+        from app.infrastructure.private_files import write  # noqa: PLC0415
+
+        write(path, content, replace=replace)
+
     @asynccontextmanager
     async def master_key_change(self) -> AsyncIterator[MasterKeyChange]:
         from app.bootstrap.commands import open_master_key_change  # noqa: PLC0415

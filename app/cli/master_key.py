@@ -235,7 +235,11 @@ def print_master(
         typer.echo("where this went into a file, shred it once it is on paper", err=True)
     else:
         _require_place(file, force=force)
-        _write(file, asyncio.run(backend(context).master_key_page()), force=force)
+        page = asyncio.run(backend(context).master_key_page())
+        try:
+            backend(context).write_private_file(file, page, replace=force)
+        except OSError as error:
+            raise _unwritable(file, error) from None
         typer.echo(f"{file} holds the master key: print it, then run `shred -u {shlex.quote(str(file))}`", err=True)
     typer.echo("test the paper with `keyhall keys restore-master --check`", err=True)
 
@@ -277,26 +281,6 @@ def _require_place(path: Path, *, force: bool) -> None:
         raise InvalidInput("FILE", f"{path} is there already: name another, or overwrite it with --force")
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise InvalidInput("FILE", f"{path} is no regular file, so it is not overwritten")
-
-
-def _write(path: Path, content: str, *, force: bool) -> None:
-    """Make a file for its owner alone, or none. Raises InvalidInput where it cannot be written."""
-    made = path.with_name(f".{path.name}.new") if force else path
-    try:
-        if force:
-            made.unlink(missing_ok=True)  # of a command that was killed here
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(made, flags, 0o600)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as opened:  # noqa: PTH123 - a descriptor has no path
-                opened.write(content)
-            if force:
-                made.replace(path)
-        except BaseException:
-            made.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _unwritable(path, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> InvalidInput:

@@ -159,7 +159,7 @@ class MasterKeys:
             if previous is not None and previous != current:
                 return current
             # Killed after this, the two are the same, and the next call goes on from here.
-            directory.replace(PREVIOUS_FILE_NAME, _encode(current))
+            directory.replace(PREVIOUS_FILE_NAME, _encode(current), like=FILE_NAME)
             return self._write_new(directory)
 
     def finish_change(self, current: SecretBytes) -> None:
@@ -181,14 +181,14 @@ class MasterKeys:
         with self._directory.locked() as directory:
             suffix = f"lost-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
             moved = [directory.set_aside(name, suffix) for name in (FILE_NAME, PREVIOUS_FILE_NAME)]
-            material = self._write_new(directory)
+            material = self._write_new(directory, like=moved[0])
         return material, [self._directory.path / name for name in moved if name is not None]
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _write_new(self, directory: LockedDirectory) -> SecretBytes:
+    def _write_new(self, directory: LockedDirectory, *, like: str | None = None) -> SecretBytes:
         material = SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES))
-        directory.replace(FILE_NAME, _encode(material))
+        directory.replace(FILE_NAME, _encode(material), like=like)
         return material
 
     def _from_settings(self) -> SecretBytes | None:
