@@ -44,7 +44,7 @@ class DataDirectory:
 
 
 def check_owners_and_mode(path: Path, names: Sequence[str], *, production: bool) -> None:
-    """Warn of a DATA_DIR in which others may put files in the place of ours, or have done so; a missing one is fine.
+    """Warn of a DATA_DIR in which others may replace files or have done so; a missing one is fine.
 
     A file may belong to this user, to root, or to the owner of the directory. Raises InsecureKey in production.
     """

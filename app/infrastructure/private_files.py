@@ -50,7 +50,7 @@ def create(path: str | Path, *, owner: os.stat_result, flags: int = os.O_WRONLY,
 
 
 def owner_for(path: Path) -> os.stat_result:
-    """Whose a file at that path is to be: the owner of what is there, else of its directory. Raises OSError."""
+    """The owner for a file at that path: that of the present file, else of its directory. Raises OSError."""
     try:
         return path.lstat()
     except FileNotFoundError:
