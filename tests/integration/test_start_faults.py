@@ -12,10 +12,11 @@ import ssl
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -106,6 +107,32 @@ def _error_response(code: str, message: str) -> bytes:
     return b"E" + struct.pack("!I", len(fields) + 5) + fields + b"\0"
 
 
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def _serving(handler: Handler, path: Path | None = None) -> AsyncIterator[int]:
+    """Answer each connection with that handler, on a Unix socket or a port; every connection has ended afterwards."""
+    answering: set[asyncio.Task[Any]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        answering.add(task)
+        try:
+            with suppress(OSError):  # the client may refuse a certificate, or hang up
+                await handler(reader, writer)
+        finally:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    starting = asyncio.start_server(answer, "127.0.0.1", 0) if path is None else asyncio.start_unix_server(answer, path)
+    async with await starting as server:
+        yield server.sockets[0].getsockname()[1] if path is None else 0
+    await asyncio.gather(*answering)
+
+
 @asynccontextmanager
 async def _refusing(directory: Path, code: str, message: str) -> AsyncIterator[Place]:
     """A server that answers every start-up message with one error, as PostgreSQL or a pooler does."""
@@ -114,10 +141,9 @@ async def _refusing(directory: Path, code: str, message: str) -> AsyncIterator[P
         await reader.read(4096)
         writer.write(_error_response(code, message))
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        await reader.read()
 
-    async with await asyncio.start_unix_server(answer, directory / ".s.PGSQL.5432"):
+    async with _serving(answer, directory / ".s.PGSQL.5432"):
         yield Place(f"postgresql+asyncpg://alice@/shop?host={directory}", directory / "data")
 
 
@@ -167,10 +193,8 @@ async def test_a_server_without_tls_is_not_waited_for(tmp_path: Path) -> None:
         writer.write(b"N")
         await writer.drain()
         await reader.read(1)
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with _serving(refuse) as port:
         place = Place(f"postgresql+asyncpg://alice@127.0.0.1:{port}/shop?sslmode=require", tmp_path / "data")
         halt = await _halt(place)
     assert "does not speak TLS" in halt.happened
@@ -222,15 +246,13 @@ async def test_a_certificate_authority_in_the_url_is_asked(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(8)
         writer.write(b"S")
-        with suppress(OSError):  # the client may refuse the certificate
-            await writer.start_tls(context)
-            await reader.read(4096)
-            writer.write(_error_response("57P03", "starting up"))
-            await writer.drain()
-        writer.close()
+        await writer.start_tls(context)
+        await reader.read(4096)
+        writer.write(_error_response("57P03", "starting up"))
+        await writer.drain()
+        await reader.read()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with _serving(serve) as port:
         url = f"postgresql+asyncpg://alice@localhost:{port}/shop?{parameters.format(own=own, other=other)}"
         assert answer in (await _halt(Place(url, tmp_path / "data"))).line()
 

@@ -16,11 +16,14 @@ from app.domain.errors.requests import (
     InvalidCredentials,
     InvalidInput,
     InvalidToken,
+    InvitationRequired,
     KeyStateConflict,
+    MembershipRequired,
     NoCredential,
     NotFound,
     NotReady,
     OtpRequired,
+    OutcomeUnknown,
     Overloaded,
     QuotaExceeded,
     ReauthenticationRequired,
@@ -32,7 +35,7 @@ from app.domain.errors.requests import (
     TooManyAttempts,
     VersionConflict,
 )
-from app.domain.errors.root import CryptoError, KeyhallError, NoInstall, UniqueViolation
+from app.domain.errors.root import CryptoError, KeyhallError, NoInstall, UniqueViolation, with_cause
 from app.domain.errors.startup import (
     AddressInUse,
     BotLoginFailed,
@@ -75,6 +78,7 @@ __all__ = [
     "InvalidCredentials",
     "InvalidInput",
     "InvalidToken",
+    "InvitationRequired",
     "KeyConflict",
     "KeyDamaged",
     "KeyMissing",
@@ -82,12 +86,14 @@ __all__ = [
     "KeyhallError",
     "MasterKeyMismatch",
     "MasterKeyMissing",
+    "MembershipRequired",
     "MigrationFailed",
     "NoCredential",
     "NoInstall",
     "NotFound",
     "NotReady",
     "OtpRequired",
+    "OutcomeUnknown",
     "Overloaded",
     "QuotaExceeded",
     "ReauthenticationRequired",
@@ -102,4 +108,5 @@ __all__ = [
     "TooManyAttempts",
     "UniqueViolation",
     "VersionConflict",
+    "with_cause",
 ]

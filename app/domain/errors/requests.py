@@ -77,6 +77,18 @@ class Forbidden(AppError):
     title = "You may not do this"
 
 
+class InvitationRequired(Forbidden):
+    """Somebody without an account, where the operator makes the accounts."""
+
+    title = "Ask the owner for an account first"
+
+
+class MembershipRequired(Forbidden):
+    """Somebody who is in no server that the bot serves, where its members may register."""
+
+    title = "Only members of this bot's servers can use it"
+
+
 class NotFound(AppError):
     """It does not exist, or not for this actor: the answer is the same for both."""
 
@@ -185,6 +197,20 @@ class StorageError(AppError):
     title = "The database does not answer"
     fault: DatabaseFault | None = None
     """The cause that the driver gave. Clients see the title alone."""
+
+
+class OutcomeUnknown(StorageError):
+    """COMMIT was sent and its answer was lost: the change took effect or it did not. Never to be repeated blindly."""
+
+    code = "outcome_unknown"
+    title = "It is not known whether this took effect"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(
+            detail
+            or "The database was lost while this was being stored, so it may have taken effect or not: look at it "
+            "again, and repeat only missing changes"
+        )
 
 
 class StorageBusy(StorageError):

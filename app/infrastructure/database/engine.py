@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sqlalchemy import Executable, Row, Table, inspect
+from sqlalchemy import ColumnElement, Executable, Row, Table, delete, inspect, select, tuple_
 from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
-from app.infrastructure.database.errors import DRIVER_ERRORS, refusal, translated, translation
+from app.infrastructure.database.errors import DRIVER_ERRORS, committing, refusal, translated, translation
 from app.infrastructure.database.faults import named
 from app.settings.database_url import DatabaseUrl
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUTS = Timeouts()
 
@@ -55,6 +58,14 @@ class Connection:
     async def change(self, statement: Executable) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         return (await self._execute(statement, None)).rowcount
+
+    async def remove(self, table: Table, condition: ColumnElement[bool], limit: int | None) -> int:
+        """Delete rows, at most ``limit`` of them where there is one, found by an index of ``condition``; how many."""
+        if limit is None:
+            return await self.change(delete(table).where(condition))
+        key = tuple_(*table.primary_key.columns)
+        some = select(*table.primary_key.columns).where(condition).limit(limit)
+        return await self.change(delete(table).where(key.in_(some)))
 
     async def change_many(
         self, table: Table, *, change: Sequence[str], where: Sequence[str], rows: Sequence[tuple[object, ...]]
@@ -157,6 +168,9 @@ class Database:
         """A transaction that commits at its end, and rolls back if anything was raised, a cancellation too.
 
         A failure of one of its statements that somebody caught is raised again at the end: nothing half done commits.
+
+        This is the one place that decides how a transaction ended. OutcomeUnknown: COMMIT was sent and its answer was
+        lost. Any other error: certainly not committed. Once it has committed, nothing is raised.
         """
         async with self.dialect.turn(), self._connected(self.dialect.writer) as connection:
             with translated():
@@ -165,7 +179,9 @@ class Database:
             yield unit
             if unit.failure is not None:
                 raise unit.failure  # PostgreSQL would answer COMMIT with a silent rollback
-            with translated():
+            if self.dialect.lost(connection):
+                raise StorageError  # before COMMIT was sent
+            with committing():
                 await transaction.commit()
 
     async def rebuild(self, key: int, change: Callable[[SyncConnection], None]) -> None:
@@ -194,9 +210,12 @@ class Database:
             yield connection
         finally:
             # The database rolls back even if this message does not reach it, and the pool drops the connection: raising
-            # here would only hide the error that came before.
-            with suppress(StorageError), translated():
-                await connection.close()
+            # here would hide the error that came before, or turn a commit into a failure.
+            try:
+                with suppress(StorageError), translated():
+                    await connection.close()
+            except Exception:
+                log.exception("a connection could not be given back to the pool")
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.domain.errors import (
     InvalidInput,
     KeyhallError,
+    OutcomeUnknown,
     StorageBusy,
     StorageError,
     StorageFull,
@@ -72,6 +73,9 @@ _POSTGRESQL: Final = {
     "XX": StorageError,  # internal error, corruption
 }
 
+_IN_DOUBT: Final = ("08", "57P01", "57P02", "57P03")
+"""SQLSTATEs of a connection that ended: PostgreSQL may send them after it has committed, and before it says so."""
+
 _SYSTEM: Final = {
     errno.EACCES: StorageReadOnly,
     errno.EPERM: StorageReadOnly,
@@ -102,6 +106,38 @@ def translated() -> Iterator[None]:
         if known is None:
             raise
         raise known from None
+
+
+@contextmanager
+def committing() -> Iterator[None]:
+    """As `translated`, around a COMMIT that is sent: where its answer was lost, OutcomeUnknown.
+
+    An answer that the database did not commit is certain, and stays the error that it is.
+    """
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        known = translation(error)
+        if known is None:
+            raise
+        if isinstance(known, StorageError) and not _refused(error):
+            raise _noted(OutcomeUnknown(), _cause(error)) from None
+        raise known from None
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the database itself said that it did not commit."""
+    cause = _cause(error)
+    if isinstance(cause, sqlite3.Error):
+        # After a failed fsync a recovery may still find the whole transaction in the log.
+        code: int = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        return code & 0xFF != sqlite3.SQLITE_IOERR
+    sqlstate = getattr(cause, "sqlstate", None)
+    return isinstance(sqlstate, str) and not sqlstate.startswith(_IN_DOUBT)
+
+
+def _cause(error: Exception) -> BaseException:
+    return error.driver_exception if isinstance(error, DBAPIError) else error
 
 
 def translation(error: Exception) -> Exception | None:

@@ -163,6 +163,10 @@ class KeyManagementService:
         """Note that at that (monotonic) moment the ring was what the database holds."""
         self._confirmed_at = max(self._confirmed_at, at)
 
+    def doubt(self) -> None:
+        """Hand out no key before the ring was confirmed again: it is known that the database holds another."""
+        self._confirmed_at = float("-inf")
+
     def lease(self, until: float) -> None:
         """Note until which (monotonic) moment this process's lease surely lasts."""
         self._lease_until = until

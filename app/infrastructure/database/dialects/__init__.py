@@ -51,6 +51,10 @@ class Dialect(Protocol):
         """Held around everything that writes, where the engine allows only one writer. Raises StorageBusy."""
         ...
 
+    def lost(self, connection: AsyncConnection, /) -> bool:
+        """Whether a connection is known to have ended, so that nothing can be sent any more."""
+        ...
+
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody else than the connection that asks."""
         ...

@@ -97,6 +97,11 @@ class Postgresql:
         """Rows are locked one by one: nobody waits here."""
         yield
 
+    def lost(self, connection: AsyncConnection, /) -> bool:
+        """Whether the server has closed it, as far as this process has noticed."""
+        raw: Any = connection.sync_connection
+        return bool(raw.connection.driver_connection.is_closed())
+
     def data_version(self) -> None:
         """There is no such number."""
 

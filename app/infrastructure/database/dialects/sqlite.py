@@ -169,6 +169,10 @@ class Sqlite:
         finally:
             self._turn.release()
 
+    def lost(self, _connection: AsyncConnection, /) -> bool:
+        """Never: there is no connection to anywhere."""
+        return False
+
     def data_version(self) -> int:
         """PRAGMA data_version of a connection that does nothing else, on the caller's thread: some 2 µs."""
         if self._watch is None:
