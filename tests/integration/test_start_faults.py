@@ -51,7 +51,8 @@ ROLE = 'role with "quotes"'
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start waits long enough to try twice."""
-    monkeypatch.setattr(database_stage, "RETRY_BUDGET_SECONDS", 0.3)
+    monkeypatch.setattr(database_stage, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(database_stage, "RETRY_BUDGET_SECONDS", 0.03)
 
 
 async def _halt(place: Place) -> StartupError:
@@ -629,6 +630,7 @@ async def test_a_path_that_can_hold_no_file_halts_at_once(place: Place, tmp_path
     path = {"a directory": "directory", "under a file": "file/keyhall.db", "under a file twice": "file/a/keyhall.db"}
     halt = await _halt(Place(f"sqlite+aiosqlite:///{tmp_path / path[what]}", place.data_dir))
     assert type(halt) is DatabaseUnavailable
+    assert "did not answer" not in halt.happened
 
 
 _AS_NOBODY = """
