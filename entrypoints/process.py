@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.bootstrap import log_to_stderr
-from app.bootstrap.keys import open_keys
+from app.bootstrap.keys import open_keys, open_keys_when_created
 from app.bootstrap.services import open_services
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
 from app.domain.keys import Environment
@@ -90,7 +90,9 @@ async def _serve(settings: Settings, components: Components) -> None:
         # Bound before anything is changed, so that a taken address halts first; it listens only once the keys are
         # verified.
         listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if components.web else None
-        opened = await stack.enter_async_context(open_keys(settings, may_create=components.web or components.bot))
+        creates = components.web or components.bot
+        opening = open_keys(settings, may_create=True) if creates else open_keys_when_created(settings)
+        opened = await stack.enter_async_context(opening)
         if opened.created:
             say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_url.name}")
         services = await stack.enter_async_context(open_services(settings, opened, kind=components.kind))

@@ -241,7 +241,7 @@ def _dialect(url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts) -> Diale
     if url.server is not None:
         from app.infrastructure.database.dialects.postgresql import Postgresql  # noqa: PLC0415
 
-        return Postgresql(url.server, timeouts=timeouts)
+        return Postgresql(url.server, timeouts=timeouts, tls=url.tls())
     from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
 
     return Sqlite(url.file, may_create=may_create, timeouts=timeouts)

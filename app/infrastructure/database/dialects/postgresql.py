@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any, Final
 
 import asyncpg
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 _CONNECTIONS: Final = 5
 _MORE_CONNECTIONS: Final = 10
 """Opened under load and closed after it."""
+_ISOLATION: Final = "READ COMMITTED"
+"""Said in every BEGIN: a server, a database or a role may have another default, under which writers fail."""
 _REBUILD_SECONDS: Final = 3600.0
 """A migration may copy a large table, or wait for another process that does."""
 
@@ -56,13 +59,16 @@ _LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.
 class Postgresql:
     """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``."""
 
-    def __init__(self, url: URL, *, timeouts: Timeouts) -> None:
+    def __init__(self, url: URL, *, timeouts: Timeouts, tls: SSLContext | None = None) -> None:
         server_settings = {"application_name": "keyhall"}
         arguments: dict[str, Any] = {
             "timeout": timeouts.connect,
             "command_timeout": timeouts.command,
             "server_settings": server_settings,
         }
+        if tls is not None:
+            arguments["ssl"] = tls
+            url = url.difference_update_query(["ssl", "sslrootcert"])
         if url.query.get("prepared_statement_cache_size") == "0":
             arguments["statement_cache_size"] = 0  # asyncpg's own, under SQLAlchemy's
         else:  # PgBouncer lets no such setting through; it has an idle_transaction_timeout of its own
@@ -77,6 +83,7 @@ class Postgresql:
             pool_size=_CONNECTIONS,
             pool_timeout=timeouts.busy,
             pool_use_lifo=True,
+            isolation_level=_ISOLATION,
         )
         self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         event.listen(self.writer.sync_engine, "checkout", _refuse_closed)
@@ -175,6 +182,10 @@ class Postgresql:
         options.update(self._arguments | {"server_settings": {"application_name": "keyhall changes"}})
         connection = await asyncpg.connect(**options)
         try:
+            # Silent for as long as nothing changes. An older server has no such setting, and so no such row.
+            await connection.execute(
+                "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+            )
             await connection.add_listener(_CHANNEL, lambda *_: notify())
             yield connection
         finally:
@@ -207,6 +218,7 @@ class Postgresql:
             connect_args=self._arguments
             | {"command_timeout": _REBUILD_SECONDS, "server_settings": {"application_name": "keyhall"}},
             hide_parameters=True,
+            isolation_level=_ISOLATION,
             poolclass=NullPool,
         )
         async with engine.begin() as connection:
