@@ -18,7 +18,13 @@ from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
 from app.services import Services
-from app.services.authentication import AuthenticationService, Lifetimes, RequestAuthenticator
+from app.services.authentication import (
+    AuthenticationService,
+    DeviceClaims,
+    Lifetimes,
+    PasswordProof,
+    RequestAuthenticator,
+)
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
@@ -30,6 +36,7 @@ from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
 from app.services.messages import MessageService
 from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
+from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
 from app.settings import Settings
 
@@ -78,6 +85,16 @@ def build_services(parts: Parts) -> Services:
         randomness=randomness,
         registration=parts.registration,
     )
+    refusals = Refusals(storage=storage, clock=clock)
+    proof = PasswordProof(
+        storage=storage,
+        keys=keys,
+        passwords=parts.passwords,
+        derivation=derivation,
+        devices=DeviceClaims(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+        refusals=refusals,
+        clock=clock,
+    )
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
     inspection = KeyInspection(
@@ -118,13 +135,14 @@ def build_services(parts: Parts) -> Services:
         authentication=AuthenticationService(
             storage=storage,
             keys=keys,
-            passwords=parts.passwords,
+            proof=proof,
             tokens=tokens,
-            derivation=derivation,
+            refusals=refusals,
             clock=clock,
             randomness=randomness,
             lifetimes=parts.lifetimes,
         ),
+        refusals=refusals,
         requests=RequestAuthenticator(storage=storage, keys=keys, tokens=tokens, clock=clock),
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
         dashboard=DashboardService(
@@ -168,7 +186,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     )
     try:
         await opened.retry.run(services.instances.refresh)
-        async with feed.listening(), services.instances.present():
+        async with feed.listening(), services.refusals.kept(), services.instances.present():
             yield services
     finally:
         await passwords.close()

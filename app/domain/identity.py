@@ -70,11 +70,15 @@ class Registration(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Where a request comes from. ``address`` is an IP address; ``device`` a short text for the session list."""
+    """Where a request comes from. ``address`` is an IP address; ``device`` a short text for the session list.
+
+    ``claim`` is what a browser sends to show that it signed in before; it may be anything.
+    """
 
     source: Source
     address: str | None = None
     device: str | None = None
+    claim: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
 from app.web.problems import Unexpected, as_app_error, problem, status_of
+from app.web.sessions import set_renewed_cookie
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("keyhall.access")
@@ -59,6 +60,7 @@ async def request_middleware(
     except Exception:
         log.exception("unexpected error in %s %s", request.method, _route(request), extra={"request_id": request_id})
         response = _error_response(request, Unexpected())
+    set_renewed_cookie(request, response)
     response.headers["X-Request-Id"] = request_id
     _record(request, response, time.perf_counter() - started)
     return response
