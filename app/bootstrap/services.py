@@ -64,6 +64,7 @@ def build_services(parts: Parts) -> Services:
     storage, keys, clock, randomness = parts.storage, parts.keys, parts.clock, parts.randomness
     derivation = Derivation()
     tokens = JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api")
+    refusals = Refusals(storage=storage, clock=clock)
     instances = InstanceService(
         storage=storage, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
     )
@@ -73,6 +74,7 @@ def build_services(parts: Parts) -> Services:
         cipher=parts.cipher,
         idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
         environment=parts.environment_credentials,
+        refusals=refusals,
         clock=clock,
         randomness=randomness,
     )
@@ -85,7 +87,6 @@ def build_services(parts: Parts) -> Services:
         randomness=randomness,
         registration=parts.registration,
     )
-    refusals = Refusals(storage=storage, clock=clock)
     proof = PasswordProof(
         storage=storage,
         keys=keys,
@@ -144,7 +145,7 @@ def build_services(parts: Parts) -> Services:
         ),
         refusals=refusals,
         requests=RequestAuthenticator(storage=storage, keys=keys, tokens=tokens, clock=clock),
-        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
+        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), refusals=refusals, clock=clock),
         dashboard=DashboardService(
             storage=storage,
             keys=keys,

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 import discord
 
 from app.bot.options import BotOptions
-from app.domain.errors import NotReady
-from app.domain.identity import Actor, GuildContext
+from app.domain.errors import Forbidden, NotReady
+from app.domain.identity import Actor, Client, GuildContext, Source
 from app.services import Services
 from app.services.identity import DiscordEvent
 
@@ -71,13 +71,16 @@ class BotSession:
         async def member_of_known_guild() -> bool:
             return await self._member_of_known_guild(interaction)
 
-        return await self.services.identity.from_discord(
-            DiscordEvent(
-                discord_id=str(interaction.user.id),
-                guild=_guild_context(interaction),
-                member_of_known_guild=member_of_known_guild,
-            )
+        event = DiscordEvent(
+            discord_id=str(interaction.user.id),
+            guild=_guild_context(interaction),
+            member_of_known_guild=member_of_known_guild,
         )
+        try:
+            return await self.services.identity.from_discord(event)
+        except Forbidden as refused:
+            await self.services.refusals.refuse(Client(source=Source.DISCORD), refused, "discord")
+            raise
 
     async def _member_of_known_guild(self, interaction: Interaction) -> bool:
         """Whether the user is in a guild that the bot is in and that the allowlist, if there is one, names.

@@ -1,4 +1,4 @@
-"""Refusals in the audit trail: the first of a kind at once, the others of the next five minutes as one sum.
+"""Refusals in the audit trail: the first of a kind at once, the others of five minutes as one sum.
 
 So every refusal is in the audit trail, while a flood of them costs neither a write each nor a row each.
 """
@@ -36,6 +36,8 @@ class Refusal:
     action: Action
     about: tuple[str, str] | None = None
     detail: tuple[tuple[str, str], ...] = ()
+    at_once: int = 3
+    """How many of a kind have rows of their own within a period."""
 
     @property
     def signed_in(self) -> bool:
@@ -61,6 +63,7 @@ class _Sum:
     refusal: Refusal
     since: datetime
     times: int = 0
+    rows: int = 1
 
 
 class Refusals:
@@ -94,6 +97,8 @@ class Refusals:
 
     async def refuse(self, who: Actor | Client, error: AppError, where: str) -> None:
         """Record that an edge refused a request with that error; ``where`` names the route or the command."""
+        if error.recorded:
+            return
         detail = (("code", error.code), ("where", where))
         await self.record(Refusal(who=who, action=Action.ACCESS_REFUSED, detail=detail))
 
@@ -103,7 +108,11 @@ class Refusals:
         if now >= self._ends and not any(each.times for each in self._sums.values()):
             self._sums.clear()
             self._ends = now + PERIOD_SECONDS
-        if refusal.kind in self._sums:
+        found = self._sums.get(refusal.kind)
+        if found is not None:
+            if found.times == 0 and found.rows < refusal.at_once:
+                found.rows += 1
+                return True
             self._add(refusal)
             return False
         alike = sum(each.refusal.signed_in == refusal.signed_in for each in self._sums.values())

@@ -16,6 +16,7 @@ from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
 from app.web.problems import Unexpected, as_app_error, problem, status_of
+from app.web.refusals import record_refusal, route_of
 from app.web.sessions import set_renewed_cookie
 
 log = logging.getLogger(__name__)
@@ -54,11 +55,12 @@ async def request_middleware(
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
     except AppError as error:
+        await record_refusal(request, error)
         response = _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
-        log.exception("unexpected error in %s %s", request.method, _route(request), extra={"request_id": request_id})
+        log.exception("unexpected error in %s %s", request.method, route_of(request), extra={"request_id": request_id})
         response = _error_response(request, Unexpected())
     set_renewed_cookie(request, response)
     response.headers["X-Request-Id"] = request_id
@@ -91,13 +93,8 @@ def wants_html(request: web.Request) -> bool:
     return not request.path.startswith("/api/v1/") and "text/html" in request.headers.get(hdrs.ACCEPT, "")
 
 
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource else "unmatched"
-
-
 def _record(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
-    route = _route(request)
+    route = route_of(request)
     request.app[METRICS].observe(request.method, route, response.status, seconds)
     # Reading without a failure is the everyday case, of interest only when somebody looks for a fault.
     everyday = request.method not in UNSAFE and response.status < 400

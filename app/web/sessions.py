@@ -17,12 +17,19 @@ from app.web.problems import CrossSite
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 _LONGEST_TOKEN: Final = 4096
+ACTOR: Final = web.RequestKey("keyhall.actor", Actor)
+"""The sender of a request, once identified."""
 _BY_COOKIE: Final = web.RequestKey("keyhall.by_cookie", bool)
 _RENEWED: Final = web.RequestKey("keyhall.renewed", BrowserSession)
 
 
 async def actor_of(request: web.Request) -> Actor:
     """The Actor of a request. A bearer token, also a bad one, wins over a cookie. Raises InvalidToken, CrossSite."""
+    actor = request[ACTOR] = await _identified(request)
+    return actor
+
+
+async def _identified(request: web.Request) -> Actor:
     client = request.app[ORIGIN].client(request)
     authenticator = request.app[SERVICES].requests
     given = request.headers.getall("Authorization", None)
@@ -33,7 +40,7 @@ async def actor_of(request: web.Request) -> Actor:
         return await authenticator.authenticate(token, client)
     cookie = session_cookie(request)
     if cookie is None:
-        raise InvalidToken
+        raise InvalidToken().as_recorded()  # nothing was presented, so there is nothing to record
     if request.method in UNSAFE:
         request.app[ORIGIN].check_site(request, browser=True)
     request[_BY_COOKIE] = True

@@ -106,9 +106,9 @@ class PasswordProof:
                 check = await self._passwords.verify(user.password_hash if user else None, typed)
                 if user is None or not check.ok or user.disabled_at is not None:
                     await self._count(terms, who, action, user)
-                    raise InvalidCredentials
+                    raise InvalidCredentials().as_recorded()
         except TooManyAttempts:
-            await self._refusals.record(Refusal(who=who, action=action, detail=_LIMITED))
+            await self._refusals.record(Refusal(who=who, action=action, detail=_LIMITED, at_once=1))
             raise
         if check.needs_rehash:
             rehashed = await self._passwords.hash(typed)

@@ -184,6 +184,7 @@ class AuthenticationService:
         digest = token_digest(opaque(refresh_token, "refresh_token", longest=256))
         now = self._clock.now()
         pair: TokenPair | None = None
+        refusal = InvalidToken()
         async with self._storage.write() as uow:
             use = await uow.sessions.use_refresh(digest, now)
             found = await uow.sessions.get(use.session_id) if use else None
@@ -191,10 +192,11 @@ class AuthenticationService:
                 if await uow.sessions.revoke(use.session_id, now):
                     about = ("session", use.session_id)
                     await self._trail.record(uow, client, Action.REFRESH_REUSED, about=about, result=Result.DENIED)
+                    refusal = refusal.as_recorded()
             elif use and found and now < use.expires_at and found.session.alive(found.user, now):
                 pair = await self._issue(uow, found.session, found.user)
         if pair is None:
-            raise InvalidToken
+            raise refusal
         return pair
 
     async def logout(self, refresh_token: str, client: Client) -> None:
