@@ -45,6 +45,7 @@ class Action(StrEnum):
     CREDENTIAL_ROLLED_BACK = "credential.rolled_back"
     CREDENTIAL_REMOVED = "credential.removed"
     CREDENTIAL_RESTORED = "credential.restored"
+    CREDENTIAL_PURGED = "credential.purged"
     CREDENTIAL_REVEALED = "credential.revealed"
     CREDENTIAL_USED = "credential.used"
     CREDENTIAL_UNREADABLE = "credential.unreadable"

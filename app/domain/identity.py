@@ -29,6 +29,10 @@ class Role(StrEnum):
     MEMBER = "member"
     AUDITOR = "auditor"
 
+    def grants(self, permission: Permission) -> bool:
+        """Whether it grants that permission."""
+        return permission in _GRANTS[self]
+
 
 class Permission(StrEnum):
     """A permission that a service may require of an actor."""
@@ -110,7 +114,7 @@ class Actor:
 
     def may(self, permission: Permission) -> bool:
         """Whether the role grants it."""
-        return permission in _GRANTS[self.role]
+        return self.role.grants(permission)
 
     def require(self, permission: Permission) -> None:
         """Raise Forbidden unless the role grants it."""

@@ -35,6 +35,7 @@ _PHRASES: Final = {
     429: "Too many attempts",
     500: "A bug",
     503: "Not ready",
+    504: "The outcome is unknown",
 }
 _HEADERS: Final = {
     "expected_version": (
@@ -191,6 +192,7 @@ def _errors(endpoint: Endpoint) -> Iterable[type[AppError]]:
         yield errors.InvalidToken
         yield errors.StorageError
     if endpoint.method != "GET":
+        yield errors.OutcomeUnknown
         yield problems.CrossSite
     if endpoint.asks.body is not None or endpoint.asks.form is not None:
         yield from (problems.RequestTimeout, problems.TooLarge, problems.UnsupportedMediaType, errors.InvalidInput)

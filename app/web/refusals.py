@@ -25,6 +25,10 @@ REFUSALS: Final = (
 """The errors that deny somebody something; wrong passwords are recorded where they are judged."""
 
 
+UNMATCHED: Final = "unmatched"
+"""Stands for the pattern of an address that no route serves."""
+
+
 async def record_refusal(request: web.Request, error: AppError) -> None:
     """Record a refused request, with the address's pattern, never with any of its content."""
     if isinstance(error, REFUSALS):
@@ -35,4 +39,4 @@ async def record_refusal(request: web.Request, error: AppError) -> None:
 def route_of(request: web.Request) -> str:
     """The pattern of the address, such as `/credentials/{credential_id}`."""
     resource = request.match_info.route.resource
-    return resource.canonical if resource else "unmatched"
+    return resource.canonical if resource else UNMATCHED

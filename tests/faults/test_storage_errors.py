@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,7 +15,7 @@ from sqlalchemy import and_, update
 from app.bootstrap.keys import open_keys
 from app.bootstrap.services import open_services
 from app.domain.credentials import HISTORY_KEPT
-from app.domain.errors import KeyStateConflict, NotReady, StorageError
+from app.domain.errors import KeyStateConflict, NotReady, OutcomeUnknown, StorageError
 from app.domain.jobs import JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState
 from app.domain.rotation import Step
@@ -36,7 +36,7 @@ from tests.support.rotations import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from app.domain.identity import Actor
     from app.domain.jobs import Job
@@ -91,7 +91,7 @@ class Known:
     id: str | None = None
     secrets: list[str] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
-    """Refused in the end, and possibly stored all the same."""
+    """Stored, or possibly stored: whoever tried heard that nobody knows."""
 
 
 class Member:
@@ -123,22 +123,35 @@ class Member:
         known = Known(label=f"number {len(self.known)}")
         self.known.append(known)
         secret = self._secret()
-        known.tried.add(secret)
-        added = await self._services.credentials.add(
-            self._actor, provider="openai", label=known.label, secret=secret, guild_id=self._guild_id
-        )
+        with _unless_refused(known, secret):
+            added = await self._services.credentials.add(
+                self._actor, provider="openai", label=known.label, secret=secret, guild_id=self._guild_id
+            )
         known.id = added.view.id
         known.secrets.append(secret)
 
     async def _replace(self, known: Known) -> None:
         secret = self._secret()
-        known.tried.add(secret)
-        await self._services.credentials.replace(self._actor, str(known.id), secret)
+        with _unless_refused(known, secret):
+            await self._services.credentials.replace(self._actor, str(known.id), secret)
         known.secrets.append(secret)
 
     def _secret(self) -> str:
         self._made += 1
         return f"sk-proj-{self._guild_id}-{self._made}-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
+
+
+@contextmanager
+def _unless_refused(known: Known, secret: str) -> Iterator[None]:
+    """A try; one that was refused for certain must leave nothing."""
+    known.tried.add(secret)
+    try:
+        yield
+    except OutcomeUnknown:
+        raise
+    except AWAY:
+        known.tried.remove(secret)
+        raise
 
 
 def _require_kept(known: Known, found: dict[str, list[str]], id_: str) -> None:

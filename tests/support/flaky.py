@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from app.domain.errors import StorageBusy, StorageError
+from app.domain.errors import OutcomeUnknown, StorageBusy, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +28,7 @@ class Failure(StrEnum):
     AT_A_CALL = "at a call"
     BEFORE_COMMIT = "before the commit"
     AFTER_COMMIT = "after the commit"
-    """It counts, and whoever made it hears that it does not."""
+    """It counts, and whoever made it hears that nobody knows."""
 
 
 class FlakyStorage:
@@ -89,7 +89,8 @@ class _Unit:
     def meet(self, moment: Failure) -> None:
         if self._failure is moment:
             self._failed[moment] += 1
-            self._error = StorageBusy() if moment is Failure.AT_BEGIN else StorageError()
+            kinds = {Failure.AT_BEGIN: StorageBusy, Failure.AFTER_COMMIT: OutcomeUnknown}
+            self._error = kinds.get(moment, StorageError)()
             raise self._error
 
     def call(self) -> None:

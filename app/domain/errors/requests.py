@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from app.domain.errors.root import KeyhallError
@@ -83,6 +84,18 @@ class Forbidden(AppError):
 
     code = "forbidden"
     title = "You may not do this"
+
+
+class InvitationRequired(Forbidden):
+    """Somebody without an account, where the operator makes the accounts."""
+
+    title = "Ask the owner for an account first"
+
+
+class MembershipRequired(Forbidden):
+    """Somebody who is in no server that the bot serves, where its members may register."""
+
+    title = "Only members of this bot's servers can use it"
 
 
 class NotFound(AppError):
@@ -169,11 +182,44 @@ class Overloaded(AppError):
     title = "Too busy right now"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFault:
+    """Why a database did not do what was asked, for the operator (app/infrastructure/database/faults.py).
+
+    ``happened`` continues "the database NAME …". ``remedy`` may hold the placeholders {role}, {database}, {about} and
+    {file}. ``about`` is the object that the database names, such as a schema.
+    """
+
+    code: str
+    happened: str
+    remedy: str
+    heals: bool = True
+    """Whether waiting may help: a server that restarts, a lock that somebody holds."""
+    damaged: bool = False
+    about: str = ""
+
+
 class StorageError(AppError):
     """The database did not answer: never to be read as 'nothing there'."""
 
     code = "storage_unavailable"
     title = "The database does not answer"
+    fault: DatabaseFault | None = None
+    """The cause that the driver gave. Clients see the title alone."""
+
+
+class OutcomeUnknown(StorageError):
+    """COMMIT was sent and its answer was lost: the change took effect or it did not. Never to be repeated blindly."""
+
+    code = "outcome_unknown"
+    title = "It is not known whether this took effect"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(
+            detail
+            or "The database was lost while this was being stored, so it may have taken effect or not: look at it "
+            "again, and repeat only missing changes"
+        )
 
 
 class StorageBusy(StorageError):

@@ -9,7 +9,9 @@ The driver's message is dropped, because PostgreSQL repeats whole rows in it; it
 from __future__ import annotations
 
 import errno
+import socket
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -20,12 +22,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.domain.errors import (
     InvalidInput,
     KeyhallError,
+    OutcomeUnknown,
     StorageBusy,
     StorageError,
     StorageFull,
     StorageReadOnly,
     UniqueViolation,
 )
+from app.infrastructure.database.faults import fault_of, unknown
 
 
 class ConstraintBroken(Exception):
@@ -55,6 +59,8 @@ _POSTGRESQL: Final = {
     "25P03": StorageError,  # idle_in_transaction_session_timeout
     "28": StorageError,  # invalid authorization: it does not let us in
     "3D": StorageError,  # no such database
+    "3F": StorageError,  # no schema that the role may use
+    "42501": StorageError,  # insufficient_privilege
     "40": StorageBusy,  # serialization failure, deadlock
     "53": StorageError,  # insufficient resources
     "53100": StorageFull,  # disk_full
@@ -62,9 +68,13 @@ _POSTGRESQL: Final = {
     "55P03": StorageBusy,  # lock_not_available
     "57": StorageError,  # operator intervention: shutdown, crash, starting up
     "57014": StorageBusy,  # query_canceled, by a statement timeout
+    "55000": StorageError,  # a database that accepts no connections
     "58": StorageError,  # system error
     "XX": StorageError,  # internal error, corruption
 }
+
+_IN_DOUBT: Final = ("08", "57P01", "57P02", "57P03")
+"""SQLSTATEs of a connection that ended: PostgreSQL may send them after it has committed, and before it says so."""
 
 _SYSTEM: Final = {
     errno.EACCES: StorageReadOnly,
@@ -98,6 +108,38 @@ def translated() -> Iterator[None]:
         raise known from None
 
 
+@contextmanager
+def committing() -> Iterator[None]:
+    """As `translated`, around a COMMIT that is sent: where its answer was lost, OutcomeUnknown.
+
+    An answer that the database did not commit is certain, and stays the error that it is.
+    """
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        known = translation(error)
+        if known is None:
+            raise
+        if isinstance(known, StorageError) and not _refused(error):
+            raise _noted(OutcomeUnknown(), _cause(error)) from None
+        raise known from None
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the database itself said that it did not commit."""
+    cause = _cause(error)
+    if isinstance(cause, sqlite3.Error):
+        # After a failed fsync a recovery may still find the whole transaction in the log.
+        code: int = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        return code & 0xFF != sqlite3.SQLITE_IOERR
+    sqlstate = getattr(cause, "sqlstate", None)
+    return isinstance(sqlstate, str) and not sqlstate.startswith(_IN_DOUBT)
+
+
+def _cause(error: Exception) -> BaseException:
+    return error.driver_exception if isinstance(error, DBAPIError) else error
+
+
 def translation(error: Exception) -> Exception | None:
     """The error of Keyhall for a driver's error, or None where it is likely a bug."""
     if isinstance(error, DBAPIError):
@@ -109,6 +151,18 @@ def translation(error: Exception) -> Exception | None:
     return _meaning(error)
 
 
+def refusal(error: Exception) -> StorageError:
+    """The error for any answer to the very first question, where no bug of Keyhall's can show."""
+    known = translation(error)
+    if isinstance(known, StorageError):
+        return known
+    cause = error.driver_exception if isinstance(error, DBAPIError) else error
+    refused = StorageError()
+    refused.fault = unknown(cause)
+    refused.add_note(f"the driver raised {type(cause).__name__}")
+    return refused
+
+
 def _meaning(error: BaseException) -> Exception | None:
     if isinstance(error, PoolTimeout):
         return _noted(StorageBusy(), error)
@@ -116,6 +170,8 @@ def _meaning(error: BaseException) -> Exception | None:
         return _of_sqlite(error)
     if isinstance(sqlstate := getattr(error, "sqlstate", None), str):
         return _of_postgresql(error, sqlstate)
+    if isinstance(error, ssl.SSLError | socket.gaierror):  # their errno is not the system's: SSL_ERROR_SSL is EPERM
+        return _noted(StorageError(), error)
     if isinstance(error, OSError):  # also TimeoutError, and what asyncpg raises when a connection breaks
         return _noted(_SYSTEM.get(error.errno or 0, StorageError)(), error)
     return None
@@ -149,5 +205,7 @@ def _noted(known: KeyhallError, cause: object) -> KeyhallError:
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None)
     if code is None and isinstance(cause, OSError) and cause.errno:
         code = errno.errorcode.get(cause.errno)
+    if isinstance(known, StorageError):
+        known.fault = fault_of(cause)
     known.add_note(f"the driver raised {type(cause).__name__}" + (f" ({code})" if code else ""))
     return known

@@ -5,6 +5,7 @@ A credential that is not the actor's does not exist for them (NotFound); the ref
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections.abc import Callable
@@ -25,8 +26,9 @@ from app.domain.credentials import (
     expired,
     mask,
 )
-from app.domain.errors import CryptoError, NotFound, StorageError
+from app.domain.errors import CredentialUnreadable, CryptoError, NotFound, StorageError, with_cause
 from app.domain.identity import Actor, Permission
+from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
 from app.services.ports import Clock, Storage, UnitOfWork
@@ -137,6 +139,32 @@ class CredentialAccess:
             await self.note_unreadable(record)
         return view_of(record, secret, self._clock.now())
 
+    async def changed_view(self, changed: CredentialRecord) -> CredentialView:
+        """Return the view of a record whose change has committed; a secret that cannot be opened now stays hidden."""
+        now = self._clock.now()
+        hidden = view_of(changed, None, now)
+        hidden = dataclasses.replace(hidden, status=_status(changed, now, readable=True))
+        return await follow_up(self.view(changed), hidden, f"the change of the credential {changed.id}")
+
+    async def read_back(self, stored: CredentialRecord, secret: str) -> CredentialView:
+        """Read and decrypt a row that has committed, if that is possible now, and return its view.
+
+        Raises CredentialUnreadable where the row is not what was stored.
+        """
+        now = self._clock.now()
+        return await follow_up(
+            self._read_again(stored, secret, now), view_of(stored, secret, now), f"the new secret of {stored.id}"
+        )
+
+    async def _read_again(self, stored: CredentialRecord, secret: str, now: datetime) -> CredentialView:
+        async with self._storage.read() as uow:
+            record = await uow.credentials.get(stored.id)
+        opened = await self.open(record) if record else None
+        # A later version was stored meanwhile by another request, which reads it back itself.
+        if record is None or (record.version == stored.version and opened != secret):
+            raise CredentialUnreadable("The stored credential does not read back: check the database's disk")
+        return view_of(record, opened, now)
+
     async def readable(self, record: CredentialRecord) -> bool:
         """Whether it decrypts; one that does not is recorded as unreadable."""
         if await self.open(record) is not None:
@@ -175,7 +203,7 @@ class CredentialAccess:
                 await uow.credentials.set_status(record.id, Status.UNREADABLE, self._clock.now())
                 await self._trail.record(uow, SYSTEM, Action.CREDENTIAL_UNREADABLE, about=("credential", record.id))
         except StorageError as error:  # a reader must not suffer from a disk that takes no writes
-            log.warning("credential %s does not decrypt, which could not be recorded: %s", record.id, error)
+            log.warning("credential %s does not decrypt, which could not be recorded: %s", record.id, with_cause(error))
         else:
             log.warning("credential %s does not decrypt with its key: its owner has to enter it again", record.id)
 
@@ -209,6 +237,16 @@ def _status(record: CredentialRecord, now: datetime, *, readable: bool) -> Statu
     if expired(record, now):
         return Status.EXPIRED
     return Status.UNCHECKED if record.status is Status.UNREADABLE else record.status
+
+
+async def set_removed(
+    uow: UnitOfWork, record: CredentialRecord, at: datetime, *, removed: bool
+) -> CredentialRecord | None:
+    """Remove or restore; return the record as it is then, None where its version changed."""
+    if not await uow.credentials.set_removed(record.id, expected_version=record.version, at=at, removed=removed):
+        return None
+    deleted_at = at if removed else None
+    return dataclasses.replace(record, version=record.version + 1, updated_at=at, deleted_at=deleted_at)
 
 
 def restorable(record: CredentialRecord, now: datetime) -> bool:

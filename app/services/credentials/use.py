@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from app.domain.audit import Action, Result
 from app.domain.credentials import CredentialRecord, Owner, OwnerKind, PaidBy, expired, label_name, provider_name
-from app.domain.errors import CredentialUnreadable, NoCredential, StorageError
+from app.domain.errors import CredentialUnreadable, NoCredential
 from app.domain.identity import Actor, Permission
 from app.domain.secrets import SecretText
+from app.services.after_commit import follow_up
 from app.services.audit import AuditTrail
 from app.services.credentials.access import CredentialAccess, own
 from app.services.credentials.values import EnvironmentCredentials, UsableCredential
 from app.services.ports import Clock, Storage
-
-log = logging.getLogger(__name__)
 
 
 class CredentialUse:
@@ -45,12 +43,12 @@ class CredentialUse:
         try:
             yield usable
         except BaseException as error:
-            try:
-                await self._note_use(actor, usable, Result.FAILED, error=type(error).__name__)
-            except StorageError as lost:  # the intent is recorded, and the error of the block matters more
-                log.warning("the outcome of a use could not be recorded: %s", lost)
+            # The intent is recorded, and the error of the block matters more than that its outcome is not.
+            failed = self._note_use(actor, usable, Result.FAILED, error=type(error).__name__)
+            await follow_up(failed, None, "the use of a credential")
             raise
-        await self._note_use(actor, usable, Result.OK)
+        # Nor may the caller do once more what the block has done.
+        await follow_up(self._note_use(actor, usable, Result.OK), None, "the use of a credential")
 
     def _environment_secret(self, actor: Actor, provider: str) -> SecretText | None:
         served = actor.may(Permission.USE_ENVIRONMENT_CREDENTIALS) or (

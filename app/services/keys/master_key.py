@@ -16,6 +16,7 @@ from app.domain.audit import Action
 from app.domain.errors import ConfigInvalid, KeyStateConflict, MasterKeyMissing
 from app.domain.instances import Instance
 from app.domain.secrets import SecretBytes
+from app.services.after_commit import AWAY
 from app.services.audit import OPERATOR, AuditTrail
 from app.services.keys import KeyManagementService
 from app.services.ports import ChangeableMasterKey, Clock, MasterKeySource, Storage
@@ -110,7 +111,14 @@ class MasterKeyChange:
         if after != under:
             await self._announced(after, force=force, tell=tell)
         before = await self._rewrap(target, after)
-        await self._taken_up(after, force=force, tell=tell)
+        try:
+            await self._keys.reload()
+            await self._taken_up(after, force=force, tell=tell)
+        except AWAY as away:
+            raise KeyStateConflict(
+                f"the install is under the master key {after}, and the database was lost after that: run this again to "
+                "finish; both keys stay until then"
+            ) from away
         if self._source.in_default_file:
             self._source.finish_change(target)
         return ChangedMasterKey(
@@ -130,7 +138,6 @@ class MasterKeyChange:
                 await self._audit.record(
                     uow, OPERATOR, Action.MASTER_KEY_CHANGED, about=about, before=before, after=after
                 )
-        await self._keys.reload()
         return before
 
     # -- the other processes -------------------------------------------------------------------------------------------

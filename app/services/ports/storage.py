@@ -100,7 +100,8 @@ class Storage(Protocol):
     def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Open a unit of work that commits at its end, and rolls back if anything was raised in it.
 
-        Never await anything slow inside. Raises StorageError, also at the end: then nothing was committed.
+        Never await anything slow inside. Raises StorageError, also at the end: then nothing was committed, except for
+        its kind OutcomeUnknown. Once it has committed it raises nothing.
         """
         ...
 

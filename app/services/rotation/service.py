@@ -239,7 +239,7 @@ class RotationService:
                 await self._audit.record(uow, actor, Action.KEY_PROMOTED, about=_about(name), version=promoted)
             await self._audit.record(uow, actor, Action.KEY_REVOKED, about=_about(name), version=version)
             job = await self._settle(uow, actor, keyset, "revoke", revoked=version)
-        await self._instances.refresh()
+        await self._instances.load_committed_change()
         return job
 
     async def retire(self, actor: Actor, name: KeyName, version: int) -> Job:
@@ -315,7 +315,7 @@ class RotationService:
             if sum([(await uow.encrypted_rows.counts(each)).get(version, 0) for each in columns]) > needed.unreadable:
                 raise KeyStateConflict(f"{name.value} version {version} came into use meanwhile: nothing was destroyed")
             await self._audit.record(uow, actor, Action.KEY_DESTROYED, about=_about(name), version=version)
-        await self._instances.refresh()
+        await self._instances.load_committed_change()
         return needed
 
     # -- the schedule --------------------------------------------------------------------------------------------------

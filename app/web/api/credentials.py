@@ -61,6 +61,12 @@ class Listing(PageQuery):
     removed: bool = Field(default=False, description="List the removed credentials that can still be restored")
 
 
+class Removal(Model):
+    """How to remove a credential."""
+
+    purge: bool = Field(default=False, description="Delete a removed credential and its history for good")
+
+
 class Credential(TypedDict):
     """A credential, without its secret. `masked` shows at most a third of it.
 
@@ -130,15 +136,20 @@ class ProviderHealth(TypedDict):
 
 
 class Unreadable(TypedDict):
-    """One of your credentials, which must be entered again."""
+    """A credential that must be entered again, and whose it is: a user's or a Discord guild's."""
 
     id: str
     provider: str
     label: str
+    username: str | None
+    guild_id: str | None
 
 
 class Health(TypedDict):
-    """The state of credentials by provider; `scope` says whether everybody's or only your own."""
+    """The state of credentials by provider; `scope` says whether everybody's or only your own.
+
+    `unreadable` names the first 100.
+    """
 
     scope: Literal["everybody", "own"]
     providers: list[ProviderHealth]
@@ -203,7 +214,16 @@ def _as_health(report: HealthReport) -> Health:
             }
             for each in report.providers
         ],
-        "unreadable": [{"id": each.id, "provider": each.provider, "label": each.label} for each in report.unreadable],
+        "unreadable": [
+            {
+                "id": each.id,
+                "provider": each.provider,
+                "label": each.label,
+                "username": each.username,
+                "guild_id": each.owner.id if each.owner.kind is OwnerKind.GUILD else None,
+            }
+            for each in report.unreadable
+        ],
     }
 
 
@@ -287,9 +307,13 @@ def _expiry(body: Change | NewSecret) -> datetime | Unset | None:
 
 
 @routes("DELETE", _ONE, status=204, errors=[errors.NotFound])
-async def remove(request: web.Request, actor: Actor, credential_id: str, expected_version: int | None) -> web.Response:
-    """Remove a credential; it can be restored for seven days."""
-    await request.app[SERVICES].credentials.remove(actor, credential_id, expected_version=expected_version)
+async def remove(
+    request: web.Request, actor: Actor, credential_id: str, query: Removal, expected_version: int | None
+) -> web.Response:
+    """Remove a credential; it can be restored for seven days. With `purge`, delete a removed one for good."""
+    credentials = request.app[SERVICES].credentials
+    remove_or_purge = credentials.purge if query.purge else credentials.remove
+    await remove_or_purge(actor, credential_id, expected_version=expected_version)
     return json_response(204)
 
 
@@ -297,11 +321,14 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, expecte
 async def replace(
     request: web.Request, actor: Actor, credential_id: str, body: NewSecret, expected_version: int | None
 ) -> web.Response:
-    """Replace the secret of a credential; the former one stays in the history."""
-    view = await request.app[SERVICES].credentials.replace(
+    """Replace the secret of a credential; the former one stays in the history.
+
+    The secret that is in force, given again, changes nothing: the version stays.
+    """
+    replaced = await request.app[SERVICES].credentials.replace(
         actor, credential_id, body.secret, expected_version=expected_version, expires_at=_expiry(body)
     )
-    return _one(view)
+    return _one(replaced.view)
 
 
 @routes(
@@ -354,7 +381,7 @@ async def rollback(
     Without a version, repeating the request undoes the first one: send If-Match.
     """
     version = body.version if body else None
-    view = await request.app[SERVICES].credentials.rollback(
+    replaced = await request.app[SERVICES].credentials.rollback(
         actor, credential_id, version=version, expected_version=expected_version
     )
-    return _one(view)
+    return _one(replaced.view)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Final
 
 from aiohttp import web
@@ -14,7 +14,9 @@ from app.domain import errors
 from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
+from app.domain.key_shapes import looks_like_key
 from app.domain.text import whole_number
+from app.domain.times import end_of_day
 from app.services.credentials import UNSET
 from app.web.inputs import ID, Model, NoFields
 from app.web.options import SERVICES
@@ -30,6 +32,8 @@ _NEWS: Final = {
     "added": "Stored.",
     "changed": "Changed.",
     "replaced": "Replaced. The former secret is kept in the history.",
+    "same": "Nothing changed: that secret is in force already.",
+    "purged": "Deleted for good.",
     "removed": "Removed. It can be restored for seven days.",
     "restored": "Restored.",
 }
@@ -105,14 +109,14 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
     )
 
 
+def kept_of(fields: Mapping[str, str]) -> dict[str, str]:
+    """The typed fields that a form is filled in with again: not the secret, nor one in the wrong field."""
+    typed = {name: fields.get(name, "") for name in ("provider", "label", "expires")}
+    return {name: "" if looks_like_key(text) else text for name, text in typed.items()}
+
+
 async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-    # A refused value may be a secret in the wrong field, so only the other fields are filled in again.
-    refused = Refused(error)
-    kept = {
-        name: "" if refused.field in {name, f"{name}_at"} else fields.get(name, "")
-        for name in ("provider", "label", "expires")
-    }
-    return _add_page(request, await actor_of(request), refused, kept)
+    return _add_page(request, await actor_of(request), Refused(error), kept_of(fields))
 
 
 def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept: Mapping[str, str]) -> web.Response:
@@ -226,10 +230,10 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
 )
 async def replace(request: web.Request, actor: Actor, credential_id: str, form: ReplaceForm) -> web.Response:
     """Replace the secret of a credential."""
-    await request.app[SERVICES].credentials.replace(
+    replaced = await request.app[SERVICES].credentials.replace(
         actor, credential_id, form.secret, expected_version=_version(form.version)
     )
-    return see_other(f"{_ALL}/{credential_id}?done=replaced")
+    return see_other(f"{_ALL}/{credential_id}?done={'replaced' if replaced.new_secret else 'same'}")
 
 
 @routes(
@@ -246,7 +250,7 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, form: V
     return see_other(f"{_ALL}?done=removed&id={credential_id}")
 
 
-async def _restore_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+async def _removed_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
     refused, actor = Refused(error), await actor_of(request)
     found = await request.app[SERVICES].credentials.page(actor, removed=True)
     return page(
@@ -266,13 +270,27 @@ async def _restore_again(request: web.Request, error: AppError, fields: Mapping[
     f"{ONE}/restore",
     status=303,
     media_type="text/html",
-    retry=_restore_again,
+    retry=_removed_again,
     errors=[errors.NotFound, errors.AlreadyExists],
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str, form: NoFields) -> web.Response:  # noqa: ARG001
     """Restore a removed credential."""
     await request.app[SERVICES].credentials.restore(actor, credential_id)
     return see_other(f"{_ALL}?done=restored")
+
+
+@routes(
+    "POST",
+    f"{ONE}/purge",
+    status=303,
+    media_type="text/html",
+    retry=_removed_again,
+    errors=[errors.NotFound, errors.VersionConflict],
+)
+async def purge(request: web.Request, actor: Actor, credential_id: str, form: VersionForm) -> web.Response:
+    """Delete a removed credential for good."""
+    await request.app[SERVICES].credentials.purge(actor, credential_id, expected_version=_version(form.version))
+    return see_other(f"{_ALL}?removed=true&done=purged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +336,7 @@ def _end_of(text: str) -> datetime | None:
     if not text.strip():
         return None
     try:
-        return datetime.combine(date.fromisoformat(text.strip()), time(23, 59, 59), UTC)
+        return end_of_day(text.strip())
     except ValueError:
         raise InvalidInput("expires_at", "must be a day such as 2027-03-31") from None
 

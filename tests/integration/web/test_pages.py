@@ -167,7 +167,7 @@ async def test_what_was_refused_does_not_come_back_on_the_page(site: Site) -> No
         "/credentials", cookie, form_token=token, provider="github", label=pasted, secret=f"{pasted}x", expires=""
     )
     assert answer.status == 422
-    assert "Label looks like a secret; labels are shown unencrypted." in answer.text
+    assert "Label looks like a key; labels are shown unencrypted." in answer.text
     assert pasted not in answer.text
     assert 'value="github"' in answer.text
     assert 'aria-describedby="label-hint refused"' in answer.text

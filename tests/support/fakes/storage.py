@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from app.domain.audit import Action, Result
@@ -37,6 +37,7 @@ class FakeStorage:
         self._writer = asyncio.Lock()
         self._unreadable: StorageError | None = None
         self._unwritable: StorageError | None = None
+        self._last_commit: int | None = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[FakeUnitOfWork]:
@@ -57,6 +58,8 @@ class FakeStorage:
                 yield FakeUnitOfWork(tables, self._clock)
             self.tables = tables
             self.commits += 1
+            if self.commits == self._last_commit:
+                self._unreadable = self._unwritable = StorageError()
 
     @contextmanager
     def _nothing_slow(self) -> Iterator[None]:
@@ -96,6 +99,18 @@ class FakeStorage:
             yield
         finally:
             self._unreadable = self._unwritable = None
+
+    @contextmanager
+    def dead_after(self, commits: int) -> Iterator[None]:
+        """Neither reads nor writes go through any more once that many units of work have committed."""
+        self._last_commit = self.commits + commits
+        with ExitStack() as stack:
+            if not commits:
+                stack.enter_context(self.dead())
+            try:
+                yield
+            finally:
+                self._unreadable = self._unwritable = self._last_commit = None
 
     def trail(self) -> list[tuple[Action, Result]]:
         """Return actions and results in the audit trail, except those of the start."""

@@ -51,6 +51,10 @@ class Dialect(Protocol):
         """Held around everything that writes, where the engine allows only one writer. Raises StorageBusy."""
         ...
 
+    def lost(self, connection: AsyncConnection, /) -> bool:
+        """Whether a connection is known to have ended, so that nothing can be sent any more."""
+        ...
+
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody else than the connection that asks."""
         ...
@@ -96,8 +100,18 @@ class Dialect(Protocol):
         """
         ...
 
-    async def read_only(self, connection: AsyncConnection, /) -> bool:
-        """Whether the database as a whole refuses writes; ``connection`` is the writer's, in a transaction."""
+    async def unfit(self, connection: AsyncConnection, /) -> str | None:
+        """The code (faults.py) of what keeps the database as a whole from serving: read-only, its encoding, no schema.
+
+        ``connection`` is the writer's, in a transaction.
+        """
+        ...
+
+    async def check(self, *, within: float | None) -> bool:
+        """Look for damage, reading only; False where there was no time for all of it, or only other tools can.
+
+        Raises a driver's error that says damaged.
+        """
         ...
 
     async def copy(self, path: Path, /) -> bool:

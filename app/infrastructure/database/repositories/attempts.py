@@ -38,5 +38,5 @@ class AttemptRepositoryImpl:
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)  # a range: LIKE ignores case on SQLite
         return await self._connection.change(delete(attempts).where(attempts.c.key >= prefix, attempts.c.key < after))
 
-    async def purge(self, before: datetime) -> int:
-        return await self._connection.change(delete(attempts).where(attempts.c.window < before))
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        return await self._connection.remove(attempts, attempts.c.window < before, limit)
