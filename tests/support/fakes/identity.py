@@ -62,6 +62,7 @@ class FakeUserRepository:
         for each in self._tables.users.values():
             if each.id != user.id and (
                 each.name_key == user.name_key
+                or each.name_skeleton == user.name_skeleton
                 or each.subject_id == user.subject_id
                 or (user.discord_id is not None and each.discord_id == user.discord_id)
             ):
