@@ -29,6 +29,7 @@ from app.web.bodies import LARGEST_BODY, LARGEST_BODY_OF_A_STRANGER, read_form, 
 from app.web.inputs import Handler, Model, Signature, parse, parse_query
 from app.web.origin import ORIGIN
 from app.web.problems import status_of
+from app.web.refusals import record_refusal
 from app.web.sessions import actor_of, check_form_token
 
 Bound = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -176,6 +177,7 @@ def _reading_a_form(
             ended = asks.wants_actor and isinstance(refused, InvalidToken)
             if retry is None or ended or isinstance(refused, NotFound) or status_of(type(refused)) >= 500:
                 raise  # filling in the form again would not help
+            await record_refusal(request, refused)
             return await retry(request, refused, fields)
 
     return bound

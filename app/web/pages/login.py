@@ -16,7 +16,7 @@ from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Routes
-from app.web.sessions import begin_session, end_session
+from app.web.sessions import begin_session, end_session, session_cookie
 
 routes = Routes("Pages")
 
@@ -120,9 +120,11 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
     errors=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded],
 )
 async def login(request: web.Request, client: Client, form: LoginForm) -> web.Response:
-    """Sign in; every sign-in is a new session."""
+    """Sign in; every sign-in is a new session, and ends the one that the browser had."""
     request.app[ORIGIN].check_connection(request)
-    session = await request.app[SERVICES].authentication.login_browser(form.username, form.password, client)
+    session = await request.app[SERVICES].authentication.login_browser(
+        form.username, form.password, client, former_cookie=session_cookie(request)
+    )
     response = see_other(_own_page(form.next))
     begin_session(request, response, session)
     return response

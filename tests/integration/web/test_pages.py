@@ -287,7 +287,8 @@ async def test_after_ten_minutes_revealing_asks_for_the_password_first(site: Sit
         right = await site.submit(f"{path}/reveal", cookie, form_token=token, password=PASSWORD)
         assert right.status == 200
         assert SECRET in right.text
-        without_it = await site.submit(f"{path}/reveal", cookie, form_token=token)
+        assert (await site.page(path, cookie)).status == 303  # the session has another cookie now
+        without_it = await site.submit(f"{path}/reveal", right.cookie(), form_token=token)
         assert without_it.status == 200
 
 
