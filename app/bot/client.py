@@ -112,8 +112,8 @@ class KeyhallBot(commands.Bot):
         await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
 
     async def close(self) -> None:
-        """Finish the interactions that were acknowledged, for at most 3 s, then leave."""
-        await self.session.drain()
+        """Finish the interactions that are served, for at most 3 s, notify the users of the others, then leave."""
+        await self.session.drain(errors.notify_interrupted)
         await super().close()
 
     @property

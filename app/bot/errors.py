@@ -152,7 +152,7 @@ def sentence(locale: discord.Locale, error: Exception, reference: int, progress:
         return _reason(locale, error, reference, names)
     if progress.done:
         return say(locale, progress.change.done, **names)
-    if isinstance(error, OutcomeUnknown):
+    if isinstance(error, OutcomeUnknown) and progress.begun:
         return say(locale, progress.change.doubt, **names)
     return f"{say(locale, progress.change.nothing)} {_reason(locale, error, reference, names)}"
 
@@ -162,6 +162,8 @@ def interrupted(locale: discord.Locale, progress: Progress) -> str:
     names = {"list": "`/key list`"} | progress.names
     if progress.change is None:
         return say(locale, "Keyhall is restarting: try again in a minute.")
+    if not progress.begun:
+        return f"{say(locale, progress.change.nothing)} {say(locale, 'Keyhall is restarting: try again in a minute.')}"
     return say(locale, progress.change.done if progress.done else progress.change.doubt, **names)
 
 
@@ -236,7 +238,7 @@ async def explain(interaction: Interaction, error: Exception) -> None:
     await _answer(interaction, Notice(*parts), progress)
 
 
-async def tell_interrupted(interaction: Interaction) -> None:
+async def notify_interrupted(interaction: Interaction) -> None:
     """Notify the user that this process leaves. A failure to answer is logged, not raised."""
     progress = progress_of(interaction)
     progress.names["list"] = interaction.client.session.command("key list")

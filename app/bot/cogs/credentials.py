@@ -156,6 +156,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         actor = await self._session.admit(interaction)
         progress.names |= panels.names(provider.strip().lower(), label.strip(), guild_id)
         progress.steps = self._after_refusal(interaction, actor, guild_id, provider, label)
+        progress.begun = True
         added = await self._credentials.add(
             actor,
             provider=provider,
@@ -228,6 +229,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
             return [panels.replace_instead(interaction.locale, before.label, named.guild_id, before.id)]
 
         progress.steps = steps
+        progress.begun = True
         replaced = await self._credentials.replace(
             actor,
             before.id,
@@ -286,6 +288,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         progress = _begin(interaction, REMOVE)
         self._session.whose(interaction, named)
         actor = await self._session.admit(interaction)
+        progress.begun = True
         await self._credentials.remove(actor, named.credential_id or "", expected_version=named.number)
         progress.done = True
         await views.show(interaction, panels.removed(interaction.locale, named))
@@ -295,6 +298,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         progress = _begin(interaction, RESTORE)
         self._session.whose(interaction, named)
         actor = await self._session.admit(interaction)
+        progress.begun = True
         view = await self._credentials.restore(actor, named.credential_id or "", expected_version=named.number)
         progress.done = True
         await views.show(interaction, panels.one(interaction.locale, view, "**Restored.**"))
