@@ -109,7 +109,7 @@ class KeyhallBot(commands.Bot):
                     remedy=f"correct {extension} or take it out of BOT_EXTENSIONS",
                 ) from error
         bot_state = self.session.services.bot_state
-        await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
+        self.session.command_ids = await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
 
     async def close(self) -> None:
         """Finish the interactions that are served, for at most 3 s, notify the users of the others, then leave."""

@@ -17,7 +17,7 @@ class BotStateService:
         self._clock = clock
 
     async def synced_tree(self) -> str | None:
-        """Return the digest of the commands that were last synced to Discord, None before the first sync."""
+        """Return the digest of the commands after the last sync to Discord, None before the first one."""
         async with self._storage.read() as uow:
             return await uow.bot_state.get(_TREE)
 

@@ -22,7 +22,7 @@ from app.domain.errors import BotLoginFailed, ConfigInvalid
 from app.domain.secrets import SecretText
 from app.services import Services
 from tests.support.discord_wire import WireSimulator
-from tests.support.samples import PASSWORD
+from tests.support.samples import PASSWORD, SECRET
 
 CONTENT_GRANTED = 1 << 19
 GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 15
@@ -365,6 +365,37 @@ class TestSync:
         await self.start(wire, services, replace(options, extensions=("keyhall_more",)))
         assert wire.syncs == [None, None]
         assert "greet" in {command["name"] for command in wire.commands[None]}
+
+    @pytest.mark.parametrize("change", ["deleted", "one deleted", "edited", "made anew", "one more"])
+    async def test_what_another_process_did_to_the_commands_at_discord_is_noticed_at_the_next_start(
+        self, wire: WireSimulator, options: BotOptions, services: Services, change: str
+    ) -> None:
+        await self.start(wire, services, options)
+        here = [{**command} for command in wire.commands[None]]
+        wire.commands[None] = {
+            "deleted": [],
+            "one deleted": here[1:],
+            "edited": [{**here[0], "description": "By somebody else"}, *here[1:]],
+            "made anew": [{**here[0], "id": "4711"}, *here[1:]],
+            "one more": [*here, {**here[0], "name": "another", "id": "4712"}],
+        }[change]
+        await self.start(wire, services, options)
+        assert wire.syncs == [None, None]
+        assert {command["name"] for command in wire.commands[None]} == {"key", "encrypt", "decrypt"}
+        await self.start(wire, services, options)
+        assert wire.syncs == [None, None], "then it is known"
+
+    async def test_answers_name_commands_that_can_be_clicked(
+        self, wire: WireSimulator, options: BotOptions, services: Services
+    ) -> None:
+        alice = wire.user(1001, "alice")
+        guild = wire.add_guild(id=2001, name="Hall", owner=alice)
+        async with running(services, options):
+            await wire.wait_ready()
+            form = await wire.slash(alice, "key add", {"provider": "openai"}, guild=guild)
+            reply = await wire.submit_modal(form, {"secret": SECRET})
+        number = next(command["id"] for command in wire.commands[None] if command["name"] == "key")
+        assert f"</key list:{number}>" in reply.text
 
     async def test_the_operator_can_insist(self, wire: WireSimulator, options: BotOptions, services: Services) -> None:
         await self.start(wire, services, options)
