@@ -76,10 +76,10 @@ class Backend:
         ):
             yield services
 
-    async def schema(self, *, upgrade: bool) -> SchemaState:
+    async def schema(self, *, upgrade: bool = False, check: bool = False) -> SchemaState:
         from app.bootstrap.commands import schema_state  # noqa: PLC0415
 
-        return await schema_state(self._settings_of_a_command(), upgrade=upgrade)
+        return await schema_state(self._settings_of_a_command(), upgrade=upgrade, check=check)
 
     def new_master_key(self) -> str:
         from app.bootstrap.commands import new_master_key  # noqa: PLC0415

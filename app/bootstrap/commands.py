@@ -37,14 +37,19 @@ async def open_unverified_keys(settings: Settings) -> AsyncIterator[KeyManagemen
         yield reachable.keys
 
 
-async def schema_state(settings: Settings, *, upgrade: bool) -> SchemaState:
-    """Where the schema stands, after running pending migrations where asked. Raises StartupError, NoInstall."""
+async def schema_state(settings: Settings, *, upgrade: bool = False, check: bool = False) -> SchemaState:
+    """Where the schema stands, after running pending migrations or a whole check for damage where asked.
+
+    Raises StartupError, NoInstall.
+    """
     name = settings.database_url.name
     absent = NoInstall(f"there is no database at {name}: run `keyhall db upgrade`")
     async with reachable_database(settings, may_create=upgrade, absent=absent) as reachable:
         if upgrade:
             await reachable.migrate(installed=await reachable.verify())
-        return SchemaState(database=name, current=await reachable.revision(), head=known_revisions()[-1])
+        checked = check and await reachable.retry.run(reachable.database.check)
+        head = known_revisions()[-1]
+        return SchemaState(database=name, current=await reachable.revision(), head=head, checked=checked)
 
 
 def new_master_key() -> str:

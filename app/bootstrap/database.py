@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import pwd
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +15,32 @@ from typing import Final, TypeVar
 
 from app.domain.errors import (
     ConfigInvalid,
+    DatabaseDamaged,
+    DatabaseFault,
     DatabaseUnavailable,
+    InstallMismatch,
     MigrationFailed,
     NoInstall,
+    StartupError,
     StorageError,
-    StorageFull,
-    StorageReadOnly,
 )
 from app.domain.keys import KeyName
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.infrastructure.database.engine import Database, open_database
-from app.infrastructure.database.migrate import check_schema, current_revision, known_revisions, upgrade
+from app.infrastructure.database.migrate import (
+    check_schema,
+    current_revision,
+    foreign_tables,
+    known_revisions,
+    upgrade,
+)
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.master_key import MasterKeys
 from app.services.keys import InstallRules, KeyManagementService
-from app.services.ports import MasterKeySource
+from app.services.ports import MasterKeySource, RememberedInstall
 from app.settings import DatabaseUrl, Settings
 from app.settings.secret_files import check_secret_file_modes
 
@@ -44,41 +55,73 @@ _T = TypeVar("_T")
 
 
 class StartupRetry:
-    """One waiting budget for all steps of a start: a database that restarts or is locked may need a minute."""
+    """One waiting budget for all steps of a start: a database that restarts or is locked may need a minute.
 
-    def __init__(self, database_name: str, clock: SystemClock) -> None:
-        self._database_name = database_name
+    A cause that does not heal by waiting (app/infrastructure/database/faults.py) halts at once.
+    """
+
+    def __init__(self, url: DatabaseUrl, clock: SystemClock) -> None:
+        self._url = url
         self._clock = clock
         self._deadline = clock.monotonic() + RETRY_BUDGET_SECONDS
-        self._logged = False
+        self._logged: str | None = None
 
     async def run(self, step: Callable[[], Awaitable[_T]]) -> _T:
-        """Repeat a step while the database does not answer. Raises DatabaseUnavailable when the budget is spent."""
+        """Repeat a step while waiting may help. Raises DatabaseUnavailable, DatabaseDamaged."""
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await step()
-            except StorageReadOnly:
-                raise DatabaseUnavailable(
-                    f"the database {self._database_name} is read-only",
-                    remedy="let the user who runs Keyhall write the file and its directory, or use the primary server",
-                ) from None
-            except StorageFull:
-                raise DatabaseUnavailable(
-                    f"the database {self._database_name} has no space left", remedy="free some space on its disk"
-                ) from None
             except StorageError as error:
+                fault = error.fault
+                if fault is not None and not fault.heals:
+                    raise self._halt(fault) from None
+                why = error.detail if fault is None else self._filled(f"it {fault.happened} ({fault.code})", fault)
                 if self._clock.monotonic() + pause > self._deadline:
+                    remedy = "start the database, or correct DATABASE_URL" if fault is None else fault.remedy
                     raise DatabaseUnavailable(
-                        f"the database {self._database_name} did not answer for {RETRY_BUDGET_SECONDS:.0f} seconds: "
-                        f"{error.detail}",
-                        remedy="start the database, or correct DATABASE_URL",
+                        f"the database {self._url.name} did not answer for {RETRY_BUDGET_SECONDS:.0f} seconds: {why}",
+                        remedy=remedy if fault is None else self._filled(remedy, fault),
                     ) from error
-            if not self._logged:
-                log.info("waiting for the database %s", self._database_name)
-                self._logged = True
+            if why != self._logged:
+                log.info("waiting for the database %s: %s", self._url.name, why)
+                self._logged = why
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _halt(self, fault: DatabaseFault) -> StartupError:
+        kind = DatabaseDamaged if fault.damaged else DatabaseUnavailable
+        remedy = self._filled(fault.remedy, fault)
+        if fault.damaged and self._url.path is not None:
+            remedy = _way_out(self._url.path)
+        return kind(
+            f"the database {self._url.name} {self._filled(fault.happened, fault)} ({fault.code})", remedy=remedy
+        )
+
+    def _filled(self, text: str, fault: DatabaseFault) -> str:
+        server = self._url.server
+        role = server.username if server is not None else None
+        return text.format(
+            role=_identifier(role or pwd.getpwuid(os.geteuid()).pw_name),
+            database=_identifier(server.database or "") if server is not None else self._url.name,
+            about=fault.about,
+            file=self._url.name,
+        )
+
+
+def _way_out(path: Path) -> str:
+    """The remedy for a damaged SQLite file. A `-wal` beside it may be of another state of the file, before a copy."""
+    beside = path.with_name(f"{path.name}-wal")
+    restore = 'stop every process and put the newest backup in its place (docs/operations.md, "Restore a backup")'
+    if not beside.exists() or not beside.stat().st_size:
+        return f"stop every process and {restore}"
+    moved = " ".join(shlex.quote(str(each)) for each in (beside, beside.with_name(f"{beside.name}.aside")))
+    former = f"if the file was put there beside the -wal of a former one, run `mv {moved}`"
+    return f"stop every process; {former}; else {restore}"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +216,28 @@ async def reachable_database(
             keys.require_no_install_expected(remembered)
             if not may_create:
                 raise absent or NoInstall
-        retry = StartupRetry(settings.database_url.name, SystemClock())
+        retry = StartupRetry(settings.database_url, SystemClock())
+        # Before anything else opens the file: see `check_file`.
+        if not await retry.run(database.look) and settings.database_url.path is not None:
+            log.info("the database was checked for damage in part: `keyhall db check` checks all of it")
         await retry.run(database.probe)
+        if foreign := await retry.run(lambda: foreign_tables(database)):
+            raise _foreign(settings, foreign, remembered)
         await retry.run(lambda: check_schema(database))
         yield ReachableDatabase(settings=settings, database=database, storage=storage, keys=keys, retry=retry)
+
+
+def _foreign(settings: Settings, tables: Sequence[str], remembered: RememberedInstall | None) -> StartupError:
+    """The halt for a database of another program; InstallMismatch where an install was expected there."""
+    named = f"{', '.join(tables[:3])}{' and more' if len(tables) > 3 else ''}"
+    happened = (
+        f"the database {settings.database_url.name} is another program's: its table{'s' * (len(tables) > 1)} {named} "
+        f"{'are' if len(tables) > 1 else 'is'} not Keyhall's"
+    )
+    remedy = "name a database in DATABASE_URL that no other program uses"
+    if remembered is not None or settings.install_id is not None:
+        return InstallMismatch(happened, remedy=f"{remedy}, that of this install")
+    return MigrationFailed(happened, remedy=remedy)
 
 
 def key_management(

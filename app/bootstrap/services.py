@@ -10,7 +10,7 @@ from datetime import timedelta
 from app.bootstrap.keys import OpenKeys
 from app.domain.identity import Registration
 from app.domain.keys import Environment
-from app.infrastructure.clock import SystemClock, SystemRandomness
+from app.infrastructure.clock import SystemClock, SystemRandomness, noticing_stops
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.messages import FernetMessages
@@ -22,6 +22,7 @@ from app.services.authentication import AuthenticationService, Lifetimes, Reques
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
+from app.services.failures import FailureLog
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
 from app.services.identity import IdentityService
@@ -55,7 +56,7 @@ class Parts:
 def build_services(parts: Parts) -> Services:
     """Compose the services; nothing is read or changed."""
     storage, keys, clock, randomness = parts.storage, parts.keys, parts.clock, parts.randomness
-    derivation = Derivation()
+    derivation, failures = Derivation(), FailureLog(clock)
     tokens = JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api")
     instances = InstanceService(
         storage=storage, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
@@ -98,6 +99,7 @@ def build_services(parts: Parts) -> Services:
     )
     return Services(
         randomness=randomness,
+        failures=failures,
         feed=parts.feed,
         keys=keys,
         instances=instances,
@@ -131,11 +133,12 @@ def build_services(parts: Parts) -> Services:
             storage=storage,
             keys=keys,
             credentials=credentials,
+            failures=failures,
             clock=clock,
             rotation_days=parts.rotation_days,
         ),
         bot_state=BotStateService(storage=storage, clock=clock),
-        housekeeping=HousekeepingService(storage=storage, clock=clock),
+        housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
     )
 
 
@@ -168,7 +171,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     )
     try:
         await opened.retry.run(services.instances.refresh)
-        async with feed.listening(), services.instances.present():
+        async with noticing_stops(SystemClock()), feed.listening(), services.instances.present():
             yield services
     finally:
         await passwords.close()

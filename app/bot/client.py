@@ -20,7 +20,7 @@ from app.bot.router import Router
 from app.bot.session import BotSession, Interaction
 from app.bot.sync import sync_tree
 from app.bot.texts import CommandTexts
-from app.domain.errors import ConfigInvalid, StorageError
+from app.domain.errors import ConfigInvalid, StorageError, with_cause
 from app.services import Services
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class KeyhallBot(commands.Bot):
         try:
             await self.session.services.dashboard.note_guilds(len(self.guilds))
         except StorageError as error:  # worth a line in a list, not the session
-            log.warning("could not note in how many servers the bot is: %s", error)
+            log.warning("could not note in how many servers the bot is: %s", with_cause(error))
 
     async def on_interaction(self, interaction: Interaction) -> None:
         """Serve Keyhall's buttons, menus and forms: of this process or another one, of today or of before a restart."""

@@ -223,7 +223,9 @@ async def explain(interaction: Interaction, error: Exception) -> None:
         # Nothing was done: every interaction is acknowledged before anything else.
         log.info("interaction %s came too late or was served elsewhere", interaction.id)
         return
-    if not isinstance(error, AppError):
+    if isinstance(error, NotReady | Overloaded | StorageError):
+        interaction.client.services.failures.note("an interaction", error, str(interaction.id))
+    elif not isinstance(error, AppError):
         log.error("interaction %s failed", interaction.id, exc_info=error)
     progress = progress_of(interaction)
     session = interaction.client.session

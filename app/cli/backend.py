@@ -34,8 +34,8 @@ class Backend(Protocol):
         """All services, with a lease; a conflict about the key that is ``importing`` does not halt."""
         ...
 
-    async def schema(self, *, upgrade: bool) -> SchemaState:
-        """The schema's state, after running pending migrations where ``upgrade`` says so."""
+    async def schema(self, *, upgrade: bool = False, check: bool = False) -> SchemaState:
+        """The schema's state, after running pending migrations or a whole check for damage where asked."""
         ...
 
     def new_master_key(self) -> str:

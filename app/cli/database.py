@@ -26,15 +26,17 @@ def upgrade(context: typer.Context) -> None:
 @group.command()
 def current(context: typer.Context, as_json: AsJson = False) -> None:
     """Print the revision that the database is at."""
-    state = asyncio.run(backend(context).schema(upgrade=False))
+    state = asyncio.run(backend(context).schema())
     _show(state, as_json=as_json)
 
 
 @group.command()
 def check(context: typer.Context, as_json: AsJson = False) -> None:
-    """Exit 1 if a migration is pending."""
-    state = asyncio.run(backend(context).schema(upgrade=False))
+    """Check every page, row and index of an SQLite file for damage; exit 1 if a migration is pending."""
+    state = asyncio.run(backend(context).schema(check=True))
     _show(state, as_json=as_json)
+    if not as_json:
+        typer.echo("no damage was found" if state.checked else "PostgreSQL is checked for damage by its own pg_amcheck")
     if not state.up_to_date:
         raise typer.Exit(1)
 
@@ -47,6 +49,7 @@ def _show(state: SchemaState, *, as_json: bool) -> None:
                 "current": state.current,
                 "head": state.head,
                 "up_to_date": state.up_to_date,
+                "checked_for_damage": state.checked,
             }
         )
     else:

@@ -12,6 +12,8 @@ class SchemaState:
     database: str
     current: str | None
     head: str
+    checked: bool = False
+    """Whether every page, row and index of the database was checked for damage, and found whole."""
 
     @property
     def up_to_date(self) -> bool:

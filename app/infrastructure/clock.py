@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_SECONDS: Final = 1.0
+_STOPPED_SECONDS: Final = 2.0
+"""From when on a process that was late counts as stopped."""
 
 # CLOCK_MONOTONIC stops while a Linux machine sleeps, and a lease must not: a process that wakes up has lost its own.
 _BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
@@ -27,6 +36,29 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Come back after that time."""
         await asyncio.sleep(seconds)
+
+
+@asynccontextmanager
+async def noticing_stops(clock: SystemClock) -> AsyncIterator[None]:
+    """Log how long this process did not run, whenever it was stopped for seconds; what expired meanwhile follows."""
+    noticing = asyncio.create_task(_notice_stops(clock), name="noticing stops")
+    try:
+        yield
+    finally:
+        noticing.cancel()
+        await asyncio.wait({noticing})
+
+
+async def _notice_stops(clock: SystemClock) -> None:
+    while True:
+        before = clock.monotonic()
+        await clock.sleep(_LOOK_EVERY_SECONDS)
+        missing = clock.monotonic() - before - _LOOK_EVERY_SECONDS
+        if missing > _STOPPED_SECONDS:
+            log.warning(
+                "this process was stopped for %.0f s: by a signal, with its machine, or for want of processor time",
+                missing,
+            )
 
 
 class SystemRandomness:

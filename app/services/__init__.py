@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
+    from app.services.failures import FailureLog
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
     from app.services.instances import InstanceService
@@ -25,6 +26,7 @@ class Services:
     """Everything that the edges and extensions share: ``bot.services``, ``request.app[SERVICES]``."""
 
     randomness: Randomness
+    failures: FailureLog
     feed: ChangeFeed
     keys: KeyManagementService
     instances: InstanceService

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Final, TypeVar
 
-from app.domain.errors import NotReady, StorageError
+from app.domain.errors import NotReady, StorageError, with_cause
 
 log = logging.getLogger(__name__)
 
@@ -30,5 +30,5 @@ async def follow_up(work: Awaitable[_T], otherwise: _T, what: str) -> _T:
     try:
         return await work
     except AWAY as error:
-        log.warning("%s took effect; the work after it failed: %s", what, error)
+        log.warning("%s took effect; the work after it failed: %s", what, with_cause(error))
         return otherwise

@@ -13,6 +13,7 @@ from app.domain.errors import StorageError
 from app.domain.identity import Actor, Permission, Role
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset
 from app.services.credentials import CredentialCounts, CredentialService
+from app.services.failures import FailureLog
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, Storage
 
@@ -89,12 +90,14 @@ class DashboardService:
         storage: Storage,
         keys: KeyManagementService,
         credentials: CredentialService,
+        failures: FailureLog,
         clock: Clock,
         rotation_days: int,
     ) -> None:
         self._storage = storage
         self._keys = keys
         self._credentials = credentials
+        self._failures = failures
         self._clock = clock
         self._rotation_days = rotation_days
 
@@ -157,7 +160,8 @@ class DashboardService:
         try:
             async with self._storage.read() as uow:
                 readable = await uow.keys.exists()
-        except StorageError:
+        except StorageError as error:
+            self._failures.note("a look at the database for /readyz", error)
             readable = False
         return {"database": readable, "keys": self._keys.confirmed, "lease": self._keys.leased}
 

@@ -67,7 +67,7 @@ class Idempotency:
         """
         now = self._clock.now()
         # A request that has lapsed and was not purged yet must not block its key.
-        await uow.idempotency.purge(now - REMEMBERED_FOR)
+        await uow.idempotency.forget(request.user_id, request.key, now - REMEMBERED_FOR)
         await uow.idempotency.add(
             IdempotentRequest(
                 user_id=request.user_id,

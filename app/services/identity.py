@@ -124,8 +124,8 @@ class IdentityService:
 
     async def _with_password(self, username: str, password: str, role: Role) -> User:
         name, typed = new_username(username), new_password(password)
-        if self._passwords.is_common(typed) or name_key(typed) == name_key(name):
-            raise InvalidInput("password", "is too common or equals the username: choose another")
+        if await self._passwords.is_guessable(typed, context=(name,)):
+            raise InvalidInput("password", "is too easy to guess: choose a sentence, or let a password manager choose")
         return User(
             id=self._randomness.new_id(),
             subject_id=self._randomness.new_id(),

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
-from app.domain.errors import KeyhallError, NotReady, StartupError
+from app.domain.errors import KeyhallError, NotReady, StartupError, with_cause
 from app.domain.instances import CONFIRM_EVERY_SECONDS, LEASE_SECONDS, RENEW_EVERY_SECONDS, Instance
 from app.services.keys import KeyManagementService
 from app.services.ports import ChangeFeed, Clock, Randomness, Storage
@@ -51,6 +51,7 @@ class InstanceService:
         self._acknowledged: dict[str, int] = {}
         self._renew_at = float("-inf")
         self._failed_at = float("-inf")
+        self._failure: KeyhallError | None = None
         self._catching_up = asyncio.Lock()
 
     @property
@@ -87,7 +88,9 @@ class InstanceService:
         except KeyhallError as error:
             self._seen = None
             self._keys.doubt()
-            log.warning("the keys were changed, and this process serves nothing until it has loaded that: %s", error)
+            log.warning(
+                "the keys were changed, and this process serves nothing until it has loaded that: %s", with_cause(error)
+            )
 
     def serving(self) -> bool:
         """True while the lease is valid and the key ring is current (on SQLite: no commit since it was read)."""
@@ -106,11 +109,11 @@ class InstanceService:
                 return
             # While the database is away, one attempt a second is enough; all other requests get NotReady at once.
             if self._clock.monotonic() - self._failed_at < CONFIRM_EVERY_SECONDS:
-                raise NotReady
+                raise NotReady from self._failure
             try:
                 await self._keep()
             except KeyhallError as error:
-                self._failed_at = self._clock.monotonic()
+                self._failed_at, self._failure = self._clock.monotonic(), error
                 if isinstance(error, StartupError):  # what would halt a start must not serve either
                     log.critical("the keys do not verify any more: %s", error.line())
                     raise NotReady from error
@@ -171,7 +174,7 @@ class InstanceService:
                     await self._keep()
             except KeyhallError as error:
                 if not failing:
-                    log.warning("the keys cannot be confirmed, this process stops serving: %s", error)
+                    log.warning("the keys cannot be confirmed, this process stops serving: %s", with_cause(error))
                 failing = True
             except Exception:  # a bug must not end the keeper: without it the process would never serve again
                 log.exception("the keys could not be confirmed")
@@ -186,7 +189,7 @@ class InstanceService:
             async with self._storage.write() as uow:
                 await uow.instances.leave(self._id)
         except KeyhallError as error:
-            log.warning("could not give the lease back, it lapses by itself: %s", error)
+            log.warning("could not give the lease back, it lapses by itself: %s", with_cause(error))
 
     async def wait_until(
         self, done: Callable[[Instance], bool], *, report: Callable[[int, Sequence[Instance]], Awaitable[None]]

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from app.domain.errors import KeyhallError, NotFound, NotReady, StorageError
+from app.domain.errors import KeyhallError, NotFound, NotReady, StorageError, with_cause
 from app.domain.identity import Actor, Permission
 from app.domain.jobs import ATTEMPTS, JOB_LEASE, RENEW_JOB_EVERY, Job, JobKind, JobState, Progress, pause_after
 from app.services.paging import Page, page_size, paged, read_cursor
@@ -155,7 +155,7 @@ class JobService:
                 await asyncio.shield(run.release(JobState.WAITING))
             raise
         except (StorageError, NotReady) as away:  # not the job's fault, and not counted against it
-            log.warning("the job %s (%s) waits: %s", run.job.id, run.job.kind, away)
+            log.warning("the job %s (%s) waits: %s", run.job.id, run.job.kind, with_cause(away))
             await run.release(JobState.WAITING, pause=pause_after(1), error=str(away), counted=False)
         except Exception as error:  # a bug in one job must not end the worker
             log.exception("the job %s (%s) failed and will be tried again", run.job.id, run.job.kind)
@@ -221,4 +221,4 @@ class JobService:
             except ClaimLost:
                 return  # the handler finds out where it matters: when it wants to commit
             except StorageError as error:
-                log.warning("could not renew the claim of the job %s: %s", run.job.id, error)
+                log.warning("could not renew the claim of the job %s: %s", run.job.id, with_cause(error))

@@ -79,7 +79,7 @@ def _url(value: object, *schemes: str, origin: bool) -> str:
     text = value.strip() if isinstance(value, str) else ""
     try:
         parts = urlsplit(text)
-        host = (parts.hostname or "").encode("idna").decode()
+        host = _ascii_host(parts.hostname or "")
         port = parts.port
     except ValueError:
         raise ValueError(reason) from None
@@ -93,6 +93,15 @@ def _url(value: object, *schemes: str, origin: bool) -> str:
     if port is not None and port != {"http": 80, "https": 443}.get(parts.scheme):
         netloc += f":{port}"
     return f"{parts.scheme}://{netloc}" + ("" if origin else parts.path.rstrip("/"))
+
+
+def _ascii_host(host: str) -> str:
+    """A host name as browsers send it: IDNA 2008 with the mapping of UTS #46. Raises ValueError."""
+    if host.isascii():
+        return host
+    import idna  # noqa: PLC0415 - its tables are read for names beyond ASCII alone
+
+    return idna.encode(host, uts46=True, transitional=False).decode()
 
 
 def web_origin(value: object) -> str:

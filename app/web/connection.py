@@ -7,12 +7,18 @@ import logging
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 
 from app.domain.errors import AppError
 from app.web.problems import MalformedRequest, Unexpected, as_app_error, problem_body, status_of
 
 log = logging.getLogger(__name__)
 
+_CLIENT_LEFT: Final = (ConnectionError, RequestPayloadError, HttpProcessingError)
+"""Errors of a connection or a body that the client ended early, and of a malformed body that nobody needs."""
+SPOKEN_MAJOR: web.RequestKey[int] = web.RequestKey("keyhall.spoken_major", int)
+"""The major version of HTTP that a request named, where it is not 1."""
 HEAD_SECONDS: Final = 10.0
 """How long the head of a request may take to arrive."""
 
@@ -67,8 +73,16 @@ class Connection(web.RequestHandler):
         """Answer input that never reached the application; aiohttp's own answer repeats part of the input."""
         if status < 500:
             return _Unparsed()
-        log.error("a request failed outside the application", exc_info=exc)
+        level = logging.DEBUG if isinstance(exc, _CLIENT_LEFT) else logging.ERROR
+        log.log(level, "a request failed outside the application", exc_info=exc)
         return self._refusal(Unexpected())
+
+    def log_exception(self, *said: Any, **details: Any) -> None:
+        """Log what failed outside the application; that a client left early is no failure."""
+        if isinstance(details.get("exc_info"), _CLIENT_LEFT):
+            self.log_debug(*said, **details)
+        else:
+            super().log_exception(*said, **details)
 
     def _refusal(self, error: AppError) -> web.Response:
         headers = {"Content-Type": "application/problem+json", **dict(self._headers)}

@@ -23,7 +23,8 @@ ID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 """The canonical form of a UUID, for the pattern of a path; anything else is not found."""
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
-_ETAG = re.compile(r'"(\d{1,18})"')
+# With the marks that a proxy adds when it compresses: nginx makes the tag weak, Apache appends the encoding.
+_ETAG = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})(?:[-;](?:gzip|br|deflate|zstd))?"', re.ASCII)
 
 
 class Model(BaseModel):
@@ -73,13 +74,18 @@ def parse(model: type[Model], value: object) -> Any:
     raise InvalidInput(where, first["msg"].removeprefix("Value error, ").lower())
 
 
-def parse_query(model: type[Model], request: web.Request) -> Any:
-    """The query string as an instance of the model. Raises InvalidInput."""
+def parse_query(model: type[Model], request: web.Request, *, lenient: bool = False) -> Any:
+    """The query string as an instance of the model. Raises InvalidInput.
+
+    A ``lenient`` reader ignores other parameters, as pages do: addresses gather parameters on their way.
+    """
     given: dict[str, object] = {}
     for name, text in request.query.items():
+        field = model.model_fields.get(name)
+        if lenient and (field is None or name in given):
+            continue
         if name in given:
             raise InvalidInput("query", "a parameter was given twice")
-        field = model.model_fields.get(name)
         if field is None:
             raise InvalidInput("query", f"may hold {', '.join(model.model_fields)} and nothing else")
         given[name] = _from_text(name, text, field.annotation)
@@ -149,13 +155,16 @@ def _client(request: web.Request) -> object:
 
 
 def _expected_version(request: web.Request) -> int | None:
-    """If-Match (RFC 9110, 13.1.1) with one strong entity tag; `*` matches any version."""
+    """If-Match (RFC 9110, 13.1.1) with one entity tag; `*` matches any version.
+
+    Keyhall's versions are exact, so a tag that a proxy made weak by compressing the answer still names one.
+    """
     given = request.headers.getall(hdrs.IF_MATCH, ())
     if not given or given == ["*"]:
         return None
     found = _ETAG.fullmatch(given[0]) if len(given) == 1 else None
     if found is None:
-        # A tag that Keyhall never sent, such as a weak one, matches nothing.
+        # A tag that Keyhall never sent matches nothing.
         raise VersionConflict
     return int(found[1])
 

@@ -11,11 +11,20 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from app.domain.errors import AppError
+from app.web.connection import SPOKEN_MAJOR
 from app.web.headers import default_headers
 from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
-from app.web.problems import Unexpected, as_app_error, problem, status_of
+from app.web.problems import (
+    MalformedRequest,
+    Unexpected,
+    UnsupportedTransferCoding,
+    UnsupportedVersion,
+    as_app_error,
+    problem,
+    status_of,
+)
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("keyhall.access")
@@ -28,6 +37,8 @@ ERROR_PAGE: web.AppKey[ErrorPage] = web.AppKey("keyhall.error_page")
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """They answer in every state of the keys, and to monitors that call this machine by any name."""
 _STATIC: Final = "/static/"
+_UNMATCHED: Final = "unmatched"
+_LONGEST_PATH: Final = 512
 
 
 @web.middleware
@@ -39,6 +50,7 @@ async def request_middleware(
     request_id = request[REQUEST_ID] = request.app[SERVICES].randomness.token_bytes(8).hex()
     response: web.StreamResponse
     try:
+        _check_protocol(request)
         if request.path not in PROBES:
             origin = request.app[ORIGIN]
             static = request.path.startswith(_STATIC)
@@ -53,6 +65,9 @@ async def request_middleware(
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
     except AppError as error:
+        if status_of(type(error)) >= 500:
+            what = f"{request.method} {_route(request)}"
+            request.app[SERVICES].failures.note(what, error, request_id)
         response = _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
@@ -62,6 +77,16 @@ async def request_middleware(
     response.headers["X-Request-Id"] = request_id
     _record(request, response, time.perf_counter() - started)
     return response
+
+
+def _check_protocol(request: web.Request) -> None:
+    """Refuse what the parser lets pass: other versions, and a body that is coded for its transfer."""
+    major = request.get(SPOKEN_MAJOR)
+    if major is not None:
+        raise MalformedRequest("The request names no version of HTTP") if major == 0 else UnsupportedVersion()
+    coding = request.headers.get(hdrs.TRANSFER_ENCODING)
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise UnsupportedTransferCoding
 
 
 def _refusal(request: web.Request, refusal: web.HTTPException) -> web.StreamResponse:
@@ -79,7 +104,7 @@ def _error_response(request: web.Request, error: AppError) -> web.Response:
     if wants_html(request):
         return request.app[ERROR_PAGE](request, error)
     response = problem(error, request[REQUEST_ID])
-    if status_of(type(error)) in {408, 413}:
+    if status_of(type(error)) in {408, 413, 501, 505}:
         response.force_close()  # the rest of the body is not waited for
     return response
 
@@ -91,7 +116,7 @@ def wants_html(request: web.Request) -> bool:
 
 def _route(request: web.Request) -> str:
     resource = request.match_info.route.resource
-    return resource.canonical if resource else "unmatched"
+    return resource.canonical if resource else _UNMATCHED
 
 
 def _record(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
@@ -110,6 +135,9 @@ def _record(request: web.Request, response: web.StreamResponse, seconds: float) 
             seconds * 1000,
             extra={"request_id": request[REQUEST_ID], "address": request.app[ORIGIN].address(request)},
         )
+    if route == _UNMATCHED and response.status == 404:  # a proxy with a wrong prefix is found by the path alone
+        path = request.raw_path.partition("?")[0][:_LONGEST_PATH]  # still percent-encoded: one line
+        access_log.debug("no route for %s", path, extra={"request_id": request[REQUEST_ID]})
 
 
 def add_default_headers(app: web.Application) -> None:

@@ -25,7 +25,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from app.domain.errors import AppError, InvalidToken, NotFound
-from app.web.bodies import read_form, read_json
+from app.web.bodies import LARGEST_BODY, LARGEST_BODY_OF_A_STRANGER, read_form, read_json
 from app.web.inputs import Handler, Model, Signature, parse, parse_query
 from app.web.origin import ORIGIN
 from app.web.problems import status_of
@@ -98,7 +98,7 @@ class Routes:
                     method=method,
                     path=path,
                     handler=(
-                        _reading_json(handler, asks)
+                        _reading_json(handler, asks, lenient=media_type == "text/html")
                         if asks.form is None
                         else _reading_a_form(handler, asks, asks.form, retry)
                     ),
@@ -126,8 +126,9 @@ class Routes:
                 app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
 
 
-def _reading_json(handler: Handler, asks: Signature) -> Bound:
+def _reading_json(handler: Handler, asks: Signature, *, lenient: bool) -> Bound:
     wants_actor, simple, query, body = asks.wants_actor, asks.simple, asks.query, asks.body
+    largest = LARGEST_BODY if wants_actor else LARGEST_BODY_OF_A_STRANGER
 
     async def bound(request: web.Request) -> web.StreamResponse:
         given: dict[str, Any] = {}
@@ -136,16 +137,18 @@ def _reading_json(handler: Handler, asks: Signature) -> Bound:
         for name, read in simple:
             given[name] = read(request)
         if query is not None:
-            given["query"] = parse_query(query, request)
+            given["query"] = parse_query(query, request, lenient=lenient)
         if body is not None:
             absent = asks.body_optional and not request.can_read_body
-            given["body"] = None if absent else parse(body, await read_json(request))
+            given["body"] = None if absent else parse(body, await read_json(request, largest=largest))
         return await handler(request, **given)
 
     return bound
 
 
 def _reading_a_form(handler: Handler, asks: Signature, form: type[Model], retry: Retry | None) -> Bound:
+    largest = LARGEST_BODY if asks.wants_actor else LARGEST_BODY_OF_A_STRANGER
+
     async def bound(request: web.Request) -> web.StreamResponse:
         given: dict[str, Any] = {}
         request.app[ORIGIN].check_site(request, browser=True)
@@ -153,7 +156,7 @@ def _reading_a_form(handler: Handler, asks: Signature, form: type[Model], retry:
             given["actor"] = await actor_of(request)
         for name, read in asks.simple:
             given[name] = read(request)
-        fields = await read_form(request)
+        fields = await read_form(request, largest=largest)
         if asks.wants_actor:
             check_form_token(request, fields)
         try:

@@ -19,13 +19,17 @@ _LONGEST_TOKEN: Final = 4096
 
 
 async def actor_of(request: web.Request) -> Actor:
-    """The Actor of a request. A bearer token, also a bad one, wins over a cookie. Raises InvalidToken, CrossSite."""
+    """The Actor of a request. A bearer token, also a bad one, wins over a cookie. Raises InvalidToken, CrossSite.
+
+    Other schemes are not meant for Keyhall: a proxy that asks for a password of its own passes Basic on.
+    """
     client = request.app[ORIGIN].client(request)
     authenticator = request.app[SERVICES].requests
     given = request.headers.getall("Authorization", None)
-    if given is not None:
-        scheme, _, token = given[0].partition(" ")
-        if len(given) != 1 or scheme.lower() != "bearer" or not 0 < len(token) <= _LONGEST_TOKEN:
+    bearer = [each for each in given if each[:6].lower() == "bearer"] if given else ()
+    if given and bearer:
+        token = bearer[0][7:]
+        if len(given) != 1 or bearer[0][6:7] != " " or not 0 < len(token) <= _LONGEST_TOKEN:
             raise InvalidToken
         return await authenticator.authenticate(token, client)
     cookie = session_cookie(request)

@@ -1,4 +1,4 @@
-"""The worker's loop: does the jobs that are due, and sweeps away what expired."""
+"""The worker's loop: does the jobs that are due, and queues those that recur."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from app.domain.errors import KeyhallError
+from app.domain.errors import KeyhallError, with_cause
 from app.domain.jobs import JobKind
 from app.services import Services
 from app.services.jobs import JobRun
 
 log = logging.getLogger(__name__)
 
-SWEEP_EVERY_SECONDS: Final = 600.0
+QUEUE_EVERY_SECONDS: Final = 600.0
 LOOK_EVERY_SECONDS: Final = 1.0
 """How often to look for jobs whose time has come; a new job wakes the worker at once."""
 
@@ -22,22 +22,24 @@ LOOK_EVERY_SECONDS: Final = 1.0
 async def run_worker(services: Services) -> None:
     """Work until cancelled."""
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_sweep(services), name="sweep")
+        tasks.create_task(_queue_recurring(services), name="recurring jobs")
         tasks.create_task(_work(services), name="jobs")
 
 
-async def _sweep(services: Services) -> None:
-    """Sweep now and every ten minutes. A sweep that fails is repeated by the next."""
+async def _queue_recurring(services: Services) -> None:
+    """See to it now and then that the jobs are queued that come back by themselves; one that failed is queued again."""
     while True:
+        pause = QUEUE_EVERY_SECONDS
         try:
             await services.instances.catch_up()
-            await services.housekeeping.sweep()
+            await services.housekeeping.watch()
             await services.rotation.watch_ages()
         except KeyhallError as error:
-            log.warning("the sweep failed and will be repeated: %s", error)
-        except Exception:  # a bug in a sweep must not end the web beside it
-            log.exception("the sweep failed and will be repeated")
-        await asyncio.sleep(SWEEP_EVERY_SECONDS)
+            log.warning("the recurring jobs could not be queued: %s", with_cause(error))
+            pause = LOOK_EVERY_SECONDS
+        except Exception:  # a bug here must not end the web beside it
+            log.exception("the recurring jobs could not be queued")
+        await asyncio.sleep(pause)
 
 
 async def _work(services: Services) -> None:
@@ -45,6 +47,7 @@ async def _work(services: Services) -> None:
     handlers: dict[JobKind, Callable[[JobRun], Awaitable[None]]] = {
         JobKind.KEY_ROTATION: services.rotation.job.carry_on,
         JobKind.KEY_AGES: services.rotation.look_at_ages,
+        JobKind.HOUSEKEEPING: services.housekeeping.carry_on,
     }
     changes = services.feed.subscribe()
     while True:
@@ -55,8 +58,8 @@ async def _work(services: Services) -> None:
             if run is not None:
                 await services.jobs.work(run, handlers[run.job.kind])
         except KeyhallError as error:
-            log.warning("the jobs have to wait: %s", error)
-        except Exception:  # the same
+            log.warning("the jobs have to wait: %s", with_cause(error))
+        except Exception:  # a bug here must not end the web beside it
             log.exception("a job could not be taken or given back")
         if run is None:
             await changes.changed(LOOK_EVERY_SECONDS)

@@ -10,6 +10,7 @@ from app.domain.errors.requests import (
     AppError,
     CannotOpen,
     CredentialUnreadable,
+    DatabaseFault,
     Forbidden,
     IdempotencyConflict,
     InvalidCredentials,
@@ -34,11 +35,12 @@ from app.domain.errors.requests import (
     TooManyAttempts,
     VersionConflict,
 )
-from app.domain.errors.root import CryptoError, KeyhallError, NoInstall, UniqueViolation
+from app.domain.errors.root import CryptoError, KeyhallError, NoInstall, UniqueViolation, with_cause
 from app.domain.errors.startup import (
     AddressInUse,
     BotLoginFailed,
     ConfigInvalid,
+    DatabaseDamaged,
     DatabaseUnavailable,
     EnvironmentMismatch,
     InsecureKey,
@@ -64,6 +66,8 @@ __all__ = [
     "ConfigInvalid",
     "CredentialUnreadable",
     "CryptoError",
+    "DatabaseDamaged",
+    "DatabaseFault",
     "DatabaseUnavailable",
     "EnvironmentMismatch",
     "Forbidden",
@@ -104,4 +108,5 @@ __all__ = [
     "TooManyAttempts",
     "UniqueViolation",
     "VersionConflict",
+    "with_cause",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from app.domain.errors.root import KeyhallError
@@ -172,11 +173,30 @@ class Overloaded(AppError):
     title = "Too busy right now"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFault:
+    """Why a database did not do what was asked, for the operator (app/infrastructure/database/faults.py).
+
+    ``happened`` continues "the database NAME …". ``remedy`` may hold the placeholders {role}, {database}, {about} and
+    {file}. ``about`` is the object that the database names, such as a schema.
+    """
+
+    code: str
+    happened: str
+    remedy: str
+    heals: bool = True
+    """Whether waiting may help: a server that restarts, a lock that somebody holds."""
+    damaged: bool = False
+    about: str = ""
+
+
 class StorageError(AppError):
     """The database did not answer: never to be read as 'nothing there'."""
 
     code = "storage_unavailable"
     title = "The database does not answer"
+    fault: DatabaseFault | None = None
+    """The cause that the driver gave. Clients see the title alone."""
 
 
 class OutcomeUnknown(StorageError):

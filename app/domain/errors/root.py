@@ -7,6 +7,18 @@ class KeyhallError(Exception):
     """The root of everything that Keyhall raises on purpose. Messages never hold key material."""
 
 
+def with_cause(error: BaseException) -> str:
+    """The message of an error with its notes and its cause, for the log; of foreign errors the type only.
+
+    Notes hold what an operator can look up, such as an SQLSTATE. Messages of foreign errors may quote data.
+    """
+    said = [str(error) if isinstance(error, KeyhallError) else type(error).__name__]
+    said += [f"({note})" for note in getattr(error, "__notes__", ())]
+    if error.__cause__ is not None:
+        said.append(f"because of: {with_cause(error.__cause__)}")
+    return " ".join(said)
+
+
 class NoInstall(KeyhallError):
     """A command needs an install and there is none; only `run`, `web` and `bot` create one."""
 

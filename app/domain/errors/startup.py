@@ -92,10 +92,17 @@ class KeyConflict(StartupError):
 
 
 class DatabaseUnavailable(StartupError):
-    """Not reachable within the retry budget, or read-only."""
+    """Not reachable within the retry budget, or it refuses what waiting does not change."""
 
     slug = "database_unavailable"
     exit_code = 69
+
+
+class DatabaseDamaged(StartupError):
+    """The SQLite file is no database, or a page or an index of it is broken."""
+
+    slug = "database_damaged"
+    exit_code = 65
 
 
 class SecretsUnavailable(StartupError):

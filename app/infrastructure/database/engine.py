@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sqlalchemy import Executable, Row, Table, inspect
+from sqlalchemy import ColumnElement, Executable, Row, Table, delete, inspect, select, tuple_
 from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
-from app.infrastructure.database.errors import DRIVER_ERRORS, committing, translated, translation
+from app.infrastructure.database.errors import DRIVER_ERRORS, committing, refusal, translated, translation
+from app.infrastructure.database.faults import named
 from app.settings.database_url import DatabaseUrl
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -24,6 +25,9 @@ AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]
 log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUTS = Timeouts()
+
+LOOK_SECONDS = 1.0
+"""How long a start may look for damage."""
 
 
 class Connection:
@@ -55,6 +59,14 @@ class Connection:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         return (await self._execute(statement, None)).rowcount
 
+    async def remove(self, table: Table, condition: ColumnElement[bool], limit: int | None) -> int:
+        """Delete rows, at most ``limit`` of them where there is one, found by an index of ``condition``; how many."""
+        if limit is None:
+            return await self.change(delete(table).where(condition))
+        key = tuple_(*table.primary_key.columns)
+        some = select(*table.primary_key.columns).where(condition).limit(limit)
+        return await self.change(delete(table).where(key.in_(some)))
+
     async def change_many(
         self, table: Table, *, change: Sequence[str], where: Sequence[str], rows: Sequence[tuple[object, ...]]
     ) -> int:
@@ -68,6 +80,11 @@ class Connection:
         """Whether a table is there, from the catalogue."""
         with self._remembering(), translated():
             return await self._connection.run_sync(lambda connection: inspect(connection).has_table(name))
+
+    async def table_names(self) -> frozenset[str]:
+        """The tables that are there, from the catalogue."""
+        with self._remembering(), translated():
+            return frozenset(await self._connection.run_sync(lambda connection: inspect(connection).get_table_names()))
 
     async def lock(self, key: int, *, shared: bool = False) -> None:
         """Exclude every other holder of that key until the transaction ends; a shared one, those that do not share."""
@@ -108,14 +125,35 @@ class Database:
         Raises:
             StorageReadOnly: the file, its directory or the server refuses writes.
             StorageBusy: somebody else holds the write lock.
-            StorageError: it does not answer.
+            StorageError: it does not answer, or refuses; ``fault`` says which of them waiting may help.
         """
-        async with self.dialect.turn(), self._connected(self.dialect.writer) as connection:
-            with translated():
+        try:
+            async with self.dialect.turn(), self._connected(self.dialect.writer) as connection:
                 await connection.begin()
-                refuses = await self.dialect.read_only(connection)
-        if refuses:
-            raise StorageReadOnly
+                unfit = await self.dialect.unfit(connection)
+        except DRIVER_ERRORS as error:
+            raise refusal(error) from None
+        if unfit is not None:
+            refused = StorageReadOnly() if unfit == "25006" else StorageError()
+            refused.fault = named(unfit)
+            raise refused
+
+    async def look(self) -> bool:
+        """Look for damage in an embedded database, within a second or two and without changing its file.
+
+        False where there was not time for all of it. Raises StorageError, whose fault says so if it is damaged.
+        """
+        return await self._checked(within=LOOK_SECONDS)
+
+    async def check(self) -> bool:
+        """The same of everything, however long it takes; False on PostgreSQL, whose own tools do that."""
+        return await self._checked(within=None)
+
+    async def _checked(self, *, within: float | None) -> bool:
+        try:
+            return await self.dialect.check(within=within)
+        except DRIVER_ERRORS as error:
+            raise refusal(error) from None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Connection]:

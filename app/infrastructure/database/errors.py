@@ -9,7 +9,9 @@ The driver's message is dropped, because PostgreSQL repeats whole rows in it; it
 from __future__ import annotations
 
 import errno
+import socket
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -27,6 +29,7 @@ from app.domain.errors import (
     StorageReadOnly,
     UniqueViolation,
 )
+from app.infrastructure.database.faults import fault_of, unknown
 
 
 class ConstraintBroken(Exception):
@@ -56,6 +59,8 @@ _POSTGRESQL: Final = {
     "25P03": StorageError,  # idle_in_transaction_session_timeout
     "28": StorageError,  # invalid authorization: it does not let us in
     "3D": StorageError,  # no such database
+    "3F": StorageError,  # no schema that the role may use
+    "42501": StorageError,  # insufficient_privilege
     "40": StorageBusy,  # serialization failure, deadlock
     "53": StorageError,  # insufficient resources
     "53100": StorageFull,  # disk_full
@@ -63,6 +68,7 @@ _POSTGRESQL: Final = {
     "55P03": StorageBusy,  # lock_not_available
     "57": StorageError,  # operator intervention: shutdown, crash, starting up
     "57014": StorageBusy,  # query_canceled, by a statement timeout
+    "55000": StorageError,  # a database that accepts no connections
     "58": StorageError,  # system error
     "XX": StorageError,  # internal error, corruption
 }
@@ -145,6 +151,18 @@ def translation(error: Exception) -> Exception | None:
     return _meaning(error)
 
 
+def refusal(error: Exception) -> StorageError:
+    """The error for any answer to the very first question, where no bug of Keyhall's can show."""
+    known = translation(error)
+    if isinstance(known, StorageError):
+        return known
+    cause = error.driver_exception if isinstance(error, DBAPIError) else error
+    refused = StorageError()
+    refused.fault = unknown(cause)
+    refused.add_note(f"the driver raised {type(cause).__name__}")
+    return refused
+
+
 def _meaning(error: BaseException) -> Exception | None:
     if isinstance(error, PoolTimeout):
         return _noted(StorageBusy(), error)
@@ -152,6 +170,8 @@ def _meaning(error: BaseException) -> Exception | None:
         return _of_sqlite(error)
     if isinstance(sqlstate := getattr(error, "sqlstate", None), str):
         return _of_postgresql(error, sqlstate)
+    if isinstance(error, ssl.SSLError | socket.gaierror):  # their errno is not the system's: SSL_ERROR_SSL is EPERM
+        return _noted(StorageError(), error)
     if isinstance(error, OSError):  # also TimeoutError, and what asyncpg raises when a connection breaks
         return _noted(_SYSTEM.get(error.errno or 0, StorageError)(), error)
     return None
@@ -185,5 +205,7 @@ def _noted(known: KeyhallError, cause: object) -> KeyhallError:
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None)
     if code is None and isinstance(cause, OSError) and cause.errno:
         code = errno.errorcode.get(cause.errno)
+    if isinstance(known, StorageError):
+        known.fault = fault_of(cause)
     known.add_note(f"the driver raised {type(cause).__name__}" + (f" ({code})" if code else ""))
     return known

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ from sqlalchemy.engine import Connection as SyncConnection
 from app import __version__
 from app.domain.errors import MigrationFailed, SchemaNewer, StorageError, StorageFull
 from app.infrastructure.database.engine import Database
-from app.infrastructure.database.schema import schema_info
+from app.infrastructure.database.schema import app_config, metadata, schema_info
 
 SCRIPTS: Final = Path(__file__).resolve().parents[3] / "alembic"
 
@@ -46,6 +47,14 @@ async def current_revision(database: Database) -> str | None:
         return "+".join(sorted(revisions)) or None
 
 
+async def foreign_tables(database: Database) -> Sequence[str]:
+    """Tables of another program whose names Keyhall needs; none where Keyhall ever migrated this database."""
+    async with database.read() as connection:
+        there = await connection.table_names()
+    ours = {app_config.name, schema_info.name, _VERSION_TABLE.name}
+    return sorted(metadata.tables.keys() & there) if ours.isdisjoint(there) else []
+
+
 async def check_schema(database: Database, *, scripts: Path = SCRIPTS) -> None:
     """Make sure, by reading only, that this version may run on the schema or upgrade it.
 
@@ -64,6 +73,11 @@ async def check_schema(database: Database, *, scripts: Path = SCRIPTS) -> None:
         raise SchemaNewer(
             f"the database demands Keyhall {oldest} or newer, and this is {__version__}",
             remedy=f"install Keyhall {oldest} or newer",
+        )
+    if revision not in known_revisions(scripts) and not there:
+        raise SchemaNewer(
+            f"the database has the schema {revision}, which is another program's: it has none of Keyhall's own tables",
+            remedy="name a database in DATABASE_URL that no other program uses",
         )
     if revision not in known_revisions(scripts):
         raise SchemaNewer(

@@ -211,7 +211,7 @@ sessions: Final = Table(
     Column("last_seen_at", UtcDateTime, nullable=False),
     Column("authenticated_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
-    Column("revoked_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime, index=True),
 )
 
 refresh_tokens: Final = Table(
@@ -244,7 +244,7 @@ api_credentials: Final = Table(
     Column("expires_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
     Column("last_verified_at", UtcDateTime),
-    Column("deleted_at", UtcDateTime),
+    Column("deleted_at", UtcDateTime, index=True),
     _one_of("owner_kind", OwnerKind),
     Index(None, "owner_kind", "owner_id", "id"),
 )
@@ -329,7 +329,7 @@ jobs: Final = Table(
     Column("error", PlainText),
     Column("requested_by", PlainText),
     Column("created_at", UtcDateTime, nullable=False),
-    Column("finished_at", UtcDateTime),
+    Column("finished_at", UtcDateTime, index=True),
     _one_of("state", JobState),
     Index(None, "state", "run_at"),
 )
@@ -357,7 +357,7 @@ attempts: Final = Table(
     "attempts",
     metadata,
     Column("key", PlainText, primary_key=True),
-    Column("window", UtcDateTime, primary_key=True),
+    Column("window", UtcDateTime, primary_key=True, index=True),
     Column("n", Integer, nullable=False),
 )
 
@@ -368,7 +368,7 @@ idempotency_keys: Final = Table(
     Column("key", PlainText, primary_key=True),
     Column("mac", LargeBinary, nullable=False),
     Column("resource_id", PlainText, nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
 )
 
 bot_state: Final = Table(

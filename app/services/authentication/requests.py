@@ -7,7 +7,7 @@ import logging
 from datetime import timedelta
 from typing import Final
 
-from app.domain.errors import InvalidToken, StorageError
+from app.domain.errors import InvalidToken, StorageError, with_cause
 from app.domain.identity import Actor, Client
 from app.domain.keys import KeyName
 from app.services.keys import KeyManagementService, KeyRing
@@ -85,7 +85,7 @@ class RequestAuthenticator:
                 async with self._storage.write() as uow:
                     await uow.sessions.touch(found.session.id, now)
             except StorageError as error:  # "last seen" is worth less than the request: a full disk must not end it
-                log.warning("could not record that a session was seen: %s", error)
+                log.warning("could not record that a session was seen: %s", with_cause(error))
         return actor_of(found, client)
 
 

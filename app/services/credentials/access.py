@@ -26,7 +26,7 @@ from app.domain.credentials import (
     expired,
     mask,
 )
-from app.domain.errors import CredentialUnreadable, CryptoError, NotFound, StorageError
+from app.domain.errors import CredentialUnreadable, CryptoError, NotFound, StorageError, with_cause
 from app.domain.identity import Actor, Permission
 from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
@@ -202,7 +202,7 @@ class CredentialAccess:
                 await uow.credentials.set_status(record.id, Status.UNREADABLE, self._clock.now())
                 await self._trail.record(uow, SYSTEM, Action.CREDENTIAL_UNREADABLE, about=("credential", record.id))
         except StorageError as error:  # a reader must not suffer from a disk that takes no writes
-            log.warning("credential %s does not decrypt, which could not be recorded: %s", record.id, error)
+            log.warning("credential %s does not decrypt, which could not be recorded: %s", record.id, with_cause(error))
         else:
             log.warning("credential %s does not decrypt with its key: its owner has to enter it again", record.id)
 

@@ -94,12 +94,23 @@ class ProviderHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableCredential:
+    """A credential that does not decrypt. ``username`` is its owner's, None for a guild's."""
+
+    id: str
+    provider: str
+    label: str
+    owner: Owner
+    username: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """Counts per provider, of every owner if ``everybody``. ``unreadable`` lists the actor's own, to enter again."""
+    """Counts per provider, and the first ``unreadable`` ones, to enter again: of every owner if ``everybody``."""
 
     everybody: bool
     providers: Sequence[ProviderHealth]
-    unreadable: Sequence[LabelChoice]
+    unreadable: Sequence[UnreadableCredential]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,17 +206,18 @@ class KeyManagementService:
 
     async def reload_under_lock(self, uow: UnitOfWork) -> KeyRing:
         """The same without a lease: for taking one. Raises NotReady where the keys do not verify any more."""
-        value = await uow.keys.get_manifest(share_lock=True)
-        if value != self.ring.manifest_value:
+        try:
+            value = await uow.keys.get_manifest(share_lock=True)
+            if value == self.ring.manifest_value:
+                return self.ring
             # No process can change the keys during this unit of work, so the file is at least as old as the rows.
-            try:
-                ring = await self._reader.load(uow, self._record.read())
-            except StartupError as error:  # a process must not serve with keys that would halt a start
-                log.critical("the keys do not verify any more: %s", error.line())
-                raise NotReady from error
-            if ring is None:
-                raise NotReady
-            self._use(ring)
+            ring = await self._reader.load(uow, self._record.read())
+        except StartupError as error:  # a process must not serve with keys that would halt a start
+            log.critical("the keys do not verify any more: %s", error.line())
+            raise NotReady from error
+        if ring is None:
+            raise NotReady
+        self._use(ring)
         return self.ring
 
     async def reload(self) -> bool:

@@ -50,7 +50,10 @@ class KeyReader:
         ``remembered`` was read before the unit of work began: what another process commits meanwhile, and only then
         remembers, must not look like something that was lost.
         """
-        rows = await uow.keys.rows() if await uow.keys.exists() else {}
+        there = await uow.keys.exists()
+        if there and (twice := await uow.keys.duplicates()):
+            raise key_rows.there_twice(twice)
+        rows = await uow.keys.rows() if there else {}
         value = rows.get(key_rows.MANIFEST_ROW)
         if value is None:
             await self.require_nothing(uow, remembered)

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -56,6 +56,12 @@ def digest(value: str) -> str:
 def damaged(row: str, how: str) -> KeyDamaged:
     """A row that is not what was written."""
     return KeyDamaged(f"the row {row} of app_config {how}", remedy=_RESTORE)
+
+
+def there_twice(rows: Sequence[str]) -> KeyDamaged:
+    """Rows that app_config holds more than once: which of them was meant cannot be known."""
+    named = f"row{'s' * (len(rows) > 1)} {', '.join(sorted(rows)[:3])}"
+    return KeyDamaged(f"app_config holds the {named} twice: it was restored without its primary key", remedy=_RESTORE)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -188,8 +188,8 @@ class CredentialRepository(Protocol):
         """Delete a removed credential, with its history."""
         ...
 
-    async def purge_removed(self, before: datetime) -> int:
-        """Delete credentials that were removed before then, with their history; return how many."""
+    async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
+        """Delete credentials that were removed before then, at most ``limit``, with their history; return how many."""
         ...
 
     async def add_history(self, record: HistoryRecord) -> None:

@@ -66,8 +66,8 @@ class PasswordHasher(Protocol):
         """Check a password; None takes as long as a real hash and never matches."""
         ...
 
-    def is_common(self, password: str) -> bool:
-        """Whether it is, in any capitalisation, one of the most frequent passwords (ASVS 5.0, 6.2.4)."""
+    async def is_guessable(self, password: str, *, context: Sequence[str]) -> bool:
+        """Whether few guesses find it; ``context`` are words of the account (ASVS 5.0, 6.2.4)."""
         ...
 
 
@@ -180,8 +180,8 @@ class SessionRepository(Protocol):
         """Use up a refresh token, atomically: of any number of uses one is first. None if there is no such token."""
         ...
 
-    async def purge(self, before: datetime) -> int:
-        """Delete sessions that ended before then, with their refresh tokens; return how many sessions."""
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        """Delete sessions that ended before then, at most ``limit``, with their tokens; return how many sessions."""
         ...
 
 
@@ -200,6 +200,6 @@ class AttemptRepository(Protocol):
         """Count one attempt less, never below 0: it succeeded."""
         ...
 
-    async def purge(self, before: datetime) -> int:
-        """Delete the counters of windows that began before then; return how many."""
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        """Delete the counters of windows that began before then, at most ``limit``; return how many."""
         ...

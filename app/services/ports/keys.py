@@ -174,11 +174,14 @@ class KeyRepository(Protocol):
         ...
 
     async def get_manifest(self, *, share_lock: bool = False) -> str | None:
-        """Return the manifest row; with ``share_lock`` nobody can change it until the unit of work ends."""
+        """Return the manifest row; with ``share_lock`` nobody can change it until the unit of work ends.
+
+        Raises KeyDamaged where it is there twice.
+        """
         ...
 
     async def get_keyset(self, name: KeyName) -> str | None:
-        """Return the row `keyset/<NAME>`, or None."""
+        """Return the row `keyset/<NAME>`, or None. Raises KeyDamaged where it is there twice."""
         ...
 
     async def get_jwt_secret_key(self) -> str | None:
@@ -211,6 +214,10 @@ class KeyRepository(Protocol):
 
     async def rows(self) -> Mapping[str, str]:
         """Return every row unchecked, also rows that cannot be read as keys."""
+        ...
+
+    async def duplicates(self) -> Sequence[str]:
+        """Return the names of rows that are there more than once, as after a restore without the primary key."""
         ...
 
     async def clear(self) -> None:

@@ -96,8 +96,12 @@ class IdempotencyRepository(Protocol):
         """Store a request. Raises UniqueViolation when another process was faster."""
         ...
 
-    async def purge(self, before: datetime) -> int:
-        """Delete requests that were made before then; return how many."""
+    async def forget(self, user_id: str, key: str, before: datetime) -> None:
+        """Delete the request of this user under this key if it was made before then."""
+        ...
+
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        """Delete requests that were made before then, at most ``limit``; return how many."""
         ...
 
 
@@ -171,8 +175,8 @@ class JobRepository(Protocol):
         """End every unfinished job of that kind, running ones too (their workers lose the claim); return how many."""
         ...
 
-    async def purge(self, finished_before: datetime) -> int:
-        """Delete jobs that were over before then; return how many."""
+    async def purge(self, finished_before: datetime, *, limit: int | None = None) -> int:
+        """Delete jobs that were over before then, at most ``limit``; return how many."""
         ...
 
 

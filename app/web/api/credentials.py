@@ -136,15 +136,20 @@ class ProviderHealth(TypedDict):
 
 
 class Unreadable(TypedDict):
-    """One of your credentials, which must be entered again."""
+    """A credential that must be entered again, and whose it is: a user's or a Discord guild's."""
 
     id: str
     provider: str
     label: str
+    username: str | None
+    guild_id: str | None
 
 
 class Health(TypedDict):
-    """The state of credentials by provider; `scope` says whether everybody's or only your own."""
+    """The state of credentials by provider; `scope` says whether everybody's or only your own.
+
+    `unreadable` names the first 100.
+    """
 
     scope: Literal["everybody", "own"]
     providers: list[ProviderHealth]
@@ -209,7 +214,16 @@ def _as_health(report: HealthReport) -> Health:
             }
             for each in report.providers
         ],
-        "unreadable": [{"id": each.id, "provider": each.provider, "label": each.label} for each in report.unreadable],
+        "unreadable": [
+            {
+                "id": each.id,
+                "provider": each.provider,
+                "label": each.label,
+                "username": each.username,
+                "guild_id": each.owner.id if each.owner.kind is OwnerKind.GUILD else None,
+            }
+            for each in report.unreadable
+        ],
     }
 
 

@@ -101,7 +101,7 @@ class Job(TypedDict):
     """
 
     id: str
-    kind: Literal["key.rotation", "key.ages"]
+    kind: Literal["key.rotation", "key.ages", "housekeeping"]
     key: str | None
     action: str | None
     state: Literal["waiting", "running", "done", "failed", "cancelled"]

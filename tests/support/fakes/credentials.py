@@ -153,7 +153,7 @@ class FakeCredentialRepository:
             del self._tables.history[former.id]
         return True
 
-    async def purge_removed(self, before: datetime) -> int:
+    async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         gone = [
             each.id
             for each in self._tables.credentials.values()

@@ -131,7 +131,7 @@ class FakeSessionRepository:
         self._tables.refresh_tokens[token_hash] = (session_id, expires_at, True)
         return RefreshUse(session_id=session_id, first=not used, expires_at=expires_at)
 
-    async def purge(self, before: datetime) -> int:
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         ended = [
             each.id
             for each in self._tables.sessions.values()
@@ -168,8 +168,8 @@ class FakeAttemptRepository:
         if counted := await self.count(key, window):
             self._tables.attempts[key, window] = counted - 1
 
-    async def purge(self, before: datetime) -> int:
-        gone = [each for each in self._tables.attempts if each[1] < before]
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        gone = [each for each in self._tables.attempts if each[1] < before][:limit]
         for each in gone:
             del self._tables.attempts[each]
         return len(gone)

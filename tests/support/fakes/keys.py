@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from app.domain.keys import KeyName, KeySchedule
@@ -49,6 +49,9 @@ class FakeKeyRepository:
 
     async def rows(self) -> Mapping[str, str]:
         return self._tables.config.copy()
+
+    async def duplicates(self) -> Sequence[str]:
+        return ()
 
     async def clear(self) -> None:
         self._tables.config.clear()

@@ -78,8 +78,13 @@ class FakeIdempotencyRepository:
             raise UniqueViolation
         self._tables.idempotency[request.user_id, request.key] = request
 
-    async def purge(self, before: datetime) -> int:
-        gone = [each for each, request in self._tables.idempotency.items() if request.created_at < before]
+    async def forget(self, user_id: str, key: str, before: datetime) -> None:
+        known = self._tables.idempotency.get((user_id, key))
+        if known is not None and known.created_at < before:
+            del self._tables.idempotency[user_id, key]
+
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        gone = [each for each, request in self._tables.idempotency.items() if request.created_at < before][:limit]
         for each in gone:
             del self._tables.idempotency[each]
         return len(gone)
@@ -188,10 +193,10 @@ class FakeJobRepository:
             self._tables.claims.pop(each.id, None)
         return len(unfinished)
 
-    async def purge(self, finished_before: datetime) -> int:
+    async def purge(self, finished_before: datetime, *, limit: int | None = None) -> int:
         over = [
             each.id for each in self._tables.jobs.values() if each.finished_at and each.finished_at < finished_before
-        ]
+        ][:limit]
         for job_id in over:
             del self._tables.jobs[job_id]
         return len(over)

@@ -34,6 +34,7 @@ from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.services.idempotency import RepeatableRequest
+from app.services.ports import Clock
 from tests.support.fakes import (
     EPOCH,
     FakeClock,
@@ -73,7 +74,7 @@ def damage(storage: FakeStorage, credential_id: str) -> None:
     storage.tables.credentials[credential_id] = replace(record, encrypted_value=flipped)
 
 
-def manager(clock: FakeClock, name: str = "gwen", guild_id: str = GUILD, source: Source = Source.DISCORD) -> Actor:
+def manager(clock: Clock, name: str = "gwen", guild_id: str = GUILD, source: Source = Source.DISCORD) -> Actor:
     return member(clock, name, source=source, guild=GuildContext(guild_id=guild_id, manages_guild=True))
 
 
@@ -1211,10 +1212,14 @@ async def test_health_counts_the_own_credentials_by_provider(
 
 
 @pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN, Role.AUDITOR])
-async def test_health_of_everybody_tells_no_label_of_others(
+async def test_health_of_everybody_names_what_is_unreadable_and_no_other_label(
     keyhall: Keyhall, storage: FakeStorage, mia: Actor, tom: Actor, role: Role
 ) -> None:
-    hurt = await add(keyhall, mia, label="something private")
+    operator = await keyhall.services.identity.operator()
+    nell = await keyhall.services.identity.create(operator, "nell", "a password for nell", Role.MEMBER)
+    hurt = await add(keyhall, replace(mia, user_id=nell.id), label="the damaged one")
+    shared = await add(keyhall, manager(keyhall.clock), label="the server's", guild_id=GUILD)
+    damage(storage, shared.id)
     await add(keyhall, tom, provider="github", label="something else")
     removed = await add(keyhall, tom, provider="github", label="something removed")
     await keyhall.credentials.remove(tom, removed.id)
@@ -1223,7 +1228,11 @@ async def test_health_of_everybody_tells_no_label_of_others(
     assert report.everybody
     assert [(each.provider, each.total, each.unreadable) for each in report.providers] == [
         ("github", 1, 0),
-        ("openai", 1, 1),
+        ("openai", 2, 2),
+    ]
+    assert [(each.id, each.label, each.username, each.owner) for each in report.unreadable] == [
+        (hurt.id, "the damaged one", "nell", Owner(OwnerKind.USER, nell.id)),
+        (shared.id, "the server's", None, Owner(OwnerKind.GUILD, GUILD)),
     ]
     assert "something" not in repr(report)
 

@@ -100,8 +100,18 @@ class Dialect(Protocol):
         """
         ...
 
-    async def read_only(self, connection: AsyncConnection, /) -> bool:
-        """Whether the database as a whole refuses writes; ``connection`` is the writer's, in a transaction."""
+    async def unfit(self, connection: AsyncConnection, /) -> str | None:
+        """The code (faults.py) of what keeps the database as a whole from serving: read-only, its encoding, no schema.
+
+        ``connection`` is the writer's, in a transaction.
+        """
+        ...
+
+    async def check(self, *, within: float | None) -> bool:
+        """Look for damage, reading only; False where there was no time for all of it, or only other tools can.
+
+        Raises a driver's error that says damaged.
+        """
         ...
 
     async def copy(self, path: Path, /) -> bool:

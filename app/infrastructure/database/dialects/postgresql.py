@@ -181,11 +181,20 @@ class Postgresql:
             with suppress(*_LOST):  # it may be closed already, and nothing waits for its answer
                 await connection.close(timeout=_CLOSE_SECONDS)
 
-    async def read_only(self, connection: AsyncConnection, /) -> bool:
-        """A standby, or default_transaction_read_only."""
-        row = await connection.execute(select(func.pg_is_in_recovery(), func.current_setting("transaction_read_only")))
-        standby, setting = row.one()
-        return bool(standby) or setting == "on"
+    async def unfit(self, connection: AsyncConnection, /) -> str | None:
+        """A standby or default_transaction_read_only; text that is not UTF-8; no schema to find tables in."""
+        settings = [func.current_setting(name) for name in ("transaction_read_only", "server_encoding")]
+        row = await connection.execute(select(func.pg_is_in_recovery(), func.current_schema(), *settings))
+        standby, schema, read_only, encoding = row.one()
+        if standby or read_only == "on":
+            return "25006"
+        if encoding != "UTF8":
+            return "server_encoding"
+        return "3F000" if schema is None else None
+
+    async def check(self, *, within: float | None) -> bool:  # noqa: ARG002
+        """Not from here: pg_amcheck does that."""
+        return False
 
     async def copy(self, _path: Path, /) -> bool:
         """Not from here: pg_dump does that, and must fit the server's version."""

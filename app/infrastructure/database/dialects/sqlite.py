@@ -26,6 +26,7 @@ from sqlalchemy.util import await_only
 
 from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
+from app.infrastructure.database.dialects.integrity import check_file
 from app.infrastructure.database.schema import UtcDateTime
 
 _READERS: Final = 4
@@ -148,8 +149,11 @@ class Sqlite:
                 time.sleep(0.01)
 
     def exists(self) -> bool:
-        """Whether the file is there."""
-        return self._path.exists()
+        """Whether the file is there; True where only opening it can show why it cannot be seen."""
+        try:
+            return self._path.exists()
+        except OSError:
+            return True
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -225,10 +229,13 @@ class Sqlite:
                     notify()
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
-    async def read_only(self, connection: AsyncConnection, /) -> bool:
+    async def unfit(self, connection: AsyncConnection, /) -> None:
         """Raises SQLITE_READONLY instead: a write that is rolled back, since BEGIN IMMEDIATE alone proves nothing."""
         await connection.exec_driver_sql("PRAGMA user_version=0")
-        return False
+
+    async def check(self, *, within: float | None) -> bool:
+        """As `check_file` (integrity.py)."""
+        return await asyncio.to_thread(check_file, self._path, busy=self._busy, within=within)
 
     async def copy(self, path: Path, /) -> bool:
         """As of one moment, while others read and write; the copy is there whole or not at all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import attempts
@@ -29,5 +29,5 @@ class AttemptRepositoryImpl:
         this = (attempts.c.key == key, attempts.c.window == window, attempts.c.n > 0)
         await self._connection.change(update(attempts).where(*this).values(n=attempts.c.n - 1))
 
-    async def purge(self, before: datetime) -> int:
-        return await self._connection.change(delete(attempts).where(attempts.c.window < before))
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        return await self._connection.remove(attempts, attempts.c.window < before, limit)

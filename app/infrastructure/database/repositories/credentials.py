@@ -251,9 +251,9 @@ class CredentialRepositoryImpl:
         )
         return await self._connection.change(removed) == 1
 
-    async def purge_removed(self, before: datetime) -> int:
+    async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         """The history goes with the rows."""
-        return await self._connection.change(delete(api_credentials).where(api_credentials.c.deleted_at < before))
+        return await self._connection.remove(api_credentials, api_credentials.c.deleted_at < before, limit)
 
     async def add_history(self, record: HistoryRecord) -> None:
         await self._connection.change(

@@ -37,5 +37,11 @@ class IdempotencyRepositoryImpl:
             )
         )
 
-    async def purge(self, before: datetime) -> int:
-        return await self._connection.change(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))
+    async def forget(self, user_id: str, key: str, before: datetime) -> None:
+        """By the primary key."""
+        table = idempotency_keys.c
+        this = (table.user_id == user_id, table.key == key, table.created_at < before)
+        await self._connection.change(delete(idempotency_keys).where(*this))
+
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        return await self._connection.remove(idempotency_keys, idempotency_keys.c.created_at < before, limit)

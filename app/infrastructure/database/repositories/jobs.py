@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, or_, select, text, update
 
 from app.domain.canonical_json import canonical_json
 from app.domain.jobs import Job, JobKind, JobState, Progress
@@ -155,8 +155,8 @@ class JobRepositoryImpl:
         values = {"state": JobState.CANCELLED, "claim": None, "lease_until": None, "finished_at": self._now()}
         return await self._connection.change(update(jobs).where(jobs.c.kind == kind, _UNFINISHED).values(values))
 
-    async def purge(self, finished_before: datetime) -> int:
-        return await self._connection.change(delete(jobs).where(jobs.c.finished_at < finished_before))
+    async def purge(self, finished_before: datetime, *, limit: int | None = None) -> int:
+        return await self._connection.remove(jobs, jobs.c.finished_at < finished_before, limit)
 
 
 def _held(job_id: str, claim: str) -> ColumnElement[bool]:

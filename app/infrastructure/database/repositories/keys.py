@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, insert, select, update
 
 from app.domain.keys import KeyName
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import api_credentials, app_config, users
+from app.services.keys.rows import there_twice
 
 _LOCK: Final = 0x6B65_7968_616C_6C01
 """Of PostgreSQL's advisory locks, the one that changers of keys take; "keyhall" and a number."""
@@ -65,14 +66,16 @@ class KeyRepositoryImpl:
         return sum([await self._connection.value(select(func.count()).select_from(table)) for table in there])
 
     async def put(self, row: str, value: str, at: datetime) -> None:
-        insert = self._connection.dialect.insert(app_config).values(key=row, value=value, updated_at=at)
-        await self._connection.change(
-            insert.on_conflict_do_update(
-                index_elements=["key"], set_={"value": insert.excluded.value, "updated_at": insert.excluded.updated_at}
-            )
-        )
+        # Without ON CONFLICT, which needs the primary key: a table that was restored without it can be written again.
+        values = {"value": value, "updated_at": at}
+        if not await self._connection.change(update(app_config).where(app_config.c.key == row).values(values)):
+            await self._connection.change(insert(app_config).values(key=row, **values))
         if row == _MANIFEST:  # every change of keys changes it
             await self._connection.announce()
+
+    async def duplicates(self) -> Sequence[str]:
+        key = app_config.c.key
+        return [row[0] for row in await self._connection.rows(select(key).group_by(key).having(func.count() > 1))]
 
     async def rows(self) -> Mapping[str, str]:
         return {row[0]: row[1] for row in await self._connection.rows(select(app_config.c.key, app_config.c.value))}
@@ -84,5 +87,7 @@ class KeyRepositoryImpl:
         statement = select(app_config.c.value).where(app_config.c.key == key)
         if share_lock:
             statement = statement.with_for_update(read=True)  # on SQLite the whole transaction is locked already
-        value: str | None = await self._connection.value(statement)
-        return value
+        found = await self._connection.rows(statement)
+        if len(found) > 1:
+            raise there_twice([key])
+        return str(found[0][0]) if found else None

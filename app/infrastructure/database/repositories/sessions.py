@@ -134,10 +134,10 @@ class SessionRepositoryImpl:
             return RefreshUse(session_id=row[0], first=False, expires_at=row[1])
         return None
 
-    async def purge(self, before: datetime) -> int:
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         """Refresh tokens go with their sessions."""
         ended = or_(sessions.c.revoked_at < before, sessions.c.expires_at < before)
-        return await self._connection.change(delete(sessions).where(ended))
+        return await self._connection.remove(sessions, ended, limit)
 
     async def _one(self, statement: Select[*tuple[Any, ...]], key: str | bytes) -> SessionAndUser | None:
         row = await self._connection.row(statement, {"key": key})
