@@ -109,6 +109,10 @@ class KeyhallBot(commands.Bot):
                     remedy=f"correct {extension} or take it out of BOT_EXTENSIONS",
                 ) from error
         bot_state = self.session.services.bot_state
+        try:
+            await bot_state.logged_in(self.invite)
+        except StorageError as error:  # worth a line on the web, not the session
+            log.warning("could not note that Discord accepted the token: %s", error)
         self.session.command_ids = await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
 
     async def close(self) -> None:

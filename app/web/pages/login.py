@@ -59,6 +59,7 @@ async def _setup_again(request: web.Request, error: AppError, fields: Mapping[st
         headers=refused.headers,
         refused=refused,
         username=fields.get("username", ""),
+        bot=await request.app[SERVICES].bot_state.shown(),
     )
 
 
@@ -67,7 +68,8 @@ async def setup_form(request: web.Request) -> web.Response:
     """The form that creates the first owner."""
     if await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/login")
-    return page(request, "setup.html", refused=None, username="")
+    bot = await request.app[SERVICES].bot_state.shown()
+    return page(request, "setup.html", refused=None, username="", bot=bot)
 
 
 @routes("POST", "/setup", status=303, media_type="text/html", retry=_setup_again, errors=[errors.SetupClosed])

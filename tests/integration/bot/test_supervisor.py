@@ -18,7 +18,7 @@ from discord.http import Route
 
 from app.bot import BotOptions
 from app.bot.supervisor import run_bot
-from app.domain.errors import BotLoginFailed, ConfigInvalid
+from app.domain.errors import BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.secrets import SecretText
 from app.services import Services
 from tests.support.discord_wire import WireSimulator
@@ -60,6 +60,30 @@ class TestGivingUp:
         assert "wrong.token" not in halted.line()
         assert len(wire.called("GET", "/users/@me")) == 1
         assert wire.identifies == []
+
+    async def test_the_web_learns_why_it_ended_and_that_it_logged_in(
+        self, wire: WireSimulator, options: BotOptions, services: Services
+    ) -> None:
+        await failure(services, replace(options, token=SecretText("wrong.token.of-somebody")))
+        stopped = await services.bot_state.connection()
+        assert stopped.state == "stopped"
+        assert "refused the token" in str(stopped.happened)
+        async with running(services, options):
+            await wire.wait_ready()
+            connected = await services.bot_state.connection()
+            assert connected.state == "connected"
+            assert f"client_id={wire.application_id}" in str(connected.invite)
+
+    async def test_a_database_that_does_not_answer_hides_neither_a_refusal_nor_the_bot(
+        self, wire: WireSimulator, options: BotOptions, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def away(*_: object) -> None:
+            raise StorageError
+
+        monkeypatch.setattr(services.bot_state, "_store", away)
+        await failure(services, replace(options, token=SecretText("wrong.token.of-somebody")))
+        async with running(services, options):
+            await wire.wait_ready()
 
     @pytest.mark.parametrize("token", ["", "  ", "two words", "línea", "with\nbreak", "nul\0"], ids=repr)
     async def test_what_cannot_be_a_token_is_never_sent(
