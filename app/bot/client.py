@@ -97,7 +97,9 @@ class KeyhallBot(commands.Bot):
                 "DISCORD_CLIENT_ID names another application than the token, which is of %s", self.application_id
             )
         await self.tree.set_translator(CommandTexts())
-        for cog in (KeyCommands(self.session), MessageCommands(self.session)):
+        keys = KeyCommands(self.session)
+        self.router.outdated = keys.outdated
+        for cog in (keys, MessageCommands(self.session)):
             await self.add_cog(cog)
             self.router.add(cog.handlers)
         for extension in self.session.options.extensions:

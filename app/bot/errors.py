@@ -78,7 +78,7 @@ _SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
     (NotFound, "There is no such key, or it is not yours. {list} shows what there is."),
     (IdempotencyConflict, "This form was sent before, with something else in it. {list} shows what is stored."),
     (VersionConflict, "This key was changed in the meantime. {list} shows it as it is now."),
-    (QuotaExceeded, "The quota is used up: remove a key first. Removed keys count for 7 days."),
+    (QuotaExceeded, "The quota is used up: remove a key, and delete it for good on the web or wait for 7 days."),
     (CredentialUnreadable, "This key cannot be read: enter it again with {replace}."),
     (app_commands.CommandNotFound, "This command has changed: try it again in a minute."),
     (app_commands.CommandSignatureMismatch, "This command has changed: try it again in a minute."),

@@ -194,6 +194,21 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
 
         return steps
 
+    def outdated(self, interaction: Interaction) -> None:
+        """Prepare the answer to a form of an earlier version: its secret is lost, provider and label need not be."""
+        typed = form_values(interaction)
+        if "secret" not in typed:
+            return
+        provider, label = (
+            _shown_again(provider_name, typed.get("provider", "")),
+            _shown_again(label_name, typed.get("label", "")),
+        )
+
+        async def steps(_: Exception) -> Sequence[ui.Button[Any]]:
+            return [panels.add_again(interaction.locale, "Open it again", None, provider=provider, label=label)]
+
+        _begin(interaction, STORE).steps = steps
+
     async def open_replace_form(self, interaction: Interaction, named: ComponentId) -> None:
         """Open the form for the key that the button is about."""
         _begin(interaction, STORE)

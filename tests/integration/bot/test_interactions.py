@@ -334,6 +334,17 @@ class TestAcrossRestarts:
         reply = await live.wire.submit_modal(again, {"secret": SECRET[::2]})
         assert reply.text.startswith("**Stored.**")
 
+    async def test_a_form_of_an_earlier_version_says_that_nothing_was_stored_and_opens_again(self, live: Stage) -> None:
+        form = await live.wire.slash(live.alice, "key add", {"provider": "openai"}, guild=live.guild)
+        form.data["custom_id"] = "keyhall:0123456789abcdef0123456789abcdef"
+        reply = await live.wire.submit_modal(form, {"label": "work", "secret": SECRET})
+        assert reply.text.startswith("**Nothing was stored.** This form or button is too old")
+        assert await live.stored() == []
+        again = await live.wire.click(reply, custom_id=component_of(reply, "add"))
+        assert [again.modal.fields[name].get("value") for name in ("provider", "label")] == ["openai", "work"]
+        stored = await live.wire.submit_modal(again, {"secret": SECRET})
+        assert stored.text.startswith("**Stored.**")
+
     async def test_a_component_of_an_earlier_version_is_explained_and_does_nothing(self, live: Stage) -> None:
         listed = await live.list_keys()
         for button in (part for part in listed.components if part.get("custom_id")):
