@@ -47,7 +47,7 @@ _WORDS: Final = {
 }
 
 
-class Listing(Model):
+class CredentialsQuery(Model):
     """The page of the list, and the action that led to it."""
 
     cursor: str | None = None
@@ -56,7 +56,7 @@ class Listing(Model):
     id: str = ""
 
 
-class One(Model):
+class CredentialQuery(Model):
     """The action that led to the page."""
 
     done: str = ""
@@ -95,7 +95,7 @@ class VersionForm(Model):
 
 
 @routes("GET", _ALL, media_type="text/html")
-async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Response:
+async def listing(request: web.Request, actor: Actor, query: CredentialsQuery) -> web.Response:
     """Your credentials, or those that you removed."""
     found = await request.app[SERVICES].credentials.page(actor, after=query.cursor, removed=query.removed)
     return page(
@@ -193,7 +193,7 @@ def credential_page(
 
 
 @routes("GET", ONE, media_type="text/html", errors=[errors.NotFound])
-async def one(request: web.Request, actor: Actor, credential_id: str, query: One) -> web.Response:
+async def one(request: web.Request, actor: Actor, credential_id: str, query: CredentialQuery) -> web.Response:
     """One credential."""
     view = await request.app[SERVICES].credentials.get(actor, credential_id)
     return credential_page(request, actor, view, news=_NEWS.get(query.done))
