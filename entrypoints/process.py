@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from app.bootstrap import log_to_stderr
 from app.bootstrap.keys import open_keys, open_keys_when_created
 from app.bootstrap.services import open_services
-from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
+from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.keys import Environment
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ async def _start_web(
 async def _run_bot(services: Services, settings: Settings, components: Components) -> None:
     if settings.discord_bot_token is None:
         say("DISCORD_BOT_TOKEN is not set: the web runs alone, without the bot")
+        await _forget_bot(services)
         await asyncio.Event().wait()
         return
     from app.bot import BotOptions  # noqa: PLC0415
@@ -197,6 +198,14 @@ async def _run_bot(services: Services, settings: Settings, components: Component
         say(f"the bot stopped: {error.happened} — {error.remedy}")
         log.error("the bot stopped: %s", error.happened)  # noqa: TRY400 - the cause is said, a traceback adds nothing
         await asyncio.Event().wait()
+
+
+async def _forget_bot(services: Services) -> None:
+    """Let the web no longer show why an earlier bot stopped."""
+    try:
+        await services.bot_state.switched_off()
+    except StorageError as error:
+        log.warning("could not note for the web that there is no bot: %s", error)
 
 
 def say(text: str) -> None:

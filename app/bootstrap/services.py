@@ -97,6 +97,7 @@ def build_services(parts: Parts) -> Services:
         refusals=refusals,
         clock=clock,
     )
+    bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
     inspection = KeyInspection(
@@ -152,11 +153,12 @@ def build_services(parts: Parts) -> Services:
             storage=storage,
             keys=keys,
             credentials=credentials,
+            bot_state=bot_state,
             failures=failures,
             clock=clock,
             rotation_days=parts.rotation_days,
         ),
-        bot_state=BotStateService(storage=storage, clock=clock),
+        bot_state=bot_state,
         housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
     )
 

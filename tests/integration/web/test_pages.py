@@ -19,6 +19,32 @@ from tests.support.web import Answer, Site, open_site, served, sqlite_place, wit
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+async def test_a_bot_that_discord_refused_is_said_and_its_invitation_is_there_once_it_logged_in(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    stopped = "The bot stopped. Discord refused the token: set DISCORD_BOT_TOKEN. Then start Keyhall again."
+    invite = "https://discord.example/oauth2/authorize?client_id=4711"
+    async with open_site(sqlite_place(tmp_path_factory.mktemp("bot")), owner=False) as site:
+        bot = site.services.bot_state
+        assert "The bot" not in (await site.page("/setup")).text
+        await bot.stopped("Discord refused the token", "set DISCORD_BOT_TOKEN")
+        assert stopped in (await site.page("/setup")).text
+        assert (await site.request("GET", "/readyz", token="")).json["bot"] == "stopped"
+        token = site.services.keys.setup_token().reveal()
+        wrong = await site.submit("/setup", "", setup_token="wrong", username=OWNER, password=PASSWORD)
+        assert stopped in wrong.text
+        await bot.logged_in(invite)
+        shown = (await site.page("/setup")).text
+        assert "The bot stopped" not in shown
+        assert f'href="{invite}"' in shown
+        assert (await site.submit("/setup", "", setup_token=token, username=OWNER, password=PASSWORD)).status == 303
+        cookie, _ = await site.log_in_browser()
+        assert f'href="{invite}"' in (await site.page("/", cookie)).text
+        assert (await site.request("GET", "/readyz", token="")).json["bot"] == "connected"
+        await bot.stopped("Discord refused the token", "set DISCORD_BOT_TOKEN")
+        assert stopped in (await site.page("/", cookie)).text
+
+
 async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
