@@ -24,10 +24,12 @@ from app.domain.errors import (
     StartupError,
     StorageError,
 )
-from app.domain.keys import KeyName
+from app.domain.keys import Environment, KeyName
+from app.infrastructure import install_file, master_key
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
+from app.infrastructure.data_directory import check_owners_and_mode
 from app.infrastructure.database.engine import Database, open_database
 from app.infrastructure.database.migrate import (
     check_schema,
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 
 RETRY_BUDGET_SECONDS: Final = 60.0
 """How long a start waits for a database that is away or locked."""
+_TRUSTED_FILES: Final = (install_file.FILE_NAME, master_key.FILE_NAME, master_key.PREVIOUS_FILE_NAME, "keyhall.db")
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
 
@@ -210,6 +213,7 @@ async def reachable_database(
         NoInstall: there is no database, and none may be made.
     """
     check_secret_file_modes(settings.secret_files)
+    check_owners_and_mode(settings.data_dir, _TRUSTED_FILES, production=settings.app_env is Environment.PRODUCTION)
     # Read before the database is looked at: see KeyReader.load.
     remembered = InstallFile(settings.data_dir).read()
     async with open_database(
@@ -273,6 +277,7 @@ def install_rules(settings: Settings, importing: KeyName | None = None) -> Insta
         environment=settings.app_env,
         pinned_install_id=str(settings.install_id) if settings.install_id else None,
         outside_keys={name: key for name, key in settings.outside_keys.items() if name != importing},
+        legacy_key=settings.credential_encryption_key,
     )
 
 

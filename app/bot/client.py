@@ -15,8 +15,8 @@ from discord.ext import commands
 from app.bot import errors
 from app.bot.cogs.credentials import KeyCommands
 from app.bot.cogs.messages import MessageCommands
-from app.bot.layout import CUSTOM_ID
 from app.bot.options import BotOptions
+from app.bot.router import Router
 from app.bot.session import BotSession, Interaction
 from app.bot.sync import sync_tree
 from app.bot.texts import CommandTexts
@@ -57,6 +57,7 @@ class KeyhallBot(commands.Bot):
         connected: Callable[[str], None] | None = None,
         **library_options: Any,
     ) -> None:
+        session = BotSession(services, options, lambda: self.guilds)
         super().__init__(
             commands.when_mentioned,
             help_command=None,
@@ -68,11 +69,13 @@ class KeyhallBot(commands.Bot):
             chunk_guilds_at_startup=False,
             max_messages=None,
             max_ratelimit_timeout=30.0,
+            http_trace=session.acknowledgements.trace,
             **library_options,
         )
         self.services = services
         """For the cogs of extensions."""
-        self.session = BotSession(services, options, lambda: self.guilds)
+        self.session = session
+        self.router = Router(session)
         self._force_sync = sync
         self._connected = connected
         self._disconnects: deque[float] = deque(maxlen=_LOOP[0])
@@ -94,8 +97,11 @@ class KeyhallBot(commands.Bot):
                 "DISCORD_CLIENT_ID names another application than the token, which is of %s", self.application_id
             )
         await self.tree.set_translator(CommandTexts())
-        await self.add_cog(KeyCommands(self.session))
-        await self.add_cog(MessageCommands(self.session))
+        keys = KeyCommands(self.session)
+        self.router.outdated = keys.outdated
+        for cog in (keys, MessageCommands(self.session)):
+            await self.add_cog(cog)
+            self.router.add(cog.handlers)
         for extension in self.session.options.extensions:
             try:
                 await self.load_extension(extension)
@@ -105,11 +111,15 @@ class KeyhallBot(commands.Bot):
                     remedy=f"correct {extension} or take it out of BOT_EXTENSIONS",
                 ) from error
         bot_state = self.session.services.bot_state
-        await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
+        try:
+            await bot_state.logged_in(self.invite)
+        except StorageError as error:  # worth a line on the web, not the session
+            log.warning("could not note that Discord accepted the token: %s", error)
+        self.session.command_ids = await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
 
     async def close(self) -> None:
-        """Finish the interactions that were acknowledged, for at most 3 s, then leave."""
-        await self.session.drain()
+        """Finish the interactions that are served, for at most 3 s, notify the users of the others, then leave."""
+        await self.session.drain(errors.notify_interrupted)
         await super().close()
 
     @property
@@ -149,13 +159,9 @@ class KeyhallBot(commands.Bot):
             log.warning("could not note in how many servers the bot is: %s", with_cause(error))
 
     async def on_interaction(self, interaction: Interaction) -> None:
-        """Answer Keyhall's forms and buttons that outlived their process or their time.
-
-        A live one is marked as served by now: the library starts its task before this one.
-        """
-        custom_id = str(dict(interaction.data or {}).get("custom_id", ""))
-        if custom_id.startswith(CUSTOM_ID) and self.session.first_time(interaction):
-            await errors.explain(interaction, errors.Outdated())
+        """Serve Keyhall's buttons, menus and forms: of this process or another one, of today or of before a restart."""
+        if interaction.type in {discord.InteractionType.component, discord.InteractionType.modal_submit}:
+            await self.router.serve(interaction)
 
     async def on_error(self, event_method: str, /, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Log the error of a listener, without its arguments."""

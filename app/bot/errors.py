@@ -1,18 +1,20 @@
-"""The one place where failures become sentences."""
+"""The one place where failures become sentences: first what is true now, then why, then a button that leads on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
-from typing import Final, TypeVar
+import re
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import discord
-from discord import app_commands
+from discord import app_commands, ui
 
 from app.bot.layout import Notice
-from app.bot.session import Interaction
+from app.bot.progress import Progress, progress_of
+from app.bot.session import ALREADY_ACKNOWLEDGED, UNKNOWN_INTERACTION, Interaction, NotServed, OnlyInServers
 from app.bot.texts import inert, say, translated
 from app.domain.errors import (
     AlreadyExists,
@@ -20,6 +22,10 @@ from app.domain.errors import (
     CannotOpen,
     CredentialUnreadable,
     Forbidden,
+    IdempotencyConflict,
+    InvalidInput,
+    InvitationRequired,
+    MembershipRequired,
     NotFound,
     NotReady,
     OutcomeUnknown,
@@ -40,70 +46,175 @@ _T = TypeVar("_T")
 SUGGEST_WITHIN: Final = 2.0
 """Seconds for an autocompletion; Discord waits three, network included."""
 
-# Discord's JSON error codes for an interaction that is over (3 s passed) or that another process acknowledged.
-UNKNOWN_INTERACTION: Final = 10062
-ALREADY_ACKNOWLEDGED: Final = 40060
-
-
-class OnlyInServers(AppError):
-    """An option for this server was used outside of a server."""
-
-    code = "only_in_servers"
-    title = "This only works in a server"
+UNANSWERED: Final = (discord.DiscordException, aiohttp.ClientError, OSError)
+"""The exceptions of a call to Discord that fails."""
 
 
 class Outdated(AppError):
-    """A form or button that outlived its process or its time."""
+    """A form or button of an earlier version, which says too little to be served."""
 
     code = "outdated"
-    title = "This form or button is no longer in use"
+    title = "This form or button is too old"
 
 
 # The first match counts: subclasses come before their bases.
-_SENTENCES: Final[Sequence[tuple[type[AppError], str]]] = (
+_SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
     (OnlyInServers, "This only works in a server."),
-    (Outdated, "This form or button is no longer in use: run the command again."),
-    (NotReady, "Keyhall is not ready: try again in a few seconds."),
-    (RequestExpired, "This took too long, so it was not carried out. Try again in a moment."),
-    (Overloaded, "Keyhall is too busy right now. Try again in a moment."),
+    (NotServed, "I am not in this server, or may not serve it, so it can have no keys here."),
+    (Outdated, "This form or button is too old: run the command again."),
+    (RequestExpired, "This took too long, so it was not carried out; try again in a few seconds."),
     (
-        OutcomeUnknown,
-        "The database was lost, so this may have taken effect or not. Look with `/key list` before you do it again.",
+        InvitationRequired,
+        "This Keyhall is by invitation. Ask the person who runs it, and give them your Discord id: `{user}`.",
     ),
-    (StorageReadOnly, "The database takes no changes right now. Notify the person who runs this Keyhall."),
-    (StorageFull, "The database takes no changes right now. Notify the person who runs this Keyhall."),
-    (StorageError, "The database does not answer. Try again in a moment."),
+    (
+        MembershipRequired,
+        "I only serve members of the servers I am in. Are you in one? Run the command once there.",
+    ),
+    (NotReady, "Keyhall is catching up; try again in a few seconds."),
+    (Overloaded, "Keyhall is too busy right now; try again in a few seconds."),
+    (StorageReadOnly, "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it."),
+    (StorageFull, "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it."),
+    (StorageError, "Keyhall cannot reach its storage. Your keys are safe; try again in a minute."),
     (TooManyAttempts, "Too many attempts. Try again in {seconds} seconds."),
-    (NotFound, "There is no such key, or it is not yours. `/key list` shows what there is."),
-    (
-        AlreadyExists,
-        "There is a key of this provider with this label already. Choose another label, or use `/key replace`.",
-    ),
-    (VersionConflict, "This key was changed in the meantime. Look again with `/key list`."),
-    (QuotaExceeded, "The quota is used up: remove a key first. Removed keys count for 7 days."),
-    (CredentialUnreadable, "This key cannot be read: enter it again with `/key replace`."),
+    (NotFound, "There is no such key, or it is not yours. {list} shows what there is."),
+    (IdempotencyConflict, "This form was sent before, with something else in it. {list} shows what is stored."),
+    (VersionConflict, "This key was changed in the meantime. {list} shows it as it is now."),
+    (QuotaExceeded, "The quota is used up: remove a key, and delete it for good on the web or wait for 7 days."),
+    (CredentialUnreadable, "This key cannot be read: enter it again with {replace}."),
+    (app_commands.CommandNotFound, "This command has changed: try it again in a minute."),
+    (app_commands.CommandSignatureMismatch, "This command has changed: try it again in a minute."),
+    (discord.DiscordException, "Discord is slow right now: try again in a minute."),
+    (aiohttp.ClientError, "Discord is slow right now: try again in a minute."),
+    (TimeoutError, "Discord is slow right now: try again in a minute."),
     (CannotOpen, "This token cannot be opened here: it was made for somebody else, was changed, or is not a token."),
 )
 
+_FIELDS: Final[Mapping[str, str]] = {
+    "secret": "Key",
+    "provider": "Provider",
+    "label": "Label",
+    "expires": "Expires in days",
+    "expires_at": "Expires in days",
+    "text": "Text",
+    "token": "Token",
+}
+"""The names that people see of the fields of the services."""
 
-def sentence(locale: discord.Locale, error: Exception, reference: int) -> str:
-    """The failure in the reader's language; ``reference`` leads to the log line of an unexpected one."""
+_NO_NAME: Final = "“{field}” takes only the key: no quotes, no “Bearer”, no NAME="
+_WRONG_FIELD: Final = "“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?"
+_REASONS: Final[Mapping[str, str]] = {
+    "must be text": "“{field}” must be text.",
+    "must be at most {0} characters": "“{field}” takes at most {0} characters.",
+    "must be {0} to {1} characters": "“{field}” takes {0} to {1} characters.",
+    "must not hold control, private-use or other characters that are no text": (
+        "“{field}” has characters in it that nobody can type: copy it again."
+    ),
+    "must not hold invisible characters": ("“{field}” has invisible characters in it: type it instead of pasting it."),
+    "holds an invisible character: copy it again, without formatting": (
+        "“{field}” has an invisible character in it: copy it again, without formatting."
+    ),
+    "is a mask, not the key itself: copy the whole key": "That is a mask, not the key itself: copy the whole key.",
+    "must be the key alone, without the name before it": _NO_NAME,
+    "must be the key alone, without the name before it and the quotes around it": _NO_NAME,
+    "must be the key alone, without the word Bearer or the header's name before it": _NO_NAME,
+    "must be the key alone, without the quotes around it": (
+        "“{field}” takes only the key, without the quotes around it."
+    ),
+    "must be at most {0} bytes": "“{field}” is too long: it takes {0} bytes, and an emoji has four.",
+    "must be {0} to {1} bytes": "“{field}” is empty or too long: it takes {0} to {1} bytes, and an emoji has four.",
+    "must not hold NUL": "“{field}” has characters in it that nobody can type: copy it again.",
+    "must be valid Unicode": "“{field}” has characters in it that nobody can type: copy it again.",
+    "must be {0} to {1} letters, digits, '.', '_' or '-'": (
+        "“{field}” takes {0} to {1} letters, digits, dots, hyphens and underscores, such as openai."
+    ),
+    "looks like a key; labels are shown unencrypted": _WRONG_FIELD,
+    "looks like a key; providers are shown unencrypted": _WRONG_FIELD,
+    "holds the secret itself; labels are shown unencrypted": (
+        "That label shows the key itself, and labels are shown openly: choose another one."
+    ),
+    "must not be blank": "“{field}” is empty.",
+    "must be in the future": "“{field}” must lie in the future.",
+    "must have a time zone": "“{field}” must lie in the future.",
+    "must be before the year {0}": "“{field}” lies too far in the future.",
+    "must be a whole number of days, {0} to {1}, or empty": "“{field}” takes a number from {0} to {1}, or nothing.",
+    "fits several keys; choose one of the suggestions": "Several keys have this label: choose one of the suggestions.",
+    "works only in a server": "This only works in a server.",
+}
+"""The reasons for which the services refuse a value, in people's words; ``test_errors`` finds missing ones."""
+
+_NUMBER = re.compile(r"[0-9]+")
+
+
+def sentence(locale: discord.Locale, error: Exception, reference: int, progress: Progress | None = None) -> str:
+    """The state of things, and why, in the reader's language; ``reference`` is that of the log line."""
+    progress = progress or Progress()
+    names = {"list": "`/key list`", "replace": "`/key replace`"} | progress.names
+    if progress.change is None:
+        return _reason(locale, error, reference, names)
+    if progress.done:
+        return say(locale, progress.change.done, **names)
+    if isinstance(error, OutcomeUnknown) and progress.begun:
+        return say(locale, progress.change.doubt, **names)
+    return f"{say(locale, progress.change.nothing)} {_reason(locale, error, reference, names)}"
+
+
+def interrupted(locale: discord.Locale, progress: Progress) -> str:
+    """The sentence for an interaction that is not through when this process has to leave."""
+    names = {"list": "`/key list`"} | progress.names
+    if progress.change is None:
+        return say(locale, "Keyhall is restarting: try again in a minute.")
+    if not progress.begun:
+        return f"{say(locale, progress.change.nothing)} {say(locale, 'Keyhall is restarting: try again in a minute.')}"
+    return say(locale, progress.change.done if progress.done else progress.change.doubt, **names)
+
+
+def _reason(locale: discord.Locale, error: Exception, reference: int, names: Mapping[str, object]) -> str:
     for kind, text in _SENTENCES:
         if isinstance(error, kind):
-            return say(locale, text, seconds=getattr(error, "retry_after", 0))
-    if isinstance(error, Forbidden):
-        return f"{translated(locale, error.detail)}."
-    if isinstance(error, AppError):
-        return say(locale, "Not accepted: {detail}", detail=inert(error.detail))
-    if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
-        return say(locale, "This command has changed: try it again in a minute.")
-    if isinstance(error, discord.DiscordException | TimeoutError):
-        return say(locale, "Discord did not answer. Try again in a moment.")
+            values = {"seconds": getattr(error, "retry_after", 0), "user": "", **names}
+            return say(locale, text, **values)
+    match error:
+        case InvalidInput():
+            return _invalid(locale, error)
+        case AlreadyExists():
+            return _taken(locale, names)
+        case Forbidden():
+            return _forbidden(locale, error, names)
+        case AppError():
+            return say(locale, "Not accepted: {detail}", detail=inert(error.detail))
     return say(
         locale,
         "Something went wrong. If it happens again, give the person who runs this Keyhall the reference {reference}.",
         reference=reference,
     )
+
+
+def _forbidden(locale: discord.Locale, error: Forbidden, names: Mapping[str, object]) -> str:
+    if names.get("guild") and error.detail == Forbidden.title:
+        return say(locale, "Only people who may manage this server can do that with its keys.")
+    return f"{translated(locale, error.detail)}."
+
+
+def _invalid(locale: discord.Locale, error: InvalidInput) -> str:
+    numbers = _NUMBER.findall(error.reason)
+    counted = iter(range(len(numbers)))
+    template = _NUMBER.sub(lambda _: f"{{{next(counted)}}}", error.reason)
+    field = translated(locale, _FIELDS.get(error.field, error.field))
+    if (known := _REASONS.get(template)) is not None:
+        return translated(locale, known).format(*numbers, field=field)
+    return say(locale, "“{field}” is not accepted: {reason}", field=field, reason=inert(error.reason))
+
+
+def _taken(locale: discord.Locale, names: Mapping[str, object]) -> str:
+    if "label" not in names:
+        return say(locale, "There is a key of this provider with this label already.")
+    text = (
+        "This server already has a key for {provider} called **{label}**."
+        if names.get("guild")
+        else "You already have a key for {provider} called **{label}**."
+    )
+    return say(locale, text, provider=names["provider"], label=names["label"])
 
 
 async def explain(interaction: Interaction, error: Exception) -> None:
@@ -118,14 +229,44 @@ async def explain(interaction: Interaction, error: Exception) -> None:
         interaction.client.services.failures.note("an interaction", error, str(interaction.id))
     elif not isinstance(error, AppError):
         log.error("interaction %s failed", interaction.id, exc_info=error)
-    answer = Notice(sentence(interaction.locale, error, interaction.id))
+    progress = progress_of(interaction)
+    session = interaction.client.session
+    progress.names |= {
+        "list": session.command("key list"),
+        "replace": session.command("key replace"),
+        "user": interaction.user.id,
+    }
+    parts: list[str | ui.Item[Any]] = [sentence(interaction.locale, error, interaction.id, progress)]
+    if buttons := await _steps(interaction, progress, error):
+        parts.append(ui.ActionRow(*buttons))
+    await _answer(interaction, Notice(*parts), progress)
+
+
+async def notify_interrupted(interaction: Interaction) -> None:
+    """Notify the user that this process leaves. A failure to answer is logged, not raised."""
+    progress = progress_of(interaction)
+    progress.names["list"] = interaction.client.session.command("key list")
+    await _answer(interaction, Notice(interrupted(interaction.locale, progress)), progress)
+
+
+async def _answer(interaction: Interaction, answer: Notice, progress: Progress) -> None:
     try:
-        if interaction.response.is_done():
+        if progress.acknowledged or interaction.response.is_done():
             await interaction.edit_original_response(view=answer, attachments=[])
         else:
             await interaction.response.send_message(view=answer, ephemeral=True)
-    except (discord.DiscordException, aiohttp.ClientError, OSError) as unanswered:
+    except UNANSWERED as unanswered:
         log.warning("interaction %s could not be answered: %s", interaction.id, type(unanswered).__name__)
+
+
+async def _steps(interaction: Interaction, progress: Progress, error: Exception) -> Sequence[ui.Button[Any]]:
+    if progress.steps is None or progress.done:
+        return []
+    try:
+        return await progress.steps(error)
+    except AppError as without:  # the sentence is worth more than its buttons
+        log.info("no buttons for interaction %s: %s", interaction.id, type(without).__name__)
+        return []
 
 
 async def or_none(interaction: Interaction, choices: Awaitable[list[_T]]) -> list[_T]:

@@ -69,77 +69,161 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         ),
         # Forms
         "Store a key": "Schlüssel ablegen",
-        "Replace a key": "Schlüssel ersetzen",
+        "Store a key for this server": "Schlüssel für diesen Server ablegen",
         "Encrypt a text": "Text verschlüsseln",
         "Open a token": "Token öffnen",
-        "Secret": "Geheimnis",
-        "The key itself; it is never shown again": "Der Schlüssel selbst; er wird nie wieder angezeigt",
-        "The new key; the old one stays in the history": "Der neue Schlüssel; der alte bleibt im Verlauf",
+        "Key": "Schlüssel",
+        "New key": "Neuer Schlüssel",
+        "Paste only the key: no quotes, no “Bearer”, no NAME=": (
+            "Nur den Schlüssel einfügen: ohne Anführungszeichen, ohne „Bearer“, ohne NAME="
+        ),
         "Provider": "Anbieter",
+        "Whose key is it?": "Von welchem Anbieter ist er?",
         "Label": "Name",
+        "How you recognise it in lists; everybody who may use it sees this": (
+            "Woran du ihn in Listen erkennst; wer ihn benutzen darf, sieht das"
+        ),
         "Expires in days": "Läuft ab in Tagen",
-        "Empty: never": "Leer: nie",
-        "Empty: as before": "Leer: wie bisher",
+        "Empty: it does not expire": "Leer: läuft nicht ab",
+        "Empty: as before (in {days} days)": "Leer: wie bisher (in {days} Tagen)",
         "Text": "Text",
         "Token": "Token",
-        "**Who could read this key?** Everything that you type here passes through Discord. Keyhall keeps it "
-        "encrypted; the person who runs this Keyhall could technically read it. Nobody else can, and it is never shown "
-        "again.\n"
-        "**Safer:** make a key only for this at your provider, with a spending limit and no more rights than needed.": (
-            "**Wer könnte diesen Schlüssel lesen?** Alles, was du hier eingibst, geht durch Discord. Keyhall bewahrt "
-            "es verschlüsselt auf; wer dieses Keyhall betreibt, könnte es technisch lesen. Sonst niemand, und es wird "
-            "nie wieder angezeigt.\n"
-            "**Sicherer:** Lege bei deinem Anbieter einen eigenen Schlüssel dafür an, mit Ausgabengrenze und nicht "
-            "mehr Rechten als nötig."
+        "Replace “{label}” · {provider}": "Ersetze „{label}“ · {provider}",
+        "Replace “{label}”": "„{label}“ ersetzen",
+        "**Who can read it?** Discord carries what you type here, and the person who runs this Keyhall could "
+        "technically "
+        "read it. "
+        "No member, moderator or server admin can. Afterwards even you see only its first and last characters.\n"
+        "**Safer:** make a key just for this at the provider, with a spending limit.": (
+            "**Wer kann ihn lesen?** Was du hier eingibst, geht durch Discord, und wer dieses Keyhall betreibt, "
+            "könnte es "
+            "technisch lesen. Kein Mitglied, kein Moderator und kein Server-Admin kann das. Danach siehst selbst du "
+            "nur "
+            "noch die ersten und letzten Zeichen.\n"
+            "**Sicherer:** Lege beim Anbieter einen eigenen Schlüssel dafür an, mit Ausgabengrenze."
         ),
-        "Or keep it away from Discord: add it on the web at {address}": (
-            "Oder an Discord vorbei: trage ihn im Web ein unter {address}"
+        "**This key will be the server's.** You and the people who manage this server can use it here, and nobody "
+        "can read "
+        "it. You stay its owner: your account at the provider is billed.\n"
+        "**Who can read it?** Discord carries what you type here, and the person who runs this Keyhall could "
+        "technically "
+        "read it. "
+        "No member or admin can.": (
+            "**Dieser Schlüssel wird dem Server gehören.** Du und alle, die diesen Server verwalten, können ihn hier "
+            "benutzen, lesen kann ihn niemand. Er bleibt deiner: Beim Anbieter zahlt dein Konto.\n"
+            "**Wer kann ihn lesen?** Was du hier eingibst, geht durch Discord, und wer dieses Keyhall betreibt, "
+            "könnte es "
+            "technisch lesen. Kein Mitglied und kein Admin kann das."
+        ),
+        "-# Rather not type it into Discord? [Add it on the web]({address})": (
+            "-# Lieber nicht in Discord eintippen? [Im Web eintragen]({address})"
+        ),
+        "**This server's key:** {name}\n"
+        "The old one stays in the history. Everything in this server that uses this key uses the new one from now "
+        "on.": (
+            "**Schlüssel dieses Servers:** {name}\n"
+            "Der alte bleibt im Verlauf. Alles, was auf diesem Server den Schlüssel benutzt, benutzt ab jetzt den "
+            "neuen."
+        ),
+        "**Your key:** {name}\n"
+        "The old one stays in the history. Everything that uses this key uses the new one from now on.": (
+            "**Dein Schlüssel:** {name}\n"
+            "Der alte bleibt im Verlauf. Alles, was den Schlüssel benutzt, benutzt ab jetzt den neuen."
+        ),
+        "-# Discord carries what you type here; the person who runs this Keyhall could technically read it.": (
+            "-# Was du hier eingibst, geht durch Discord; wer dieses Keyhall betreibt, könnte es technisch lesen."
         ),
         # Answers
-        "Stored.": "Abgelegt.",
-        "Replaced; the old secret is in the history.": "Ersetzt; das alte Geheimnis steht im Verlauf.",
-        "Restored.": "Wiederhergestellt.",
-        "Remove this key? Everything that uses it stops working. It can be restored for 7 days.": (
-            "Diesen Schlüssel entfernen? Alles, was ihn benutzt, funktioniert dann nicht mehr. Er ist 7 Tage lang "
-            "wiederherstellbar."
+        "**Stored.**": "**Abgelegt.**",
+        "**Stored.** The old one is in the history.": "**Abgelegt.** Der alte steht im Verlauf.",
+        "**Stored:** the new expiry. That secret is in force already.": (
+            "**Abgelegt:** der neue Ablauf. Dieses Geheimnis gilt bereits."
         ),
-        "Removed. It can be restored for 7 days.": "Entfernt. Er ist 7 Tage lang wiederherstellbar.",
+        "**Nothing changed:** that secret is in force already.": "**Nichts geändert:** Dieses Geheimnis gilt bereits.",
+        "You find it in {list}.": "Du findest ihn unter {list}.",
+        "**Restored.**": "**Wiederhergestellt.**",
+        "**Remove this key?** Everything that uses it stops at once. You can restore it until {day}.": (
+            "**Diesen Schlüssel entfernen?** Was ihn benutzt, hört sofort auf. Bis {day} kannst du ihn "
+            "wiederherstellen."
+        ),
+        "-# This does not cancel it at {provider}: revoke it there too.": (
+            "-# Bei {provider} wird er dadurch nicht ungültig: widerrufe ihn auch dort."
+        ),
+        "**Removed.** It can be restored for 7 days.": "**Entfernt.** Er ist 7 Tage lang wiederherstellbar.",
         "Kept.": "Behalten.",
         "Keep": "Behalten",
         "Remove": "Entfernen",
         "Restore": "Wiederherstellen",
-        "Next page": "Nächste Seite",
-        "First page": "Erste Seite",
+        "Undo": "Rückgängig",
+        "Replace": "Ersetzen",
+        "All keys": "Alle Schlüssel",
+        "Add a key": "Schlüssel ablegen",
+        "Back": "Zurück",
+        "Next": "Weiter",
+        "Open it again": "Noch einmal öffnen",
+        "Another label": "Anderer Name",
+        "Replace or remove a key …": "Schlüssel ersetzen oder entfernen …",
         "Add on the web": "Im Web eintragen",
-        "You have no stored keys. `/key add` stores one.": (
-            "Du hast keine abgelegten Schlüssel. `/key add` legt einen ab."
+        "**You have no keys yet.** Store one; nobody in this server will ever see it.": (
+            "**Du hast noch keine Schlüssel.** Lege einen ab; niemand auf diesem Server wird ihn je sehen."
         ),
-        "This server has no stored keys that you may see.": (
-            "Dieser Server hat keine abgelegten Schlüssel, die du sehen darfst."
+        "**This server has no keys** that you may see.": "**Dieser Server hat keine Schlüssel**, die du sehen darfst.",
+        "Your keys · {first}\u2013{last} of {total}": "Deine Schlüssel · {first}\u2013{last} von {total}",
+        "This server's keys · {first}\u2013{last} of {total}": (
+            "Schlüssel dieses Servers · {first}\u2013{last} von {total}"
         ),
-        "No further keys.": "Keine weiteren Schlüssel.",
-        "Your keys": "Deine Schlüssel",
-        "This server's keys": "Schlüssel dieses Servers",
-        "You pay for its use.": "Für die Nutzung zahlst du.",
-        "This server's key: its sharer pays for its use.": (
-            "Schlüssel dieses Servers: Für die Nutzung zahlt, wer ihn geteilt hat."
-        ),
+        "this server's": "von diesem Server",
+        "yours": "deiner",
+        "billed to you": "zahlst du",
+        "billed to the one who added it": "zahlt, wer ihn abgelegt hat",
+        "works": "funktioniert",
+        "✕ refused: replace it": "✕ abgelehnt: ersetze ihn",
+        "✕ expired: replace it": "✕ abgelaufen: ersetze ihn",
+        "✕ unreadable: replace it": "✕ nicht lesbar: ersetze ihn",
+        "too simple for a fingerprint": "zu einfach für einen Fingerabdruck",
         "Not checked with the provider yet.": "Noch nicht beim Anbieter geprüft.",
         "The provider accepts it.": "Der Anbieter nimmt ihn an.",
         "The provider refuses it: replace it.": "Der Anbieter lehnt ihn ab: ersetze ihn.",
         "The provider could not be asked.": "Der Anbieter war nicht zu erreichen.",
         "Expired: replace it.": "Abgelaufen: ersetze ihn.",
-        "Unreadable: enter it again with `/key replace`.": "Nicht lesbar: gib ihn mit `/key replace` neu ein.",
-        "changed {when}": "geändert {when}",
+        "Unreadable: replace it.": "Nicht lesbar: ersetze ihn.",
+        "added {when}": "abgelegt {when}",
         "expires {when}": "läuft ab {when}",
+        "⚠ expires {when}": "⚠ läuft ab {when}",
+        "used {when}": "benutzt {when}",
+        "never used": "nie benutzt",
         "Encrypted. Only you can open it, with `/decrypt`.": "Verschlüsselt. Nur du kannst es öffnen, mit `/decrypt`.",
         "Encrypted. Members of this server can open it here, with `/decrypt`.": (
             "Verschlüsselt. Mitglieder dieses Servers können es hier öffnen, mit `/decrypt`."
         ),
         "Opened. Only you see this.": "Geöffnet. Nur du siehst das.",
+        # The state of things after a failure
+        "**Nothing was stored.**": "**Nichts wurde abgelegt.**",
+        "**Nothing was removed.**": "**Nichts wurde entfernt.**",
+        "**Nothing was restored.**": "**Nichts wurde wiederhergestellt.**",
+        "**It is not certain yet whether this was stored.** {list} shows it in a minute.": (
+            "**Es steht noch nicht fest, ob das abgelegt wurde.** {list} zeigt es in einer Minute."
+        ),
+        "**It is not certain yet whether this was removed.** {list} shows it in a minute.": (
+            "**Es steht noch nicht fest, ob das entfernt wurde.** {list} zeigt es in einer Minute."
+        ),
+        "**It is not certain yet whether this was restored.** {list} shows it in a minute.": (
+            "**Es steht noch nicht fest, ob das wiederhergestellt wurde.** {list} zeigt es in einer Minute."
+        ),
+        "**Stored**, but Discord lost the answer on the way. {list} shows it; you need not enter it again.": (
+            "**Abgelegt**, aber Discord hat die Antwort unterwegs verloren. {list} zeigt ihn; du musst ihn nicht noch "
+            "einmal eingeben."
+        ),
+        "**Removed**, but Discord lost the answer on the way. It can be restored for 7 days on the web.": (
+            "**Entfernt**, aber Discord hat die Antwort unterwegs verloren. Im Web ist er 7 Tage lang "
+            "wiederherstellbar."
+        ),
+        "**Restored**, but Discord lost the answer on the way. {list} shows it.": (
+            "**Wiederhergestellt**, aber Discord hat die Antwort unterwegs verloren. {list} zeigt ihn."
+        ),
         # Refusals
-        "This form or button is no longer in use: run the command again.": (
-            "Dieses Formular oder dieser Knopf gilt nicht mehr: rufe den Befehl noch einmal auf."
+        "This form or button is too old: run the command again.": (
+            "Dieses Formular oder dieser Knopf ist zu alt: rufe den Befehl noch einmal auf."
         ),
         "This command has changed: try it again in a minute.": (
             "Dieser Befehl hat sich geändert: versuche es in einer Minute noch einmal."
@@ -148,55 +232,132 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
             "Etwas ist schiefgegangen. Wenn es wieder passiert, nenne dem Betreiber dieses Keyhall die Nummer "
             "{reference}."
         ),
-        "Discord did not answer. Try again in a moment.": (
-            "Discord hat nicht geantwortet. Versuche es gleich noch einmal."
+        "Discord is slow right now: try again in a minute.": (
+            "Discord ist gerade langsam: versuche es in einer Minute noch einmal."
         ),
-        "Keyhall is not ready: try again in a few seconds.": (
-            "Keyhall ist gerade nicht bereit: versuche es in ein paar Sekunden noch einmal."
+        "Keyhall is catching up; try again in a few seconds.": (
+            "Keyhall holt gerade etwas nach; versuche es in ein paar Sekunden noch einmal."
         ),
-        "The database does not answer. Try again in a moment.": (
-            "Die Datenbank antwortet nicht. Versuche es gleich noch einmal."
+        "Keyhall is restarting: try again in a minute.": (
+            "Keyhall startet gerade neu: versuche es in einer Minute noch einmal."
         ),
-        "The database was lost, so this may have taken effect or not. Look with `/key list` before you do it again.": (
-            "Die Verbindung zur Datenbank ging verloren, es ist also ungewiss, ob das wirksam wurde. Sieh mit "
-            "`/key list` nach, bevor du es wiederholst."
+        "Keyhall cannot reach its storage. Your keys are safe; try again in a minute.": (
+            "Keyhall erreicht seinen Speicher nicht. Deine Schlüssel sind sicher; versuche es in einer Minute noch "
+            "einmal."
         ),
-        "The database takes no changes right now. Notify the person who runs this Keyhall.": (
-            "Die Datenbank nimmt gerade keine Änderungen an. Sage dem Betreiber dieses Keyhall Bescheid."
+        "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it.": (
+            "Keyhall kann gerade nichts speichern. Deine Schlüssel sind sicher; sage dem Betreiber Bescheid."
         ),
-        "This took too long, so it was not carried out. Try again in a moment.": (
-            "Das hat zu lange gedauert und wurde deshalb nicht ausgeführt. Versuche es gleich noch einmal."
+        "This took too long, so it was not carried out; try again in a few seconds.": (
+            "Das hat zu lange gedauert und wurde deshalb nicht ausgeführt; versuche es in ein paar Sekunden noch "
+            "einmal."
         ),
-        "Keyhall is too busy right now. Try again in a moment.": (
-            "Keyhall ist gerade überlastet. Versuche es gleich noch einmal."
+        "Keyhall is too busy right now; try again in a few seconds.": (
+            "Keyhall ist gerade überlastet; versuche es in ein paar Sekunden noch einmal."
         ),
         "Too many attempts. Try again in {seconds} seconds.": (
             "Zu viele Versuche. Versuche es in {seconds} Sekunden noch einmal."
         ),
         "You may not do this": "Das darfst du nicht",
+        "Only people who may manage this server can do that with its keys.": (
+            "Das dürfen mit den Schlüsseln dieses Servers nur Leute, die ihn verwalten."
+        ),
         "This account is disabled": "Dieses Konto ist gesperrt",
-        "Ask the owner for an account first": "Bitte zuerst den Eigentümer um ein Konto",
-        "Only members of this bot's servers can use it": "Nur Mitglieder der Server dieses Bots können ihn benutzen",
-        "There is no such key, or it is not yours. `/key list` shows what there is.": (
-            "Diesen Schlüssel gibt es nicht, oder er gehört dir nicht. `/key list` zeigt, was da ist."
+        "This account was disabled or joined to another: sign in again": (
+            "Dieses Konto wurde gesperrt oder mit einem anderen verbunden: versuche es noch einmal"
         ),
-        "There is a key of this provider with this label already. Choose another label, or use `/key replace`.": (
-            "Es gibt schon einen Schlüssel dieses Anbieters mit diesem Namen. Wähle einen anderen Namen oder nimm "
-            "`/key replace`."
+        "Ask the owner to link your account again": "Bitte den Eigentümer, dein Konto noch einmal zu verbinden",
+        "Link your Discord account first: a token is made for a Discord member or server": (
+            "Verbinde zuerst dein Discord-Konto: ein Token ist für ein Discord-Mitglied oder einen Server"
         ),
-        "This key was changed in the meantime. Look again with `/key list`.": (
-            "Dieser Schlüssel wurde inzwischen geändert. Sieh mit `/key list` noch einmal nach."
+        "This Keyhall is by invitation. Ask the person who runs it, and give them your Discord id: `{user}`.": (
+            "Für dieses Keyhall braucht man eine Einladung. Frage, wer es betreibt, und nenne deine Discord-ID: "
+            "`{user}`."
         ),
-        "The quota is used up: remove a key first. Removed keys count for 7 days.": (
-            "Das Kontingent ist ausgeschöpft: entferne erst einen Schlüssel. Entfernte zählen noch 7 Tage lang mit."
+        "I only serve members of the servers I am in. Are you in one? Run the command once there.": (
+            "Ich diene nur Mitgliedern der Server, auf denen ich bin. Bist du auf einem? Rufe den Befehl einmal dort "
+            "auf."
         ),
-        "This key cannot be read: enter it again with `/key replace`.": (
-            "Dieser Schlüssel ist nicht lesbar: gib ihn mit `/key replace` neu ein."
+        "There is no such key, or it is not yours. {list} shows what there is.": (
+            "Diesen Schlüssel gibt es nicht, oder er gehört dir nicht. {list} zeigt, was da ist."
+        ),
+        "There is a key of this provider with this label already.": (
+            "Es gibt schon einen Schlüssel dieses Anbieters mit diesem Namen."
+        ),
+        "You already have a key for {provider} called **{label}**.": (
+            "Du hast schon einen Schlüssel für {provider} mit dem Namen **{label}**."
+        ),
+        "This server already has a key for {provider} called **{label}**.": (
+            "Dieser Server hat schon einen Schlüssel für {provider} mit dem Namen **{label}**."
+        ),
+        "This form was sent before, with something else in it. {list} shows what is stored.": (
+            "Dieses Formular wurde schon einmal abgeschickt, mit anderem Inhalt. {list} zeigt, was abgelegt ist."
+        ),
+        "This key was changed in the meantime. {list} shows it as it is now.": (
+            "Dieser Schlüssel wurde inzwischen geändert. {list} zeigt, wie er jetzt ist."
+        ),
+        "The quota is used up: remove a key, and delete it for good on the web or wait for 7 days.": (
+            "Das Kontingent ist ausgeschöpft: entferne einen Schlüssel, und lösche ihn im Web endgültig oder warte 7 "
+            "Tage."
+        ),
+        "This key cannot be read: enter it again with {replace}.": (
+            "Dieser Schlüssel ist nicht lesbar: gib ihn mit {replace} neu ein."
         ),
         "This token cannot be opened here: it was made for somebody else, was changed, or is not a token.": (
             "Dieses Token lässt sich hier nicht öffnen: es ist für jemand anderen, wurde verändert oder ist keines."
         ),
         "This only works in a server.": "Das geht nur auf einem Server.",
+        "I am not in this server, or may not serve it, so it can have no keys here.": (
+            "Ich bin nicht auf diesem Server oder darf ihm nicht dienen, also kann er hier keine Schlüssel haben."
+        ),
         "Not accepted: {detail}": "Nicht angenommen: {detail}",
+        # Typed text that is not accepted
+        "“{field}” is not accepted: {reason}": "„{field}“ wird nicht angenommen: {reason}",
+        "“{field}” must be text.": "„{field}“ muss Text sein.",
+        "“{field}” takes at most {0} characters.": "„{field}“ fasst höchstens {0} Zeichen.",
+        "“{field}” takes {0} to {1} characters.": "„{field}“ braucht {0} bis {1} Zeichen.",
+        "“{field}” has invisible characters in it: type it instead of pasting it.": (
+            "„{field}“ enthält unsichtbare Zeichen: tippe es, statt es einzufügen."
+        ),
+        "“{field}” has an invisible character in it: copy it again, without formatting.": (
+            "„{field}“ enthält ein unsichtbares Zeichen: kopiere es noch einmal, ohne Formatierung."
+        ),
+        "That is a mask, not the key itself: copy the whole key.": (
+            "Das ist nur die gekürzte Anzeige eines Schlüssels: kopiere den ganzen Schlüssel."
+        ),
+        "“{field}” takes only the key: no quotes, no “Bearer”, no NAME=": (
+            "„{field}“ nimmt nur den Schlüssel: ohne Anführungszeichen, ohne „Bearer“, ohne NAME="
+        ),
+        "“{field}” takes only the key, without the quotes around it.": (
+            "„{field}“ nimmt nur den Schlüssel, ohne die Anführungszeichen darum."
+        ),
+        "That label shows the key itself, and labels are shown openly: choose another one.": (
+            "Dieser Name zeigt den Schlüssel selbst, und Namen sind offen sichtbar: wähle einen anderen."
+        ),
+        "“{field}” is too long: it takes {0} bytes, and an emoji has four.": (
+            "„{field}“ ist zu lang: es fasst {0} Bytes, und ein Emoji hat vier."
+        ),
+        "“{field}” is empty or too long: it takes {0} to {1} bytes, and an emoji has four.": (
+            "„{field}“ ist leer oder zu lang: es fasst {0} bis {1} Bytes, und ein Emoji hat vier."
+        ),
+        "“{field}” has characters in it that nobody can type: copy it again.": (
+            "„{field}“ enthält Zeichen, die niemand tippen kann: kopiere es noch einmal."
+        ),
+        "“{field}” takes {0} to {1} letters, digits, dots, hyphens and underscores, such as openai.": (
+            "„{field}“ fasst {0} bis {1} Buchstaben, Ziffern, Punkte, Binde- und Unterstriche, zum Beispiel openai."
+        ),
+        "“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?": (
+            "„{field}“ sieht aus wie ein Schlüssel und ist offen sichtbar. Ist der Schlüssel ins falsche Feld "
+            "gerutscht?"
+        ),
+        "“{field}” is empty.": "„{field}“ ist leer.",
+        "“{field}” must lie in the future.": "„{field}“ muss in der Zukunft liegen.",
+        "“{field}” lies too far in the future.": "„{field}“ liegt zu weit in der Zukunft.",
+        "“{field}” takes a number from {0} to {1}, or nothing.": (
+            "„{field}“ nimmt eine Zahl von {0} bis {1} oder nichts."
+        ),
+        "Several keys have this label: choose one of the suggestions.": (
+            "Mehrere Schlüssel heißen so: wähle einen der Vorschläge."
+        ),
     }
 )

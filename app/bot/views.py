@@ -1,46 +1,31 @@
-"""Buttons and forms. Each is served once, and what it raises becomes a sentence."""
+"""Forms, buttons and selects. They only show: what serves them is found by their id, see ``router``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+import logging
+from collections.abc import Sequence
+from typing import Any
 
 import discord
 from discord import ui
 
-from app.bot.errors import explain
-from app.bot.layout import CUSTOM_ID, Notice
-from app.bot.session import BotSession, Interaction
+from app.bot.component_ids import ComponentId
+from app.bot.errors import UNANSWERED
+from app.bot.layout import Notice
+from app.bot.progress import progress_of
+from app.bot.session import Interaction
 from app.bot.texts import say
 
-# A form may stay open while its user fetches a key.
-_FORM_LASTS: Final = 60 * 60.0
-
-
-class AnswerView(Notice):
-    """An answer with buttons in its last row."""
-
-    def __init__(self, session: BotSession, *parts: str, buttons: Sequence[ui.Button[Any]]) -> None:
-        super().__init__(*parts, *([ui.ActionRow(*buttons)] if buttons else []))
-        self._session = session
-
-    async def interaction_check(self, interaction: Interaction, /) -> bool:
-        """Whether to serve this press; Discord may deliver it twice."""
-        return self._session.first_time(interaction)
-
-    async def on_error(self, interaction: Interaction, error: Exception, item: ui.Item[Any], /) -> None:  # noqa: ARG002
-        """Answer with a sentence when a button failed."""
-        await explain(interaction, error)
+log = logging.getLogger(__name__)
 
 
 class Form(ui.Modal):
-    """A form. Its own id is random, so that no two people's forms are confused; the ids of its fields are fixed."""
+    """A form. The ids of its fields are fixed; its own says what its submission is for."""
 
-    def __init__(self, session: BotSession, locale: discord.Locale, title: str) -> None:
-        super().__init__(title=say(locale, title), timeout=_FORM_LASTS)
-        self.custom_id = CUSTOM_ID + self.custom_id
-        self.session = session
+    def __init__(self, locale: discord.Locale, title: str, custom_id: ComponentId) -> None:
+        super().__init__(title=title, custom_id=str(custom_id))
         self.locale = locale
+        self.stop()  # the library need not remember it
 
     def note(self, text: str) -> None:
         """Add a paragraph."""
@@ -57,8 +42,8 @@ class Form(ui.Modal):
         required: bool = True,
         longest: int = 4000,
         paragraph: bool = False,
-    ) -> ui.TextInput[Any]:
-        """Add a labelled text field. Never give a secret as its ``default``."""
+    ) -> None:
+        """Add a labelled text field; its texts are in the reader's language. Never give a secret as its ``default``."""
         field: ui.TextInput[Any] = ui.TextInput(
             custom_id=custom_id,
             style=discord.TextStyle.paragraph if paragraph else discord.TextStyle.short,
@@ -67,45 +52,51 @@ class Form(ui.Modal):
             required=required,
             max_length=longest,
         )
-        self.add_item(
-            ui.Label(
-                text=say(self.locale, label),
-                description=say(self.locale, description) if description else None,
-                component=field,
-            )
-        )
-        return field
-
-    async def interaction_check(self, interaction: Interaction, /) -> bool:
-        """Whether to serve this form; Discord may deliver it twice."""
-        return self.session.first_time(interaction)
-
-    async def on_error(self, interaction: Interaction, error: Exception, /) -> None:  # type: ignore[override]
-        """Answer with a sentence when the form failed."""
-        await explain(interaction, error)
+        self.add_item(ui.Label(text=label, description=description, component=field))
 
 
-class ActionButton(ui.Button[Any]):
-    """A button that calls ``act`` when pressed; ``name`` is its fixed id."""
+def button(
+    locale: discord.Locale, label: str, custom_id: ComponentId, *, danger: bool = False, disabled: bool = False
+) -> ui.Button[Any]:
+    """A button for an action; one that destroys is red and stands last."""
+    style = discord.ButtonStyle.danger if danger else discord.ButtonStyle.secondary
+    return ui.Button(label=say(locale, label), custom_id=str(custom_id), style=style, disabled=disabled)
 
-    def __init__(
-        self,
-        name: str,
-        label: str,
-        act: Callable[[Interaction], Coroutine[Any, Any, None]],
-        *,
-        danger: bool = False,
-    ) -> None:
-        style = discord.ButtonStyle.danger if danger else discord.ButtonStyle.secondary
-        super().__init__(custom_id=CUSTOM_ID + name, label=label, style=style)
-        self._act = act
 
-    async def callback(self, interaction: Interaction) -> None:
-        """Call ``act``."""
-        await self._act(interaction)
+def select(placeholder: str, custom_id: ComponentId, options: Sequence[discord.SelectOption]) -> ui.Select[Any]:
+    """A menu of which one thing is chosen."""
+    return ui.Select(custom_id=str(custom_id), placeholder=placeholder, options=[*options])
+
+
+def form_id(interaction: Interaction, action: str, **named: Any) -> ComponentId:
+    """The id of a form that this interaction opens; no two are alike, also for clients that keep old ones."""
+    return ComponentId(action=action, text=str(interaction.id), **named)
 
 
 async def show(interaction: Interaction, answer: Notice) -> None:
-    """Put the answer in the place of the acknowledgement."""
+    """Put the answer in the place of the acknowledgement.
+
+    After a change is committed nothing is answered as a failure: an answer that Discord does not take is sent again as
+    a message of its own, and if that fails, the user's next answer says what was done.
+    """
+    session, progress = interaction.client.session, progress_of(interaction)
+    if (lost := session.lost_answer(interaction.user.id)) is not None:
+        answer.put_first(say(interaction.locale, lost.done, list=session.command("key list")))
     files = [answer.file] if answer.file else []
-    await interaction.edit_original_response(view=answer, attachments=files)
+    try:
+        await interaction.edit_original_response(view=answer, attachments=files)
+    except UNANSWERED as error:
+        if lost is not None:
+            session.answer_lost(interaction.user.id, lost)
+        if progress.change is None or not progress.done:
+            raise
+        log.warning("Discord did not take the answer to interaction %s: %s", interaction.id, type(error).__name__)
+        try:
+            await interaction.followup.send(view=answer, ephemeral=True)
+        except UNANSWERED as again:
+            session.answer_lost(interaction.user.id, progress.change)
+            log.warning(
+                "Discord took neither the answer to interaction %s nor a message of its own: %s",
+                interaction.id,
+                type(again).__name__,
+            )

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, show_json, show_table, when
+from app.cli.output import AsJson, confirm, read_secret, show_json, show_table, when
 from app.domain.credentials import AGED_AFTER, SOON, Concern
+from app.domain.times import day_or_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.cli.backend import Backend
     from app.domain.credentials import CredentialView
-    from app.services.credentials import HistoryView
+    from app.services.credentials import HistoryView, Replaced
 
 group = typer.Typer(help="Credentials of members and guilds.", no_args_is_help=True)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return day_or_time(text)
+    except ValueError as refused:
+        raise typer.BadParameter(
+            f"must be a day such as 2027-03-01 or a time such as 2027-03-01T12:00:00Z: {refused}"
+        ) from None
+
 
 _User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Credentials of this user.")]
 _Guild = Annotated[str | None, typer.Option("--guild", metavar="ID", help="Credentials of this Discord server.")]
@@ -28,7 +39,15 @@ _SecretFile = Annotated[
     Path | None, typer.Option("--secret-file", exists=True, dir_okay=False, help="Read it from here.")
 ]
 _Id = Annotated[str, typer.Argument(metavar="ID")]
-_Expires = Annotated[datetime | None, typer.Option("--expires", help="When it expires, in UTC.")]
+_Expires = Annotated[
+    datetime | None,
+    typer.Option(
+        "--expires",
+        parser=_moment,
+        metavar="DAY|TIME",
+        help="When it expires: 2027-03-01 (the end of that day, in UTC) or 2027-03-01T12:00:00Z.",
+    ),
+]
 _PAGE = 100
 _CONCERNS = {
     Concern.EXPIRED: "expired",
@@ -38,19 +57,25 @@ _CONCERNS = {
 
 
 @group.command("list")
-def list_(context: typer.Context, user: _User = None, guild: _Guild = None, as_json: AsJson = False) -> None:
+def list_(
+    context: typer.Context,
+    user: _User = None,
+    guild: _Guild = None,
+    removed: Annotated[bool, typer.Option("--removed", help="List the removed ones that can be restored.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the credentials of a user or a server, masked."""
     _one_owner(user, guild)
-    asyncio.run(_list(backend(context), user, guild, as_json=as_json))
+    asyncio.run(_list(backend(context), user, guild, removed=removed, as_json=as_json))
 
 
-async def _list(opened: Backend, user: str | None, guild: str | None, *, as_json: bool) -> None:
+async def _list(opened: Backend, user: str | None, guild: str | None, *, removed: bool, as_json: bool) -> None:
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
         items: list[CredentialView] = []
         cursor: str | None = None
         while True:
-            page = await services.credentials.page(actor, after=cursor, limit=_PAGE, guild_id=guild)
+            page = await services.credentials.page(actor, after=cursor, limit=_PAGE, guild_id=guild, removed=removed)
             items += page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -98,7 +123,7 @@ def add(  # noqa: PLR0917 - each is an argument or option of the command
     """Store a credential; the secret comes from a prompt, from standard input or from a file."""
     _one_owner(user, guild)
     secret = read_secret("Secret", secret_file)
-    asyncio.run(_add(backend(context), (provider, label, secret, _utc(expires)), user, guild, as_json=as_json))
+    asyncio.run(_add(backend(context), (provider, label, secret, expires), user, guild, as_json=as_json))
 
 
 async def _add(
@@ -137,13 +162,13 @@ def replace(  # noqa: PLR0917 - each is an argument or option of the command
     """
     _one_owner(user, guild)
     secret = read_secret("New secret", secret_file)
-    view = asyncio.run(_replace(backend(context), credential_id, (secret, _utc(expires)), user, guild))
-    _tell("replaced", view, as_json=as_json)
+    replaced = asyncio.run(_replace(backend(context), credential_id, (secret, expires), user, guild))
+    _tell("replaced", replaced, as_json=as_json)
 
 
 async def _replace(
     opened: Backend, credential_id: str, new: tuple[str, datetime | None], user: str | None, guild: str | None
-) -> CredentialView:
+) -> Replaced:
     secret, expires_at = new
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
@@ -196,23 +221,54 @@ def rollback(  # noqa: PLR0917 - each is an argument or option of the command
 ) -> None:
     """Put a former secret back in force; the present one goes to the history."""
     _one_owner(user, guild)
-    view = asyncio.run(_rollback(backend(context), credential_id, version, user, guild))
-    _tell("rolled back", view, as_json=as_json)
+    replaced = asyncio.run(_rollback(backend(context), credential_id, version, user, guild))
+    _tell("rolled back", replaced, as_json=as_json)
 
 
 async def _rollback(
     opened: Backend, credential_id: str, version: int | None, user: str | None, guild: str | None
-) -> CredentialView:
+) -> Replaced:
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
         return await services.credentials.rollback(actor, credential_id, version=version)
 
 
-def _tell(done: str, view: CredentialView, *, as_json: bool) -> None:
+def _tell(done: str, replaced: Replaced, *, as_json: bool) -> None:
+    view = replaced.view
+    if as_json:
+        show_json(_members(view))
+    elif replaced.new_secret:
+        typer.echo(f"{done} {view.provider} {view.label}: {view.masked} is in force, as version {view.version}")
+    elif replaced.new_expiry:
+        typer.echo(f"{view.masked} of {view.provider} {view.label} is in force already; its expiry is changed")
+    else:
+        typer.echo(f"nothing changed: {view.masked} of {view.provider} {view.label} is in force already")
+
+
+@group.command()
+def relabel(  # noqa: PLR0917 - each is an argument or option of the command
+    context: typer.Context,
+    credential_id: _Id,
+    label: Annotated[str, typer.Argument(help="The name that people see.")],
+    user: _User = None,
+    guild: _Guild = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a credential another label."""
+    _one_owner(user, guild)
+    view = asyncio.run(_relabel(backend(context), credential_id, label, user, guild))
     if as_json:
         show_json(_members(view))
     else:
-        typer.echo(f"{done} {view.provider} {view.label}: {view.masked} is in force, as version {view.version}")
+        typer.echo(f"{view.id} is labelled {view.label}")
+
+
+async def _relabel(
+    opened: Backend, credential_id: str, label: str, user: str | None, guild: str | None
+) -> CredentialView:
+    async with opened.services() as services:
+        actor = await services.identity.operator_for(username=user, guild_id=guild)
+        return await services.credentials.change(actor, credential_id, label=label)
 
 
 @group.command()
@@ -224,14 +280,44 @@ def remove(
 ) -> None:
     """Remove a credential; it can be restored for 7 days."""
     _one_owner(user, guild)
-    asyncio.run(_remove(backend(context), credential_id, user, guild))
+    asyncio.run(_remove(backend(context), credential_id, user, guild, purge=False))
     typer.echo(f"removed {credential_id}; it can be restored for 7 days")
 
 
-async def _remove(opened: Backend, credential_id: str, user: str | None, guild: str | None) -> None:
+@group.command()
+def restore(context: typer.Context, credential_id: _Id, user: _User = None, guild: _Guild = None) -> None:
+    """Restore a removed credential; `list --removed` names them."""
+    _one_owner(user, guild)
+    view = asyncio.run(_restore(backend(context), credential_id, user, guild))
+    typer.echo(f"restored {view.provider} {view.label} ({view.masked})")
+
+
+async def _restore(opened: Backend, credential_id: str, user: str | None, guild: str | None) -> CredentialView:
     async with opened.services() as services:
         actor = await services.identity.operator_for(username=user, guild_id=guild)
-        await services.credentials.remove(actor, credential_id)
+        return await services.credentials.restore(actor, credential_id)
+
+
+@group.command()
+def purge(
+    context: typer.Context,
+    credential_id: _Id,
+    user: _User = None,
+    guild: _Guild = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a removed credential and its history for good, which frees its place in the quota."""
+    _one_owner(user, guild)
+    confirm(f"Delete {credential_id} for good?", yes=yes)
+    asyncio.run(_remove(backend(context), credential_id, user, guild, purge=True))
+    typer.echo(f"deleted {credential_id} for good")
+
+
+async def _remove(opened: Backend, credential_id: str, user: str | None, guild: str | None, *, purge: bool) -> None:
+    async with opened.services() as services:
+        actor = await services.identity.operator_for(username=user, guild_id=guild)
+        remove_or_purge = services.credentials.purge if purge else services.credentials.remove
+        await remove_or_purge(actor, credential_id)
 
 
 @group.command()
@@ -259,10 +345,6 @@ async def _verify(opened: Backend, *, as_json: bool) -> bool:
 def _one_owner(user: str | None, guild: str | None) -> None:
     if (user is None) == (guild is None):
         raise typer.BadParameter("say whose: --user NAME or --guild ID")
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 def _members(view: CredentialView) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.domain.errors import InvalidInput
+from app.domain.text import without_byte_order_mark
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -36,16 +39,28 @@ def when(moment: datetime | None) -> str:
 
 
 def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
-    """A secret from a file, a prompt on a terminal, or else standard input; one trailing newline is dropped."""
+    """A secret from a file, a prompt on a terminal, or else standard input.
+
+    One trailing newline is dropped, and the byte order mark that Windows puts in front.
+    """
     if file is not None:
         with file.open("rb") as opened:
-            return _text(opened.read(_LARGEST_SECRET + 1), what)
+            return _text(opened.read(_LARGEST_SECRET + 1), what, f"{file} is empty")
     if not sys.stdin.isatty():
-        return _text(sys.stdin.buffer.read(_LARGEST_SECRET + 1), what)
+        return _text(sys.stdin.buffer.read(_LARGEST_SECRET + 1), what, "nothing came from standard input")
     secret = getpass.getpass(f"{what}: ")
     if repeat and getpass.getpass(f"{what} again: ") != secret:
         raise typer.BadParameter(f"the two entries of the {what.lower()} differ")
     return secret
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone. Without a terminal, `--yes` is needed; exit 2 without it."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("this cannot be undone: add --yes where no terminal can ask")
+    typer.confirm(question, abort=True, err=True)
 
 
 def typed_back(prompt: str) -> str:
@@ -56,14 +71,29 @@ def typed_back(prompt: str) -> str:
     return sys.stdin.readline()
 
 
-def _text(content: bytes, what: str) -> str:
+def require_yes(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone. Raises InvalidInput where nobody can be asked and ``yes`` is not set.
+
+    Standard input that is no terminal is no answer, even where it holds a "y": it may be meant for something else.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidInput("--yes", f"{question} This is no terminal, so nobody can be asked: nothing was changed")
+    typer.confirm(question, abort=True, err=True)
+
+
+def _text(content: bytes, what: str, empty: str) -> str:
     if len(content) > _LARGEST_SECRET:
         raise typer.BadParameter(f"the {what.lower()} is too long")
     try:
         text = content.decode()
     except UnicodeDecodeError:
         raise typer.BadParameter(f"the {what.lower()} is not UTF-8") from None
-    return text.removesuffix("\n").removesuffix("\r")
+    text = without_byte_order_mark(text).removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise typer.BadParameter(f"{empty}: the {what.lower()} was expected there")
+    return text
 
 
 def _time(value: object) -> str:

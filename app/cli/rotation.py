@@ -6,17 +6,18 @@ import asyncio
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back, when
+from app.cli.output import AsJson, read_secret, require_yes, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
 from app.domain.errors import AppError
 from app.domain.jobs import Job, JobState
-from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 
 if TYPE_CHECKING:
@@ -30,16 +31,26 @@ if TYPE_CHECKING:
     from app.services.rotation import Dependents, KeyStatus, Plan
 
 
-_KEYS = f"{', '.join(APPLICATION_KEYS)}."
+class ApplicationKey(StrEnum):
+    """The keys that commands change; Keyhall's own internal ones are not offered."""
+
+    JWT_SECRET_KEY = KeyName.JWT_SECRET_KEY.value
+    AES_KEY = KeyName.AES_KEY.value
+    ENCRYPTION_KEY = KeyName.ENCRYPTION_KEY.value
+    API_SECRET_KEY = KeyName.API_SECRET_KEY.value
 
 
-def _key_name(text: str) -> KeyName:
-    if text not in APPLICATION_KEYS:
-        raise typer.BadParameter(f"must be one of {', '.join(APPLICATION_KEYS)}")
-    return KeyName(text)
+_KEYS = f"{', '.join(ApplicationKey)}."
 
 
-_Name = Annotated[KeyName, typer.Argument(metavar="NAME", parser=_key_name, show_choices=False, help=_KEYS)]
+def _offered(text: str) -> ApplicationKey:
+    try:
+        return ApplicationKey(text.strip().upper())
+    except ValueError:
+        raise typer.BadParameter(f"must be one of {', '.join(ApplicationKey)}") from None
+
+
+_Name = Annotated[ApplicationKey, typer.Argument(metavar="NAME", parser=_offered, show_choices=False, help=_KEYS)]
 _Version = Annotated[int, typer.Argument(metavar="VERSION", min=1)]
 
 
@@ -67,21 +78,23 @@ def rotate(  # noqa: PLR0917 - each is an argument or option of the command
 
     Nothing stops meanwhile. Interrupted, it goes on where it was: run it again, or let a worker.
     """
+    key = KeyName(name)
     if dry_run + cancel + (at is not None) > 1:
         raise typer.BadParameter("choose one of --dry-run, --at and --cancel")
     if dry_run:
-        raise typer.Exit(asyncio.run(_plan(backend(context), name, as_json=as_json)))
+        raise typer.Exit(asyncio.run(_plan(backend(context), key, as_json=as_json)))
     if cancel:
-        asyncio.run(_cancel(backend(context), name))
-        typer.echo(f"the rotation of {name.value} is called off")
+        asyncio.run(_cancel(backend(context), key))
+        typer.echo(f"the rotation of {key.value} is called off")
         return
     moment = at.replace(tzinfo=UTC) if at else None
-    _changed(context, name, lambda services, actor: services.rotation.rotate(actor, name, at=moment), as_json=as_json)
+    _changed(context, key, lambda services, actor: services.rotation.rotate(actor, key, at=moment), as_json=as_json)
 
 
 def rollback(context: typer.Context, name: _Name, as_json: AsJson = False) -> None:
     """Make the version primary again that was it before; not one that was revoked or destroyed."""
-    _changed(context, name, lambda services, actor: services.rotation.rollback(actor, name), as_json=as_json)
+    key = KeyName(name)
+    _changed(context, key, lambda services, actor: services.rotation.rollback(actor, key), as_json=as_json)
 
 
 def import_(
@@ -93,12 +106,13 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Make a key from outside the primary; it comes from a prompt, from standard input or from a file."""
-    given = SecretText(read_secret(name.value, file).strip())
+    key = KeyName(name)
+    given = SecretText(read_secret(key.value, file).strip())
 
     async def begin(services: Services, actor: Actor) -> Job | None:
-        return await services.rotation.import_(actor, name, given)
+        return await services.rotation.import_(actor, key, given)
 
-    _changed(context, name, begin, as_json=as_json, importing=name)
+    _changed(context, key, begin, as_json=as_json, importing=key)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -108,12 +122,21 @@ def import_(
 
 def retire(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
     """Prove by a full scan that nothing needs a version any more, and retire it."""
-    _changed(context, name, lambda services, actor: services.rotation.retire(actor, name, version), as_json=as_json)
+    key = KeyName(name)
+    _changed(context, key, lambda services, actor: services.rotation.retire(actor, key, version), as_json=as_json)
 
 
-def revoke(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
+def revoke(
+    context: typer.Context,
+    name: _Name,
+    version: _Version,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Mark a version as compromised, at once and irreversibly; a primary is replaced first."""
-    _changed(context, name, lambda services, actor: services.rotation.revoke(actor, name, version), as_json=as_json)
+    key = KeyName(name)
+    require_yes(f"Revoke {key.value} version {version}? It cannot be undone.", yes=yes)
+    _changed(context, key, lambda services, actor: services.rotation.revoke(actor, key, version), as_json=as_json)
 
 
 def destroy(
@@ -125,7 +148,7 @@ def destroy(
     ] = None,
 ) -> None:
     """Destroy a version's material irreversibly, after a list of its dependents. Type the key's name to confirm."""
-    asyncio.run(_destroy(backend(context), name, version, confirm))
+    asyncio.run(_destroy(backend(context), KeyName(name), version, confirm))
 
 
 async def _destroy(opened: Backend, name: KeyName, version: int, confirm: str | None) -> None:
@@ -152,8 +175,8 @@ def _sentence(needed: Dependents) -> str:
 def schedule(
     context: typer.Context,
     name: Annotated[
-        KeyName | None,
-        typer.Argument(metavar="[NAME]", parser=_key_name, show_choices=False, help=f"{_KEYS} Without it: all."),
+        ApplicationKey | None,
+        typer.Argument(metavar="[NAME]", parser=_offered, show_choices=False, help=f"{_KEYS} Without it: all."),
     ] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, help="How many days its primary may serve.")] = None,
     automatic: Annotated[
@@ -164,7 +187,7 @@ def schedule(
     """Show how old keys are and when they are due, or set that for one key."""
     if name is None and (days is not None or automatic is not None):
         raise typer.BadParameter("say which key")
-    standings = asyncio.run(_schedule(backend(context), name, days, automatic=automatic))
+    standings = asyncio.run(_schedule(backend(context), KeyName(name) if name else None, days, automatic=automatic))
     if as_json:
         show_json([_standing_members(each) for each in standings])
         return

@@ -19,10 +19,8 @@ def depths(fingerprint: str) -> tuple[int, ...]:
     return tuple(byte >> 5 for byte in bytes.fromhex(fingerprint[:16]))
 
 
-def cut(fingerprint: str | None) -> str:
-    """The cut as text, for Discord and the terminal; a flat blank where there is no fingerprint."""
-    if fingerprint is None:
-        return "▁" * 8
+def cut(fingerprint: str) -> str:
+    """The cut as text, for Discord and the terminal. A secret without a fingerprint has no cut."""
     return "".join(_NOTCHES[depth] for depth in depths(fingerprint))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from app.domain.errors import InvalidInput
-from app.domain.text import line, opaque
+from app.domain.key_shapes import find_key, looks_like_key, looks_random
+from app.domain.text import invisible, line, opaque, trimmed
 
 SECRET_LONGEST: Final = 64 * 1024
 """Bytes of UTF-8 per secret."""
@@ -27,8 +29,28 @@ AGED_AFTER: Final = timedelta(days=180)
 SOON: Final = timedelta(days=30)
 """A credential that expires within this time is reported as expiring."""
 
-_PROVIDER = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?")
+PROVIDER_LONGEST: Final = 32
+PROVIDER_PATTERN: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,30}[A-Za-z0-9])?"
+"""Of a provider as it is typed; it is stored in lower case."""
+_PROVIDER: Final = re.compile(PROVIDER_PATTERN, re.ASCII)
 _BULLETS: Final = "•" * 8
+
+_SHORT_SECRET: Final = 6
+_MASKED: Final = re.compile(r"[•●]{3,}|^\S{0,16}[*]{4,}\S{0,8}$")
+_ELIDED: Final = re.compile(r"\.{3}|…|\*{2,}")
+_KNOWN_BEGINNING: Final = re.compile(
+    r"(?:sk|pk|rk|gsk|xai|pplx|csk|hf|gh[pousr]|github_pat|glpat|xox[a-z]|AKIA|ASIA|AIza|nvapi|r8|npm|pypi)[-_.*…A-Z0-9]"
+)
+_ASSIGNMENT: Final = re.compile(
+    r"(?:export\s+|set\s+|\$env:)?"
+    r"(?:[A-Z][A-Z0-9_]*_)?(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PWD|CREDENTIALS?|PAT|AUTH)(?:_[A-Z0-9]+)*"
+    r"\s*[=:]\s*(\S.*)"
+)
+_SCHEME: Final = re.compile(
+    r"(?:Authorization\s*:\s*)?(?:Bearer|Token|Basic)\s+\S{16,}|(?:Authorization|X-Api-Key)\s*:\s*\S+\s*\S*",
+    re.IGNORECASE,
+)
+_QUOTES: Final = frozenset({'""', "''", "``", "<>", "\u201c\u201d", "\u201e\u201c", "\u2018\u2019", "\u00ab\u00bb"})
 
 
 class OwnerKind(StrEnum):
@@ -143,29 +165,68 @@ class HistoryRecord:
 
 def provider_name(value: object) -> str:
     """A provider's slug such as ``openai``: lower case letters, digits, ``.``, ``_``, ``-``. Raises InvalidInput."""
-    text = line(value, "provider", longest=32).lower()
+    text = line(value, "provider", longest=PROVIDER_LONGEST)
+    if looks_like_key(text):
+        raise InvalidInput("provider", "looks like a key; providers are shown unencrypted")
     if not _PROVIDER.fullmatch(text):
         raise InvalidInput("provider", "must be 1 to 32 letters, digits, '.', '_' or '-'")
-    return text
+    return text.lower()
 
 
 def label_name(value: object) -> str:
-    """A label of 1 to 64 characters that people read. Raises InvalidInput, also for one that looks like a secret."""
+    """A label of 1 to 64 characters that people read. Raises InvalidInput, also for one that looks like a key."""
     text = line(value, "label", longest=LABEL_LONGEST)
-    if looks_like_secret(text):
-        raise InvalidInput("label", "looks like a secret; labels are shown unencrypted")
+    if looks_like_key(text):
+        raise InvalidInput("label", "looks like a key; labels are shown unencrypted")
     return text
+
+
+def require_label_without(secret: str, label: str) -> None:
+    """Refuse a label that shows the credential's own secret, in any case. Raises InvalidInput.
+
+    A short secret, such as a PIN, counts only as a word of its own: "1" may stand in "node 12".
+    """
+    shown, hidden = label.casefold(), unicodedata.normalize("NFC", secret).casefold()
+    if hidden == shown or (
+        re.search(rf"(?<!\w){re.escape(hidden)}(?!\w)", shown) if len(hidden) < _SHORT_SECRET else hidden in shown
+    ):
+        raise InvalidInput("label", "holds the secret itself; labels are shown unencrypted")
 
 
 def secret_value(value: object) -> str:
-    """A secret as it will be stored, unchanged except that white space around it (from pasting) is dropped.
+    """A secret as it will be stored: the same bytes, whichever way it came.
 
-    Raises InvalidInput.
+    Blanks, line ends and invisible characters around it are dropped, since they come from copying; line ends within
+    it become LF, and a PEM block ends with one, as its readers demand. Raises InvalidInput, which never repeats it,
+    also where it holds an invisible character, or more than the key was copied.
     """
-    text = opaque(value, "secret", longest=SECRET_LONGEST).strip()
+    text = trimmed(opaque(value, "secret", longest=SECRET_LONGEST)).replace("\r\n", "\n").replace("\r", "\n")
     if not text:
         raise InvalidInput("secret", "must not be blank")
+    if next(invisible(text), None) is not None:
+        raise InvalidInput("secret", "holds an invisible character: copy it again, without formatting")
+    if text.startswith("-----BEGIN "):
+        return text + "\n"
+    if "\n" not in text:
+        _require_bare(text)
     return text
+
+
+def _require_bare(text: str) -> None:
+    """Refuse what was copied along with a key, where that is certain; any text may be another system's password."""
+    if _MASKED.search(text) or (_ELIDED.search(text) and _KNOWN_BEGINNING.match(text)):
+        raise InvalidInput("secret", "is a mask, not the key itself: copy the whole key")
+    if assigned := _ASSIGNMENT.match(text):
+        raise InvalidInput("secret", "must be the key alone, without the name before it" + _quotes(assigned[1]))
+    if _SCHEME.fullmatch(text):
+        raise InvalidInput("secret", "must be the key alone, without the word Bearer or the header's name before it")
+    if _quotes(text) and (find_key(text[1:-1]) or looks_random(text[1:-1])):
+        raise InvalidInput("secret", "must be the key alone, without the quotes around it")
+
+
+def _quotes(text: str) -> str:
+    quoted = len(text) > 2 and text[0] + text[-1] in _QUOTES
+    return " and the quotes around it" if quoted else ""
 
 
 def expiry(value: datetime | None, now: datetime) -> datetime | None:
@@ -199,21 +260,6 @@ def concern(record: CredentialRecord, now: datetime) -> Concern | None:
     if expired(record, now + SOON):
         return Concern.EXPIRING
     return Concern.AGED if aged(record, now) else None
-
-
-_KNOWN_SECRETS = re.compile(
-    r"(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
-    r"|xox[abpors]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}|gAAAA[\w-]{20,}|glpat-[\w-]{20,}"
-)
-
-
-def looks_like_secret(text: str) -> bool:
-    """Whether a text has the form of a provider's key, or is one long run that carries 80 bits or more."""
-    if _KNOWN_SECRETS.search(text):
-        return True
-    return any(
-        len(word) >= 20 and estimated_bits(word) >= 80 and any(c.isdigit() for c in word) for word in text.split()
-    )
 
 
 def estimated_bits(text: str) -> float:

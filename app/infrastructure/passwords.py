@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib.util
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher, Type
@@ -21,6 +19,8 @@ from app.services.ports import PasswordCheck
 
 _T = TypeVar("_T")
 _WAITING: Final = 64
+_GUESSES_LOG10: Final = 6.0
+_READ_BY_ZXCVBN: Final = 72
 
 
 class Argon2Passwords:
@@ -57,9 +57,12 @@ class Argon2Passwords:
         """
         return await self._run(partial(self._verify, phc, password))
 
-    def is_common(self, password: str) -> bool:
-        """Whether it is among the 30,000 most frequent passwords, in any case (ASVS 5.0, 6.2.4)."""
-        return unicodedata.normalize("NFKC", password).casefold() in self._common
+    async def is_guessable(self, password: str, *, context: Sequence[str]) -> bool:
+        """Whether a million guesses find it: one of the frequent passwords, a repetition, a sequence, a keyboard run.
+
+        ``context`` are words that belong to the account. The estimate is zxcvbn's (ASVS 5.0, 6.2.4). Raises Overloaded.
+        """
+        return await self._run(partial(_guessable, unicodedata.normalize("NFKC", password), tuple(context)))
 
     async def close(self) -> None:
         """Finish what was accepted and end the thread."""
@@ -86,20 +89,14 @@ class Argon2Passwords:
             return PasswordCheck(ok=False, needs_rehash=False)
         return PasswordCheck(ok=True, needs_rehash=self._hasher.check_needs_rehash(phc))
 
-    @cached_property
-    def _common(self) -> frozenset[str]:
-        # Run as a module of nobody's: importing zxcvbn would keep its dictionaries of names and films, and rankings of
-        # them all, in memory permanently (14 MB instead of 6).
-        package = importlib.util.find_spec("zxcvbn")
-        if package is None or not package.submodule_search_locations:
-            raise ModuleNotFoundError("zxcvbn, which brings the list of common passwords, is not installed")
-        path = Path(package.submodule_search_locations[0]) / "frequency_lists.py"
-        spec = importlib.util.spec_from_file_location("_frequency_lists", path)
-        if spec is None or spec.loader is None:
-            raise ModuleNotFoundError("zxcvbn has no frequency_lists")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return frozenset(word.casefold() for word in module.FREQUENCY_LISTS["passwords"])
+
+def _guessable(password: str, context: Sequence[str]) -> bool:
+    # Here, because its dictionaries take 14 MB and few processes ever store a new password.
+    from zxcvbn import zxcvbn  # noqa: PLC0415
+
+    # It reads 72 characters. A longer password is as good as the better one of its ends.
+    ends = {password[:_READ_BY_ZXCVBN], password[-_READ_BY_ZXCVBN:]}
+    return all(float(zxcvbn(end, user_inputs=[*context, "keyhall"])["guesses_log10"]) < _GUESSES_LOG10 for end in ends)
 
 
 def _prepared(password: str) -> bytes:

@@ -19,6 +19,7 @@ from urllib.parse import quote, quote_plus
 
 from structlog.typing import EventDict, WrappedLogger
 
+from app.domain.key_shapes import PATTERNS
 from app.domain.secrets import SecretBytes, SecretText
 
 REDACTED: Final = "[redacted]"
@@ -69,42 +70,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
     (("://",), re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), rf"\1{REDACTED}@"),
     (("code=", "state="), re.compile(r"([?&](?:code|state)=)[^\s&]+"), rf"\1{REDACTED}"),
     (("webhooks/", "interactions/"), re.compile(r"((?:webhooks|interactions)/\d+/)[\w-]{20,}"), rf"\1{REDACTED}"),
-    (
-        (
-            *("sk-", "sk_", "rk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "akia"),
-            *(
-                "asia",
-                "aiza",
-                "hf_",
-                "gsk_",
-                "xai-",
-                "pplx-",
-                "gaaaa",
-                "kh_",
-                "khc_",
-                "khr_",
-                "khs_",
-                "age-secret-key-",
-            ),
-        ),
-        re.compile(
-            r"(?<![A-Za-z0-9])(?:sk-[\w-]{16,}|[sr]k_(?:live|test)_\w{10,}|gh[opsur]_\w{16,}|github_pat_\w{16,}"
-            r"|glpat-[\w-]{16,}|xox[a-z]-[\w-]{8,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|hf_\w{16,}|gsk_\w{16,}"
-            r"|xai-[\w-]{16,}|pplx-\w{16,}|gAAAA[\w-]{40,}={0,2}|kh[crs]?_[\w-]{16,}|AGE-SECRET-KEY-1[0-9A-Z]{20,})",
-            re.ASCII,
-        ),
-        REDACTED,
-    ),
-    (
-        ("eyj",),
-        re.compile(r"(?<![A-Za-z0-9])eyJ[\w-]{4,}\.[\w-]+\.[\w-]*", re.ASCII),
-        REDACTED,
-    ),
-    (  # a bot's token: the id in base64, a time, an HMAC
-        (".",),
-        re.compile(r"(?<![\w-])[\w-]{22,30}\.[\w-]{6,7}\.[\w-]{27,}", re.ASCII),
-        REDACTED,
-    ),
+    *((shape.marks, pattern, REDACTED) for shape, pattern in PATTERNS),
 )
 
 

@@ -13,6 +13,8 @@ from app.domain.errors import (
     Forbidden,
     InvalidInput,
     InvalidToken,
+    InvitationRequired,
+    MembershipRequired,
     NotFound,
     SetupClosed,
     UniqueViolation,
@@ -122,8 +124,8 @@ class IdentityService:
 
     async def _with_password(self, username: str, password: str, role: Role) -> User:
         name, typed = new_username(username), new_password(password)
-        if self._passwords.is_common(typed) or name_key(typed) == name_key(name):
-            raise InvalidInput("password", "is too common or equals the username: choose another")
+        if await self._passwords.is_guessable(typed, context=(name,)):
+            raise InvalidInput("password", "is too easy to guess: choose a sentence, or let a password manager choose")
         return User(
             id=self._randomness.new_id(),
             subject_id=self._randomness.new_id(),
@@ -140,7 +142,7 @@ class IdentityService:
         try:
             await uow.users.add(user)
         except UniqueViolation:
-            raise AlreadyExists("A user of that name exists") from None
+            raise AlreadyExists("A user of that name, or of one that looks like it, exists") from None
 
     async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[User]:
         """Return users in the order in which they were created. Raises Forbidden, InvalidInput."""
@@ -218,10 +220,10 @@ class IdentityService:
     async def _register(self, number: str, event: DiscordEvent) -> User:
         match self._registration:
             case Registration.INVITE:
-                raise Forbidden("Ask the owner for an account first")
+                raise InvitationRequired
             case Registration.GUILD:
                 if not await event.member_of_known_guild():
-                    raise Forbidden("Only members of this bot's servers can use it")
+                    raise MembershipRequired
             case Registration.OPEN:
                 pass
         user = User(

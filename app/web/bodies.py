@@ -20,6 +20,8 @@ from app.web.problems import MalformedRequest, RequestTimeout, TooLarge, Unsuppo
 
 LARGEST_BODY: Final = 256 * 1024
 """Bytes: the largest secret (64 KiB), escaped, fits."""
+LARGEST_BODY_OF_A_STRANGER: Final = 16 * 1024
+"""Bytes: names, passwords and tokens fit. Many unfinished bodies at once must not fill the memory."""
 BODY_SECONDS: Final = 30.0
 DEEPEST: Final = 32
 _LARGEST_INTEGER: Final = 2**53
@@ -27,16 +29,16 @@ _LARGEST_INTEGER: Final = 2**53
 _MOST_FIELDS: Final = 64
 
 
-async def read_json(request: web.Request) -> object:
-    """The body as JSON. Raises UnsupportedMediaType, MalformedRequest, TooLarge, RequestTimeout."""
+async def read_json(request: web.Request, *, largest: int) -> object:
+    """The body as JSON, of so many bytes. Raises UnsupportedMediaType, MalformedRequest, TooLarge, RequestTimeout."""
     _require_type(request, "application/json")
-    return parse_json(await _read(request))
+    return parse_json(await _read(request, largest))
 
 
-async def read_form(request: web.Request) -> dict[str, str]:
+async def read_form(request: web.Request, *, largest: int) -> dict[str, str]:
     """The fields of one of Keyhall's forms, each at most once. Raises as ``read_json`` does."""
     _require_type(request, "application/x-www-form-urlencoded")
-    raw = await _read(request)
+    raw = await _read(request, largest)
     try:
         pairs = parse_qsl(
             raw.decode("ascii"),
@@ -65,11 +67,17 @@ def parse_json(raw: bytes) -> object:
             parse_float=_float,
             parse_constant=_constant,
         )
+    except _LargeInteger:
+        raise MalformedRequest("A number is too large for JSON to carry exactly: send large ids as text") from None
     except (ValueError, RecursionError):
         # Also the UTF-8 and BOM errors of the standard library, whose messages quote the input.
         raise MalformedRequest("The body is not valid JSON") from None
     _check(value)
     return value
+
+
+class _LargeInteger(Exception):
+    """A number such as a Discord id that was not put in quotes."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -81,15 +89,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int:
     if len(digits) > 17 or abs(number := int(digits)) > _LARGEST_INTEGER:
-        raise ValueError("too large an integer")
+        raise _LargeInteger
     return number
 
 
 def _float(digits: str) -> float:
+    """A number with a fraction or an exponent; 3.0 is the integer 3 (JSON Schema 2020-12, 4.2.3)."""
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError("too large a number")
-    return number
+    return int(number) if number.is_integer() and abs(number) <= _LARGEST_INTEGER else number
 
 
 def _constant(name: str) -> NoReturn:
@@ -121,23 +130,26 @@ def _require_type(request: web.Request, expected: str) -> None:
     if len(types) != 1:
         raise UnsupportedMediaType(f"Send this as {expected}")
     essence, _, parameters = types[0].lower().partition(";")
-    if essence.strip() != expected or parameters.strip().replace('"', "") not in {"", "charset=utf-8"}:
+    charset = parameters.strip().replace('"', "").replace(" ", "")
+    if essence.strip() != expected or charset not in {"", "charset=utf-8", "charset=utf8"}:
         raise UnsupportedMediaType(f"Send this as {expected} in UTF-8")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send this without a Content-Encoding")
 
 
-async def _read(request: web.Request) -> bytes:
-    if (request.content_length or 0) > LARGEST_BODY:
+async def _read(request: web.Request, largest: int) -> bytes:
+    if (request.content_length or 0) > largest:
         raise TooLarge
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            body = await request.read()
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > largest:
+                    raise TooLarge
     except TimeoutError:
         raise RequestTimeout from None
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge from None
     except (RequestPayloadError, web.PayloadAccessError):
         raise MalformedRequest("The body ended too early") from None
     restart_deadline()
-    return body
+    return bytes(body)

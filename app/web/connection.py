@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _CLIENT_LEFT: Final = (ConnectionError, RequestPayloadError, HttpProcessingError)
 """Errors of a connection or a body that the client ended early, and of a malformed body that nobody needs."""
+SPOKEN_MAJOR: web.RequestKey[int] = web.RequestKey("keyhall.spoken_major", int)
+"""The major version of HTTP that a request named, where it is not 1."""
 HEAD_SECONDS: Final = 10.0
 """How long the head of a request may take to arrive."""
 

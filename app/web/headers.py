@@ -28,6 +28,6 @@ def default_headers(*, https: bool) -> tuple[tuple[str, str], ...]:
         ("Permissions-Policy", "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"),
         ("Cache-Control", "no-store"),
     ]
-    if https:
-        headers.append(("Strict-Transport-Security", f"max-age={_YEAR_AND_A_BIT}; includeSubDomains"))
+    if https:  # without includeSubDomains: the names below this one may be somebody else's
+        headers.append(("Strict-Transport-Security", f"max-age={_YEAR_AND_A_BIT}"))
     return tuple(headers)

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import UnionType
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from app.domain.errors import InvalidInput, VersionConflict
 from app.domain.text import whole_number
+from app.domain.times import rfc3339
+from app.web.limits import Cursor
 from app.web.origin import ORIGIN
 from app.web.problems import MalformedRequest
 
@@ -22,8 +24,8 @@ ID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 """The canonical form of a UUID, for the pattern of a path; anything else is not found."""
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
-_ETAG = re.compile(r'"(\d{1,18})"')
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)")
+# With the marks that a proxy adds when it compresses: nginx makes the tag weak, Apache appends the encoding.
+_ETAG = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})(?:[-;](?:gzip|br|deflate|zstd))?"', re.ASCII)
 
 
 class Model(BaseModel):
@@ -45,18 +47,13 @@ class PageQuery(Model):
     """Which page of a list."""
 
     limit: int = Field(default=50, ge=1, le=100)
-    cursor: str | None = Field(default=None, description="The `next_cursor` of the page before")
+    cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before")
 
 
 def _read_time(value: object) -> object:
     if isinstance(value, datetime):
         return value
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise ValueError("must be a time with its zone, as RFC 3339 writes it")
-    try:
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError("is not a time that exists") from None
+    return rfc3339(value if isinstance(value, str) else "")
 
 
 Time = Annotated[datetime, BeforeValidator(_read_time), WithJsonSchema({"type": "string", "format": "date-time"})]
@@ -78,13 +75,18 @@ def parse(model: type[Model], value: object) -> Any:
     raise InvalidInput(where, first["msg"].removeprefix("Value error, ").lower())
 
 
-def parse_query(model: type[Model], request: web.Request) -> Any:
-    """The query string as an instance of the model. Raises InvalidInput."""
+def parse_query(model: type[Model], request: web.Request, *, lenient: bool = False) -> Any:
+    """The query string as an instance of the model. Raises InvalidInput.
+
+    A ``lenient`` reader ignores other parameters, as pages do: addresses gather parameters on their way.
+    """
     given: dict[str, object] = {}
     for name, text in request.query.items():
+        field = model.model_fields.get(name)
+        if lenient and (field is None or name in given):
+            continue
         if name in given:
             raise InvalidInput("query", "a parameter was given twice")
-        field = model.model_fields.get(name)
         if field is None:
             raise InvalidInput("query", f"may hold {', '.join(model.model_fields)} and nothing else")
         given[name] = _from_text(name, text, field.annotation)
@@ -154,13 +156,16 @@ def _client(request: web.Request) -> object:
 
 
 def _expected_version(request: web.Request) -> int | None:
-    """If-Match (RFC 9110, 13.1.1) with one strong entity tag; `*` matches any version."""
+    """If-Match (RFC 9110, 13.1.1) with one entity tag; `*` matches any version.
+
+    Keyhall's versions are exact, so a tag that a proxy made weak by compressing the answer still names one.
+    """
     given = request.headers.getall(hdrs.IF_MATCH, ())
     if not given or given == ["*"]:
         return None
     found = _ETAG.fullmatch(given[0]) if len(given) == 1 else None
     if found is None:
-        # A tag that Keyhall never sent, such as a weak one, matches nothing.
+        # A tag that Keyhall never sent matches nothing.
         raise VersionConflict
     return int(found[1])
 

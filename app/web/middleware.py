@@ -11,11 +11,22 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from app.domain.errors import AppError
+from app.web.connection import SPOKEN_MAJOR
 from app.web.headers import default_headers
 from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
-from app.web.problems import Unexpected, as_app_error, problem, status_of
+from app.web.problems import (
+    MalformedRequest,
+    Unexpected,
+    UnsupportedTransferCoding,
+    UnsupportedVersion,
+    as_app_error,
+    problem,
+    status_of,
+)
+from app.web.refusals import UNMATCHED, record_refusal, route_of
+from app.web.sessions import set_renewed_cookie
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("keyhall.access")
@@ -28,6 +39,7 @@ ERROR_PAGE: web.AppKey[ErrorPage] = web.AppKey("keyhall.error_page")
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """They answer in every state of the keys, and to monitors that call this machine by any name."""
 _STATIC: Final = "/static/"
+_LONGEST_PATH: Final = 512
 
 
 @web.middleware
@@ -39,6 +51,7 @@ async def request_middleware(
     request_id = request[REQUEST_ID] = request.app[SERVICES].randomness.token_bytes(8).hex()
     response: web.StreamResponse
     try:
+        _check_protocol(request)
         if request.path not in PROBES:
             origin = request.app[ORIGIN]
             static = request.path.startswith(_STATIC)
@@ -54,15 +67,17 @@ async def request_middleware(
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
     except AppError as error:
+        await record_refusal(request, error)
         if status_of(type(error)) >= 500 and not _gone(request):
-            what = f"{request.method} {_route(request)}"
+            what = f"{request.method} {route_of(request)}"
             request.app[SERVICES].failures.note(what, error, request_id)
         response = _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
-        log.exception("unexpected error in %s %s", request.method, _route(request), extra={"request_id": request_id})
+        log.exception("unexpected error in %s %s", request.method, route_of(request), extra={"request_id": request_id})
         response = _error_response(request, Unexpected())
+    set_renewed_cookie(request, response)
     response.headers["X-Request-Id"] = request_id
     _record(request, response, time.perf_counter() - started)
     return response
@@ -71,6 +86,16 @@ async def request_middleware(
 def _gone(request: web.Request) -> bool:
     """Whether the client has closed the connection: nobody would read an answer."""
     return request.transport is None or request.transport.is_closing()
+
+
+def _check_protocol(request: web.Request) -> None:
+    """Refuse what the parser lets pass: other versions, and a body that is coded for its transfer."""
+    major = request.get(SPOKEN_MAJOR)
+    if major is not None:
+        raise MalformedRequest("The request names no version of HTTP") if major == 0 else UnsupportedVersion()
+    coding = request.headers.get(hdrs.TRANSFER_ENCODING)
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise UnsupportedTransferCoding
 
 
 def _refusal(request: web.Request, refusal: web.HTTPException) -> web.StreamResponse:
@@ -88,7 +113,7 @@ def _error_response(request: web.Request, error: AppError) -> web.Response:
     if wants_html(request):
         return request.app[ERROR_PAGE](request, error)
     response = problem(error, request[REQUEST_ID])
-    if status_of(type(error)) in {408, 413}:
+    if status_of(type(error)) in {408, 413, 501, 505}:
         response.force_close()  # the rest of the body is not waited for
     return response
 
@@ -98,13 +123,8 @@ def wants_html(request: web.Request) -> bool:
     return not request.path.startswith("/api/v1/") and "text/html" in request.headers.get(hdrs.ACCEPT, "")
 
 
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource else "unmatched"
-
-
 def _record(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
-    route = _route(request)
+    route = route_of(request)
     request.app[METRICS].observe(request.method, route, response.status, seconds)
     # Reading without a failure is the everyday case, of interest only when somebody looks for a fault.
     everyday = request.method not in UNSAFE and response.status < 400
@@ -119,6 +139,9 @@ def _record(request: web.Request, response: web.StreamResponse, seconds: float) 
             seconds * 1000,
             extra={"request_id": request[REQUEST_ID], "address": request.app[ORIGIN].address(request)},
         )
+    if route == UNMATCHED and response.status == 404:  # a proxy with a wrong prefix is found by the path alone
+        path = request.raw_path.partition("?")[0][:_LONGEST_PATH]  # still percent-encoded: one line
+        access_log.debug("no route for %s", path, extra={"request_id": request[REQUEST_ID]})
 
 
 def add_default_headers(app: web.Application) -> None:

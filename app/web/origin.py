@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -11,6 +13,8 @@ from aiohttp import web
 from app.domain.identity import Client, Source
 from app.web.options import WebOptions
 from app.web.problems import CrossSite, InsecureConnection, MalformedRequest, Misdirected
+
+log = logging.getLogger(__name__)
 
 UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
@@ -23,7 +27,8 @@ class Origin:
         scheme, _, authority = (options.public_url or "http://").partition("://")
         self._scheme = scheme
         self._authority = authority.lower() or None
-        self._proxies = options.trusted_proxies
+        self._proxies = tuple(_unmapped(network) for network in options.trusted_proxies)
+        self._unreadable_noted = False
         self._production = options.production
 
     @property
@@ -35,6 +40,11 @@ class Origin:
     def cookie_name(self) -> str:
         """The session cookie's name; the prefix binds it to this host, https and all paths (RFC 6265bis, 4.1.3.2)."""
         return "__Host-keyhall" if self.https else "keyhall"
+
+    @property
+    def device_cookie_name(self) -> str:
+        """The name of the cookie that shows that a browser signed in before."""
+        return f"{self.cookie_name}-device"
 
     def cookies_allowed(self, request: web.Request) -> bool:
         """Whether a session cookie may travel: over https, or in the clear on this machine outside production."""
@@ -56,6 +66,9 @@ class Origin:
         if len(hosts) != 1:
             raise MalformedRequest("Exactly one Host header is needed")
         host = hosts[0]
+        target = request.raw_path
+        if not target.startswith("/") and target != "*":
+            host = _authority_of(target)  # it counts instead of Host (RFC 9112, 3.2.2)
         if host == self._authority:
             return
         if self._authority is None:
@@ -94,13 +107,23 @@ class Origin:
             return str(address) if address else None
         hops = [hop for header in request.headers.getall("X-Forwarded-For", ()) for hop in header.split(",")]
         for hop in reversed(hops):
-            named = _address(hop.strip())
+            named = _forwarded(hop)
             if named is None:
+                self._note_unreadable()
                 break
             address = named
             if not self._trusted(address):
                 break
         return str(address)
+
+    def _note_unreadable(self) -> None:
+        """Say once that a trusted proxy names no addresses: everybody behind it then shares its limits."""
+        if not self._unreadable_noted:
+            self._unreadable_noted = True
+            log.warning(
+                "X-Forwarded-For of a trusted proxy holds no IP address where one is needed: limits on signing in count"
+                " everybody behind the proxy together; let it send the client's address"
+            )
 
     def _trusted(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         return any(address in network for network in self._proxies)
@@ -111,7 +134,13 @@ class Origin:
             source=Source.WEB,
             address=self.address(request),
             device=device_name(request.headers.get("User-Agent", "")),
+            claim=request.cookies.get(self.device_cookie_name) if "Cookie" in request.headers else None,
         )
+
+
+def _authority_of(target: str) -> str:
+    """The host and port in a request target in absolute form."""
+    return target.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
 ORIGIN: web.AppKey[Origin] = web.AppKey("keyhall.origin", Origin)
@@ -120,8 +149,37 @@ ORIGIN: web.AppKey[Origin] = web.AppKey("keyhall.origin", Origin)
 def is_local(request: web.Request) -> bool:
     """Whether the request was made on this machine, and not passed on by a proxy on it."""
     address = _address(request.remote or "")
-    forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"))
-    return address is not None and address.is_loopback and not forwarded
+    forwarded = any(name in _FORWARDING or name.startswith("x-forwarded") for name in map(str.lower, request.headers))
+    called_here = _is_loopback_host(request.headers.get("Host", ""))
+    return address is not None and address.is_loopback and called_here and not forwarded
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_FORWARDING: Final = frozenset(
+    {
+        *("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for"),
+        *("true-client-ip", "cf-connecting-ip", "fastly-client-ip", "fly-client-ip", "x-envoy-external-address"),
+        *("x-original-host", "x-original-url", "x-proxyuser-ip", "x-scheme", "x-appengine-user-ip", "cdn-loop"),
+    }
+)
+"""The headers, in small letters, by which common proxies show that they passed a request on."""
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def _unmapped(network: _Network) -> _Network:
+    """An IPv4 network that is written as IPv6 (RFC 4291, 2.5.5.2), as itself: addresses are compared as IPv4."""
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        return ipaddress.IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - 96))
+    return network
+
+
+_FORWARDED: Final = re.compile(r'"?\s*(?:\[([^\]]+)\](?::\d+)?|([0-9.]+)(?::\d+)?|([^"\s]+))\s*"?', re.ASCII)
+
+
+def _forwarded(hop: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address in one element of X-Forwarded-For, which some proxies write with a port, brackets or quotes."""
+    found = _FORWARDED.fullmatch(hop.strip())
+    return _address(next(part for part in found.groups() if part)) if found else None
 
 
 @lru_cache(maxsize=1024)

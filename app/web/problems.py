@@ -82,6 +82,20 @@ class ExpectationFailed(AppError):
     title = "This expectation cannot be met"
 
 
+class UnsupportedTransferCoding(AppError):
+    """A Transfer-Encoding beside chunked, which Keyhall does not undo (RFC 9112, 6.1)."""
+
+    code = "unsupported_transfer_coding"
+    title = "Send the body without a transfer coding other than chunked"
+
+
+class UnsupportedVersion(AppError):
+    """A version of HTTP that this server does not speak (RFC 9110, 15.6.6)."""
+
+    code = "unsupported_http_version"
+    title = "HTTP/1.1 is spoken here"
+
+
 class Misdirected(AppError):
     """The Host is not that of PUBLIC_URL, or not loopback if there is no PUBLIC_URL."""
 
@@ -125,10 +139,12 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.CannotOpen: 422,
         errors.TooManyAttempts: 429,
         Unexpected: 500,
+        UnsupportedTransferCoding: 501,
         errors.NotReady: 503,
         errors.Overloaded: 503,
         errors.RequestExpired: 503,
         errors.StorageError: 503,
+        UnsupportedVersion: 505,
         # No Retry-After: a client that repeats a change by itself might do it twice.
         errors.OutcomeUnknown: 504,
     }

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from app.domain.errors import ConfigInvalid
 from app.services import Services
 from app.web.api import auth, credentials, documentation, keys, probes
 from app.web.bodies import LARGEST_BODY
-from app.web.connection import Connection
+from app.web.connection import SPOKEN_MAJOR, Connection
 from app.web.headers import default_headers
 from app.web.metrics import METRICS, Metrics
 from app.web.middleware import ERROR_PAGE, add_default_headers, request_middleware
@@ -106,7 +106,15 @@ async def serving(app: web.Application, sock: socket.socket) -> AsyncIterator[No
 
     def begin(message: Any, payload: Any, protocol: Connection, writer: Any, task: Any) -> web.BaseRequest:
         protocol.head_arrived()
-        return make_request(message, payload, protocol, writer, task)
+        spoken = message.version.major
+        if spoken == 1:
+            return make_request(message, payload, protocol, writer, task)
+        # Refused by the middleware; the refusal itself is HTTP/1.1, as nothing else is spoken here.
+        request = make_request(
+            message._replace(version=HttpVersion11, should_close=True), payload, protocol, writer, task
+        )
+        request[SPOKEN_MAJOR] = spoken
+        return request
 
     make_request = server.request_factory
     server.request_factory = begin  # type: ignore[assignment]

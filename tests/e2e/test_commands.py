@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app import __version__
+from app.domain.errors import InvalidCredentials
+from app.domain.identity import Client, Source
 from app.infrastructure.database.migrate import known_revisions
-from tests.support.installs import Place
+from tests.support.environment import process_environment
+from tests.support.installs import KEYHALL, Place
+from tests.support.processes import PROJECT
 
 PASSWORD = "correct horse battery staple"
 SECRET = "sk-proj-" + "aB3dE6gH9jK2mN5p" * 3
@@ -177,3 +184,95 @@ def test_version_and_usage_errors_open_nothing(place: Place) -> None:
     assert place.command("nonsense").returncode == 2
     assert place.command("credentials", "add", "openai").returncode == 2
     assert not place.data_dir.exists()
+
+
+def test_a_removed_credential_is_listed_restored_or_deleted_for_good(installed: Place) -> None:
+    _succeeded(installed, "users", "create-owner", "alice", stdin=PASSWORD)
+    alice = ("--user", "alice")
+    one = json.loads(_succeeded(installed, "credentials", "add", "openai", "main", *alice, "--json", stdin=SECRET))[
+        "id"
+    ]
+    assert "labelled spare" in _succeeded(installed, "credentials", "relabel", one, "spare", *alice)
+    _succeeded(installed, "credentials", "remove", one, *alice)
+    assert "spare" in _succeeded(installed, "credentials", "list", "--removed", *alice)
+    assert "restored openai spare" in _succeeded(installed, "credentials", "restore", one, *alice)
+    _succeeded(installed, "credentials", "remove", one, *alice)
+    refused = installed.command("credentials", "purge", one, *alice)
+    assert refused.returncode == 2
+    assert "--yes" in refused.stderr
+    assert "deleted" in _succeeded(installed, "credentials", "purge", one, *alice, "--yes")
+    assert json.loads(_succeeded(installed, "credentials", "list", "--removed", *alice, "--json")) == []
+    assert installed.command("credentials", "restore", one, *alice).returncode == 1
+
+
+def test_a_day_means_its_end_and_a_time_is_read_with_its_zone(installed: Place) -> None:
+    _succeeded(installed, "users", "create-owner", "alice", stdin=PASSWORD)
+    add = ("credentials", "add", "openai", "--user", "alice", "--json", "--expires")
+    for number, (given, meant) in enumerate(
+        {
+            "2099-03-01": "2099-03-01T23:59:59Z",
+            "2099-03-01T14:00:00+02:00": "2099-03-01T12:00:00Z",
+        }.items()
+    ):
+        added = json.loads(_succeeded(installed, *add, given, f"label {number}", stdin=SECRET))
+        assert added["expires_at"] == meant
+    assert installed.command(*add, "1.3.2099", "never", stdin=SECRET).returncode == 2
+
+
+def test_what_comes_from_standard_input_is_the_password_alone(installed: Place) -> None:
+    """A file that an editor of Windows wrote begins with a mark and ends in CRLF; both are not typed at the sign-in."""
+    _succeeded(installed, "users", "create-owner", "alice", stdin=f"\ufeff{PASSWORD}\r\n")
+    with pytest.raises(InvalidCredentials):
+        asyncio.run(_signs_in(installed, f"\ufeff{PASSWORD}"))
+    asyncio.run(_signs_in(installed, PASSWORD))
+    for command in (("credentials", "add", "openai", "x", "--user", "alice"), ("users", "create", "bob")):
+        for nothing in ("", "\n", "\ufeff"):
+            empty = installed.command(*command, stdin=nothing)
+            assert empty.returncode == 2
+            assert "nothing came from standard input" in " ".join(empty.stderr.replace("│", " ").split())
+
+
+async def _signs_in(place: Place, password: str) -> None:
+    async with place.services() as services:
+        await services.authentication.login("alice", password, Client(source=Source.WEB))
+
+
+def test_the_name_of_a_key_is_read_in_any_case_and_only_what_can_be_done_is_offered(installed: Place) -> None:
+    assert "AES_KEY: version 1 is primary" in _succeeded(installed, "keys", "rotate", "aes_key", "--dry-run")
+    for command in ("rotate", "rollback", "retire", "revoke", "destroy", "import"):
+        missing = installed.command("keys", command)
+        assert missing.returncode == 2
+        assert "API_SECRET_KEY" in missing.stderr
+        assert "AUDIT_SEAL_KEY" not in missing.stderr
+    assert installed.command("keys", "rotate", "audit_seal_key").returncode == 2
+
+
+def _in_an_interpreter_of_its_own(place: Place, *arguments: str, stdout: Any, **settings: str) -> Any:
+    return subprocess.run(
+        [sys.executable, *KEYHALL, *arguments],
+        cwd=PROJECT,
+        env=process_environment(**place.environment, **settings),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arguments", [("version",), ("keys", "list"), ("--help",)])
+def test_output_that_cannot_be_written_is_one_line_and_an_exit_code(
+    installed: Place, arguments: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = _in_an_interpreter_of_its_own(installed, *arguments, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == b"keyhall: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_output_in_another_encoding_replaces_what_that_cannot_show(installed: Place, encoding: str) -> None:
+    shown = _in_an_interpreter_of_its_own(
+        installed, "keys", "validate", stdout=subprocess.PIPE, PYTHONIOENCODING=encoding
+    )
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"? AES_KEY" in shown.stdout

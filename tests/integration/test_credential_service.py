@@ -100,9 +100,9 @@ async def test_a_credentials_whole_life(keyhall: Keyhall, database: Database, mi
     view = (await credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
     assert await credentials.get(mia, view.id) == view
     assert (await credentials.change(mia, view.id, label="renamed")).version == 2
-    assert (await credentials.replace(mia, view.id, OTHER_SECRET)).version == 3
+    assert (await credentials.replace(mia, view.id, OTHER_SECRET)).view.version == 3
     assert [each.version for each in (await credentials.versions(mia, view.id)).items] == [2]
-    assert (await credentials.rollback(mia, view.id)).version == 4
+    assert (await credentials.rollback(mia, view.id)).view.version == 4
     assert (await credentials.reveal(mia, view.id)).reveal() == SECRET
     await credentials.remove(mia, view.id)
     with pytest.raises(NotFound):
@@ -340,7 +340,7 @@ async def test_a_guilds_credential_serves_its_managers(keyhall: Keyhall) -> None
     await keyhall.credentials.add(gwen, provider="openai", label="ours", secret=SECRET, guild_id=GUILD)
     async with keyhall.credentials.use(gwen, "openai") as credential:
         assert credential.reveal() == SECRET
-    offered = await keyhall.credentials.labels(gwen, "ou")
+    offered = await keyhall.credentials.lists.labels(gwen, "ou")
     assert [(each.label, each.shared) for each in offered] == [("ours", True)]
 
 

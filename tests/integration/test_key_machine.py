@@ -180,7 +180,7 @@ class KeyMachine(RuleBasedStateMachine):
         async def replace() -> None:
             credential_id, kept = self._some(pick, removed=False)
             secret = self._secret()
-            view = await (await self._process(pick)).credentials.replace(MIA, credential_id, secret)
+            view = (await (await self._process(pick)).credentials.replace(MIA, credential_id, secret)).view
             kept.version += 1
             kept.secrets[kept.version] = secret
             assert view.version == kept.version
@@ -197,7 +197,7 @@ class KeyMachine(RuleBasedStateMachine):
             if len(kept.secrets) == 1:
                 return
             former = kept.secrets[sorted(kept.secrets)[-2]]
-            view = await (await self._process(pick)).credentials.rollback(MIA, credential_id)
+            view = (await (await self._process(pick)).credentials.rollback(MIA, credential_id)).view
             kept.version += 1
             kept.secrets[kept.version] = former
             assert view.version == kept.version

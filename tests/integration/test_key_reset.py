@@ -188,7 +188,7 @@ async def test_after_a_reset_starts_are_normal_and_entering_a_secret_again_heals
                 actor = await services.identity.operator_for(
                     **({"username": each.owner} if each.owner_kind == "user" else {"guild_id": each.owner})
                 )
-                view = await services.credentials.replace(actor, each.id, f"{SECRET}-again")
+                view = (await services.credentials.replace(actor, each.id, f"{SECRET}-again")).view
                 assert view.fingerprint
             assert await _opening(services) == {"main": f"{SECRET}-again", "ours": f"{SECRET}-again"}
             assert caplog.records == []

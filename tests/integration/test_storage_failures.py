@@ -59,6 +59,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "KeySchedule": KeySchedule(name=KeyName.AES_KEY, rotation_days=90),
     "Mapping[str, int]": {"AES_KEY": 1},
     "Owner": ALICE,
+    "Mapping[str, datetime]": {"text": NOW},
     "EncryptedColumn": CREDENTIAL_SECRETS,
     "Sequence[int]": [1, 2],
     "Sequence[Reencrypted]": [Reencrypted(EncryptedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],

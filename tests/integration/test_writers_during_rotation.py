@@ -95,7 +95,7 @@ class Writer:
         match self._random.randrange(6):
             case 0 | 1:
                 secret = self._secret()
-                kept.replaced(await credentials.replace(self.actor, own, secret), secret)
+                kept.replaced((await credentials.replace(self.actor, own, secret)).view, secret)
             case 2:
                 label = f"own {kept.view.version}"
                 kept.took_effect(await credentials.change(self.actor, own, label=label))
@@ -106,7 +106,7 @@ class Writer:
                 kept.view = restored
             case 4 if kept.former:
                 former = kept.former[max(kept.former)]
-                kept.replaced(await credentials.rollback(self.actor, own), former)
+                kept.replaced((await credentials.rollback(self.actor, own)).view, former)
             case _:
                 assert (await credentials.reveal(self.actor, own)).reveal() == kept.secret
 

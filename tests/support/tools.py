@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 
 _ALSO_KNOWN_AS: dict[str, tuple[str, ...]] = {"chromium": ("chromium-browser", "google-chrome", "google-chrome-stable")}
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+"""Debian puts servers, such as nginx, where the path of users does not look."""
 
 
 def require_tool(name: str) -> str:
@@ -15,6 +18,6 @@ def require_tool(name: str) -> str:
     ``.ci/run`` installs every such program and turns the skip into a failure (see tests/conftest.py).
     """
     for candidate in (name, *_ALSO_KNOWN_AS.get(name, ())):
-        if path := shutil.which(candidate):
+        if path := shutil.which(candidate, path=_PATH):
             return path
     pytest.skip(f"{name} is not installed")

@@ -167,12 +167,28 @@ async def test_closing_finishes_what_was_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    "password", ["password", "PassWord", "123456789qwerty", "1234567890987654321", "\uff50assword"]
+    "password",
+    [
+        *("password", "PassWord1234", "123456789qwerty", "1234567890987654321", "\uff50assword\uff50assword"),
+        *("aaaaaaaaaaaa", "123456789012", "210987654321", "passwordpassword", "abcabcabcabc", "letmeinletmein"),
+        *("abcdefghijkl", "qwertyuiopas", "1q2w3e4r5t6y", "P@ssw0rd1234", "iloveyou2024", "changemechangeme"),
+        *("keyhallkeyhall", "olgaolgaolga", "x" * 256, "ab" * 128),
+    ],
 )
-def test_frequent_passwords_are_common_in_any_case(password: str) -> None:
-    assert Argon2Passwords(cheap=True).is_common(password)
+async def test_a_password_that_a_million_guesses_find_is_guessable(passwords: Argon2Passwords, password: str) -> None:
+    assert await passwords.is_guessable(password, context=("olga",))
 
 
-@pytest.mark.parametrize("password", ["", PASSWORD, "tr0ub4dor&3-and-more", "\ud800"])
-def test_other_passwords_are_not_common(password: str) -> None:
-    assert not Argon2Passwords(cheap=True).is_common(password)
+@pytest.mark.parametrize(
+    "password",
+    [
+        PASSWORD,
+        "tr0ub4dor&3-and-more",
+        "a quiet sentence",
+        "\u0434\u043b\u0438\u043d\u043d\u044b\u0439 \u043f\u0430\u0440\u043e\u043b\u044c",
+        "\ud800 is no text, yet it must not fail",
+        "x" * 100 + " and then something that nobody guesses",
+    ],
+)
+async def test_other_passwords_are_not_guessable(passwords: Argon2Passwords, password: str) -> None:
+    assert not await passwords.is_guessable(password, context=("olga",))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-import discord
 from discord import app_commands
 from discord.ext import commands
 
 from app.bot import layout, views
-from app.bot.errors import OnlyInServers
+from app.bot.component_ids import ComponentId
+from app.bot.router import Handler, form_values
 from app.bot.session import BotSession, Interaction
+from app.bot.texts import say
 from app.domain.errors import InvalidInput
+from app.domain.identity import Actor
 
 _TEXT_LONGEST: Final = 2_800
 """UTF-8 bytes: their token, 4/3 as long and 80 more, fits the 4,000 characters of the form of `/decrypt`."""
@@ -23,6 +25,11 @@ class MessageCommands(commands.Cog):
     def __init__(self, session: BotSession) -> None:
         self._session = session
 
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """The handler of every form, by its action."""
+        return {"encrypt": self.encrypt_typed, "decrypt": self.decrypt_typed}
+
     @app_commands.command(name="encrypt", description="Encrypt a text so that only you or this server can open it")
     @app_commands.describe(for_server="Members of this server can open it, instead of only you")
     async def encrypt(
@@ -31,48 +38,45 @@ class MessageCommands(commands.Cog):
         for_server: bool = False,  # noqa: FBT001, FBT002 - an option of a command
     ) -> None:
         """Open the form."""
-        if for_server and interaction.guild_id is None:
-            raise OnlyInServers
-        await interaction.response.send_modal(EncryptForm(self._session, interaction.locale, for_server=for_server))
+        locale, guild_id = interaction.locale, self._session.guild_id(interaction, for_server=for_server)
+        await self._session.beforehand(interaction, _nothing_more)
+        form = views.Form(
+            locale, say(locale, "Encrypt a text"), views.form_id(interaction, "encrypt", guild_id=guild_id)
+        )
+        form.field("text", say(locale, "Text"), longest=_TEXT_LONGEST, paragraph=True)
+        await interaction.response.send_modal(form)
+
+    async def encrypt_typed(self, interaction: Interaction, named: ComponentId) -> None:
+        """Encrypt what was typed."""
+        for_server = self._session.whose(interaction, named) is not None
+        actor = await self._session.admit(interaction)
+        text = form_values(interaction).get("text", "")
+        if len(text.encode("utf-8", "surrogatepass")) > _TEXT_LONGEST:
+            raise InvalidInput("text", f"must be at most {_TEXT_LONGEST} bytes")
+        token = await self._session.services.messages.encrypt(actor, text, for_guild=for_server)
+        headline = (
+            "Encrypted. Members of this server can open it here, with `/decrypt`."
+            if for_server
+            else "Encrypted. Only you can open it, with `/decrypt`."
+        )
+        await views.show(interaction, layout.verbatim(interaction.locale, headline, token))
 
     @app_commands.command(name="decrypt", description="Open a token that /encrypt made")
     async def decrypt(self, interaction: Interaction) -> None:
         """Open the form."""
-        await interaction.response.send_modal(DecryptForm(self._session, interaction.locale))
+        locale = interaction.locale
+        await self._session.beforehand(interaction, _nothing_more)
+        form = views.Form(locale, say(locale, "Open a token"), views.form_id(interaction, "decrypt"))
+        form.field("token", say(locale, "Token"), paragraph=True)
+        await interaction.response.send_modal(form)
+
+    async def decrypt_typed(self, interaction: Interaction, _: ComponentId) -> None:
+        """Open what was typed."""
+        actor = await self._session.admit(interaction)
+        token = form_values(interaction).get("token", "").strip()
+        text = await self._session.services.messages.decrypt(actor, token)
+        await views.show(interaction, layout.verbatim(interaction.locale, "Opened. Only you see this.", text))
 
 
-class EncryptForm(views.Form):
-    """A text to encrypt."""
-
-    def __init__(self, session: BotSession, locale: discord.Locale, *, for_server: bool) -> None:
-        super().__init__(session, locale, "Encrypt a text")
-        self._for_server = for_server
-        self._text = self.field("text", "Text", longest=_TEXT_LONGEST, paragraph=True)
-
-    async def on_submit(self, interaction: Interaction, /) -> None:
-        """Encrypt it."""
-        text = self._text.value
-        actor = await self.session.admit(interaction)
-        if len(text.encode("utf-8", "surrogatepass")) > _TEXT_LONGEST:
-            raise InvalidInput("text", f"must be at most {_TEXT_LONGEST} bytes")
-        token = await self.session.services.messages.encrypt(actor, text, for_guild=self._for_server)
-        headline = (
-            "Encrypted. Members of this server can open it here, with `/decrypt`."
-            if self._for_server
-            else "Encrypted. Only you can open it, with `/decrypt`."
-        )
-        await views.show(interaction, layout.verbatim(self.locale, headline, token))
-
-
-class DecryptForm(views.Form):
-    """A token to open."""
-
-    def __init__(self, session: BotSession, locale: discord.Locale) -> None:
-        super().__init__(session, locale, "Open a token")
-        self._token = self.field("token", "Token", paragraph=True)
-
-    async def on_submit(self, interaction: Interaction, /) -> None:
-        """Open it."""
-        actor = await self.session.admit(interaction)
-        text = await self.session.services.messages.decrypt(actor, self._token.value.strip())
-        await views.show(interaction, layout.verbatim(self.locale, "Opened. Only you see this.", text))
+async def _nothing_more(_: Actor) -> None:
+    """Everybody who is admitted may encrypt and open."""

@@ -355,7 +355,7 @@ def _dialect(url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts, connecti
     if url.server is not None:
         from app.infrastructure.database.dialects.postgresql import DEFAULT_CONNECTIONS, Postgresql  # noqa: PLC0415
 
-        return Postgresql(url.server, timeouts=timeouts, connections=connections or DEFAULT_CONNECTIONS)
+        return Postgresql(url.server, timeouts=timeouts, tls=url.tls(), connections=connections or DEFAULT_CONNECTIONS)
     from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
 
     return Sqlite(url.file, may_create=may_create, timeouts=timeouts)

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, aged, expired
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, aged, expired
 from app.domain.identity import Actor, Permission
 from app.services.credentials.access import CredentialAccess, own
-from app.services.credentials.values import CredentialCounts, HealthReport, LabelChoice, ProviderHealth, Verdict
+from app.services.credentials.values import (
+    CredentialCounts,
+    HealthReport,
+    ProviderHealth,
+    UnreadableCredential,
+    Verdict,
+)
 from app.services.paging import pages
 from app.services.ports import Clock, Storage
 
 _PAGE: Final = 100
+_MOST_NAMED: Final = 100
 
 
 class CredentialHealth:
@@ -30,16 +37,31 @@ class CredentialHealth:
         everybody = actor.may(Permission.SEE_ALL_CREDENTIALS)
         now = self._clock.now()
         providers: dict[str, ProviderHealth] = {}
-        unreadable: list[LabelChoice] = []
+        unreadable: list[CredentialRecord] = []
         async for record in self._live(None if everybody else own(actor)):
             readable = await self._access.readable(record)
             counted = _counted(record, now, readable=readable)
             known = providers.get(record.provider)
             providers[record.provider] = _added_up(known, counted) if known else counted
-            if not readable and record.owner == own(actor):
-                unreadable.append(LabelChoice.of(record))
+            if not readable and len(unreadable) < _MOST_NAMED:
+                unreadable.append(record)
         ordered = [providers[name] for name in sorted(providers)]
-        return HealthReport(everybody=everybody, providers=ordered, unreadable=unreadable)
+        return HealthReport(everybody=everybody, providers=ordered, unreadable=await self._named(unreadable))
+
+    async def _named(self, records: Sequence[CredentialRecord]) -> Sequence[UnreadableCredential]:
+        owners = {record.owner.id for record in records if record.owner.kind is OwnerKind.USER}
+        async with self._storage.read() as uow:
+            users = {owner: await uow.users.get(owner) for owner in owners}
+        return [
+            UnreadableCredential(
+                id=record.id,
+                provider=record.provider,
+                label=record.label,
+                owner=record.owner,
+                username=user.username if (user := users.get(record.owner.id)) else None,
+            )
+            for record in records
+        ]
 
     async def counts(self, actor: Actor, *, soon: timedelta) -> CredentialCounts:
         """Decrypt and count the actor's own credentials; one that expires within ``soon`` counts as expiring."""

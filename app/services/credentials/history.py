@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from app.domain.credentials import HISTORY_KEPT, CredentialRecord, HistoryRecord, Owner, Status, expired, mask
+from app.domain.credentials import (
+    HISTORY_KEPT,
+    CredentialRecord,
+    HistoryRecord,
+    Owner,
+    Status,
+    expired,
+    mask,
+    require_label_without,
+)
 from app.domain.errors import CredentialUnreadable, CryptoError, InvalidInput, NotFound
 from app.domain.keys import KeyName
 from app.domain.text import whole_number
@@ -56,9 +65,18 @@ class CredentialHistory:
 
         Returns the record as it is then, None where the version changed.
 
-        UNSET keeps the expiry, unless it has passed: then it was the former secret's.
+
+        UNSET keeps the expiry, unless it has passed: then it was the former secret's. A secret that is in force already
+        is not written again, and neither is the history; an expiry that was given is. Raises InvalidInput where the
+        label shows the secret.
         """
         now = self._clock.now()
+        if self._present(record) == secret:
+            present = await uow.credentials.get(record.id)  # the record may have been read before another change
+            if present is None or present.version != record.version:
+                return None
+            return await self._set_expiry(uow, record, expires_at, now)
+        require_label_without(secret, record.label)
         primary = ring.primary(KeyName.AES_KEY)
         if isinstance(expires_at, Unset):
             expires_at = None if expired(record, now) else record.expires_at
@@ -89,14 +107,30 @@ class CredentialHistory:
         await self._keep(uow, record, primary, successor=secret, now=now)
         return changed
 
+    @staticmethod
+    async def _set_expiry(
+        uow: UnitOfWork, record: CredentialRecord, expires_at: datetime | Unset | None, now: datetime
+    ) -> CredentialRecord | None:
+        if isinstance(expires_at, Unset) or expires_at == record.expires_at:
+            return record
+        changed = dataclasses.replace(record, expires_at=expires_at, version=record.version + 1, updated_at=now)
+        swapped = await uow.credentials.change(
+            record.id, expected_version=record.version, label=record.label, expires_at=expires_at, at=now
+        )
+        return changed if swapped else None
+
+    async def require_label_without_secrets(self, uow: UnitOfWork, record: CredentialRecord, label: str) -> None:
+        """Refuse a label that shows the secret of this credential, or a former one. Raises InvalidInput."""
+        former = [self._opened(each, record.owner) for each in await uow.credentials.history(record.id)]
+        for secret in (self._present(record), *former):
+            if secret:
+                require_label_without(secret, label)
+
     async def _keep(
         self, uow: UnitOfWork, record: CredentialRecord, primary: Primary, *, successor: str, now: datetime
     ) -> None:
         """Store the secret of ``record``, which ``successor`` has just replaced; evict rows beyond HISTORY_KEPT."""
-        try:
-            secret = self._cipher.decrypt(record)
-        except CryptoError:
-            secret = _LOST
+        secret = self._present(record) or _LOST
         history_id = self._randomness.new_id()
         await uow.credentials.add_history(
             HistoryRecord(
@@ -129,6 +163,12 @@ class CredentialHistory:
             (others if secret is None or secret not in kept else copies).append(each)
             kept.add(secret)
         return [*reversed(copies), *reversed(others)]
+
+    def _present(self, record: CredentialRecord) -> str | None:
+        try:
+            return self._cipher.decrypt(record)
+        except CryptoError:
+            return None
 
     def _opened(self, former: HistoryRecord, owner: Owner) -> str | None:
         try:

@@ -3,14 +3,14 @@
 Every method authorises by the row itself: a credential that is not the actor's does not exist for them (NotFound), and
 the refusal leaves a row in the audit trail. Writes swap on the row's version, so no update is lost.
 
-A little longer than 400 lines, because it is the one interface of its family; access, history, use and health have
-modules of their own.
+A little longer than 400 lines, because it is the one interface of its family; access, history, lists, use and health
+have modules of their own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Final
@@ -25,6 +25,7 @@ from app.domain.credentials import (
     expiry,
     label_name,
     provider_name,
+    require_label_without,
     secret_value,
 )
 from app.domain.errors import (
@@ -52,13 +53,14 @@ from app.services.credentials.access import (
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
+from app.services.credentials.lists import CredentialLists
 from app.services.credentials.use import CredentialUse
 from app.services.credentials.values import (
     UNSET,
     Added,
     EnvironmentCredentials,
     HistoryView,
-    LabelChoice,
+    Replaced,
     Unset,
     UsableCredential,
 )
@@ -66,13 +68,16 @@ from app.services.idempotency import Idempotency, RepeatableRequest
 from app.services.keys import KeyManagementService
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, Randomness, Storage, UnitOfWork
+from app.services.refusals import Refusals
 
 _SWAPS: Final = 20
 """How often a change that expects no version is tried again when another change was faster."""
 
 
 class CredentialService:
-    """Everything that people and programs do with credentials; ``health`` has everything that counts and checks them.
+    """Everything that people and programs do with credentials.
+
+    ``health`` has everything that counts and checks them, ``lists`` what people choose from.
 
     Every method may raise StorageError and NotReady. Ids that are unknown, or not the actor's, raise NotFound.
     """
@@ -85,6 +90,7 @@ class CredentialService:
         cipher: CredentialCipher,
         idempotency: Idempotency,
         environment: EnvironmentCredentials,
+        refusals: Refusals,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
@@ -94,11 +100,12 @@ class CredentialService:
         self._idempotency = idempotency
         self._clock = clock
         self._randomness = randomness
-        self._access = CredentialAccess(storage=storage, cipher=cipher, clock=clock)
+        self._access = CredentialAccess(storage=storage, cipher=cipher, refusals=refusals, clock=clock)
         self._history = CredentialHistory(
             storage=storage, access=self._access, cipher=cipher, clock=clock, randomness=randomness
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, clock=clock)
+        self.lists: Final = CredentialLists(storage=storage, access=self._access)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
 
     # -- storing -------------------------------------------------------------------------------------------------------
@@ -120,6 +127,7 @@ class CredentialService:
         Raises InvalidInput, Forbidden, AlreadyExists, QuotaExceeded, IdempotencyConflict.
         """
         provider, label, secret = provider_name(provider), label_name(label), secret_value(secret)
+        require_label_without(secret, label)
         owner = await self._new_owner(actor, guild_id)
         request = None
         if idempotency_key is not None:
@@ -136,7 +144,7 @@ class CredentialService:
                 await uow.credentials.lock_owner(owner)
                 await _require_present(uow, owner)
                 if await uow.credentials.count(owner) >= QUOTA:
-                    raise QuotaExceeded(f"At most {QUOTA} credentials, those removed within 7 days included")
+                    raise _quota_exceeded()
                 ring = await self._keys.ring_under_lock(uow)
                 primary = ring.primary(KeyName.AES_KEY)
                 record = CredentialRecord(
@@ -163,6 +171,17 @@ class CredentialService:
             raise _taken() from None
         return Added(view=await self._access.read_back(record, secret), replayed=False)
 
+    async def check_add(
+        self, actor: Actor, *, provider: str | None = None, label: str | None = None, guild_id: str | None = None
+    ) -> None:
+        """Raise what ``add`` would for lack of rights or room, or for a taken label: before anything is typed."""
+        owner = await self._new_owner(actor, guild_id)
+        async with self._storage.read() as uow:
+            if await uow.credentials.count(owner) >= QUOTA:
+                raise _quota_exceeded()
+            if provider and label and await uow.credentials.of_owner(owner, provider=provider, label=label, limit=1):
+                raise _taken()
+
     async def _new_owner(self, actor: Actor, guild_id: str | None) -> Owner:
         if guild_id is None:
             actor.require(Permission.USE_OWN_CREDENTIALS)
@@ -170,7 +189,7 @@ class CredentialService:
         guild_id = snowflake(guild_id, "guild_id")
         if not manages(actor, guild_id):
             await self._access.deny(actor, Action.CREDENTIAL_ADDED, ("guild", guild_id))
-            raise Forbidden
+            raise Forbidden().as_recorded()
         return Owner(OwnerKind.GUILD, guild_id)
 
     async def _replayed(self, actor: Actor, request: RepeatableRequest) -> Added | None:
@@ -191,19 +210,41 @@ class CredentialService:
         *,
         expected_version: int | None = None,
         expires_at: datetime | Unset | None = UNSET,
-    ) -> CredentialView:
-        """Store a new secret; the former one goes to the history.
+        idempotency_key: str | None = None,
+    ) -> Replaced:
+        """Store a new secret; the former one goes to the history. The secret in force, given again, changes nothing.
 
-        The expiry is kept unless one is given or it has passed. Raises InvalidInput, VersionConflict.
+        The expiry is kept unless one is given or it has passed. A request repeated under the same ``idempotency_key``
+        stores nothing and returns the credential. Raises InvalidInput, VersionConflict, IdempotencyConflict.
         """
         secret = secret_value(secret)
         wanted = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, self._clock.now())
+        request = None
+        if idempotency_key is not None:
+            texts = ("credentials.replace", credential_id, SecretText(secret))
+            request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
+        if request and (replayed := await self._replayed(actor, request)):
+            return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
+
+        before: CredentialRecord | None = None
 
         async def put(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
-            return await self._history.replace(uow, record, secret, wanted, await self._keys.ring_under_lock(uow))
+            nonlocal before
+            before = record
+            ring = await self._keys.ring_under_lock(uow)
+            after = await self._history.replace(uow, record, secret, wanted, ring)
+            if request and after is not None and after.version != record.version:
+                await self._idempotency.remember(uow, request, ring.primary(KeyName.API_SECRET_KEY), credential_id)
+            return after
 
-        record = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
-        return await self._access.read_back(record, secret)
+        try:
+            after = await self._edit(actor, credential_id, Action.CREDENTIAL_REPLACED, expected_version, put)
+        except (AlreadyExists, VersionConflict):
+            # The same request arrived twice at once, and the other one was faster.
+            if request and (replayed := await self._replayed(actor, request)):
+                return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
+            raise
+        return await self._replaced(before, after, secret)
 
     async def rollback(
         self,
@@ -212,7 +253,7 @@ class CredentialService:
         *,
         version: int | None = None,
         expected_version: int | None = None,
-    ) -> CredentialView:
+    ) -> Replaced:
         """Put a former secret back in force: that of ``version``, or the latest; the present one goes to the history.
 
         The expiry is kept unless it has passed. Raises NotFound where there is no such secret, InvalidInput where it is
@@ -220,14 +261,23 @@ class CredentialService:
         """
         secret = ""
 
+        before: CredentialRecord | None = None
+
         async def put(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            nonlocal before
+            before = record
             nonlocal secret
             ring = await self._keys.ring_under_lock(uow)  # first, so that the former secret's key version is loaded
             secret = await self._history.former(uow, record, version)
             return await self._history.replace(uow, record, secret, UNSET, ring)
 
-        record = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
-        return await self._access.read_back(record, secret)
+        after = await self._edit(actor, credential_id, Action.CREDENTIAL_ROLLED_BACK, expected_version, put)
+        return await self._replaced(before, after, secret)
+
+    async def _replaced(self, before: CredentialRecord | None, after: CredentialRecord, secret: str) -> Replaced:
+        view = await self._access.read_back(after, secret)
+        same = before is not None and before.encrypted_value == after.encrypted_value
+        return Replaced(view=view, new_secret=not same, new_expiry=same and after is not before)
 
     # -- changing ------------------------------------------------------------------------------------------------------
 
@@ -246,6 +296,8 @@ class CredentialService:
         new_expiry = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, now)
 
         async def relabel(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            if not isinstance(new_label, Unset):
+                await self._history.require_label_without_secrets(uow, record, new_label)
             changed = dataclasses.replace(
                 record,
                 label=record.label if isinstance(new_label, Unset) else new_label,
@@ -266,15 +318,26 @@ class CredentialService:
         return await self._access.changed_view(record)
 
     async def remove(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
-        """Remove a credential; within 7 days ``restore`` brings it back. Raises VersionConflict."""
+        """Remove a credential; within 7 days ``restore`` brings it back. Raises VersionConflict.
+
+        Where the expected version was removed already, there is nothing left to do.
+        """
 
         async def take_away(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             return await set_removed(uow, record, self._clock.now(), removed=True)
 
-        await self._edit(actor, credential_id, Action.CREDENTIAL_REMOVED, expected_version, take_away)
+        action = Action.CREDENTIAL_REMOVED
+        try:
+            await self._edit(actor, credential_id, action, expected_version, take_away)
+        except NotFound:
+            if await self._repeated(actor, credential_id, action, expected_version, removed=True) is None:
+                raise
 
-    async def restore(self, actor: Actor, credential_id: str) -> CredentialView:
-        """Restore a removed credential. Raises NotFound after 7 days, AlreadyExists where its label is taken now."""
+    async def restore(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> CredentialView:
+        """Restore a removed credential. Raises NotFound after 7 days, AlreadyExists where its label is taken now.
+
+        Where the expected version was restored already, there is nothing left to do. Raises VersionConflict.
+        """
 
         async def bring_back(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
             now = self._clock.now()
@@ -282,8 +345,36 @@ class CredentialService:
                 raise NotFound
             return await set_removed(uow, record, now, removed=False)
 
-        record = await self._edit(actor, credential_id, Action.CREDENTIAL_RESTORED, None, bring_back, removed=True)
+        action = Action.CREDENTIAL_RESTORED
+        try:
+            record = await self._edit(actor, credential_id, action, expected_version, bring_back, removed=True)
+        except NotFound:
+            repeated = await self._repeated(actor, credential_id, action, expected_version, removed=False)
+            if repeated is None:
+                raise
+            record = repeated
         return await self._access.changed_view(record)
+
+    async def _repeated(
+        self, actor: Actor, credential_id: str, action: Action, version: int | None, *, removed: bool
+    ) -> CredentialRecord | None:
+        """The credential, if it is as this change of this version has left it: the request came twice."""
+        if version is None:
+            return None
+        record = await self._access.find(actor, credential_id, action, removed=removed)
+        return record if record.version == version + 1 else None
+
+    async def purge(self, actor: Actor, credential_id: str, *, expected_version: int | None = None) -> None:
+        """Delete a removed credential and its history for good; its place in the quota is free at once.
+
+        Raises VersionConflict.
+        """
+
+        async def delete(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            purged = await uow.credentials.purge(record.id, expected_version=record.version)
+            return dataclasses.replace(record) if purged else None
+
+        await self._edit(actor, credential_id, Action.CREDENTIAL_PURGED, expected_version, delete, removed=True)
 
     async def _edit(
         self,
@@ -297,7 +388,8 @@ class CredentialService:
     ) -> CredentialRecord:
         """Swap on the version, with the audit row in the same unit of work; return the record as it was stored.
 
-        ``swap`` returns None where the version changed: then the record is read again, unless a version was expected.
+        ``swap`` returns None where the version changed: then the record is read again, unless a version was expected;
+        and the very record that it got where there was nothing to change.
         """
         for _ in range(_SWAPS):
             record = await self._access.find(actor, credential_id, action, removed=removed)
@@ -307,7 +399,8 @@ class CredentialService:
                 async with self._storage.write() as uow:
                     changed = await swap(uow, record)
                     if changed is not None:
-                        await self._access.record(uow, actor, action, changed)
+                        if changed is not record:
+                            await self._access.record(uow, actor, _as_done(action, record, changed), changed)
                         return changed
             except UniqueViolation:
                 raise _taken() from None
@@ -356,21 +449,6 @@ class CredentialService:
         record = await self._access.find(actor, credential_id, Action.CREDENTIAL_READ)
         return await self._history.page(record, after=after, limit=limit)
 
-    async def labels(self, actor: Actor, prefix: str, limit: int = 25) -> Sequence[LabelChoice]:
-        """Suggest credentials whose label or provider begins with ``prefix``; in a guild also the guild's own."""
-        owners = [own(actor)]
-        if actor.guild is not None:
-            owners.append(Owner(OwnerKind.GUILD, actor.guild.guild_id))
-        begin = prefix.strip().casefold()
-        async with self._storage.read() as uow:
-            rows = [record for owner in owners for record in await uow.credentials.of_owner(owner, limit=QUOTA)]
-        fitting = [
-            LabelChoice.of(record)
-            for record in rows
-            if reach(actor, record) and (record.label.casefold().startswith(begin) or record.provider.startswith(begin))
-        ]
-        return sorted(fitting, key=lambda each: (each.shared, each.label.casefold(), each.provider))[: max(limit, 0)]
-
     async def reveal(self, actor: Actor, credential_id: str) -> SecretText:
         """Return the plaintext to its owner or sharer. The audit row commits first; Discord is refused.
 
@@ -407,13 +485,29 @@ class CredentialService:
         return self._use.use(actor, provider, label)
 
 
+def _quota_exceeded() -> QuotaExceeded:
+    return QuotaExceeded(f"At most {QUOTA} credentials, removed ones included for 7 days: delete one of those for good")
+
+
+def _as_done(action: Action, before: CredentialRecord, after: CredentialRecord) -> Action:
+    """The action that took place: a replacement by the secret in force has changed the expiry alone."""
+    replacing = action in {Action.CREDENTIAL_REPLACED, Action.CREDENTIAL_ROLLED_BACK}
+    return Action.CREDENTIAL_CHANGED if replacing and before.encrypted_value == after.encrypted_value else action
+
+
 def _taken() -> AlreadyExists:
     return AlreadyExists("There is a credential of this provider with this label already")
 
 
 async def _require_present(uow: UnitOfWork, owner: Owner) -> None:
-    """Refuse to store for an account that was joined to another, or disabled, since the request was authenticated."""
+    """Refuse to store for an account that could not use it: disabled, joined to another, or an auditor's.
+
+    It is judged by the owner's row and not by the actor, whom the operator may act for, or whose account may have
+    changed since the request was authenticated.
+    """
     if owner.kind is OwnerKind.USER:
         user = await uow.users.get(owner.id)
         if user is not None and user.disabled_at is not None:
-            raise Forbidden("This account was disabled or joined to another: try again")
+            raise Forbidden("This account was disabled or joined to another: sign in again")
+        if user is not None and not user.role.grants(Permission.USE_OWN_CREDENTIALS):
+            raise Forbidden(f"The role {user.role.value} has no credentials of its own: choose another account or role")

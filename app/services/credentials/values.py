@@ -31,6 +31,18 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """A credential after its secret was given.
+
+    ``new_secret`` is False where that was in force already; ``new_expiry`` says whether the expiry alone was changed.
+    """
+
+    view: CredentialView
+    new_secret: bool
+    new_expiry: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryView:
     """A former secret: it was in force from ``created_at`` to ``replaced_at``, last as that ``version``."""
 
@@ -58,6 +70,15 @@ class LabelChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Some of an owner's credentials in the order of their labels: those from ``begin`` on, of ``total``."""
+
+    items: Sequence[CredentialView]
+    begin: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderHealth:
     """The credentials of one provider, counted; a readable one may have expired, or be aged."""
 
@@ -73,12 +94,23 @@ class ProviderHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableCredential:
+    """A credential that does not decrypt. ``username`` is its owner's, None for a guild's."""
+
+    id: str
+    provider: str
+    label: str
+    owner: Owner
+    username: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """Counts per provider, of every owner if ``everybody``. ``unreadable`` lists the actor's own, to enter again."""
+    """Counts per provider, and the first ``unreadable`` ones, to enter again: of every owner if ``everybody``."""
 
     everybody: bool
     providers: Sequence[ProviderHealth]
-    unreadable: Sequence[LabelChoice]
+    unreadable: Sequence[UnreadableCredential]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,6 +184,10 @@ class CredentialRepository(Protocol):
         """Return rows of all owners, removed ones included, in the order of their ids."""
         ...
 
+    async def purge(self, credential_id: str, *, expected_version: int) -> bool:
+        """Delete a removed credential, with its history."""
+        ...
+
     async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         """Delete credentials that were removed before then, at most ``limit``, with their history; return how many."""
         ...

@@ -151,7 +151,9 @@ class RotationJob:
         state = state_of(run)
         until = (state.acknowledged_at or self._clock.now()) + self._overlap
         left = until - self._clock.now()
-        if left > timedelta():
+        keyset = self._keys.ring.keysets[name]
+        verifying = [each for each in keyset if each is not keyset.primary and keyset.opens(each)]
+        if verifying and left > timedelta():  # a version that was revoked verifies nothing, so nothing is waited for
             when = until.isoformat(timespec="seconds")
             await run.note(replace(run.progress, note=f"former versions verify until {when}, then they retire"))
             raise Later(left)

@@ -15,6 +15,7 @@ from app.domain.identity import Actor
 from app.services.credentials import UNSET, HealthReport, HistoryView, Unset
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery, Time
+from app.web.limits import GuildId, Label, Provider, Secret, Version
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
 
@@ -27,38 +28,46 @@ _ETAG = {"ETag": "The version, to be sent back as If-Match"}
 class NewCredential(Model):
     """The credential to store."""
 
-    provider: str = Field(description="Such as `openai` or `github`: letters, digits, '.', '_' and '-'")
-    label: str = Field(description="1 to 64 characters, shown openly; one that looks like a secret is refused")
-    secret: str = Field(description="At most 64 KiB; white space around it is dropped")
+    provider: Provider = Field(description="Such as `openai` or `github`: letters, digits, '.', '_' and '-'")
+    label: Label = Field(description="Shown openly; one that looks like a key, or shows the secret, is refused")
+    secret: Secret = Field(description="At most 64 KiB of UTF-8; blanks and invisible characters around it are dropped")
     expires_at: Time | None = None
-    guild_id: str | None = Field(default=None, description="The Discord guild that it is for; left out: it is for you")
+    guild_id: GuildId | None = Field(
+        default=None, description="The Discord guild that it is for; left out: it is for you"
+    )
 
 
 class Change(Model):
     """The fields to change; a field that is left out stays as it is."""
 
-    label: str = ""
+    label: Label = ""
     expires_at: Time | None = None
 
 
 class NewSecret(Model):
     """The new secret; the former one stays in the history."""
 
-    secret: str
+    secret: Secret
     expires_at: Time | None = Field(default=None, description="Left out: the expiry stays")
 
 
 class RollbackTo(Model):
     """The former secret to go back to."""
 
-    version: int | None = Field(default=None, description="Left out: the latest former secret")
+    version: Version | None = Field(default=None, description="Left out: the latest former secret")
 
 
 class Listing(PageQuery):
     """The credentials to list."""
 
-    guild_id: str | None = Field(default=None, description="List those of this guild instead of your own")
+    guild_id: GuildId | None = Field(default=None, description="List those of this guild instead of your own")
     removed: bool = Field(default=False, description="List the removed credentials that can still be restored")
+
+
+class Removal(Model):
+    """How to remove a credential."""
+
+    purge: bool = Field(default=False, description="Delete a removed credential and its history for good")
 
 
 class Credential(TypedDict):
@@ -130,15 +139,20 @@ class ProviderHealth(TypedDict):
 
 
 class Unreadable(TypedDict):
-    """One of your credentials, which must be entered again."""
+    """A credential that must be entered again, and whose it is: a user's or a Discord guild's."""
 
     id: str
     provider: str
     label: str
+    username: str | None
+    guild_id: str | None
 
 
 class Health(TypedDict):
-    """The state of credentials by provider; `scope` says whether everybody's or only your own."""
+    """The state of credentials by provider; `scope` says whether everybody's or only your own.
+
+    `unreadable` names the first 100.
+    """
 
     scope: Literal["everybody", "own"]
     providers: list[ProviderHealth]
@@ -203,7 +217,16 @@ def _as_health(report: HealthReport) -> Health:
             }
             for each in report.providers
         ],
-        "unreadable": [{"id": each.id, "provider": each.provider, "label": each.label} for each in report.unreadable],
+        "unreadable": [
+            {
+                "id": each.id,
+                "provider": each.provider,
+                "label": each.label,
+                "username": each.username,
+                "guild_id": each.owner.id if each.owner.kind is OwnerKind.GUILD else None,
+            }
+            for each in report.unreadable
+        ],
     }
 
 
@@ -287,9 +310,13 @@ def _expiry(body: Change | NewSecret) -> datetime | Unset | None:
 
 
 @routes("DELETE", _ONE, status=204, errors=[errors.NotFound])
-async def remove(request: web.Request, actor: Actor, credential_id: str, expected_version: int | None) -> web.Response:
-    """Remove a credential; it can be restored for seven days."""
-    await request.app[SERVICES].credentials.remove(actor, credential_id, expected_version=expected_version)
+async def remove(
+    request: web.Request, actor: Actor, credential_id: str, query: Removal, expected_version: int | None
+) -> web.Response:
+    """Remove a credential; it can be restored for seven days. With `purge`, delete a removed one for good."""
+    credentials = request.app[SERVICES].credentials
+    remove_or_purge = credentials.purge if query.purge else credentials.remove
+    await remove_or_purge(actor, credential_id, expected_version=expected_version)
     return json_response(204)
 
 
@@ -297,11 +324,14 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, expecte
 async def replace(
     request: web.Request, actor: Actor, credential_id: str, body: NewSecret, expected_version: int | None
 ) -> web.Response:
-    """Replace the secret of a credential; the former one stays in the history."""
-    view = await request.app[SERVICES].credentials.replace(
+    """Replace the secret of a credential; the former one stays in the history.
+
+    The secret that is in force, given again, changes nothing: the version stays.
+    """
+    replaced = await request.app[SERVICES].credentials.replace(
         actor, credential_id, body.secret, expected_version=expected_version, expires_at=_expiry(body)
     )
-    return _one(view)
+    return _one(replaced.view)
 
 
 @routes(
@@ -354,7 +384,7 @@ async def rollback(
     Without a version, repeating the request undoes the first one: send If-Match.
     """
     version = body.version if body else None
-    view = await request.app[SERVICES].credentials.rollback(
+    replaced = await request.app[SERVICES].credentials.rollback(
         actor, credential_id, version=version, expected_version=expected_version
     )
-    return _one(view)
+    return _one(replaced.view)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Final
 
 from aiohttp import web
@@ -14,22 +14,28 @@ from app.domain import errors
 from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
+from app.domain.key_shapes import looks_like_key
 from app.domain.text import whole_number
+from app.domain.times import end_of_day
 from app.services.credentials import UNSET
 from app.web.inputs import ID, Model, NoFields
 from app.web.options import SERVICES
+from app.web.pages.drafts import draft_for, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes
 from app.web.sessions import actor_of
 
 routes = Routes("Pages")
 _ALL = "/credentials"
+_NEW = f"{_ALL}/new"
 ONE = f"{_ALL}/{{credential_id:{ID}}}"
 
 _NEWS: Final = {
     "added": "Stored.",
     "changed": "Changed.",
     "replaced": "Replaced. The former secret is kept in the history.",
+    "same": "Nothing changed: that secret is in force already.",
+    "purged": "Deleted for good.",
     "removed": "Removed. It can be restored for seven days.",
     "restored": "Restored.",
 }
@@ -43,7 +49,7 @@ _WORDS: Final = {
 }
 
 
-class Listing(Model):
+class CredentialsQuery(Model):
     """The page of the list, and the action that led to it."""
 
     cursor: str | None = None
@@ -52,7 +58,7 @@ class Listing(Model):
     id: str = ""
 
 
-class One(Model):
+class CredentialQuery(Model):
     """The action that led to the page."""
 
     done: str = ""
@@ -91,7 +97,7 @@ class VersionForm(Model):
 
 
 @routes("GET", _ALL, media_type="text/html")
-async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Response:
+async def listing(request: web.Request, actor: Actor, query: CredentialsQuery) -> web.Response:
     """Your credentials, or those that you removed."""
     found = await request.app[SERVICES].credentials.page(actor, after=query.cursor, removed=query.removed)
     return page(
@@ -105,14 +111,14 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
     )
 
 
+def kept_of(fields: Mapping[str, str]) -> dict[str, str]:
+    """The typed fields that a form is filled in with again: not the secret, nor one in the wrong field."""
+    typed = {name: fields.get(name, "") for name in ("provider", "label", "expires")}
+    return {name: "" if looks_like_key(text) else text for name, text in typed.items()}
+
+
 async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-    # A refused value may be a secret in the wrong field, so only the other fields are filled in again.
-    refused = Refused(error)
-    kept = {
-        name: "" if refused.field in {name, f"{name}_at"} else fields.get(name, "")
-        for name in ("provider", "label", "expires")
-    }
-    return _add_page(request, await actor_of(request), refused, kept)
+    return _add_page(request, await actor_of(request), Refused(error), kept_of(fields))
 
 
 def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept: Mapping[str, str]) -> web.Response:
@@ -127,10 +133,23 @@ def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept:
     )
 
 
-@routes("GET", f"{_ALL}/new", media_type="text/html")
+@routes("GET", _NEW, media_type="text/html")
 async def add_form(request: web.Request, actor: Actor) -> web.Response:
     """The form for a new credential."""
-    return _add_page(request, actor, None, {"provider": "", "label": "", "expires": ""})
+    return _with_draft(request, _add_page(request, actor, None, kept_of(draft_for(request, _NEW))))
+
+
+def _with_draft(request: web.Request, response: web.Response) -> web.Response:
+    forget_draft(request, response)
+    return response
+
+
+def _add_signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
+    return sign_in_first(request, _NEW, kept_of(fields))
+
+
+def _signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
+    return sign_in_first(request, f"{_ALL}/{request.match_info['credential_id']}", kept_of(fields))
 
 
 @routes(
@@ -139,6 +158,7 @@ async def add_form(request: web.Request, actor: Actor) -> web.Response:
     status=303,
     media_type="text/html",
     retry=_add_again,
+    signed_out=_add_signed_out,
     errors=[errors.AlreadyExists, errors.QuotaExceeded],
 )
 async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response:
@@ -157,10 +177,10 @@ async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response
 def _again(section: str) -> Retry:
     """Answers a refused form with the page of its credential and the refusal beside the form."""
 
-    async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+    async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
         actor = await actor_of(request)
         view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
-        return credential_page(request, actor, view, refused=Refused(error), section=section)
+        return credential_page(request, actor, view, refused=Refused(error), section=section, typed=kept_of(fields))
 
     return retry
 
@@ -173,8 +193,9 @@ def credential_page(
     refused: Refused | None = None,
     section: str = "",
     news: str | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """The page of one credential; `section` is the part of it whose form was refused."""
+    """The page of one credential; `section` is the part of it whose form was refused, `typed` the text in it."""
     return page(
         request,
         "credential.html",
@@ -185,14 +206,16 @@ def credential_page(
         refused=refused,
         section=section,
         news=news,
+        typed=typed if typed and typed["label"] else None,
     )
 
 
 @routes("GET", ONE, media_type="text/html", errors=[errors.NotFound])
-async def one(request: web.Request, actor: Actor, credential_id: str, query: One) -> web.Response:
+async def one(request: web.Request, actor: Actor, credential_id: str, query: CredentialQuery) -> web.Response:
     """One credential."""
     view = await request.app[SERVICES].credentials.get(actor, credential_id)
-    return credential_page(request, actor, view, news=_NEWS.get(query.done))
+    draft = kept_of(draft_for(request, request.path))
+    return _with_draft(request, credential_page(request, actor, view, news=_NEWS.get(query.done), typed=draft))
 
 
 @routes(
@@ -201,6 +224,7 @@ async def one(request: web.Request, actor: Actor, credential_id: str, query: One
     status=303,
     media_type="text/html",
     retry=_again("change"),
+    signed_out=_signed_out,
     errors=[errors.NotFound, errors.AlreadyExists, errors.VersionConflict],
 )
 async def change(request: web.Request, actor: Actor, credential_id: str, form: ChangeForm) -> web.Response:
@@ -222,14 +246,15 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
     status=303,
     media_type="text/html",
     retry=_again("replace"),
+    signed_out=_signed_out,
     errors=[errors.NotFound, errors.VersionConflict],
 )
 async def replace(request: web.Request, actor: Actor, credential_id: str, form: ReplaceForm) -> web.Response:
     """Replace the secret of a credential."""
-    await request.app[SERVICES].credentials.replace(
+    replaced = await request.app[SERVICES].credentials.replace(
         actor, credential_id, form.secret, expected_version=_version(form.version)
     )
-    return see_other(f"{_ALL}/{credential_id}?done=replaced")
+    return see_other(f"{_ALL}/{credential_id}?done={'replaced' if replaced.new_secret else 'same'}")
 
 
 @routes(
@@ -238,6 +263,7 @@ async def replace(request: web.Request, actor: Actor, credential_id: str, form: 
     status=303,
     media_type="text/html",
     retry=_again("remove"),
+    signed_out=_signed_out,
     errors=[errors.NotFound, errors.VersionConflict],
 )
 async def remove(request: web.Request, actor: Actor, credential_id: str, form: VersionForm) -> web.Response:
@@ -246,7 +272,7 @@ async def remove(request: web.Request, actor: Actor, credential_id: str, form: V
     return see_other(f"{_ALL}?done=removed&id={credential_id}")
 
 
-async def _restore_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+async def _removed_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
     refused, actor = Refused(error), await actor_of(request)
     found = await request.app[SERVICES].credentials.page(actor, removed=True)
     return page(
@@ -266,13 +292,27 @@ async def _restore_again(request: web.Request, error: AppError, fields: Mapping[
     f"{ONE}/restore",
     status=303,
     media_type="text/html",
-    retry=_restore_again,
+    retry=_removed_again,
     errors=[errors.NotFound, errors.AlreadyExists],
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str, form: NoFields) -> web.Response:  # noqa: ARG001
     """Restore a removed credential."""
     await request.app[SERVICES].credentials.restore(actor, credential_id)
     return see_other(f"{_ALL}?done=restored")
+
+
+@routes(
+    "POST",
+    f"{ONE}/purge",
+    status=303,
+    media_type="text/html",
+    retry=_removed_again,
+    errors=[errors.NotFound, errors.VersionConflict],
+)
+async def purge(request: web.Request, actor: Actor, credential_id: str, form: VersionForm) -> web.Response:
+    """Delete a removed credential for good."""
+    await request.app[SERVICES].credentials.purge(actor, credential_id, expected_version=_version(form.version))
+    return see_other(f"{_ALL}?removed=true&done=purged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +358,7 @@ def _end_of(text: str) -> datetime | None:
     if not text.strip():
         return None
     try:
-        return datetime.combine(date.fromisoformat(text.strip()), time(23, 59, 59), UTC)
+        return end_of_day(text.strip())
     except ValueError:
         raise InvalidInput("expires_at", "must be a day such as 2027-03-31") from None
 

@@ -101,6 +101,26 @@ def until_logged() -> Callable[[str], AbstractAsyncContextManager[None]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def component_of(answer: InteractionResult, action: str) -> str:
+    """The id of the button or menu of an answer that leads to this action."""
+    assert answer.response is not None, "there is no answer"
+    found = [each for each in custom_ids(answer.response.components) if each.startswith(f"keyhall:{action}:")]
+    assert found, f"no component leads to {action}"
+    return found[0]
+
+
+def custom_ids(node: Any) -> Iterator[str]:
+    """The ids of all components, in their order."""
+    if isinstance(node, dict):
+        if "custom_id" in node:
+            yield node["custom_id"]
+        for value in node.values():
+            yield from custom_ids(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from custom_ids(item)
+
+
 class Community:
     """One server with the bot in it: Alice and Bob are members, Mona manages it, Otto is a member of another one."""
 
@@ -133,6 +153,17 @@ class Community:
         actor = await self.actor(member or self.alice)
         return (await self.services.credentials.page(actor, **more)).items
 
+    async def press(self, member: Any, answer: InteractionResult, action: str) -> InteractionResult:
+        """Press the button of an answer that leads to this action."""
+        pressed: InteractionResult = await member.click(answer.response, custom_id=component_of(answer, action))
+        return pressed
+
+    async def choose(self, member: Any, answer: InteractionResult, value: str) -> InteractionResult:
+        """Choose a key of a list."""
+        custom_id = component_of(answer, "pick")
+        chosen: InteractionResult = await member.select(answer.response, [value], custom_id=custom_id)
+        return chosen
+
     async def actor(self, member: Any, guild: GuildContext | None = None) -> Actor:
         """The member as an Actor of the services."""
 
@@ -153,12 +184,27 @@ def simcord_bot(services: Services) -> KeyhallBot:
 @pytest.fixture
 async def community(simcord_env: simcord.Env, simcord_bot: KeyhallBot) -> AsyncIterator[Community]:
     """A server with its members. Refusals are expected; any other failure fails the test, unless it says so."""
+    crashes = _Crashes()
+    logging.getLogger("app.bot").addHandler(crashes)
     # SimCord's clock begins at a fixed date, and a key's expiry is counted from the time of the interaction.
     await simcord_env.advance_time((datetime.now(UTC) - simcord_env.now()).total_seconds())
     community = Community(simcord_env, simcord_bot)
     yield community
+    logging.getLogger("app.bot").removeHandler(crashes)
     raised = [getattr(error, "original", error) for error in simcord_env.errors]
-    assert len([error for error in raised if not isinstance(error, AppError)]) == community.crashes_expected, raised
+    assert all(isinstance(error, AppError) for error in raised) or community.crashes_expected, raised
+    assert len(crashes.messages) == community.crashes_expected, crashes.messages
+
+
+class _Crashes(logging.Handler):
+    """The failures that nobody foresaw, as the bot logs them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ async def test_over_https_browsers_are_told_to_stay_there(site: Site) -> None:
     async with served(site.services, WebOptions(public_url="https://keys.example.org")) as public:
         for path in ("/healthz", "/login", "/nowhere"):
             answer = await public.request("GET", path, headers={"Host": "keys.example.org"})
-            assert answer.headers["Strict-Transport-Security"] == "max-age=34560000; includeSubDomains"
+            assert answer.headers["Strict-Transport-Security"] == "max-age=34560000"
         malformed = await raw(public, b"KANARIENVOGEL\r\n\r\n")
         assert b"Strict-Transport-Security" in malformed
 
@@ -145,7 +145,8 @@ async def test_a_process_that_is_not_ready_says_so(site: Site) -> None:
     async with served(services) as unready:
         answer = await unready.request("GET", "/readyz")
         assert answer.status == 503
-        assert answer.json == {"status": "not_ready", "checks": {"database": True, "keys": False, "lease": True}}
+        checks = {"database": True, "keys": False, "lease": True}
+        assert answer.json == {"status": "not_ready", "checks": checks, "bot": "off"}
         assert int(answer.headers["Retry-After"]) > 0
 
 
@@ -165,7 +166,7 @@ async def test_a_bug_is_a_500_that_says_nothing_but_where_to_look(site: Site, ca
         assert "RuntimeError" not in page.text
 
 
-async def test_the_access_log_has_no_query_no_path_and_no_line_of_a_stranger(
+async def test_the_access_log_has_no_query_and_no_line_of_a_stranger(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="keyhall.access")
@@ -173,9 +174,13 @@ async def test_the_access_log_has_no_query_no_path_and_no_line_of_a_stranger(
     await site.request("POST", "/a/path%0d%0aforged?x=canary", json={}, headers={"User-Agent": "canary"})
     lines = [record.getMessage() for record in caplog.records if record.name == "keyhall.access"]
     said = [line.partition(" in ")[0] for line in lines]
-    assert said == ["GET /api/v1/credentials/{credential_id} 404", "POST unmatched 404"]
+    assert said == [
+        "GET /api/v1/credentials/{credential_id} 404",
+        "POST unmatched 404",
+        "no route for /a/path%0D%0Aforged",  # a proxy with a wrong prefix is found by it
+    ]
+    assert caplog.records[-1].levelno == logging.DEBUG
     assert "canary" not in caplog.text
-    assert "forged" not in caplog.text
 
 
 # -- extensions --------------------------------------------------------------------------------------------------------

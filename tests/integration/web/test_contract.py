@@ -41,7 +41,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 async def test_alive_and_ready(site: Site) -> None:
     assert (await site.request("GET", "/healthz", token="")).json == {"status": "alive"}
     ready = (await site.request("GET", "/readyz", token="")).json
-    assert ready == {"status": "ready", "checks": {"database": True, "keys": True, "lease": True}}
+    assert ready == {"status": "ready", "checks": {"database": True, "keys": True, "lease": True}, "bot": "off"}
 
 
 async def test_metrics_count_by_route_as_written_and_never_by_path(site: Site) -> None:
@@ -182,11 +182,27 @@ async def test_a_stale_version_is_refused(site: Site) -> None:
     made = await site.add("stale")
     path = f"/api/v1/credentials/{made['id']}"
     await site.request("PATCH", path, json={"label": "stale 2"})
-    for tag in ('"1"', 'W/"2"', '"x"', '"1", "2"', "2"):
+    for tag in (
+        '"1"',
+        'W/"1"',
+        '"02"',
+        '"\u0662"',
+        '"x"',
+        '"1", "2"',
+        "2",
+        '"2-other"',
+        '"2-gzip-gzip"',
+        "W/2",
+        'w/"2"',
+    ):
         stale = await site.request("PATCH", path, json={"label": "lost"}, headers={"If-Match": tag})
         assert (stale.status, stale.code) == (412, "version_conflict")
         assert (await site.request("DELETE", path, headers={"If-Match": tag})).status == 412
     assert (await site.request("PATCH", path, json={"label": "won"}, headers={"If-Match": "*"})).json["label"] == "won"
+    # Proxies that compress an answer change its tag; versions are exact all the same.
+    for version, form in enumerate(('W/"{}"', '"{}-gzip"', '"{};br"', 'W/"{}-gzip"'), 3):
+        won = await site.request("PATCH", path, json={"label": "won"}, headers={"If-Match": form.format(version)})
+        assert (won.status, won.json["version"]) == (200, version + 1)
 
 
 async def test_a_rollback_honours_if_match_so_that_a_replay_does_not_go_back_again(site: Site) -> None:

@@ -14,7 +14,7 @@ from app.web import WebOptions
 from app.web.api.documentation import DOCUMENT
 from app.web.origin import Origin, device_name
 from tests.support.samples import OWNER, PASSWORD
-from tests.support.web import Site, filled, served
+from tests.support.web import Site, filled, raw, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PUBLIC = "https://keys.example.org"
@@ -60,8 +60,67 @@ async def test_with_public_url_no_other_host_is_served(public: Site, host: str) 
 
 
 async def test_monitors_may_call_this_machine_by_any_name(public: Site) -> None:
-    for path in ("/healthz", "/readyz", "/metrics"):
+    for path in ("/healthz", "/readyz"):
         assert (await public.request("GET", path, headers={"Host": "10.1.2.3:8080"})).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "attacker.example"},
+        {"Host": "keys.example.org"},
+        {"Host": "10.1.2.3:8080"},
+        *(
+            {"Host": "localhost", name: "198.51.100.7"}
+            for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto",
+                         "True-Client-IP", "CF-Connecting-IP", "X-Client-IP", "Fly-Client-IP",
+                         "X-Envoy-External-Address")
+        ),
+    ],
+)  # fmt: skip
+async def test_metrics_are_for_this_machine_under_its_own_name(public: Site, headers: dict[str, str]) -> None:
+    """A page that a name server leads here (DNS rebinding), and whatever a proxy on this machine passes on."""
+    answer = await public.request("GET", "/metrics", headers=headers)
+    assert (answer.status, answer.code) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:8080"])
+async def test_metrics_are_served_to_this_machine(public: Site, host: str) -> None:
+    assert (await public.request("GET", "/metrics", headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://evil.example/login", b"421"),
+        ("http://evil.example", b"421"),
+        ("http://localhost@evil.example/login", b"421"),
+        ("http://localhost:80/healthz", b"200"),
+        ("http://localhost/login", b"200"),
+    ],
+)
+async def test_the_host_of_an_absolute_target_counts(site: Site, target: str, status: bytes) -> None:
+    answer = await raw(site, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert answer.split(b" ", 2)[1] == status, answer
+
+
+async def test_another_scheme_of_authorization_is_not_meant_for_keyhall(site: Site) -> None:
+    """A proxy that asks for a password of its own passes it on with every request."""
+    cookie, form_token = await site.log_in_browser()
+    for scheme in ("Basic YWxpY2U6c2VjcmV0", "Digest username=alice", "Negotiate YII", "AWS4-HMAC-SHA256 x"):
+        page = await site.request("GET", "/credentials", cookie=cookie, token="", headers={"Authorization": scheme})
+        assert page.status == 200
+        me = await site.request("GET", "/api/v1/auth/me", token="", headers={"Authorization": scheme})
+        assert (me.status, me.code) == (401, "invalid_token")
+    changing = {"Authorization": "Basic YWxpY2U6c2VjcmV0", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    assert (await site.submit("/logout", cookie, headers=changing, form_token=form_token)).status == 303
+
+
+@pytest.mark.parametrize("bearer", ["Bearer", "Bearer ", "bearer x", "BEARER nonsense", "Bearer\tx", "Bearerx"])
+async def test_a_bearer_token_is_never_backed_up_by_a_cookie(site: Site, bearer: str) -> None:
+    cookie, _ = await site.log_in_browser()
+    refused = await site.request("GET", "/api/v1/auth/me", cookie=cookie, token="", headers={"Authorization": bearer})
+    assert (refused.status, refused.code) == (401, "invalid_token")
 
 
 # -- where a request comes from ----------------------------------------------------------------------------------------
@@ -260,7 +319,11 @@ async def test_signing_in_leads_back_to_where_one_was(site: Site) -> None:
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
 
-PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8:1::/48"))
+PROXIES = (
+    ipaddress.ip_network("10.0.0.0/8"),
+    ipaddress.ip_network("2001:db8:1::/48"),
+    ipaddress.ip_network("::ffff:172.18.0.0/111"),
+)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +338,20 @@ PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8:1:
         ("10.0.0.1", ["10.9.9.9, 10.2.2.2"], "10.9.9.9"),
         ("10.0.0.1", ["198.51.100.1, not an address"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1, evil\x1b, 10.0.0.3"], "10.0.0.3"),
+        ("10.0.0.1", ["198.51.100.66:41234"], "198.51.100.66"),
+        ("10.0.0.1", ["[2001:db8:9::9]:443"], "2001:db8:9::9"),
+        ("10.0.0.1", ["[2001:db8:9::9]"], "2001:db8:9::9"),
+        ("10.0.0.1", ['"[2001:db8:9::9]:443"'], "2001:db8:9::9"),
+        ("10.0.0.1", ['"198.51.100.1"'], "198.51.100.1"),
+        ("10.0.0.1", ["6.6.6.6, ::ffff:198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1:99, 10.2.2.2:1"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1:port"], "10.0.0.1"),
+        ("10.0.0.1", ["[198.51.100.1"], "10.0.0.1"),
+        ("10.0.0.1", ["unknown"], "10.0.0.1"),
+        ("172.18.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("::ffff:172.18.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("172.19.9.9", ["198.51.100.1"], "198.51.100.1"),
+        ("172.20.0.1", ["198.51.100.1"], "172.20.0.1"),
         ("2001:db8:1::7", ["2001:db8:9::9"], "2001:db8:9::9"),
         ("::ffff:10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
         ("", ["198.51.100.1"], None),
@@ -290,7 +367,18 @@ async def test_an_address_is_believed_from_trusted_proxies_only(
     transport.get_extra_info.side_effect = lambda name, default=None: (peer, 1) if name == "peername" else default
     request = make_mocked_request("GET", "/", headers=headers, transport=transport)
     assert Origin(WebOptions(trusted_proxies=PROXIES)).address(request) == address
-    assert Origin(WebOptions()).address(request) in {peer or None, "10.0.0.1"}
+    assert Origin(WebOptions()).address(request) == (peer.removeprefix("::ffff:") or None)
+
+
+async def test_a_proxy_that_names_no_addresses_is_noted_once(caplog: pytest.LogCaptureFixture) -> None:
+    transport = mock.Mock()
+    transport.get_extra_info.side_effect = lambda name, default=None: ("10.0.0.1", 1) if name == "peername" else default
+    origin = Origin(WebOptions(trusted_proxies=PROXIES))
+    for hop in ("unknown", "_hidden", "sk-proj-canary"):
+        assert origin.address(make_mocked_request("GET", "/", headers={"X-Forwarded-For": hop}, transport=transport))
+    (noted,) = [record.getMessage() for record in caplog.records]
+    assert "X-Forwarded-For of a trusted proxy holds no IP address" in noted
+    assert "canary" not in noted
 
 
 @pytest.mark.parametrize(

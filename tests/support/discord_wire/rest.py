@@ -47,7 +47,10 @@ GRANT = web.RequestKey("grant", dict)
 
 @dataclass(eq=False)
 class Fault:
-    """The fate of the next ``times`` calls under a path: this answer, or with status 0 a dropped connection."""
+    """The fate of the next ``times`` calls under a path: this answer, or with status 0 a dropped connection.
+
+    A call that is ``taken`` has its effect before it is answered so.
+    """
 
     prefix: str
     method: str | None
@@ -55,6 +58,7 @@ class Fault:
     status: int
     body: Json
     headers: dict[str, str]
+    taken: bool = False
 
 
 class Rest:
@@ -127,6 +131,8 @@ class Rest:
         try:
             call.body, call.files = await _read(request)
             if (fault := self._due(call)) is not None:
+                if fault.taken:
+                    await handler(request)
                 response = _as_json(fault.body, fault.status or 500, fault.headers)
                 if fault.status == 0:
                     assert request.transport is not None

@@ -90,13 +90,17 @@ class WireSimulator(World):
 
     # --- trouble -----------------------------------------------------------------------------------------------------
 
-    def fault(self, prefix: str, status: int, *, times: int = 1, method: str | None = None) -> None:
+    def fault(
+        self, prefix: str, status: int, *, times: int = 1, method: str | None = None, taken: bool = False
+    ) -> None:
         """Fail the next calls under this path (relative to the API base); status 0 drops the connection.
+
+        A call that is ``taken`` has its effect all the same.
 
         An aiohttp client repeats an idempotent request once when a kept connection drops: take ``times=2`` for those.
         """
         body = {"message": f"{status}: simulated", "code": 0}
-        self._rest.faults.append(Fault(prefix, method, times, status, body, {}))
+        self._rest.faults.append(Fault(prefix, method, times, status, body, {}, taken))
 
     def rate_limit(
         self,

@@ -144,6 +144,15 @@ class FakeCredentialRepository:
         ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
         return [await self._with_history(self._tables.credentials[key]) for key in ids[:limit]]
 
+    async def purge(self, credential_id: str, *, expected_version: int) -> bool:
+        record = self._tables.credentials.get(credential_id)
+        if record is None or record.version != expected_version or record.deleted_at is None:
+            return False
+        del self._tables.credentials[credential_id]
+        for former in [each for each in self._tables.history.values() if each.credential_id == credential_id]:
+            del self._tables.history[former.id]
+        return True
+
     async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         gone = [
             each.id

@@ -92,8 +92,8 @@ class FakePasswords:
         await asyncio.sleep(0)
         return PasswordCheck(ok=phc == f"$fake${password[::-1]}", needs_rehash=False)
 
-    def is_common(self, password: str) -> bool:
-        return password == "password1234"
+    async def is_guessable(self, password: str, *, context: Sequence[str]) -> bool:
+        return password == "password1234" or password.casefold() in {word.casefold() for word in context}
 
 
 class FakeChangeFeed:

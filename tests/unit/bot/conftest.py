@@ -17,7 +17,8 @@ from app.domain.secrets import SecretText
 
 @pytest.fixture
 async def bot() -> KeyhallBot:
-    bot = KeyhallBot(cast("Any", SimpleNamespace()), BotOptions(token=SecretText("a.token.of-nobody")))
+    services = SimpleNamespace(credentials=SimpleNamespace())
+    bot = KeyhallBot(cast("Any", services), BotOptions(token=SecretText("a.token.of-nobody")))
     await bot.tree.set_translator(CommandTexts())
     await bot.add_cog(KeyCommands(bot.session))
     await bot.add_cog(MessageCommands(bot.session))

@@ -8,8 +8,10 @@ from typing import Any
 import discord
 import pytest
 
-from app.bot import layout
+from app.bot import layout, panels
+from app.bot.component_ids import ComponentId
 from app.domain.credentials import CredentialView, Owner, OwnerKind, Status
+from app.services.credentials import Stretch
 
 ENGLISH = discord.Locale.american_english
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -41,18 +43,23 @@ def credential(shown: CredentialView, headline: str = "") -> layout.Notice:
     return layout.Notice(*layout.credential(ENGLISH, shown, headline))
 
 
+def bytes_of(answer: layout.Notice) -> int:
+    """As Discord counts them: the texts, and 12 a component."""
+    return len(text_of(answer).encode()) + 12 * sum(1 for _ in answer.walk_children())
+
+
 def text_of(answer: layout.Notice) -> str:
     return "\n".join(item.content for item in answer.walk_children() if isinstance(item, discord.ui.TextDisplay))
 
 
 async def test_an_answer_is_one_container_with_bitting_label_state_and_payer() -> None:
-    answer = credential(view(), "Stored.")
+    answer = credential(view(), "Kept.")
     assert [type(child) for child in answer.children] == [discord.ui.Container]
     text = text_of(answer)
     assert "`▁▂▃▄▆▇██`" in text
     assert "**work** · openai" in text
     assert "Not checked with the provider yet." in text
-    assert "You pay for its use." in text
+    assert "Billed to you." in text
     assert "sk-proj-••••••••abcd" in text
 
 
@@ -61,8 +68,16 @@ async def test_every_state_has_a_sentence(status: Status) -> None:
     assert layout.STATES[status] in text_of(credential(view(status=status)))
 
 
-async def test_a_servers_key_says_that_its_sharer_pays() -> None:
-    assert "its sharer pays" in text_of(credential(view(owner=Owner(OwnerKind.GUILD, "1"))))
+async def test_a_servers_key_says_so_and_who_pays() -> None:
+    text = text_of(credential(view(owner=Owner(OwnerKind.GUILD, "1"))))
+    assert "Billed to the one who added it." in text
+    assert "this server's" in text
+
+
+async def test_a_secret_without_a_fingerprint_has_no_bitting() -> None:
+    for text in (text_of(credential(view(fingerprint=None))), layout.facts(ENGLISH, view(fingerprint=None))):
+        assert not set(text) & set("▁▂▃▄▅▆▇█")
+    assert "too simple for a fingerprint" in layout.facts(ENGLISH, view(fingerprint=None))
 
 
 async def test_an_expiry_is_shown_in_the_readers_time() -> None:
@@ -80,16 +95,43 @@ async def test_a_hostile_label_and_mask_stay_text() -> None:
 
 async def test_a_full_page_of_the_longest_labels_fits_into_one_message() -> None:
     page = [view(label="*" * 64, provider="." * 32, masked="•" * 20, expires_at=NOW) for _ in range(8)]
-    answer = layout.Notice(*layout.listing(discord.Locale.german, "Your keys", page))
+    answer = panels.listed(discord.Locale.german, Stretch(items=page, begin=8, total=99), "1", None)
     assert answer.content_length() <= 4000
+    assert bytes_of(answer) <= 10_170
     assert sum(1 for _ in answer.walk_children()) <= 40
+
+
+async def test_labels_of_the_most_bytes_fit_into_one_message() -> None:
+    page = [view(label="🔑" * 64, status=Status.REFUSED, masked="🔑" * 12, expires_at=NOW) for _ in range(8)]
+    assert bytes_of(panels.listed(ENGLISH, Stretch(items=page, begin=8, total=99), "1", None)) <= 10_170
+
+
+async def test_names_in_menus_and_suggestions_fit_and_say_whose() -> None:
+    for locale in (ENGLISH, discord.Locale.german):
+        assert len(layout.choice(locale, "x" * 64, "o" * 32, shared=True)) == 100
+    assert layout.choice(ENGLISH, "main", "openai", shared=True) == "main · openai · this server's"
+    assert layout.choice(ENGLISH, "main", "openai", shared=False) == "main · openai · yours"
+
+
+@pytest.mark.parametrize("locale", [ENGLISH, discord.Locale.german], ids=str)
+@pytest.mark.parametrize("owner", [Owner(OwnerKind.USER, "u1"), Owner(OwnerKind.GUILD, "1")], ids=str)
+async def test_a_form_for_a_new_secret_says_whose_key_and_which(locale: discord.Locale, owner: Owner) -> None:
+    for label in ("main", "x" * 64):
+        shown = view(owner=owner, label=label, expires_at=NOW + timedelta(days=30))
+        form = panels.replace_form(locale, ComponentId(action="replace"), shown, NOW)
+        assert len(form.title) <= 45
+        text = str(form.to_dict())
+        assert f"**{label}**" in text
+        assert "▁▂▃▄▆▇██" in text
+        assert ("30 days" in text) or ("30 Tagen" in text)
+        assert ("erver" in form.to_dict()["components"][0]["content"].split("\n")[0]) is (owner.kind is OwnerKind.GUILD)
 
 
 async def test_a_text_is_shown_to_the_letter_or_given_as_a_file() -> None:
     assert "```\nline one\nline *two*\n```" in text_of(
         layout.verbatim(ENGLISH, "Opened. Only you see this.", "line one\nline *two*")
     )
-    for text in ("a ``` breaks out", "x" * 3851, ""):
+    for text in ("a ``` breaks out", "x" * 3851, "🔑" * 2500, ""):
         answer = layout.verbatim(ENGLISH, "Opened. Only you see this.", text)
         assert answer.file is not None
         assert answer.file.fp.read() == text.encode()

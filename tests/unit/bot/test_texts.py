@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from app.bot import texts
 from app.bot.texts import inert, say
 from app.domain.errors import Forbidden
-from app.services import identity
+from app.services import identity, messages
+from app.services.credentials import service as credentials
 
 BOT = Path(inspect.getfile(texts)).parent
 GERMAN, ENGLISH = discord.Locale.german, discord.Locale.american_english
@@ -35,10 +36,13 @@ def german_table() -> dict[str, str]:
     return dict(texts._GERMAN)
 
 
-def said_in_the_sources() -> set[str]:
-    """Every literal that begins like a sentence, in the files that hold what people read; docstrings are not read."""
-    said = set()
-    for source in [BOT / "layout.py", BOT / "views.py", BOT / "errors.py", *BOT.glob("cogs/*.py")]:
+def literals() -> set[str]:
+    """Every text in the files that hold what people read; docstrings, titles of errors and log lines are not read."""
+    found = set()
+    for source in [
+        *(BOT / f"{name}.py" for name in ("layout", "panels", "views", "errors", "progress", "session")),
+        *BOT.glob("cogs/*.py"),
+    ]:
         tree = ast.parse(source.read_text(encoding="utf-8"))
         unsaid = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         unsaid |= {
@@ -46,31 +50,42 @@ def said_in_the_sources() -> set[str]:
             for node in ast.walk(tree)
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "title"
         }
-        said |= {
+        unsaid |= {
+            id(argument)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.")
+            for argument in node.args
+        }
+        found |= {
             node.value
             for node in ast.walk(tree)
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in unsaid
-            if re.match(r"(?:[A-Z]|\*\*[A-Z])\w* ?\w", node.value)
         }
-    return said
+    return found
+
+
+def said_in_the_sources() -> set[str]:
+    """Every literal that begins like a sentence."""
+    return {text for text in literals() if re.match(r"(?:-# |[✕⚠] |“|\*\*)*(?:[A-Z]|\{field\})\w*\W* ?\w", text)}
 
 
 REASONS = {
-    node.value
-    for node in ast.walk(ast.parse(inspect.getsource(identity)))
-    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    str(node.args[0].value)
+    for service in (identity, credentials, messages)
+    for node in ast.walk(ast.parse(inspect.getsource(service)))
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden" and isinstance(node.args[0], ast.Constant)
 } | {Forbidden().detail}
 """The reasons that the services give for refusing somebody."""
 
 
-@pytest.mark.parametrize("text", sorted(said_in_the_sources() | {Forbidden().detail}))
+@pytest.mark.parametrize("text", sorted(said_in_the_sources() | REASONS))
 def test_every_text_is_there_in_german(text: str) -> None:
     assert text in german_table()
 
 
 @pytest.mark.parametrize("text", sorted(german_table()))
 def test_every_translation_is_of_something_that_is_said(text: str) -> None:
-    assert text in said_in_the_sources() | REASONS | {"changed {when}", "expires {when}"}
+    assert text in literals() | REASONS
 
 
 @pytest.mark.parametrize("english", sorted(german_table()))
@@ -83,8 +98,8 @@ def test_a_translation_fills_in_the_same_values(english: str) -> None:
 
 def test_what_has_no_translation_is_said_in_english() -> None:
     assert say(GERMAN, "Nobody translated {this}", this="me") == "Nobody translated me"
-    assert say(ENGLISH, "Stored.") == "Stored."
-    assert say(GERMAN, "Stored.") == "Abgelegt."
+    assert say(ENGLISH, "Kept.") == "Kept."
+    assert say(GERMAN, "Kept.") == "Behalten."
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

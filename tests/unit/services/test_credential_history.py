@@ -109,12 +109,12 @@ async def test_rolling_back_and_forth_drives_no_secret_out(keyhall: Keyhall, sto
 async def test_the_latest_of_the_history_stays_for_it_tells_the_age(
     keyhall: Keyhall, clock: FakeClock, storage: FakeStorage, mia: Actor
 ) -> None:
-    """Also where it is the only copy: the same secret entered twice."""
+    """Also where another row holds the same secret."""
     view = await add(keyhall, mia)
     for number in range(HISTORY_KEPT):
         await keyhall.credentials.replace(mia, view.id, numbered(number))
     keyhall.advance(clock, 10 * DAY)
-    again = await keyhall.credentials.replace(mia, view.id, numbered(HISTORY_KEPT - 1))
+    again = (await keyhall.credentials.replace(mia, view.id, numbered(HISTORY_KEPT - 2))).view
     latest = (await versions(keyhall, mia, view.id))[0]
     assert (latest.version, latest.replaced_at, again.secret_age_days) == (again.version - 1, clock.now(), 0)
 
@@ -160,13 +160,13 @@ async def test_a_rollback_that_expects_another_version_changes_nothing(
     keyhall: Keyhall, storage: FakeStorage, mia: Actor
 ) -> None:
     view = await add(keyhall, mia)
-    current = await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
+    current = (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).view
     for stale in (1, 3):
         with pytest.raises(VersionConflict):
             await keyhall.credentials.rollback(mia, view.id, expected_version=stale)
     assert await keyhall.credentials.get(mia, view.id) == current
     assert len(storage.tables.history) == 1
-    back = await keyhall.credentials.rollback(mia, view.id, expected_version=2)
+    back = (await keyhall.credentials.rollback(mia, view.id, expected_version=2)).view
     assert (back.version, await revealed(keyhall, mia, view.id)) == (3, SECRET)
 
 
@@ -184,7 +184,7 @@ async def test_what_cannot_be_rolled_back_to_is_refused_and_nothing_changes(
     keyhall: Keyhall, storage: FakeStorage, mia: Actor
 ) -> None:
     view = await add(keyhall, mia)
-    current = await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
+    current = (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).view
     trail = storage.trail()
     with pytest.raises(InvalidInput, match="version: is in force already"):
         await keyhall.credentials.rollback(mia, view.id, version=2)
@@ -216,10 +216,10 @@ async def test_a_rollback_keeps_an_expiry_unless_it_has_passed(keyhall: Keyhall,
     view = await add(keyhall, mia)
     later = EPOCH + 2 * DAY
     await keyhall.credentials.replace(mia, view.id, OTHER_SECRET, expires_at=later)
-    assert (await keyhall.credentials.rollback(mia, view.id)).expires_at == later
+    assert (await keyhall.credentials.rollback(mia, view.id)).view.expires_at == later
     keyhall.advance(clock, 3 * DAY)
     assert (await keyhall.credentials.get(mia, view.id)).status is Status.EXPIRED
-    back = await keyhall.credentials.rollback(mia, view.id)
+    back = (await keyhall.credentials.rollback(mia, view.id)).view
     assert (back.expires_at, back.status, back.concern) == (None, Status.UNCHECKED, None)
 
 
@@ -283,7 +283,7 @@ async def test_a_secret_that_did_not_open_when_it_was_replaced_keeps_its_time_an
     view = await add(keyhall, mia)
     keyhall.advance(clock, 200 * DAY)
     damage(storage, view.id)
-    healed = await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
+    healed = (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).view
     assert (healed.secret_age_days, healed.concern) == (0, None)
     (lost,) = await versions(keyhall, mia, view.id)
     assert (lost.masked, lost.readable, lost.created_at, lost.replaced_at) == ("•" * 8, False, EPOCH, clock.now())
@@ -314,10 +314,10 @@ async def test_a_secret_ages_from_its_creation_its_last_replacement_or_its_last_
     keyhall.advance(clock, timedelta(seconds=1))
     assert await age() == 3
     assert (await keyhall.credentials.change(mia, view.id, label="renamed")).secret_age_days == 3
-    assert (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).secret_age_days == 0
+    assert (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).view.secret_age_days == 0
     keyhall.advance(clock, 5 * DAY)
     assert await age() == 5
-    assert (await keyhall.credentials.rollback(mia, view.id)).secret_age_days == 0
+    assert (await keyhall.credentials.rollback(mia, view.id)).view.secret_age_days == 0
     clock.advance(-DAY)  # a clock that was set back makes nothing younger than new
     keyhall.keys.confirm(clock.monotonic())
     assert await age() == 0

@@ -34,6 +34,7 @@ from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.services.idempotency import RepeatableRequest
+from app.services.ports import Clock
 from tests.support.fakes import (
     EPOCH,
     FakeClock,
@@ -73,7 +74,7 @@ def damage(storage: FakeStorage, credential_id: str) -> None:
     storage.tables.credentials[credential_id] = replace(record, encrypted_value=flipped)
 
 
-def manager(clock: FakeClock, name: str = "gwen", guild_id: str = GUILD, source: Source = Source.DISCORD) -> Actor:
+def manager(clock: Clock, name: str = "gwen", guild_id: str = GUILD, source: Source = Source.DISCORD) -> Actor:
     return member(clock, name, source=source, guild=GuildContext(guild_id=guild_id, manages_guild=True))
 
 
@@ -130,7 +131,7 @@ async def test_context_binds_ciphertext_to_its_owner(keyhall: Keyhall, storage: 
 async def test_a_label_that_looks_like_a_secret_is_refused(
     keyhall: Keyhall, storage: FakeStorage, mia: Actor, label: str
 ) -> None:
-    with pytest.raises(InvalidInput, match="label: looks like a secret") as refusal:
+    with pytest.raises(InvalidInput, match="label: looks like a key") as refusal:
         await add(keyhall, mia, label=label)
     assert label not in str(refusal.value)
     assert storage.tables.credentials == {}
@@ -157,6 +158,78 @@ async def test_the_quota_is_100_and_what_can_be_restored_counts(
     keyhall.advance(clock, timedelta(days=7, seconds=1))
     await keyhall.housekeeping.sweep()
     await add(keyhall, mia, label="room again")
+
+
+async def test_a_removed_credential_can_be_deleted_for_good_which_frees_its_place(
+    keyhall: Keyhall, storage: FakeStorage, mia: Actor, tom: Actor
+) -> None:
+    views = [await add(keyhall, mia, label=f"label {number}") for number in range(100)]
+    first = views[0]
+    await keyhall.credentials.replace(mia, first.id, OTHER_SECRET)
+    with pytest.raises(NotFound):  # removing comes first
+        await keyhall.credentials.purge(mia, first.id)
+    await keyhall.credentials.remove(mia, first.id)
+    with pytest.raises(QuotaExceeded, match="delete one of those for good"):
+        await add(keyhall, mia, label="one too many")
+    with pytest.raises(NotFound):
+        await keyhall.credentials.purge(tom, first.id)
+    with pytest.raises(VersionConflict):
+        await keyhall.credentials.purge(mia, first.id, expected_version=2)
+    await keyhall.credentials.purge(mia, first.id, expected_version=3)
+    await add(keyhall, mia, label="room again")
+    assert first.id not in storage.tables.credentials
+    assert not storage.tables.history
+    assert storage.trail()[-2:] == [(Action.CREDENTIAL_PURGED, Result.OK), (Action.CREDENTIAL_ADDED, Result.OK)]
+    with pytest.raises(NotFound):
+        await keyhall.credentials.restore(mia, first.id)
+
+
+async def test_a_label_never_shows_a_secret_of_its_credential_in_one_step_or_two(
+    keyhall: Keyhall, storage: FakeStorage, mia: Actor
+) -> None:
+    secret = "correct horse battery"
+    with pytest.raises(InvalidInput, match="label: holds the secret itself"):
+        await add(keyhall, mia, secret=secret, label=f"my {secret}")
+    view = await add(keyhall, mia, secret=secret)
+    with pytest.raises(InvalidInput, match="label: holds the secret itself"):
+        await keyhall.credentials.change(mia, view.id, label=secret.upper())
+    with pytest.raises(InvalidInput, match="label: holds the secret itself"):
+        await keyhall.credentials.replace(mia, view.id, view.label)
+    await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
+    with pytest.raises(InvalidInput, match="label: holds the secret itself"):  # it can be put back, and may still serve
+        await keyhall.credentials.change(mia, view.id, label=f"old {secret}")
+    assert (await keyhall.credentials.get(mia, view.id)).version == 2
+    assert len(storage.tables.history) == 1
+
+
+async def test_the_secret_in_force_given_again_changes_nothing(
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, mia: Actor
+) -> None:
+    view = await add(keyhall, mia, secret=SECRET)
+    keyhall.advance(clock, timedelta(days=1))
+    same = await keyhall.credentials.replace(mia, view.id, f" {SECRET}\r\n", expected_version=1)
+    assert (same.new_secret, same.new_expiry) == (False, False)
+    assert replace(same.view, secret_age_days=0) == view
+    assert storage.tables.history == {}
+    assert storage.trail() == [(Action.CREDENTIAL_ADDED, Result.OK)]
+    later = clock.now() + timedelta(days=9)
+    dated = await keyhall.credentials.replace(mia, view.id, SECRET, expires_at=later)
+    assert (dated.new_secret, dated.new_expiry, dated.view.expires_at, dated.view.version) == (False, True, later, 2)
+    assert storage.trail()[-1] == (Action.CREDENTIAL_CHANGED, Result.OK)
+    with pytest.raises(VersionConflict):
+        await keyhall.credentials.replace(mia, view.id, SECRET, expected_version=1)
+
+
+async def test_a_credential_is_stored_for_those_alone_who_can_use_it(
+    keyhall: Keyhall, storage: FakeStorage, mia: Actor
+) -> None:
+    """The operator at the command line acts as an owner, so the account itself decides."""
+    operator = await keyhall.services.identity.operator()
+    await keyhall.services.identity.create(operator, "auditor", "a password for an auditor", Role.AUDITOR)
+    acting = await keyhall.services.identity.operator_for(username="auditor")
+    with pytest.raises(Forbidden, match="role auditor has no credentials"):
+        await add(keyhall, acting)
+    assert storage.tables.credentials == {}
 
 
 async def test_a_secret_has_at_most_64_kib(keyhall: Keyhall, mia: Actor) -> None:
@@ -465,7 +538,7 @@ async def test_entering_an_unreadable_credential_again_heals_it(
     view = await add(keyhall, mia)
     damage(storage, view.id)
     assert (await keyhall.credentials.get(mia, view.id)).status is Status.UNREADABLE
-    healed = await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
+    healed = (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).view
     assert (healed.status, healed.version) == (Status.UNCHECKED, 2)
     assert (await keyhall.credentials.reveal(mia, view.id)).reveal() == OTHER_SECRET
     assert [each.readable for each in (await keyhall.credentials.versions(mia, view.id)).items] == [False]
@@ -520,7 +593,7 @@ async def test_a_dead_database_is_an_error_and_never_nothing(
             lambda: credentials.get(mia, view.id),
             lambda: credentials.page(mia),
             lambda: credentials.versions(mia, view.id),
-            lambda: credentials.labels(mia, ""),
+            lambda: credentials.lists.labels(mia, ""),
             lambda: credentials.health.report(mia),
             lambda: credentials.reveal(mia, view.id),
         ):
@@ -592,7 +665,7 @@ async def test_a_replaced_secret_goes_to_the_history(keyhall: Keyhall, clock: Fa
     keyhall.advance(clock, timedelta(minutes=1))
     await keyhall.credentials.change(mia, view.id, label="renamed")
     keyhall.advance(clock, timedelta(minutes=1))
-    replaced = await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
+    replaced = (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).view
     assert (replaced.version, replaced.masked) == (3, "sk-proj••••••••Mz9")
     (former,) = (await keyhall.credentials.versions(mia, view.id)).items
     assert (former.version, former.masked, former.readable) == (2, "sk-proj-••••••••0GjE", True)
@@ -624,7 +697,7 @@ async def test_rolling_back_puts_the_former_secret_in_force_and_keeps_the_presen
 ) -> None:
     view = await add(keyhall, mia)
     await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
-    back = await keyhall.credentials.rollback(mia, view.id)
+    back = (await keyhall.credentials.rollback(mia, view.id)).view
     assert (back.version, back.fingerprint) == (3, view.fingerprint)
     assert (await keyhall.credentials.reveal(mia, view.id)).reveal() == SECRET
     assert [each.version for each in (await keyhall.credentials.versions(mia, view.id)).items] == [2, 1]
@@ -650,7 +723,7 @@ async def test_rolling_back_to_a_damaged_secret_changes_nothing(
     keyhall: Keyhall, storage: FakeStorage, mia: Actor
 ) -> None:
     view = await add(keyhall, mia)
-    current = await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
+    current = (await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)).view
     ((history_id, former),) = storage.tables.history.items()
     storage.tables.history[history_id] = replace(former, encrypted_value=b"\0" * 200)
     with pytest.raises(CredentialUnreadable):
@@ -665,9 +738,9 @@ async def test_a_new_secret_does_not_inherit_an_expiry_that_has_passed(
     lasting = await add(keyhall, mia, expires_at=later)
     passed = await add(keyhall, mia, label="passed", expires_at=EPOCH + timedelta(hours=1))
     keyhall.advance(clock, timedelta(hours=2))
-    assert (await keyhall.credentials.replace(mia, lasting.id, OTHER_SECRET)).expires_at == later
-    assert (await keyhall.credentials.replace(mia, passed.id, OTHER_SECRET)).expires_at is None
-    stated = await keyhall.credentials.replace(mia, passed.id, OTHER_SECRET, expires_at=later)
+    assert (await keyhall.credentials.replace(mia, lasting.id, OTHER_SECRET)).view.expires_at == later
+    assert (await keyhall.credentials.replace(mia, passed.id, OTHER_SECRET)).view.expires_at is None
+    stated = (await keyhall.credentials.replace(mia, passed.id, OTHER_SECRET, expires_at=later)).view
     assert stated.expires_at == later
 
 
@@ -680,7 +753,7 @@ async def test_a_removed_credential_is_gone_for_everything_but_restoring(keyhall
     view = await add(keyhall, mia)
     await keyhall.credentials.remove(mia, view.id)
     assert (await keyhall.credentials.page(mia)).items == []
-    assert await keyhall.credentials.labels(mia, "") == []
+    assert await keyhall.credentials.lists.labels(mia, "") == []
     credentials = keyhall.credentials
     for attempt in (
         lambda: credentials.get(mia, view.id),
@@ -856,7 +929,7 @@ async def test_members_of_a_guild_see_and_store_none_of_its_credentials(
     view = await add(keyhall, manager(clock), guild_id=GUILD)
     vic = visitor(clock)
     assert (await keyhall.credentials.page(vic, guild_id=GUILD)).items == []
-    assert await keyhall.credentials.labels(vic, "") == []
+    assert await keyhall.credentials.lists.labels(vic, "") == []
     with pytest.raises(NotFound):
         await keyhall.credentials.get(vic, view.id)
     with pytest.raises(Forbidden):
@@ -1094,7 +1167,7 @@ async def test_labels_are_offered_by_how_they_or_their_provider_begin(keyhall: K
     await add(keyhall, mia, provider="github", label="home")
     await add(keyhall, tom, label="workshop")
     offered = {
-        text: [(each.provider, each.label) for each in await keyhall.credentials.labels(mia, text)]
+        text: [(each.provider, each.label) for each in await keyhall.credentials.lists.labels(mia, text)]
         for text in ("", " WOR", "git", "x", "{0.__class__}", "\0")
     }
     assert offered == {
@@ -1111,9 +1184,9 @@ async def test_the_guilds_labels_follow_for_whoever_manages_it(keyhall: Keyhall,
     gwen = manager(clock)
     await add(keyhall, gwen, guild_id=GUILD, label="a shared one")
     await add(keyhall, gwen, label="b own")
-    offered = await keyhall.credentials.labels(gwen, "")
+    offered = await keyhall.credentials.lists.labels(gwen, "")
     assert [(each.label, each.shared) for each in offered] == [("b own", False), ("a shared one", True)]
-    assert [each.label for each in await keyhall.credentials.labels(gwen, "", limit=1)] == ["b own"]
+    assert [each.label for each in await keyhall.credentials.lists.labels(gwen, "", limit=1)] == ["b own"]
 
 
 async def test_health_counts_the_own_credentials_by_provider(
@@ -1139,10 +1212,14 @@ async def test_health_counts_the_own_credentials_by_provider(
 
 
 @pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN, Role.AUDITOR])
-async def test_health_of_everybody_tells_no_label_of_others(
+async def test_health_of_everybody_names_what_is_unreadable_and_no_other_label(
     keyhall: Keyhall, storage: FakeStorage, mia: Actor, tom: Actor, role: Role
 ) -> None:
-    hurt = await add(keyhall, mia, label="something private")
+    operator = await keyhall.services.identity.operator()
+    nell = await keyhall.services.identity.create(operator, "nell", "a password for nell", Role.MEMBER)
+    hurt = await add(keyhall, replace(mia, user_id=nell.id), label="the damaged one")
+    shared = await add(keyhall, manager(keyhall.clock), label="the server's", guild_id=GUILD)
+    damage(storage, shared.id)
     await add(keyhall, tom, provider="github", label="something else")
     removed = await add(keyhall, tom, provider="github", label="something removed")
     await keyhall.credentials.remove(tom, removed.id)
@@ -1151,7 +1228,11 @@ async def test_health_of_everybody_tells_no_label_of_others(
     assert report.everybody
     assert [(each.provider, each.total, each.unreadable) for each in report.providers] == [
         ("github", 1, 0),
-        ("openai", 1, 1),
+        ("openai", 2, 2),
+    ]
+    assert [(each.id, each.label, each.username, each.owner) for each in report.unreadable] == [
+        (hurt.id, "the damaged one", "nell", Owner(OwnerKind.USER, nell.id)),
+        (shared.id, "the server's", None, Owner(OwnerKind.GUILD, GUILD)),
     ]
     assert "something" not in repr(report)
 
@@ -1226,7 +1307,7 @@ async def test_an_unreadable_credential_moves_too_and_can_be_entered_again(
     async with storage.write() as uow:
         await keyhall.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
     assert (await keyhall.credentials.get(tom, view.id)).status is Status.UNREADABLE
-    assert (await keyhall.credentials.replace(tom, view.id, OTHER_SECRET)).status is Status.UNCHECKED
+    assert (await keyhall.credentials.replace(tom, view.id, OTHER_SECRET)).view.status is Status.UNCHECKED
 
 
 async def test_a_credential_that_changes_while_it_moves_stops_the_move(

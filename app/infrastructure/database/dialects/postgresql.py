@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any, Final, cast
 from weakref import WeakSet
 
@@ -47,6 +48,8 @@ _LONG_WAIT: Final = 0.25
 """Seconds in the queue of writers that are worth a further message to shorten the wait for locks."""
 _SHARE_FOR_SERVER: Final = 0.9
 """The server gives a statement up, and the pool a request, before this process gives up the connection."""
+_ISOLATION: Final = "READ COMMITTED"
+"""Said in every BEGIN: a server, a database or a role may have another default, under which writers fail."""
 _REBUILD_SECONDS: Final = 3600.0
 """A migration may copy a large table, or wait for another process that does."""
 
@@ -63,7 +66,14 @@ _LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.
 class Postgresql:
     """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``."""
 
-    def __init__(self, url: URL, *, timeouts: Timeouts, connections: int = DEFAULT_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        timeouts: Timeouts,
+        tls: SSLContext | None = None,
+        connections: int = DEFAULT_CONNECTIONS,
+    ) -> None:
         limits = {
             "idle_in_transaction_session_timeout": _milliseconds(timeouts.abandoned),
             "lock_timeout": _milliseconds(timeouts.lock),
@@ -71,6 +81,9 @@ class Postgresql:
         }
         self._pooler = url.query.get("prepared_statement_cache_size") == "0"
         arguments: dict[str, Any] = {"timeout": timeouts.connect, "command_timeout": None}
+        if tls is not None:
+            arguments["ssl"] = tls
+            url = url.difference_update_query(["ssl", "sslrootcert"])
         if self._pooler:  # PgBouncer lets no such setting through: `limits` makes them in each transaction
             arguments["statement_cache_size"] = 0  # asyncpg's own, under SQLAlchemy's
             arguments["server_settings"] = {"application_name": "keyhall"}
@@ -93,7 +106,7 @@ class Postgresql:
             self._url,
             connect_args=self._arguments,
             hide_parameters=True,
-            isolation_level="READ COMMITTED",
+            isolation_level=_ISOLATION,
             max_overflow=more,
             pool_size=connections,
             pool_timeout=self._timeouts.command * _SHARE_FOR_SERVER,
@@ -260,6 +273,10 @@ class Postgresql:
         options.update(self._arguments | {"server_settings": {"application_name": "keyhall changes"}})
         connection = await asyncpg.connect(**options)
         try:
+            # Silent for as long as nothing changes. An older server has no such setting, and so no such row.
+            await connection.execute(
+                "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+            )
             await connection.add_listener(_CHANNEL, lambda *_: notify())
             yield connection
         finally:
@@ -292,6 +309,7 @@ class Postgresql:
             connect_args=self._arguments
             | {"command_timeout": _REBUILD_SECONDS, "server_settings": {"application_name": "keyhall"}},
             hide_parameters=True,
+            isolation_level=_ISOLATION,
             poolclass=NullPool,
         )
         async with engine.begin() as connection:

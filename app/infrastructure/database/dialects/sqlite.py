@@ -28,6 +28,7 @@ from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.dialects.integrity import check_file
 from app.infrastructure.database.schema import UtcDateTime
+from app.infrastructure.private_files import create, make_directory, owner_for
 
 _READERS: Final = 4
 """Connections for reading; each has a thread of its own."""
@@ -130,10 +131,10 @@ class Sqlite:
         with self._creating:
             if not self._may_create:
                 return
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._path.parent)
             # O_EXCL: closing a descriptor of a file that SQLite has open in this process would drop its locks.
             with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                os.close(create(self._path, owner=owner_for(self._path)))
             self._may_create = False
 
     def _ensure_wal(self, connection: sqlite3.Connection) -> None:
@@ -280,10 +281,10 @@ class Sqlite:
         return True
 
     def _copy(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         temporary = path.with_name(f".{path.name}.new")
         temporary.unlink(missing_ok=True)
-        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(create(temporary, owner=owner_for(path)))
         try:
             with closing(self._open_existing(busy=self._busy)) as source, closing(sqlite3.connect(temporary)) as target:
                 source.backup(target)

@@ -242,6 +242,15 @@ class CredentialRepositoryImpl:
             statement = statement.where(api_credentials.c.id > after)
         return [_to_record(row) for row in await self._connection.rows(statement)]
 
+    async def purge(self, credential_id: str, *, expected_version: int) -> bool:
+        """The history goes with the row."""
+        removed = delete(api_credentials).where(
+            api_credentials.c.id == credential_id,
+            api_credentials.c.version == expected_version,
+            api_credentials.c.deleted_at.is_not(None),
+        )
+        return await self._connection.change(removed) == 1
+
     async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         """The history goes with the rows."""
         return await self._connection.remove(api_credentials, api_credentials.c.deleted_at < before, limit)

@@ -1,0 +1,48 @@
+"""Times that people and programs write: RFC 3339, and days, which mean their end wherever something expires."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d):(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def rfc3339(text: str) -> datetime:
+    """A time with its zone (RFC 3339, 5.6), in UTC, cut to microseconds. Raises ValueError.
+
+    Any number of fractional digits is read. A leap second is the second after it, which is how POSIX counts.
+    """
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        raise ValueError("must be a time with its zone, as RFC 3339 writes it")
+    day, minute, second, fraction, zone = found.groups()
+    leap = second == "60"
+    if leap:
+        second, fraction = "59", ""
+    try:
+        read = datetime.fromisoformat(f"{day}T{minute}:{second}.{(fraction or '')[:6]:0<6}{zone.upper()}").astimezone(
+            UTC
+        )
+        if not leap:
+            return read
+        # A leap second is inserted at the end of a day of UTC, in every zone at once.
+        if (read.hour, read.minute) == (23, 59):
+            return read + timedelta(seconds=1)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("is not a time that exists")
+
+
+def end_of_day(text: str) -> datetime:
+    """The last second, in UTC, of a day such as 2027-03-31. Raises ValueError."""
+    if _DAY.fullmatch(text) is None:
+        raise ValueError("must be a day such as 2027-03-31")
+    return datetime.combine(date.fromisoformat(text), time(23, 59, 59), UTC)
+
+
+def day_or_time(text: str) -> datetime:
+    """The end of a day, or a time with its zone. Raises ValueError."""
+    text = text.strip()
+    return end_of_day(text) if _DAY.fullmatch(text) else rfc3339(text)

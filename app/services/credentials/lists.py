@@ -1,0 +1,64 @@
+"""Lists of credentials that people choose from: by place, and by what they typed so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.domain.credentials import QUOTA, CredentialRecord, Owner, OwnerKind
+from app.domain.identity import Actor, snowflake
+from app.services.credentials.access import CredentialAccess, only_sharer, own, reach
+from app.services.credentials.values import LabelChoice, Stretch
+from app.services.paging import page_size
+from app.services.ports import Storage
+
+
+class CredentialLists:
+    """Every method may raise StorageError and NotReady."""
+
+    def __init__(self, *, storage: Storage, access: CredentialAccess) -> None:
+        self._storage = storage
+        self._access = access
+
+    async def stretch(self, actor: Actor, *, begin: int = 0, size: int = 8, guild_id: str | None = None) -> Stretch:
+        """Return credentials in the order of their labels, counted, from the place ``begin`` on.
+
+        A place past the end leads to the last credentials. Raises InvalidInput.
+        """
+        owner = own(actor) if guild_id is None else Owner(OwnerKind.GUILD, snowflake(guild_id, "guild_id"))
+        async with self._storage.read() as uow:
+            rows = await uow.credentials.of_owner(owner, created_by=only_sharer(actor, owner), limit=QUOTA)
+        reached = sorted((row for row in rows if reach(actor, row)), key=_by_label)
+        size = page_size(size)
+        begin = min(max(begin, 0), max(len(reached) - 1, 0)) // size * size
+        views = [await self._access.view(record) for record in reached[begin : begin + size]]
+        return Stretch(items=views, begin=begin, total=len(reached))
+
+    async def labels(self, actor: Actor, typed: str, limit: int = 25) -> Sequence[LabelChoice]:
+        """Suggest credentials whose label or provider has every word that was typed; in a guild also the guild's own.
+
+        Those that begin with the text come first. Where there are too many, neither owner's hide the other's.
+        """
+        owners = [own(actor)]
+        if actor.guild is not None:
+            owners.append(Owner(OwnerKind.GUILD, actor.guild.guild_id))
+        async with self._storage.read() as uow:
+            found = [await uow.credentials.of_owner(owner, limit=QUOTA) for owner in owners]
+        fitting = [_fitting([row for row in rows if reach(actor, row)], typed.strip().casefold()) for rows in found]
+        others = sum(min(len(each), limit // 2) for each in fitting[1:])
+        mine = fitting[0][: max(limit - others, 0)]
+        return [LabelChoice.of(row) for row in (*mine, *(row for rows in fitting[1:] for row in rows))][: max(limit, 0)]
+
+
+def _by_label(record: CredentialRecord) -> tuple[str, str, str]:
+    return record.label.casefold(), record.provider, record.id
+
+
+def _fitting(rows: Sequence[CredentialRecord], typed: str) -> Sequence[CredentialRecord]:
+    """Rows whose label or provider has every typed word, those that begin with the text first."""
+
+    def texts(row: CredentialRecord) -> tuple[str, str]:
+        return row.label.casefold(), row.provider
+
+    words = typed.split()
+    having = [row for row in rows if all(any(word in text for text in texts(row)) for word in words)]
+    return sorted(having, key=lambda row: (not any(text.startswith(typed) for text in texts(row)), _by_label(row)))
