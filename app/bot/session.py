@@ -16,8 +16,8 @@ from app.bot.acknowledgements import Acknowledgements
 from app.bot.component_ids import ComponentId
 from app.bot.options import BotOptions
 from app.bot.progress import Change, progress_of
-from app.domain.errors import AppError, NotFound, NotReady
-from app.domain.identity import Actor, GuildContext
+from app.domain.errors import AppError, Forbidden, NotFound, NotReady
+from app.domain.identity import Actor, Client, GuildContext, Source
 from app.services import Services
 from app.services.identity import DiscordEvent
 
@@ -140,13 +140,16 @@ class BotSession:
         async def member_of_known_guild() -> bool:
             return await self._member_of_known_guild(interaction)
 
-        return await self.services.identity.from_discord(
-            DiscordEvent(
-                discord_id=str(interaction.user.id),
-                guild=self._guild_context(interaction),
-                member_of_known_guild=member_of_known_guild,
-            )
+        event = DiscordEvent(
+            discord_id=str(interaction.user.id),
+            guild=self._guild_context(interaction),
+            member_of_known_guild=member_of_known_guild,
         )
+        try:
+            return await self.services.identity.from_discord(event)
+        except Forbidden as refused:
+            await self.services.refusals.refuse(Client(source=Source.DISCORD), refused, "discord")
+            raise
 
     async def beforehand(self, interaction: Interaction, check: Callable[[Actor], Awaitable[_T]]) -> _T | None:
         """The result of a check before a form opens, so that nobody types a secret in vain.

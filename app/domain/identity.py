@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from app.domain.errors import Forbidden, InvalidInput, ReauthenticationRequired
+from app.domain.lookalikes import skeleton
 from app.domain.text import line, opaque
 
 REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
@@ -79,11 +80,15 @@ class Registration(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Where a request comes from. ``address`` is an IP address; ``device`` a short text for the session list."""
+    """Where a request comes from. ``address`` is an IP address; ``device`` a short text for the session list.
+
+    ``claim`` is what a browser sends to show that it signed in before; it may be anything.
+    """
 
     source: Source
     address: str | None = None
     device: str | None = None
+    claim: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +140,8 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person. ``username`` is shown, ``name_key`` (casefolded) is unique. A Discord user who never linked an
-    account is ``discord:<snowflake>`` and has no password.
+    """A person. ``username`` is shown; ``name_key`` and ``name_skeleton`` are unique. A Discord user who never linked
+    an account is ``discord:<snowflake>`` and has no password.
     """
 
     id: str
@@ -151,8 +156,13 @@ class User:
 
     @property
     def name_key(self) -> str:
-        """The form of the username for uniqueness and look-ups."""
+        """The form of the username for look-ups."""
         return name_key(self.username)
+
+    @property
+    def name_skeleton(self) -> str:
+        """The form that the username has in common with those that look like it."""
+        return skeleton(self.username)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +192,8 @@ class Session:
 
 
 def name_key(username: str) -> str:
-    """The casefolded form under which a username is unique."""
-    return unicodedata.normalize("NFC", username).casefold()
+    """The form in which a username is looked up: capitals and compatible forms (NFKC) make no difference."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())
 
 
 def new_username(value: object) -> str:

@@ -93,6 +93,7 @@ class DashboardService:
         self,
         *,
         storage: Storage,
+        reserved: Storage,
         keys: KeyManagementService,
         credentials: CredentialService,
         bot_state: BotStateService,
@@ -101,6 +102,7 @@ class DashboardService:
         rotation_days: int,
     ) -> None:
         self._storage = storage
+        self._reserved = reserved
         self._keys = keys
         self._credentials = credentials
         self._bot_state = bot_state
@@ -166,7 +168,7 @@ class DashboardService:
     async def readiness(self) -> dict[str, bool]:
         """Whether the database can be read, the keys are confirmed and the lease is valid: ready when all are."""
         try:
-            async with self._storage.read() as uow:
+            async with self._reserved.read() as uow:  # not behind the requests
                 readable = await uow.keys.exists()
         except StorageError as error:
             self._failures.note("a look at the database for /readyz", error)
