@@ -110,6 +110,9 @@ _REASONS: Final[Mapping[str, str]] = {
     "must not hold control, private-use or other characters that are no text": (
         "“{field}” has characters in it that nobody can type: copy it again."
     ),
+    "must not hold other blanks than the ordinary space": (
+        "“{field}” has invisible characters in it: type it instead of pasting it."
+    ),
     "must not hold invisible characters": ("“{field}” has invisible characters in it: type it instead of pasting it."),
     "holds an invisible character: copy it again, without formatting": (
         "“{field}” has an invisible character in it: copy it again, without formatting."

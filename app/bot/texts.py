@@ -175,6 +175,7 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "this server's": "von diesem Server",
         "yours": "deiner",
         "billed to you": "zahlst du",
+        "billed to <@{payer}>": "zahlt <@{payer}>",
         "billed to the one who added it": "zahlt, wer ihn abgelegt hat",
         "works": "funktioniert",
         "✕ refused: replace it": "✕ abgelehnt: ersetze ihn",
