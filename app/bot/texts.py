@@ -249,6 +249,10 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it.": (
             "Keyhall kann gerade nichts speichern. Deine Schlüssel sind sicher; sage dem Betreiber Bescheid."
         ),
+        "This took too long, so it was not carried out; try again in a few seconds.": (
+            "Das hat zu lange gedauert und wurde deshalb nicht ausgeführt; versuche es in ein paar Sekunden noch "
+            "einmal."
+        ),
         "Keyhall is too busy right now; try again in a few seconds.": (
             "Keyhall ist gerade überlastet; versuche es in ein paar Sekunden noch einmal."
         ),
