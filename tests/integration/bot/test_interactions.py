@@ -531,9 +531,10 @@ class TestTooLate:
 
 class TestALockedDatabase:
     @pytest.fixture(autouse=True)
-    def own_timeouts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A database that is given up as busy after a second; requested before the services are."""
-        monkeypatch.setattr(engine, "DEFAULT_TIMEOUTS", replace(engine.DEFAULT_TIMEOUTS, busy=1.0))
+    def own_timeouts(self, released: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001 - a parameter
+        """A database that is given up as busy soon where it stays locked; requested before the services are."""
+        if not released:
+            monkeypatch.setattr(engine, "DEFAULT_TIMEOUTS", replace(engine.DEFAULT_TIMEOUTS, busy=3.0))
 
     @pytest.mark.parametrize("released", [True, False], ids=["for a moment", "for long"])
     async def test_the_answer_says_truly_whether_it_was_stored(
