@@ -165,8 +165,12 @@ def _reading_a_form(
             except InvalidToken as refused:
                 if signed_out is None:
                     raise
+                try:
+                    fields = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER)
+                except AppError:
+                    raise refused from None  # no form of ours, so there is nothing to keep
                 await record_refusal(request, refused)
-                return signed_out(request, await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER))
+                return signed_out(request, fields)
         for name, read in asks.simple:
             given[name] = read(request)
         fields = await read_form(request, largest=largest)
