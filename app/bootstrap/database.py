@@ -134,6 +134,7 @@ class ReachableDatabase:
     settings: Settings
     database: Database
     storage: SqlStorage
+    reserved: SqlStorage
     keys: KeyManagementService
     retry: StartupRetry
 
@@ -195,6 +196,7 @@ async def reachable_database(
     source: MasterKeySource | None = None,
     importing: KeyName | None = None,
     absent: NoInstall | None = None,
+    patient: bool = False,
 ) -> AsyncIterator[ReachableDatabase]:
     """Open the database and wait until it answers.
 
@@ -203,6 +205,7 @@ async def reachable_database(
         may_create: whether an embedded database that is not there is made.
         source: where the master key comes from, if not from the settings.
         importing: the key that is about to be imported: what the settings give for it is no conflict.
+        patient: whether statements may take long: nobody is served meanwhile.
         absent: raised where there is no database and none may be made, if not the usual NoInstall.
 
     Raises:
@@ -213,9 +216,11 @@ async def reachable_database(
     check_owners_and_mode(settings.data_dir, _TRUSTED_FILES, production=settings.app_env is Environment.PRODUCTION)
     # Read before the database is looked at: see KeyReader.load.
     remembered = InstallFile(settings.data_dir).read()
-    async with open_database(settings.database_url, may_create=may_create) as database:
-        storage = SqlStorage(database)
-        keys = key_management(settings, storage, source, importing=importing)
+    async with open_database(
+        settings.database_url, may_create=may_create, connections=settings.database_connections, patient=patient
+    ) as database:
+        storage, reserved = SqlStorage(database), SqlStorage(database, reserved=True)
+        keys = key_management(settings, reserved, source, importing=importing)
         if not database.exists():
             keys.require_no_install_expected(remembered)
             if not may_create:
@@ -228,7 +233,9 @@ async def reachable_database(
         if foreign := await retry.run(lambda: foreign_tables(database)):
             raise _foreign(settings, foreign, remembered)
         await retry.run(lambda: check_schema(database))
-        yield ReachableDatabase(settings=settings, database=database, storage=storage, keys=keys, retry=retry)
+        yield ReachableDatabase(
+            settings=settings, database=database, storage=storage, reserved=reserved, keys=keys, retry=retry
+        )
 
 
 def _foreign(settings: Settings, tables: Sequence[str], remembered: RememberedInstall | None) -> StartupError:

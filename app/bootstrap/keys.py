@@ -27,10 +27,14 @@ _PAUSE_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenKeys:
-    """A migrated database and its loaded keys; ``created`` when this very start made the install."""
+    """A migrated database and its loaded keys; ``created`` when this very start made the install.
+
+    ``reserved`` is the same storage on connections that no request can take.
+    """
 
     database: Database
     storage: SqlStorage
+    reserved: SqlStorage
     keys: KeyManagementService
     created: bool
     retry: StartupRetry
@@ -51,7 +55,14 @@ async def open_keys(
         await reachable.migrate(installed=installed)
         keys, retry = reachable.keys, reachable.retry
         created = await retry.run(lambda: keys.initialize(may_create=may_create))
-        yield OpenKeys(database=reachable.database, storage=reachable.storage, keys=keys, created=created, retry=retry)
+        yield OpenKeys(
+            database=reachable.database,
+            storage=reachable.storage,
+            reserved=reachable.reserved,
+            keys=keys,
+            created=created,
+            retry=retry,
+        )
 
 
 @asynccontextmanager

@@ -18,7 +18,13 @@ from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
 from app.services import Services
-from app.services.authentication import AuthenticationService, Lifetimes, RequestAuthenticator
+from app.services.authentication import (
+    AuthenticationService,
+    DeviceClaims,
+    Lifetimes,
+    PasswordProof,
+    RequestAuthenticator,
+)
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
@@ -31,16 +37,21 @@ from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
 from app.services.messages import MessageService
 from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
+from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
 from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The parts of the services that differ between processes and tests. ``kind`` names this process among others."""
+    """The parts of the services that differ between processes and tests. ``kind`` names this process among others.
+
+    ``reserved`` is the storage on connections that no request can take: for the lease, the keys and the readiness.
+    """
 
     kind: str
     storage: Storage
+    reserved: Storage
     keys: KeyManagementService
     feed: ChangeFeed
     passwords: PasswordHasher
@@ -58,8 +69,9 @@ def build_services(parts: Parts) -> Services:
     storage, keys, clock, randomness = parts.storage, parts.keys, parts.clock, parts.randomness
     derivation, failures = Derivation(), FailureLog(clock)
     tokens = JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api")
+    refusals = Refusals(storage=storage, clock=clock)
     instances = InstanceService(
-        storage=storage, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
+        storage=parts.reserved, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
     )
     credentials = CredentialService(
         storage=storage,
@@ -67,6 +79,7 @@ def build_services(parts: Parts) -> Services:
         cipher=parts.cipher,
         idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
         environment=parts.environment_credentials,
+        refusals=refusals,
         clock=clock,
         randomness=randomness,
     )
@@ -79,6 +92,16 @@ def build_services(parts: Parts) -> Services:
         randomness=randomness,
         registration=parts.registration,
     )
+    proof = PasswordProof(
+        storage=storage,
+        keys=keys,
+        passwords=parts.passwords,
+        derivation=derivation,
+        devices=DeviceClaims(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+        refusals=refusals,
+        clock=clock,
+    )
+    bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
     inspection = KeyInspection(
@@ -120,24 +143,27 @@ def build_services(parts: Parts) -> Services:
         authentication=AuthenticationService(
             storage=storage,
             keys=keys,
-            passwords=parts.passwords,
+            proof=proof,
             tokens=tokens,
-            derivation=derivation,
+            refusals=refusals,
             clock=clock,
             randomness=randomness,
             lifetimes=parts.lifetimes,
         ),
+        refusals=refusals,
         requests=RequestAuthenticator(storage=storage, keys=keys, tokens=tokens, clock=clock),
-        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), clock=clock),
+        messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), refusals=refusals, clock=clock),
         dashboard=DashboardService(
             storage=storage,
+            reserved=parts.reserved,
             keys=keys,
             credentials=credentials,
+            bot_state=bot_state,
             failures=failures,
             clock=clock,
             rotation_days=parts.rotation_days,
         ),
-        bot_state=BotStateService(storage=storage, clock=clock),
+        bot_state=bot_state,
         housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
     )
 
@@ -152,6 +178,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
         Parts(
             kind=kind,
             storage=opened.storage,
+            reserved=opened.reserved,
             keys=opened.keys,
             feed=feed,
             passwords=passwords,
@@ -171,7 +198,12 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
     )
     try:
         await opened.retry.run(services.instances.refresh)
-        async with noticing_stops(SystemClock()), feed.listening(), services.instances.present():
+        async with (
+            noticing_stops(SystemClock()),
+            feed.listening(),
+            services.refusals.kept(),
+            services.instances.present(),
+        ):
             yield services
     finally:
         await passwords.close()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import aiohttp
@@ -15,8 +16,8 @@ from app.bot.acknowledgements import Acknowledgements
 from app.bot.component_ids import ComponentId
 from app.bot.options import BotOptions
 from app.bot.progress import Change, progress_of
-from app.domain.errors import AppError, NotFound, NotReady
-from app.domain.identity import Actor, GuildContext
+from app.domain.errors import AppError, Forbidden, NotFound, NotReady
+from app.domain.identity import Actor, Client, GuildContext, Source
 from app.services import Services
 from app.services.identity import DiscordEvent
 
@@ -39,6 +40,7 @@ _GUILDS_ASKED: Final = 40
 _ASKED_AT_ONCE: Final = 10
 _ASK_WITHIN: Final = 5.0
 _DRAIN_WITHIN: Final = 3.0
+_NOTIFY_WITHIN: Final = 1.5
 # Discord waits three seconds for a form to open, network included.
 _CHECK_WITHIN: Final = 1.5
 
@@ -138,13 +140,16 @@ class BotSession:
         async def member_of_known_guild() -> bool:
             return await self._member_of_known_guild(interaction)
 
-        return await self.services.identity.from_discord(
-            DiscordEvent(
-                discord_id=str(interaction.user.id),
-                guild=self._guild_context(interaction),
-                member_of_known_guild=member_of_known_guild,
-            )
+        event = DiscordEvent(
+            discord_id=str(interaction.user.id),
+            guild=self._guild_context(interaction),
+            member_of_known_guild=member_of_known_guild,
         )
+        try:
+            return await self.services.identity.from_discord(event)
+        except Forbidden as refused:
+            await self.services.refusals.refuse(Client(source=Source.DISCORD), refused, "discord")
+            raise
 
     async def beforehand(self, interaction: Interaction, check: Callable[[Actor], Awaitable[_T]]) -> _T | None:
         """The result of a check before a form opens, so that nobody types a secret in vain.
@@ -237,13 +242,28 @@ class BotSession:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    async def drain(self) -> None:
-        """Refuse new interactions and let those that were acknowledged finish, for at most 3 s; then cancel them."""
+    async def drain(self, notify: Callable[[Interaction], Awaitable[None]]) -> None:
+        """Refuse new interactions and let those that are served finish, for at most 3 s; then cancel them.
+
+        The users of those are notified, for at most 1.5 s: they would wait for an answer that nobody gives.
+        """
         self._leaving = True
-        if serving := self._serving.keys() - {asyncio.current_task()}:
-            _, unfinished = await asyncio.wait(serving, timeout=_DRAIN_WITHIN)
-            for task in unfinished:
-                task.cancel()
+        serving = {task: self._serving[task] for task in self._serving if task is not asyncio.current_task()}
+        if not serving:
+            return
+        _, unfinished = await asyncio.wait(serving, timeout=_DRAIN_WITHIN)
+        for task in unfinished:  # first, so that none of them begins or answers anything after its user was notified
+            task.cancel()
+        waiting = {serving[task].id: serving[task] for task in unfinished}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_NOTIFY_WITHIN):
+                await asyncio.gather(
+                    *(
+                        notify(interaction)
+                        for interaction in waiting.values()
+                        if interaction.type is not discord.InteractionType.autocomplete
+                    )
+                )
 
 
 async def _member_of_any(guilds: Sequence[discord.Guild], user_id: int) -> bool:

@@ -125,6 +125,18 @@ async def _unlink(opened: Backend, name: str) -> None:
         await services.identity.unlink(await services.identity.operator(), name)
 
 
+@group.command()
+def unlock(context: typer.Context, name: Annotated[str, typer.Argument()]) -> None:
+    """Let a user try again who is refused for too many wrong passwords."""
+    user = asyncio.run(_unlock(backend(context), name))
+    typer.echo(f"{user.username} may try again: the wrong passwords are forgotten")
+
+
+async def _unlock(opened: Backend, name: str) -> User:
+    async with opened.services() as services:
+        return await services.authentication.unlock(await services.identity.operator(), name)
+
+
 def _members(user: User) -> dict[str, Any]:
     return {
         "id": user.id,

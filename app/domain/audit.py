@@ -32,6 +32,7 @@ class Action(StrEnum):
     USER_CREATED = "user.created"
     USER_LINKED = "user.linked"
     USER_UNLINKED = "user.unlinked"
+    USER_UNLOCKED = "user.unlocked"
     LOGIN = "auth.login"
     REFRESH_REUSED = "auth.refresh_reused"
     REAUTHENTICATED = "auth.reauthenticated"
@@ -48,6 +49,7 @@ class Action(StrEnum):
     CREDENTIAL_REVEALED = "credential.revealed"
     CREDENTIAL_USED = "credential.used"
     CREDENTIAL_UNREADABLE = "credential.unreadable"
+    ACCESS_REFUSED = "access.refused"
     MESSAGE_ENCRYPTED = "message.encrypted"
     MESSAGE_OPENED = "message.opened"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from app.domain.errors import Forbidden, InvalidInput, ReauthenticationRequired
+from app.domain.lookalikes import skeleton
 from app.domain.text import line, opaque
 
 REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
@@ -17,8 +19,12 @@ REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
 SESSION_IDLE: Final = timedelta(days=7)
 """A session ends after this long without use (ASVS 5.0, 7.3.1)."""
 
+USERNAME_SHORTEST: Final = 2
+USERNAME_LONGEST: Final = 64
 PASSWORD_SHORTEST: Final = 12
 PASSWORD_LONGEST: Final = 256
+SNOWFLAKE_PATTERN: Final = "[1-9][0-9]{0,19}"
+_SNOWFLAKE: Final = re.compile(SNOWFLAKE_PATTERN, re.ASCII)
 
 
 class Role(StrEnum):
@@ -74,11 +80,15 @@ class Registration(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Where a request comes from. ``address`` is an IP address; ``device`` a short text for the session list."""
+    """Where a request comes from. ``address`` is an IP address; ``device`` a short text for the session list.
+
+    ``claim`` is what a browser sends to show that it signed in before; it may be anything.
+    """
 
     source: Source
     address: str | None = None
     device: str | None = None
+    claim: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +140,8 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person. ``username`` is shown, ``name_key`` (casefolded) is unique. A Discord user who never linked an
-    account is ``discord:<snowflake>`` and has no password.
+    """A person. ``username`` is shown; ``name_key`` and ``name_skeleton`` are unique. A Discord user who never linked
+    an account is ``discord:<snowflake>`` and has no password.
     """
 
     id: str
@@ -146,8 +156,13 @@ class User:
 
     @property
     def name_key(self) -> str:
-        """The form of the username for uniqueness and look-ups."""
+        """The form of the username for look-ups."""
         return name_key(self.username)
+
+    @property
+    def name_skeleton(self) -> str:
+        """The form that the username has in common with those that look like it."""
+        return skeleton(self.username)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,13 +192,13 @@ class Session:
 
 
 def name_key(username: str) -> str:
-    """The casefolded form under which a username is unique."""
-    return unicodedata.normalize("NFC", username).casefold()
+    """The form in which a username is looked up: capitals and compatible forms (NFKC) make no difference."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())
 
 
 def new_username(value: object) -> str:
     """A username that a person chose: 2 to 64 characters. Raises InvalidInput."""
-    text = line(value, "username", longest=64, shortest=2)
+    text = line(value, "username", longest=USERNAME_LONGEST, shortest=USERNAME_SHORTEST)
     if ":" in text or "/" in text or "@" in text or any(character.isspace() for character in text):
         raise InvalidInput("username", "must not hold spaces, ':', '/' or '@'")
     return text
@@ -200,8 +215,6 @@ def new_password(value: object) -> str:
 def snowflake(value: object, field_name: str = "discord_id") -> str:
     """A Discord id: decimal digits of an unsigned 64-bit number. Raises InvalidInput."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or not 0 < len(text) <= 20:
+    if not isinstance(text, str) or _SNOWFLAKE.fullmatch(text) is None or int(text) >= 1 << 64:
         raise InvalidInput(field_name, "must be a Discord id (digits)")
-    if not 0 < int(text) < 1 << 64:
-        raise InvalidInput(field_name, "must be a Discord id (digits)")
-    return str(int(text))
+    return text

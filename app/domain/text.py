@@ -43,6 +43,8 @@ def line(value: object, field: str, *, longest: int, shortest: int = 1) -> str:
         raise InvalidInput(field, "must not hold control, private-use or other characters that are no text")
     if next(invisible(text), None) is not None:
         raise InvalidInput(field, "must not hold invisible characters")
+    if any(character.isspace() and character != " " for character in text):
+        raise InvalidInput(field, "must not hold other blanks than the ordinary space")
     return text
 
 
@@ -56,6 +58,11 @@ def invisible(text: str) -> Iterator[int]:
         place = found.start()
         if not _serves(text, place):
             yield place
+
+
+def without_invisible(text: str) -> str:
+    """The text without every character that nobody sees, also those with a purpose: for comparing."""
+    return _ANY_INVISIBLE.sub("", text)
 
 
 def without_byte_order_mark(text: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.keys import KeyManagementService
     from app.services.messages import MessageService
     from app.services.ports import ChangeFeed, Randomness
+    from app.services.refusals import Refusals
     from app.services.rotation import KeyInspection, RotationService
 
 
@@ -35,6 +36,7 @@ class Services:
     rotation: RotationService
     authentication: AuthenticationService
     requests: RequestAuthenticator
+    refusals: Refusals
     identity: IdentityService
     credentials: CredentialService
     messages: MessageService

@@ -142,7 +142,7 @@ class IdentityService:
         try:
             await uow.users.add(user)
         except UniqueViolation:
-            raise AlreadyExists("A user of that name exists") from None
+            raise AlreadyExists("A user of that name, or of one that looks like it, exists") from None
 
     async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[User]:
         """Return users in the order in which they were created. Raises Forbidden, InvalidInput."""

@@ -1,62 +1,115 @@
-"""Limits on attempts: counted before the attempt is checked, in a unit of work of their own, so nothing undoes a count.
+"""Limits on guessing passwords, by the rule of `app.domain.attempts`.
 
-The count slides: the previous window is weighted by how much of it lies in the last fifteen minutes.
+An attempt is admitted by a read and counted only when it was judged and was wrong, in the unit of work that records the
+refusal. Those that are being judged occupy room, so that a budget is exact in this process: an attempt that finds
+all room occupied waits for a verdict.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 
-from app.domain.errors import TooManyAttempts
-from app.services.ports import Clock, Storage
+from app.domain.attempts import NETWORKS, Terms, account_prefix, minute_of
+from app.domain.errors import Overloaded, TooManyAttempts
+from app.services.ports import Clock, Storage, UnitOfWork
 
-WINDOW: Final = timedelta(minutes=15)
+STRANGERS_AT_ONCE: Final = 48
+"""Attempts of strangers that one process judges or keeps waiting; the 16 others for which the password hasher has room
+are for sessions and devices that are known."""
+_REMEMBERED_SECONDS: Final = 1.0
+_REMEMBERED_REFUSALS: Final = 10_000
 
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """At most ``most`` attempts under this key within the window."""
-
-    key: str
-    most: int
+AtHome = Callable[[UnitOfWork], Awaitable[bool]]
+"""Whether the account has signed in from that network before."""
 
 
 class AttemptLimiter:
-    """Exact under concurrency and across processes, because the database counts."""
+    """Admits attempts while their budgets have room. Every method may raise StorageError."""
 
     def __init__(self, *, storage: Storage, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
+        self._pending: Counter[str] = Counter()
+        self._strangers = 0
+        self._verdict = asyncio.Event()  # set, and replaced, when one of those being judged is done
+        self._refused: dict[str, tuple[float, datetime]] = {}
 
-    async def reserve(self, limits: Sequence[Limit]) -> None:
-        """Count one attempt under each key. Raises TooManyAttempts over a limit; the attempt stays counted."""
+    @asynccontextmanager
+    async def admitted(self, terms: Terms, at_home: AtHome) -> AsyncIterator[None]:
+        """Judge one password inside; count it with ``count`` there if it was wrong.
+
+        Raises TooManyAttempts, without a write; Overloaded when too many strangers are being judged.
+        """
+        self._raise_if_refused_lately(terms)
+        if not terms.own and self._strangers >= STRANGERS_AT_ONCE:
+            raise Overloaded
+        self._strangers += not terms.own
+        try:
+            await self._take_room(terms, at_home)
+            try:
+                yield
+            finally:
+                self._pending.subtract(terms.keys)
+                self._pending = +self._pending  # forgets keys of which nothing is pending
+                self._verdict.set()
+                self._verdict = asyncio.Event()
+        finally:
+            self._strangers -= not terms.own
+
+    async def count(self, uow: UnitOfWork, terms: Terms) -> None:
+        """Count a wrong password, in this unit of work."""
+        minute = minute_of(self._clock.now())
+        for key in sorted(terms.keys):  # in one order, so that two units of work never wait for each other
+            await uow.attempts.hit(key, minute)
+
+    async def forget(self, uow: UnitOfWork, account: str) -> None:
+        """Forget every wrong password for an account, and what networks have used of the budgets of their own."""
+        self._refused.clear()
+        for prefix in (account_prefix(account), NETWORKS):
+            await uow.attempts.forget(prefix)
+
+    async def _take_room(self, terms: Terms, at_home: AtHome) -> None:
+        """Return once the attempt may be judged, with its room taken. Raises TooManyAttempts."""
+        while True:
+            verdict = self._verdict
+            if self._pending[terms.keys[0]]:  # one at a time, so that another process judges one too many at most
+                await verdict.wait()
+                continue
+            now = self._clock.now()
+            async with self._storage.read() as uow:
+                counts = await uow.attempts.counts(terms.since(now))
+                needed = terms
+                if terms.alone is not None and now != terms.admitted_at(counts, self._pending, now):
+                    needed = terms.alone if await at_home(uow) else terms
+            if verdict is not self._verdict:  # somebody was judged meanwhile: the counts may lack it
+                continue
+            admitted_at = needed.admitted_at(counts, self._pending, now)
+            if admitted_at == now:
+                self._pending.update(terms.keys)
+                return
+            if admitted_at is not None:
+                self._remember_refusal(terms, admitted_at)
+                raise TooManyAttempts(_seconds(admitted_at, now))
+            await verdict.wait()
+
+    def _remember_refusal(self, terms: Terms, admitted_at: datetime) -> None:
+        if len(self._refused) >= _REMEMBERED_REFUSALS:
+            self._refused.clear()
+        self._refused[terms.keys[0]] = (self._clock.monotonic() + _REMEMBERED_SECONDS, admitted_at)
+
+    def _raise_if_refused_lately(self, terms: Terms) -> None:
+        """Refuse again what the database refused within the last second: a flood must not keep it busy."""
+        until, admitted_at = self._refused.get(terms.keys[0], (0.0, None))
         now = self._clock.now()
-        window, passed = _window(now)
-        over = False
-        async with self._storage.write() as uow:
-            for limit in limits:
-                before = await uow.attempts.count(limit.key, window - WINDOW)
-                # Over the first limit the others are not counted: invented names must not fill the table.
-                over = await uow.attempts.hit(limit.key, window) + before * (1 - passed) > limit.most
-                if over:
-                    break
-        if over:
-            raise TooManyAttempts(math.ceil(WINDOW.total_seconds() * (1 - passed)) or 1)
-
-    async def forgive(self, limits: Sequence[Limit]) -> None:
-        """Count one attempt less under each key: it succeeded."""
-        window, _ = _window(self._clock.now())
-        async with self._storage.write() as uow:
-            for limit in limits:
-                await uow.attempts.take_back(limit.key, window)
+        if admitted_at is not None and self._clock.monotonic() < until and now < admitted_at:
+            raise TooManyAttempts(_seconds(admitted_at, now))
 
 
-def _window(now: datetime) -> tuple[datetime, float]:
-    """Return when the present window began, and which part of it has passed."""
-    seconds = WINDOW.total_seconds()
-    began = now.timestamp() // seconds * seconds
-    return datetime.fromtimestamp(began, UTC), (now.timestamp() - began) / seconds
+def _seconds(until: datetime, now: datetime) -> int:
+    return max(1, math.ceil((until - now).total_seconds()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.domain.audit import Action, Result
+from app.domain.audit import Action
 from app.domain.errors import CannotOpen, CryptoError, Forbidden, InvalidInput
 from app.domain.identity import Actor
 from app.domain.keys import KeyName
@@ -12,6 +12,7 @@ from app.domain.text import opaque
 from app.services.audit import AuditTrail
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, MessageCipher, Storage
+from app.services.refusals import Refusal, Refusals
 
 TEXT_LONGEST: Final = 32 * 1024
 """Bytes of UTF-8 that may be encrypted at once."""
@@ -24,10 +25,19 @@ class MessageService:
     A scope is ``member:<snowflake>`` or ``guild:<snowflake>``, from the actor and never from their input.
     """
 
-    def __init__(self, *, storage: Storage, keys: KeyManagementService, cipher: MessageCipher, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        cipher: MessageCipher,
+        refusals: Refusals,
+        clock: Clock,
+    ) -> None:
         self._storage = storage
         self._keys = keys
         self._cipher = cipher
+        self._refusals = refusals
         self._trail = AuditTrail(clock)
 
     async def encrypt(self, actor: Actor, text: str, *, for_guild: bool = False) -> str:
@@ -44,7 +54,7 @@ class MessageService:
             raise Forbidden("Link your Discord account first: a token is made for a Discord member or server")
         primary = self._keys.primary(KeyName.ENCRYPTION_KEY)
         token = self._cipher.encrypt(plaintext, scopes[kind], primary.material)
-        await self._record(actor, Action.MESSAGE_ENCRYPTED, Result.OK, kind)
+        await self._record(actor, Action.MESSAGE_ENCRYPTED, kind)
         return token
 
     async def decrypt(self, actor: Actor, token: str) -> str:
@@ -61,17 +71,19 @@ class MessageService:
                 plaintext = self._cipher.decrypt(token, scope, materials)
             except CryptoError:
                 continue
-            await self._record(actor, Action.MESSAGE_OPENED, Result.OK, kind)
+            await self._record(actor, Action.MESSAGE_OPENED, kind)
             return plaintext.decode()
-        await self._record(actor, Action.MESSAGE_OPENED, Result.DENIED, None)
+        await self._refusals.record(Refusal(who=actor, action=Action.MESSAGE_OPENED, about=_guild(actor)))
         raise CannotOpen
 
-    async def _record(self, actor: Actor, action: Action, result: Result, kind: str | None) -> None:
-        # The guild may be named; the member is already in the row, as a subject that can be erased.
-        about = ("guild", actor.guild.guild_id) if actor.guild is not None else None
-        detail = {} if kind is None else {"scope": kind}
+    async def _record(self, actor: Actor, action: Action, kind: str) -> None:
         async with self._storage.write() as uow:
-            await self._trail.record(uow, actor, action, about=about, result=result, **detail)
+            await self._trail.record(uow, actor, action, about=_guild(actor), scope=kind)
+
+
+def _guild(actor: Actor) -> tuple[str, str] | None:
+    # The guild may be named; the member is already in the row, as a subject that can be erased.
+    return ("guild", actor.guild.guild_id) if actor.guild is not None else None
 
 
 def _scopes(actor: Actor) -> dict[str, str]:

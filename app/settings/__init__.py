@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     install_id: Annotated[UUID, BeforeValidator(uuid)] | None = None
     database_url: _DatabaseUrl = Field(default_factory=_default_database_url)
 
+    database_connections: Annotated[int, Field(ge=2, le=1000)] = 10
+    """The connections of this process to a PostgreSQL server for requests, half of them for writing."""
+
     # Keys from outside
     master_key: SecretText | None = None
     """Empty when MASTER_KEY is empty, which is not the same as None. Never given together with `master_key_file`."""

@@ -25,6 +25,8 @@ from app.web.problems import (
     problem,
     status_of,
 )
+from app.web.refusals import UNMATCHED, record_refusal, route_of
+from app.web.sessions import set_renewed_cookie
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("keyhall.access")
@@ -37,7 +39,6 @@ ERROR_PAGE: web.AppKey[ErrorPage] = web.AppKey("keyhall.error_page")
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """They answer in every state of the keys, and to monitors that call this machine by any name."""
 _STATIC: Final = "/static/"
-_UNMATCHED: Final = "unmatched"
 _LONGEST_PATH: Final = 512
 
 
@@ -65,15 +66,17 @@ async def request_middleware(
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
     except AppError as error:
+        await record_refusal(request, error)
         if status_of(type(error)) >= 500:
-            what = f"{request.method} {_route(request)}"
+            what = f"{request.method} {route_of(request)}"
             request.app[SERVICES].failures.note(what, error, request_id)
         response = _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
-        log.exception("unexpected error in %s %s", request.method, _route(request), extra={"request_id": request_id})
+        log.exception("unexpected error in %s %s", request.method, route_of(request), extra={"request_id": request_id})
         response = _error_response(request, Unexpected())
+    set_renewed_cookie(request, response)
     response.headers["X-Request-Id"] = request_id
     _record(request, response, time.perf_counter() - started)
     return response
@@ -114,13 +117,8 @@ def wants_html(request: web.Request) -> bool:
     return not request.path.startswith("/api/v1/") and "text/html" in request.headers.get(hdrs.ACCEPT, "")
 
 
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource else _UNMATCHED
-
-
 def _record(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
-    route = _route(request)
+    route = route_of(request)
     request.app[METRICS].observe(request.method, route, response.status, seconds)
     # Reading without a failure is the everyday case, of interest only when somebody looks for a fault.
     everyday = request.method not in UNSAFE and response.status < 400
@@ -135,7 +133,7 @@ def _record(request: web.Request, response: web.StreamResponse, seconds: float) 
             seconds * 1000,
             extra={"request_id": request[REQUEST_ID], "address": request.app[ORIGIN].address(request)},
         )
-    if route == _UNMATCHED and response.status == 404:  # a proxy with a wrong prefix is found by the path alone
+    if route == UNMATCHED and response.status == 404:  # a proxy with a wrong prefix is found by the path alone
         path = request.raw_path.partition("?")[0][:_LONGEST_PATH]  # still percent-encoded: one line
         access_log.debug("no route for %s", path, extra={"request_id": request[REQUEST_ID]})
 

@@ -41,6 +41,11 @@ class Origin:
         """The session cookie's name; the prefix binds it to this host, https and all paths (RFC 6265bis, 4.1.3.2)."""
         return "__Host-keyhall" if self.https else "keyhall"
 
+    @property
+    def device_cookie_name(self) -> str:
+        """The name of the cookie that shows that a browser signed in before."""
+        return f"{self.cookie_name}-device"
+
     def cookies_allowed(self, request: web.Request) -> bool:
         """Whether a session cookie may travel: over https, or in the clear on this machine outside production."""
         return self.https or (not self._production and _is_loopback_host(request.host))
@@ -129,6 +134,7 @@ class Origin:
             source=Source.WEB,
             address=self.address(request),
             device=device_name(request.headers.get("User-Agent", "")),
+            claim=request.cookies.get(self.device_cookie_name) if "Cookie" in request.headers else None,
         )
 
 

@@ -9,13 +9,18 @@ from aiohttp import web
 
 from app.domain.errors import InvalidToken
 from app.domain.identity import Actor
-from app.services.authentication import BrowserSession
+from app.domain.secrets import SecretText
+from app.services.authentication import DEVICE_REMEMBERED_FOR, BrowserSession, lasting_part
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
 from app.web.problems import CrossSite
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 _LONGEST_TOKEN: Final = 4096
+ACTOR: Final = web.RequestKey("keyhall.actor", Actor)
+"""The sender of a request, once identified."""
+_BY_COOKIE: Final = web.RequestKey("keyhall.by_cookie", bool)
+_RENEWED: Final = web.RequestKey("keyhall.renewed", BrowserSession)
 
 
 async def actor_of(request: web.Request) -> Actor:
@@ -23,6 +28,11 @@ async def actor_of(request: web.Request) -> Actor:
 
     Other schemes are not meant for Keyhall: a proxy that asks for a password of its own passes Basic on.
     """
+    actor = request[ACTOR] = await _identified(request)
+    return actor
+
+
+async def _identified(request: web.Request) -> Actor:
     client = request.app[ORIGIN].client(request)
     authenticator = request.app[SERVICES].requests
     given = request.headers.getall("Authorization", None)
@@ -34,21 +44,61 @@ async def actor_of(request: web.Request) -> Actor:
         return await authenticator.authenticate(token, client)
     cookie = session_cookie(request)
     if cookie is None:
-        raise InvalidToken
+        raise InvalidToken().as_recorded()  # nothing was presented, so there is nothing to record
     if request.method in UNSAFE:
         request.app[ORIGIN].check_site(request, browser=True)
+    request[_BY_COOKIE] = True
     return await authenticator.authenticate_browser(cookie, client)
 
 
 def session_cookie(request: web.Request) -> str | None:
-    """The session cookie, if cookies are allowed on this connection."""
+    """The session cookie, if cookies are allowed on this connection; once it was renewed, the new one."""
+    if _RENEWED in request:
+        return request[_RENEWED].cookie.reveal()
     origin = request.app[ORIGIN]
     cookie = request.cookies.get(origin.cookie_name)
     return cookie if cookie and origin.cookies_allowed(request) else None
 
 
+def own_cookie(request: web.Request) -> str | None:
+    """The session cookie that identified the sender; None where it was a bearer token."""
+    return session_cookie(request) if request.get(_BY_COOKIE) else None
+
+
 def begin_session(request: web.Request, response: web.StreamResponse, session: BrowserSession) -> None:
     """Set the cookie of a new session, for as long as the session may last."""
+    _set_cookie(request, response, session)
+    remember_device(request, response, session.device_claim)
+
+
+def renew_session(request: web.Request, renewed: BrowserSession | None) -> None:
+    """Note that the session has another cookie from now on; every answer to this request sets that cookie."""
+    if renewed is not None:
+        request[_RENEWED] = renewed
+
+
+def set_renewed_cookie(request: web.Request, response: web.StreamResponse) -> None:
+    """Set the cookie that the session got during this request."""
+    if _RENEWED in request:
+        _set_cookie(request, response, request[_RENEWED])
+
+
+def remember_device(request: web.Request, response: web.StreamResponse, claim: SecretText | None) -> None:
+    """Set the cookie by which this browser is known at its next sign-in, where cookies may travel."""
+    origin = request.app[ORIGIN]
+    if claim is not None and origin.cookies_allowed(request):
+        response.set_cookie(
+            origin.device_cookie_name,
+            claim.reveal(),
+            max_age=int(DEVICE_REMEMBERED_FOR.total_seconds()),
+            path="/",
+            secure=origin.https,
+            httponly=True,
+            samesite="Strict",
+        )
+
+
+def _set_cookie(request: web.Request, response: web.StreamResponse, session: BrowserSession) -> None:
     origin = request.app[ORIGIN]
     response.set_cookie(
         origin.cookie_name,
@@ -68,8 +118,12 @@ def end_session(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def form_token(request: web.Request) -> str:
-    """The token in every form of a signed-in page; it is derived from the session cookie, which no other site has."""
-    return hmac.digest((session_cookie(request) or "").encode(), b"keyhall form", "sha256").hex()
+    """The token in every form of a signed-in page; it is derived from the session cookie, which no other site has.
+
+    From the part of it that a renewal keeps, so that forms that are open elsewhere can still be sent.
+    """
+    cookie = session_cookie(request)
+    return hmac.digest(lasting_part(cookie or "").encode(), b"keyhall form", "sha256").hex()
 
 
 def check_form_token(request: web.Request, fields: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from app.domain.attempts import PER_ACCOUNT_AND_NETWORK
 from app.domain.errors import (
     AlreadyExists,
     Forbidden,
@@ -25,7 +26,6 @@ from app.domain.errors import (
 from app.domain.identity import Actor, Client, GuildContext, Role, Source, User
 from app.domain.keys import KeyName
 from app.services import Services
-from app.services.authentication import PER_ACCOUNT
 from app.services.identity import DiscordEvent
 from tests.support.installs import Place
 from tests.support.samples import PASSWORD
@@ -78,7 +78,7 @@ async def test_a_weak_or_malformed_password_is_refused(services: Services, passw
 
 
 async def test_long_unicode_passwords_count_to_their_last_character(services: Services) -> None:
-    long = "pä🔑" * 60
+    long = "Fünf 🔑 hängen im Flur, und einer passt ins alte Schloß. " * 4
     await services.identity.create_owner("alice", long, WEB)
     await services.authentication.login("alice", long, WEB)
     with pytest.raises(InvalidCredentials):
@@ -202,18 +202,22 @@ async def test_guessing_is_limited_exactly_and_alike_for_known_and_unknown_users
     services: Services, alice: User
 ) -> None:
     for name in ("alice", "nobody"):
-        tries = [services.authentication.login(name, f"wrong password {n}", WEB) for n in range(2 * PER_ACCOUNT)]
+        tries = [
+            services.authentication.login(name, f"wrong password {n}", WEB) for n in range(2 * PER_ACCOUNT_AND_NETWORK)
+        ]
         results = await asyncio.gather(*tries, return_exceptions=True)
-        assert sum(isinstance(each, InvalidCredentials) for each in results) == PER_ACCOUNT
-        assert sum(isinstance(each, TooManyAttempts) for each in results) == PER_ACCOUNT
+        assert sum(isinstance(each, InvalidCredentials) for each in results) == PER_ACCOUNT_AND_NETWORK
+        assert sum(isinstance(each, TooManyAttempts) for each in results) == PER_ACCOUNT_AND_NETWORK
     with pytest.raises(TooManyAttempts) as limited:  # the right password does not help either
         await services.authentication.login("alice", PASSWORD, WEB)
     assert 0 < limited.value.retry_after <= 900
 
 
-async def test_signing_in_properly_is_not_limited(services: Services, alice: User) -> None:
-    for _ in range(PER_ACCOUNT + 2):
-        await services.authentication.login("alice", PASSWORD, WEB)
+async def test_whoever_knows_the_password_is_never_limited_also_all_at_once(services: Services, alice: User) -> None:
+    sign_ins = [services.authentication.login("alice", PASSWORD, WEB) for _ in range(4 * PER_ACCOUNT_AND_NETWORK)]
+    await asyncio.gather(*sign_ins)
+    with pytest.raises(InvalidCredentials):
+        await services.authentication.login("alice", "not the password", WEB)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 GUILD = Owner(OwnerKind.GUILD, "900000000000000001")
 LATER = NOW + timedelta(hours=1)
+EARLIER = NOW - timedelta(hours=1)
 
 
 async def rows(database: Database, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
@@ -838,31 +839,36 @@ async def test_a_lapsed_lease_is_not_live_and_can_be_renewed_until_it_is_purged(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def test_attempts_are_counted_per_key_and_window(storage: Storage) -> None:
+async def test_wrong_passwords_are_counted_per_key_and_minute(storage: Storage) -> None:
     async with storage.write() as unit:
-        assert [await unit.attempts.hit("login/alice", NOW) for _ in range(3)] == [1, 2, 3]
-        assert await unit.attempts.hit("login/alice", LATER) == 1
-        assert await unit.attempts.hit("login/bob", NOW) == 1
-        assert await unit.attempts.count("login/alice", NOW) == 3
-        assert await unit.attempts.count("login/carol", NOW) == 0
+        assert [await unit.attempts.hit("alice", NOW) for _ in range(3)] == [1, 2, 3]
+        assert await unit.attempts.hit("alice", LATER) == 1
+        assert await unit.attempts.hit("bob", NOW) == 1
+    before = NOW - timedelta(microseconds=1)
+    async with storage.read() as unit:
+        counts = await unit.attempts.counts({"alice": before, "bob": before, "carol": before})
+        assert counts == {"alice": [(NOW, 3), (LATER, 1)], "bob": [(NOW, 1)]}
+        assert await unit.attempts.counts({"alice": NOW, "bob": before}) == {"alice": [(LATER, 1)], "bob": [(NOW, 1)]}
+        assert await unit.attempts.counts({}) == {}
 
 
-async def test_a_taken_back_attempt_never_counts_below_nothing(storage: Storage) -> None:
+async def test_the_counts_of_a_prefix_are_forgotten_and_no_others(storage: Storage) -> None:
     async with storage.write() as unit:
-        await unit.attempts.take_back("k", NOW)
-        await unit.attempts.hit("k", NOW)
-        await unit.attempts.take_back("k", NOW)
-        await unit.attempts.take_back("k", NOW)
-        assert await unit.attempts.count("k", NOW) == 0
-        assert await unit.attempts.hit("k", NOW) == 1
+        for key in ("account/a/x", "account/a/x", "account/a/y", "account/A/x", "account/ab/x", "account/%/x", "a"):
+            await unit.attempts.hit(key, NOW)
+        assert await unit.attempts.forget("account/%/") == 1
+        assert await unit.attempts.forget("account/a/") == 2
+        assert await unit.attempts.forget("account/a/") == 0
+        left = await unit.attempts.counts(dict.fromkeys(["account/a/x", "account/ab/x", "a"], EARLIER))
+        assert set(left) == {"account/ab/x", "a"}
 
 
-async def test_old_windows_are_purged(storage: Storage) -> None:
+async def test_old_counts_are_purged(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.attempts.hit("k", NOW)
         await unit.attempts.hit("k", LATER)
         assert await unit.attempts.purge(LATER) == 1
-        assert (await unit.attempts.count("k", NOW), await unit.attempts.count("k", LATER)) == (0, 1)
+        assert await unit.attempts.counts({"k": EARLIER}) == {"k": [(LATER, 1)]}
 
 
 async def test_of_twenty_attempts_at_once_each_gets_a_number_of_its_own(storage: Storage) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import shutil
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.bootstrap.database import key_management
-from app.domain.errors import KeyDamaged, MigrationFailed
+from app.domain.errors import KeyDamaged, MigrationFailed, UniqueViolation
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.migrate import SCRIPTS, current_revision, known_revisions, upgrade
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.settings import DatabaseUrl
+from tests.support.database import user
 from tests.support.installs import Place
 
 
@@ -86,3 +88,33 @@ async def test_a_damaged_install_halts_before_it_is_copied(place: Place, tmp_pat
         async with place.keys(may_create=False):
             pass
     assert _copies(place) == []
+
+
+async def test_users_of_an_older_schema_get_the_form_that_look_alikes_have_in_common(
+    place: Place, tmp_path: Path
+) -> None:
+    scripts = tmp_path / "alembic"
+    shutil.copytree(SCRIPTS, scripts)
+    [this] = (scripts / "versions").glob("*_name_skeletons.py")
+    for later in [each for each in (scripts / "versions").glob("0*.py") if each.name >= this.name]:
+        later.unlink()
+    names = ["Owner", "\u043ewner", "mia", "\uff4d\uff49\uff4e\uff41"]
+    async with open_database(DatabaseUrl.parse(place.url), may_create=True) as database:
+        await upgrade(database, scripts=scripts)
+        for number, name in enumerate(names):
+            values = {"id": f"user-{number}", "subject": f"subject-{number}", "name": name, "key": name.casefold()}
+            at = "2026-11-20T12:00:00.000000Z" if place.url.startswith("sqlite") else datetime(2026, 11, 20, tzinfo=UTC)
+            await place.execute("INSERT INTO subjects (id, kind, value) VALUES (:subject, 'user', :name)", **values)
+            await place.execute(
+                "INSERT INTO users (id, subject_id, username, name_key, role, token_version, created_at, updated_at)"
+                " VALUES (:id, :subject, :name, :key, 'member', 1, :at, :at)",
+                **values,
+                at=at,
+            )
+        await upgrade(database)
+        async with SqlStorage(database).read() as uow:
+            found = [await uow.users.by_name(name) for name in ("owner", "\u043ewner", "mia", "mina")]
+        assert [user and user.username for user in found] == names
+        with pytest.raises(UniqueViolation):
+            async with SqlStorage(database).write() as uow:
+                await uow.users.add(user("0wner"))

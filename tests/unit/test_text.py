@@ -46,6 +46,7 @@ def test_a_label_is_what_people_see(text: str) -> None:
     [
         *("\u00ad", "\u034f", "\u115f", "\u17b4", "\u180e", "\u200b", "\u200c", "\u200d", "\u200e", "\u2060", "\u2063"),
         *("\u2800", "\u3164", "\ufe0f", "\uffa0", "\U000e0041", "\U000e0100", "\u2028", "\u202e", "\u2066", "\ufeff"),
+        *("\u00a0", "\u1680", "\u2003", "\u202f", "\u3000"),  # blanks that look like a space, or like nothing
         *("\ufdd0", "\uffff", "\U0001fffe", "\ue000", "\x07", "\x1b"),
     ],
 )

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from app.domain.errors.root import KeyhallError
 
 
 class AppError(KeyhallError):
-    """One request fails; the process goes on. ``code`` is what clients program against."""
+    """One request fails; the process goes on. ``code`` is what clients program against.
+
+    ``recorded``: the service that refused it has recorded that in the audit trail.
+    """
 
     code: ClassVar[str]
     title: ClassVar[str]
+    recorded: bool = False
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
+
+    def as_recorded(self) -> Self:
+        """Return this error, marked so that no edge records the refusal again."""
+        self.recorded = True
+        return self
 
 
 class InvalidInput(AppError):

@@ -178,6 +178,7 @@ users: Final = Table(
     Column("subject_id", PlainText, ForeignKey("subjects.id"), nullable=False),
     Column("username", PlainText, nullable=False),
     Column("name_key", PlainText, nullable=False, unique=True),
+    Column("name_skeleton", PlainText),
     Column("role", PlainText, nullable=False),
     Column("password_hash", PlainText),
     Column("discord_id", PlainText, unique=True),
@@ -187,6 +188,8 @@ users: Final = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     _one_of("role", Role),
 )
+
+Index("uq_users_name_skeleton", users.c.name_skeleton, unique=True)
 
 owner_claim: Final = Table(
     "owner_claim",

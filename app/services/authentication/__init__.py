@@ -6,22 +6,19 @@ takes effect at once. Refresh tokens and browser cookies are 256 random bits of 
 
 from __future__ import annotations
 
-from app.services.authentication.requests import RequestAuthenticator
-from app.services.authentication.sign_in import (
-    PER_ACCOUNT,
-    PER_ADDRESS,
-    AuthenticationService,
-    BrowserSession,
-    Lifetimes,
-    TokenPair,
-)
+from app.services.authentication.devices import DEVICE_REMEMBERED_FOR, DeviceClaims
+from app.services.authentication.passwords import PasswordProof
+from app.services.authentication.requests import RequestAuthenticator, lasting_part
+from app.services.authentication.sign_in import AuthenticationService, BrowserSession, Lifetimes, TokenPair
 
 __all__ = [
-    "PER_ACCOUNT",
-    "PER_ADDRESS",
+    "DEVICE_REMEMBERED_FOR",
     "AuthenticationService",
     "BrowserSession",
+    "DeviceClaims",
     "Lifetimes",
+    "PasswordProof",
     "RequestAuthenticator",
     "TokenPair",
+    "lasting_part",
 ]

@@ -103,6 +103,11 @@ def actor_of(found: SessionAndUser, client: Client) -> Actor:
     )
 
 
+def lasting_part(cookie: str) -> str:
+    """The part of a session cookie that a renewal keeps; no other site can read it, and it signs nobody in."""
+    return cookie.removeprefix(COOKIE_PREFIX).partition(".")[0]
+
+
 def token_digest(token: str) -> bytes:
     """Return the SHA-256 under which a token is stored."""
     # SHA-256 is enough for a token of 256 random bits (ASVS 5.0, 11.4). A lone surrogate matches nothing.

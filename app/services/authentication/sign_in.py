@@ -1,59 +1,57 @@
-"""Sign-in: passwords, access and refresh tokens, browser sessions, and the limits on attempts."""
+"""Sign-in: access and refresh tokens, browser sessions, and their ends."""
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from app.domain.audit import Action, Result
-from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, Overloaded, StorageError
-from app.domain.identity import Actor, Client, Session, User, name_key
+from app.domain.errors import InvalidCredentials, InvalidToken, NotFound
+from app.domain.identity import Actor, Client, Session, User
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
-from app.services.authentication.requests import COOKIE_PREFIX, actor_of, token_digest
+from app.services.authentication.passwords import PasswordProof
+from app.services.authentication.requests import COOKIE_PREFIX, actor_of, lasting_part, token_digest
 from app.services.keys import KeyManagementService
-from app.services.limits import AttemptLimiter, Limit
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import (
     AccessClaims,
     AccessTokens,
     Clock,
-    KeyDerivation,
-    PasswordHasher,
     Randomness,
     SessionAndUser,
     Storage,
     UnitOfWork,
 )
-
-PER_ACCOUNT: Final = 10
-"""Failed sign-ins of one account within fifteen minutes (ASVS 5.0, 6.3.1)."""
-PER_ADDRESS: Final = 100
-"""Failed sign-ins from one address within fifteen minutes."""
+from app.services.refusals import Refusal, Refusals
 
 _REFRESH_PREFIX: Final = "khr_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPair:
-    """The tokens that a program gets at sign-in; ``expires_in`` is the access token's life in seconds."""
+    """The tokens that a program gets at sign-in; ``expires_in`` is the access token's life in seconds.
+
+    ``device_claim`` comes with a sign-in alone.
+    """
 
     access_token: SecretText
     refresh_token: SecretText
     expires_in: int
+    device_claim: SecretText | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrowserSession:
-    """The cookie that a browser gets at sign-in."""
+    """The cookie of a browser's session; after a sign-in, also what shows from then on that it signed in before."""
 
     cookie: SecretText
     expires_at: datetime
+    device_claim: SecretText | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +70,18 @@ class AuthenticationService:
         *,
         storage: Storage,
         keys: KeyManagementService,
-        passwords: PasswordHasher,
+        proof: PasswordProof,
         tokens: AccessTokens,
-        derivation: KeyDerivation,
+        refusals: Refusals,
         clock: Clock,
         randomness: Randomness,
         lifetimes: Lifetimes,
     ) -> None:
         self._storage = storage
         self._keys = keys
-        self._passwords = passwords
+        self._proof = proof
         self._tokens = tokens
-        self._derivation = derivation
-        self._limiter = AttemptLimiter(storage=storage, clock=clock)
+        self._refusals = refusals
         self._trail = AuditTrail(clock)
         self._clock = clock
         self._randomness = randomness
@@ -92,54 +89,42 @@ class AuthenticationService:
 
     # -- sign-in -------------------------------------------------------------------------------------------------------
 
-    async def login(self, username: str, password: str, client: Client) -> TokenPair:
-        """Sign a program in. Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded."""
-        user = await self._prove(username, password, client)
+    async def login(
+        self, username: str, password: str, client: Client, *, former_cookie: str | None = None
+    ) -> TokenPair:
+        """Sign a program in; the session of ``former_cookie`` ends (ASVS 5.0, 7.2.4).
+
+        Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded.
+        """
+        user = await self._proof.sign_in(username, password, client)
         async with self._storage.write() as uow:
+            await self._end_former(uow, former_cookie, client)
             session = await self._begin(uow, user, client, cookie_hash=None)
-            return await self._issue(uow, session, user)
+            pair = await self._issue(uow, session, user)
+        return replace(pair, device_claim=self._proof.device_claim(user, client))
 
-    async def login_browser(self, username: str, password: str, client: Client) -> BrowserSession:
-        """Sign a browser in. Raises as ``login`` does."""
-        user = await self._prove(username, password, client)
-        cookie = self._secret(COOKIE_PREFIX)
+    async def login_browser(
+        self, username: str, password: str, client: Client, *, former_cookie: str | None = None
+    ) -> BrowserSession:
+        """Sign a browser in; otherwise as ``login``."""
+        user = await self._proof.sign_in(username, password, client)
+        cookie = self._cookie(self._secret("", 16))
         async with self._storage.write() as uow:
+            await self._end_former(uow, former_cookie, client)
             session = await self._begin(uow, user, client, cookie_hash=token_digest(cookie.reveal()))
-        return BrowserSession(cookie=cookie, expires_at=session.expires_at)
+        return BrowserSession(
+            cookie=cookie, expires_at=session.expires_at, device_claim=self._proof.device_claim(user, client)
+        )
 
-    async def _prove(self, username: str, password: str, client: Client) -> User:
-        """Return the user of that name and password. Unknown, disabled and wrong take as long and get one answer."""
-        name = name_key(opaque(username, "username", longest=256).strip())
-        typed = opaque(password, "password", longest=1024)
-        limits = self._limits(name, client)
-        await self._limiter.reserve(limits)
-        try:
-            async with self._storage.read() as uow:
-                user = await uow.users.by_name(name)
-            check = await self._passwords.verify(user.password_hash if user else None, typed)
-        except (Overloaded, StorageError):  # the password was not checked, so nobody learned anything
-            await self._limiter.forgive(limits)
-            raise
-        if user is None or not check.ok or user.disabled_at is not None:
-            about = ("user", user.id) if user else None
-            async with self._storage.write() as uow:
-                await self._trail.record(uow, client, Action.LOGIN, about=about, result=Result.DENIED)
-            raise InvalidCredentials
-        await self._limiter.forgive(limits)
-        if check.needs_rehash:
-            rehashed = await self._passwords.hash(typed)
-            async with self._storage.write() as uow:
-                await uow.users.set_password(user.id, rehashed, self._clock.now())
-        return user
+    def _cookie(self, lasting: SecretText) -> SecretText:
+        """A new cookie. Its first part stays when the cookie is renewed: forms that are open go on working."""
+        return SecretText(f"{COOKIE_PREFIX}{lasting.reveal()}.{self._secret('').reveal()}")
 
-    def _limits(self, name: str, client: Client) -> Sequence[Limit]:
-        # The name may be a password that was typed into the wrong field, so only its MAC is stored.
-        secret = self._keys.primary(KeyName.API_SECRET_KEY).material
-        account = self._derivation.mac(secret, "attempts", name.encode()).hex()
-        return [
-            Limit(f"login/address/{client.address or client.source.value}", PER_ADDRESS),
-            Limit(f"login/account/{account}", PER_ACCOUNT),
-        ]
+    async def _end_former(self, uow: UnitOfWork, cookie: str | None, client: Client) -> None:
+        found = await uow.sessions.by_cookie(token_digest(cookie)) if cookie else None
+        if found is not None and await uow.sessions.revoke(found.session.id, self._clock.now()):
+            about = ("session", found.session.id)
+            await self._trail.record(uow, actor_of(found, client), Action.LOGOUT, about=about)
 
     async def _begin(self, uow: UnitOfWork, user: User, client: Client, *, cookie_hash: bytes | None) -> Session:
         now = self._clock.now()
@@ -186,8 +171,8 @@ class AuthenticationService:
             expires_in=int(self._lifetimes.access.total_seconds()),
         )
 
-    def _secret(self, prefix: str) -> SecretText:
-        return SecretText(prefix + urlsafe_b64encode(self._randomness.token_bytes(32)).decode().rstrip("="))
+    def _secret(self, prefix: str, size: int = 32) -> SecretText:
+        return SecretText(prefix + urlsafe_b64encode(self._randomness.token_bytes(size)).decode().rstrip("="))
 
     # -- refresh and sign-out ------------------------------------------------------------------------------------------
 
@@ -199,6 +184,7 @@ class AuthenticationService:
         digest = token_digest(opaque(refresh_token, "refresh_token", longest=256))
         now = self._clock.now()
         pair: TokenPair | None = None
+        refusal = InvalidToken()
         async with self._storage.write() as uow:
             use = await uow.sessions.use_refresh(digest, now)
             found = await uow.sessions.get(use.session_id) if use else None
@@ -206,10 +192,11 @@ class AuthenticationService:
                 if await uow.sessions.revoke(use.session_id, now):
                     about = ("session", use.session_id)
                     await self._trail.record(uow, client, Action.REFRESH_REUSED, about=about, result=Result.DENIED)
+                    refusal = refusal.as_recorded()
             elif use and found and now < use.expires_at and found.session.alive(found.user, now):
                 pair = await self._issue(uow, found.session, found.user)
         if pair is None:
-            raise InvalidToken
+            raise refusal
         return pair
 
     async def logout(self, refresh_token: str, client: Client) -> None:
@@ -241,7 +228,11 @@ class AuthenticationService:
         """End one of the actor's own sessions. Raises NotFound."""
         async with self._storage.read() as uow:
             found = await uow.sessions.get(session_id)
-        if found is None or found.user.id != actor.user_id:
+        if found is None:
+            raise NotFound
+        if found.user.id != actor.user_id:
+            about = ("session", session_id)
+            await self._refusals.record(Refusal(who=actor, action=Action.SESSION_REVOKED, about=about))
             raise NotFound
         if not await self._revoke(actor, session_id, Action.SESSION_REVOKED):
             raise NotFound
@@ -253,13 +244,27 @@ class AuthenticationService:
                 await self._trail.record(uow, actor, action, about=("session", session_id))
         return ended
 
-    async def reauthenticate(self, actor: Actor, password: str) -> None:
-        """Prove the password again in this session. Raises InvalidCredentials, TooManyAttempts, InvalidInput."""
-        if actor.session_id is None:
-            raise InvalidToken
-        user = await self._prove(actor.username, password, actor.client)
-        if user.id != actor.user_id:
-            raise InvalidCredentials
+    async def reauthenticate(self, actor: Actor, password: str, *, cookie: str | None = None) -> BrowserSession | None:
+        """Prove the password again in this session; the ``cookie`` of a browser's is renewed (ASVS 5.0, 7.2.4).
+
+        Returns the session with its new cookie. Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded,
+        and InvalidToken where the session ended meanwhile.
+        """
+        await self._proof.again(actor, password)
+        renewed = self._cookie(SecretText(lasting_part(cookie))) if cookie else None
         async with self._storage.write() as uow:
-            await uow.sessions.prove(actor.session_id, self._clock.now())
-            await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=("session", actor.session_id))
+            found = await uow.sessions.get(actor.session_id or "")
+            if found is None or not found.session.alive(found.user, self._clock.now()):
+                raise InvalidToken
+            about = ("session", found.session.id)
+            await uow.sessions.prove(found.session.id, self._clock.now())
+            await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=about)
+            if cookie is None or renewed is None:
+                return None
+            if not await uow.sessions.renew_cookie(token_digest(cookie), token_digest(renewed.reveal())):
+                raise InvalidToken  # another request renewed it meanwhile
+        return BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
+
+    async def unlock(self, actor: Actor, username: str) -> User:
+        """Forget the wrong passwords that keep a user out. Raises Forbidden, NotFound."""
+        return await self._proof.unlock(actor, username)

@@ -32,6 +32,7 @@ from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
 from app.services.ports import Clock, Storage, UnitOfWork
+from app.services.refusals import Refusal, Refusals
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,9 @@ def own(actor: Actor) -> Owner:
 class CredentialAccess:
     """Finds, decrypts and records for one credential at a time; shared by the classes of this package."""
 
-    def __init__(self, *, storage: Storage, cipher: CredentialCipher, clock: Clock) -> None:
+    def __init__(self, *, storage: Storage, cipher: CredentialCipher, refusals: Refusals, clock: Clock) -> None:
         self._storage = storage
+        self.refusals: Final = refusals
         self._cipher = cipher
         self._clock = clock
         self._trail = AuditTrail(clock)
@@ -114,9 +116,8 @@ class CredentialAccess:
         return record
 
     async def deny(self, actor: Actor, action: Action, about: tuple[str, str]) -> None:
-        """Commit a refusal to the audit trail."""
-        async with self._storage.write() as uow:
-            await self._trail.record(uow, actor, action, about=about, result=Result.DENIED)
+        """Record a refusal in the audit trail."""
+        await self.refusals.record(Refusal(who=actor, action=action, about=about))
 
     async def record(
         self, uow: UnitOfWork, actor: Actor, action: Action, record: CredentialRecord, result: Result = Result.OK

@@ -68,6 +68,7 @@ from app.services.idempotency import Idempotency, RepeatableRequest
 from app.services.keys import KeyManagementService
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, Randomness, Storage, UnitOfWork
+from app.services.refusals import Refusals
 
 _SWAPS: Final = 20
 """How often a change that expects no version is tried again when another change was faster."""
@@ -89,6 +90,7 @@ class CredentialService:
         cipher: CredentialCipher,
         idempotency: Idempotency,
         environment: EnvironmentCredentials,
+        refusals: Refusals,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
@@ -98,7 +100,7 @@ class CredentialService:
         self._idempotency = idempotency
         self._clock = clock
         self._randomness = randomness
-        self._access = CredentialAccess(storage=storage, cipher=cipher, clock=clock)
+        self._access = CredentialAccess(storage=storage, cipher=cipher, refusals=refusals, clock=clock)
         self._history = CredentialHistory(
             storage=storage, access=self._access, cipher=cipher, clock=clock, randomness=randomness
         )
@@ -187,7 +189,7 @@ class CredentialService:
         guild_id = snowflake(guild_id, "guild_id")
         if not manages(actor, guild_id):
             await self._access.deny(actor, Action.CREDENTIAL_ADDED, ("guild", guild_id))
-            raise Forbidden
+            raise Forbidden().as_recorded()
         return Owner(OwnerKind.GUILD, guild_id)
 
     async def _replayed(self, actor: Actor, request: RepeatableRequest) -> Added | None:

@@ -74,8 +74,8 @@ class CredentialUse:
                 refused = _latest(shared, now) if chosen is None else None
             if chosen is not None:
                 await self._access.record(uow, actor, Action.CREDENTIAL_USED, chosen, Result.INTENT)
-            elif refused is not None:
-                await self._access.record(uow, actor, Action.CREDENTIAL_USED, refused, Result.DENIED)
+        if refused is not None:
+            await self._access.deny(actor, Action.CREDENTIAL_USED, ("credential", refused.id))
         if chosen is None:
             raise NoCredential
         secret = await self._access.open(chosen)

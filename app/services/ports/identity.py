@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -172,6 +172,14 @@ class SessionRepository(Protocol):
         """End every session and delete its refresh tokens; return how many sessions were alive."""
         ...
 
+    async def addresses_of(self, user_id: str) -> Collection[str]:
+        """Return the addresses of the user's sessions, also of those that ended, each once."""
+        ...
+
+    async def renew_cookie(self, cookie_hash: bytes, new_hash: bytes) -> bool:
+        """Give the session of that cookie another one; False where there is none."""
+        ...
+
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
         """Store a refresh token of an existing session."""
         ...
@@ -186,20 +194,23 @@ class SessionRepository(Protocol):
 
 
 class AttemptRepository(Protocol):
-    """Counters for limits, in fixed windows, exact under concurrency."""
+    """Wrong passwords, counted by key and minute, exact under concurrency."""
 
-    async def hit(self, key: str, window: datetime) -> int:
-        """Count one attempt more and return how many there are in this window."""
+    async def hit(self, key: str, minute: datetime) -> int:
+        """Count one more and return how many there are in this minute."""
         ...
 
-    async def count(self, key: str, window: datetime) -> int:
-        """Return how many attempts there are in this window."""
+    async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
+        """Return, for each of these keys, the counts of minutes that began after its time, in the order of time.
+
+        A key without any is left out.
+        """
         ...
 
-    async def take_back(self, key: str, window: datetime) -> None:
-        """Count one attempt less, never below 0: it succeeded."""
+    async def forget(self, prefix: str) -> int:
+        """Delete every count whose key begins so; return how many."""
         ...
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
-        """Delete the counters of windows that began before then, at most ``limit``; return how many."""
+        """Delete the counts of minutes that began before then, at most ``limit``; return how many."""
         ...

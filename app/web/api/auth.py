@@ -14,8 +14,10 @@ from app.domain.identity import Actor, Client, Session, User
 from app.services.authentication import TokenPair
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery
+from app.web.limits import NewPassword, NewUsername, Password, Token, Username
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
+from app.web.sessions import own_cookie, remember_device, renew_session, session_cookie
 
 routes = Routes("Signing in")
 
@@ -23,30 +25,30 @@ routes = Routes("Signing in")
 class Setup(Model):
     """The account of the first owner."""
 
-    setup_token: str = Field(description="Printed on the server's standard error at every start until it is used")
-    username: str = Field(description="2 to 64 characters without spaces, ':', '/' and '@'")
-    password: str = Field(description="12 to 256 characters, none of the common ones")
+    setup_token: Token = Field(description="Printed on the server's standard error at every start until it is used")
+    username: NewUsername = Field(description="2 to 64 characters without spaces, ':', '/' and '@'")
+    password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
 
 
 class Login(Model):
     """Name and password."""
 
-    username: str
-    password: str
-    otp: str | None = Field(default=None, description="A one-time code, where the account has a second factor")
+    username: Username
+    password: Password
+    otp: Token | None = Field(default=None, description="A one-time code, where the account has a second factor")
 
 
 class RefreshToken(Model):
     """The refresh token of a sign-in."""
 
-    refresh_token: str
+    refresh_token: Token
 
 
 class Proof(Model):
     """The password once more."""
 
-    password: str
-    otp: str | None = Field(default=None, description="A one-time code, where the account has a second factor")
+    password: Password
+    otp: Token | None = Field(default=None, description="A one-time code, where the account has a second factor")
 
 
 class Tokens(TypedDict):
@@ -155,11 +157,16 @@ async def setup(request: web.Request, client: Client, body: Setup) -> web.Respon
 async def login(request: web.Request, client: Client, body: Login) -> web.Response:
     """Sign in.
 
-    Unknown names, wrong passwords and disabled accounts get the same answer. Failed attempts are limited per account
-    and per address.
+    Unknown names, wrong passwords and disabled accounts get the same answer. Wrong passwords are limited, per account
+    and network. A session whose cookie is sent along ends. A client that keeps cookies gets one by which its next
+    sign-in is distinguished from those of strangers.
     """
-    pair = await request.app[SERVICES].authentication.login(body.username, body.password, client)
-    return json_response(200, _as_tokens(pair))
+    pair = await request.app[SERVICES].authentication.login(
+        body.username, body.password, client, former_cookie=session_cookie(request)
+    )
+    response = json_response(200, _as_tokens(pair))
+    remember_device(request, response, pair.device_claim)
+    return response
 
 
 @routes("POST", "/api/v1/auth/refresh", schema=Tokens, errors=[errors.InvalidToken])
@@ -197,9 +204,12 @@ async def me(request: web.Request, actor: Actor) -> web.Response:  # noqa: ARG00
 async def reauthenticate(request: web.Request, actor: Actor, body: Proof) -> web.Response:
     """Prove your password again.
 
-    For ten minutes from then on this session may reveal secrets.
+    For ten minutes from then on this session may reveal secrets. A browser's session cookie is renewed.
     """
-    await request.app[SERVICES].authentication.reauthenticate(actor, body.password)
+    renewed = await request.app[SERVICES].authentication.reauthenticate(
+        actor, body.password, cookie=own_cookie(request)
+    )
+    renew_session(request, renewed)
     return json_response(204)
 
 

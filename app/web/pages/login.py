@@ -16,13 +16,14 @@ from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Routes
-from app.web.sessions import begin_session, end_session
+from app.web.sessions import begin_session, end_session, session_cookie
 
 routes = Routes("Pages")
 
 _NEWS: Final = {
     "owner": "The owner account is created. Sign in with the name and password that you chose.",
     "out": "You are signed out.",
+    "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
 }
 _OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
 
@@ -59,6 +60,9 @@ async def _setup_again(request: web.Request, error: AppError, fields: Mapping[st
         headers=refused.headers,
         refused=refused,
         username=fields.get("username", ""),
+        # A refused password is typed again, without looking the token up again; a wrong token is of no use.
+        setup_token="" if isinstance(error, errors.InvalidToken) else fields.get("setup_token", ""),
+        bot=await request.app[SERVICES].bot_state.shown(),
     )
 
 
@@ -67,7 +71,8 @@ async def setup_form(request: web.Request) -> web.Response:
     """The form that creates the first owner."""
     if await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/login")
-    return page(request, "setup.html", refused=None, username="")
+    bot = await request.app[SERVICES].bot_state.shown()
+    return page(request, "setup.html", refused=None, username="", setup_token="", bot=bot)
 
 
 @routes("POST", "/setup", status=303, media_type="text/html", retry=_setup_again, errors=[errors.SetupClosed])
@@ -117,9 +122,11 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
     errors=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded],
 )
 async def login(request: web.Request, client: Client, form: LoginForm) -> web.Response:
-    """Sign in; every sign-in is a new session."""
+    """Sign in; every sign-in is a new session, and ends the one that the browser had."""
     request.app[ORIGIN].check_connection(request)
-    session = await request.app[SERVICES].authentication.login_browser(form.username, form.password, client)
+    session = await request.app[SERVICES].authentication.login_browser(
+        form.username, form.password, client, former_cookie=session_cookie(request)
+    )
     response = see_other(_own_page(form.next))
     begin_session(request, response, session)
     return response

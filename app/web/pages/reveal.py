@@ -15,7 +15,7 @@ from app.web.pages.credentials import ONE, credential_page, shown
 from app.web.pages.rendering import Refused, page
 from app.web.problems import headers_of, status_of
 from app.web.routing import Routes
-from app.web.sessions import actor_of
+from app.web.sessions import actor_of, own_cookie, renew_session
 
 routes = Routes("Pages")
 
@@ -64,7 +64,8 @@ async def reveal(request: web.Request, actor: Actor, credential_id: str, form: R
     """
     services = request.app[SERVICES]
     if form.password:
-        await services.authentication.reauthenticate(actor, form.password)
+        cookie = own_cookie(request)
+        renew_session(request, await services.authentication.reauthenticate(actor, form.password, cookie=cookie))
         actor = await actor_of(request)
     view = await services.credentials.get(actor, credential_id)
     secret = await services.credentials.reveal(actor, credential_id)

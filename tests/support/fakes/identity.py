@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -62,6 +62,7 @@ class FakeUserRepository:
         for each in self._tables.users.values():
             if each.id != user.id and (
                 each.name_key == user.name_key
+                or each.name_skeleton == user.name_skeleton
                 or each.subject_id == user.subject_id
                 or (user.discord_id is not None and each.discord_id == user.discord_id)
             ):
@@ -117,6 +118,16 @@ class FakeSessionRepository:
     async def revoke_all(self, at: datetime) -> int:
         return sum([await self.revoke(session_id, at) for session_id in self._tables.sessions])
 
+    async def addresses_of(self, user_id: str) -> Collection[str]:
+        return {each.address for each in self._tables.sessions.values() if each.user_id == user_id and each.address}
+
+    async def renew_cookie(self, cookie_hash: bytes, new_hash: bytes) -> bool:
+        session_id = self._tables.cookies.pop(cookie_hash, None)
+        if session_id is None:
+            return False
+        self._tables.cookies[new_hash] = session_id
+        return True
+
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
         if session_id not in self._tables.sessions:
             raise ConstraintBroken
@@ -157,16 +168,22 @@ class FakeAttemptRepository:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def hit(self, key: str, window: datetime) -> int:
-        self._tables.attempts[key, window] = await self.count(key, window) + 1
-        return self._tables.attempts[key, window]
+    async def hit(self, key: str, minute: datetime) -> int:
+        self._tables.attempts[key, minute] = self._tables.attempts.get((key, minute), 0) + 1
+        return self._tables.attempts[key, minute]
 
-    async def count(self, key: str, window: datetime) -> int:
-        return self._tables.attempts.get((key, window), 0)
+    async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
+        found: dict[str, list[tuple[datetime, int]]] = {}
+        for (key, minute), number in sorted(self._tables.attempts.items(), key=lambda each: each[0][1]):
+            if key in since and minute > since[key]:
+                found.setdefault(key, []).append((minute, number))
+        return found
 
-    async def take_back(self, key: str, window: datetime) -> None:
-        if counted := await self.count(key, window):
-            self._tables.attempts[key, window] = counted - 1
+    async def forget(self, prefix: str) -> int:
+        gone = [each for each in self._tables.attempts if each[0].startswith(prefix)]
+        for each in gone:
+            del self._tables.attempts[each]
+        return len(gone)
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         gone = [each for each in self._tables.attempts if each[1] < before][:limit]

@@ -107,6 +107,27 @@ async def test_a_name_is_taken_in_every_capitalisation(identity: IdentityService
         await identity.create(operator, "MIA", PASSWORD, Role.MEMBER)
 
 
+@pytest.mark.parametrize(
+    "name", ["M\u0131a", "\uff2d\uff49\uff41", "\u041c\u0456\u0430", "rnia", "M1a"]
+)  # dotless i, full width, Cyrillic
+async def test_a_name_that_looks_like_another_is_taken(
+    identity: IdentityService, operator: Actor, mia: User, name: str
+) -> None:
+    with pytest.raises(AlreadyExists):
+        await identity.create(operator, name, PASSWORD, Role.MEMBER)
+    await identity.create(operator, "mina", PASSWORD, Role.MEMBER)
+
+
+@pytest.mark.parametrize(
+    "name", ["mi\u00ada", "\u3164", "\u3164\u3164", "mi\u200da", "mi\u2800a", "mi\u00a0a", "mi\ufe0fa", "\u115f\u1160"]
+)
+async def test_a_name_with_characters_that_nobody_sees_is_refused(
+    identity: IdentityService, operator: Actor, name: str
+) -> None:
+    with pytest.raises(InvalidInput):
+        await identity.create(operator, name, PASSWORD, Role.MEMBER)
+
+
 async def test_nobody_is_made_an_owner(identity: IdentityService, operator: Actor) -> None:
     with pytest.raises(InvalidInput):
         await identity.create(operator, "eve", PASSWORD, Role.OWNER)

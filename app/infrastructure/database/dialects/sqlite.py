@@ -157,7 +157,7 @@ class Sqlite:
             return True
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, *, reserved: bool = False) -> AsyncIterator[float]:  # noqa: ARG002 - the file has one writer
         """First come, first served among the tasks of this process; busy_timeout alone would starve some."""
         try:
             async with asyncio.timeout(self._busy):
@@ -165,9 +165,46 @@ class Sqlite:
         except TimeoutError:
             raise StorageBusy from None
         try:
-            yield
+            yield 0.0
         finally:
             self._turn.release()
+
+    @property
+    def reserved_reader(self) -> AsyncEngine:
+        """The same: readers of WAL wait for nobody."""
+        return self.reader
+
+    @property
+    def reserved_writer(self) -> AsyncEngine:
+        """The same: the file has one writer at a time."""
+        return self.writer
+
+    @property
+    def excludes_within(self) -> float:
+        """See `Timeouts.busy`."""
+        return self._busy
+
+    @property
+    def answers_within(self) -> None:
+        """There is no connection to anywhere."""
+
+    def crowded(self, _error: Exception, /) -> bool:
+        """Never."""
+        return False
+
+    async def make_room(self, _engine: AsyncEngine, /) -> None:
+        """Nothing to do."""
+
+    def end(self, _connection: AsyncConnection, /) -> Callable[[], None]:
+        """Nothing to do."""
+        return lambda: None
+
+    def limits(self, *, waited: float) -> None:
+        """None: busy_timeout is set for each connection."""
+
+    async def try_lock(self, _connection: AsyncConnection, _key: int, /) -> bool:
+        """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
+        return True
 
     def lost(self, _connection: AsyncConnection, /) -> bool:
         """Never: there is no connection to anywhere."""

@@ -57,6 +57,7 @@ class UserRepositoryImpl:
                 subject_id=user.subject_id,
                 username=user.username,
                 name_key=user.name_key,
+                name_skeleton=user.name_skeleton,
                 role=user.role,
                 password_hash=user.password_hash,
                 discord_id=user.discord_id,

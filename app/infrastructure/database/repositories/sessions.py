@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -110,6 +110,14 @@ class SessionRepositoryImpl:
         ended = await self._connection.change(update(sessions).where(*alive).values(revoked_at=at))
         await self._connection.change(delete(refresh_tokens))
         return ended
+
+    async def addresses_of(self, user_id: str) -> Collection[str]:
+        named = (sessions.c.user_id == user_id, sessions.c.address.is_not(None))
+        return [row[0] for row in await self._connection.rows(select(sessions.c.address).where(*named).distinct())]
+
+    async def renew_cookie(self, cookie_hash: bytes, new_hash: bytes) -> bool:
+        this = sessions.c.cookie_hash == cookie_hash
+        return await self._connection.change(update(sessions).where(this).values(cookie_hash=new_hash)) == 1
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
         await self._connection.change(

@@ -1,0 +1,139 @@
+"""The proof of a password: judged within the limits on guessing, and recorded where it fails."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.domain.attempts import Network, Terms, terms_of_device, terms_of_session, terms_of_stranger
+from app.domain.audit import Action, Result
+from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, TooManyAttempts
+from app.domain.identity import Actor, Client, Permission, User, name_key
+from app.domain.keys import KeyName
+from app.domain.secrets import SecretText
+from app.domain.text import opaque
+from app.services.audit import AuditTrail
+from app.services.authentication.devices import DeviceClaims
+from app.services.keys import KeyManagementService
+from app.services.limits import AtHome, AttemptLimiter
+from app.services.ports import Clock, KeyDerivation, PasswordHasher, Storage, UnitOfWork
+from app.services.refusals import Refusal, Refusals
+
+_WRONG: Final = (("reason", "wrong"),)
+_LIMITED: Final = (("reason", TooManyAttempts.code),)
+
+
+class PasswordProof:
+    """Judges passwords. Every method may raise StorageError and NotReady."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        passwords: PasswordHasher,
+        derivation: KeyDerivation,
+        devices: DeviceClaims,
+        refusals: Refusals,
+        clock: Clock,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._passwords = passwords
+        self._derivation = derivation
+        self._devices = devices
+        self._refusals = refusals
+        self._limiter = AttemptLimiter(storage=storage, clock=clock)
+        self._trail = AuditTrail(clock)
+        self._clock = clock
+
+    async def sign_in(self, username: str, password: str, client: Client) -> User:
+        """Return the user of that name and password. Unknown, disabled and wrong take as long and get one answer.
+
+        Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded.
+        """
+        name = name_key(opaque(username, "username", longest=256).strip())
+        typed = opaque(password, "password", longest=1024)
+        network = Network.of(client.address, client.source.value)
+        terms = terms_of_stranger(self._account(name), network)
+        claim = self._devices.read(client.claim)
+        if claim is not None:
+            async with self._storage.read() as uow:
+                user = await uow.users.by_name(name)
+            if user is not None and claim.of(user):
+                terms = terms_of_device(self._account(name), claim.device_id)
+
+        async def at_home(uow: UnitOfWork) -> bool:
+            user = await uow.users.by_name(name)
+            seen = await uow.sessions.addresses_of(user.id) if user is not None else ()
+            return any(Network.of(address, "") == network for address in seen)
+
+        return await self._judge(name, typed, terms, who=client, action=Action.LOGIN, at_home=at_home)
+
+    async def again(self, actor: Actor, password: str) -> User:
+        """Prove the password of a session once more. Raises as ``sign_in``, and InvalidToken without a session."""
+        if actor.session_id is None:
+            raise InvalidToken
+        name = name_key(actor.username)
+        typed = opaque(password, "password", longest=1024)
+        terms = terms_of_session(self._account(name), actor.session_id)
+        user = await self._judge(name, typed, terms, who=actor, action=Action.REAUTHENTICATED, at_home=_nowhere)
+        if user.id != actor.user_id:
+            raise InvalidCredentials
+        return user
+
+    async def unlock(self, actor: Actor, username: str) -> User:
+        """Forget the wrong passwords for an account, and what networks have used of the budgets of their own.
+
+        Raises Forbidden, NotFound.
+        """
+        actor.require(Permission.MANAGE_USERS)
+        name = name_key(opaque(username, "username", longest=256).strip())
+        async with self._storage.write() as uow:
+            user = await uow.users.by_name(name)
+            if user is None:
+                raise NotFound("There is no user of that name")
+            await self._limiter.forget(uow, self._account(name))
+            await self._trail.record(uow, actor, Action.USER_UNLOCKED, about=("user", user.id))
+        return user
+
+    async def _judge(
+        self, name: str, typed: str, terms: Terms, *, who: Actor | Client, action: Action, at_home: AtHome
+    ) -> User:
+        try:
+            async with self._limiter.admitted(terms, at_home):
+                async with self._storage.read() as uow:
+                    user = await uow.users.by_name(name)
+                check = await self._passwords.verify(user.password_hash if user else None, typed)
+                if user is None or not check.ok or user.disabled_at is not None:
+                    await self._count(terms, who, action, user)
+                    raise InvalidCredentials().as_recorded()
+        except TooManyAttempts:
+            await self._refusals.record(Refusal(who=who, action=action, detail=_LIMITED, at_once=1))
+            raise
+        if check.needs_rehash:
+            rehashed = await self._passwords.hash(typed)
+            async with self._storage.write() as uow:
+                await uow.users.set_password(user.id, rehashed, self._clock.now())
+        return user
+
+    async def _count(self, terms: Terms, who: Actor | Client, action: Action, user: User | None) -> None:
+        about = ("user", user.id) if user else None
+        first = self._refusals.first(Refusal(who=who, action=action, about=about, detail=_WRONG))
+        async with self._storage.write() as uow:
+            await self._limiter.count(uow, terms)
+            if first:
+                await self._trail.record(uow, who, action, about=about, result=Result.DENIED, **dict(_WRONG))
+
+    def _account(self, name: str) -> str:
+        """The text that stands for a name among the counters: it may be a password, typed into the wrong field."""
+        # Under the one key that no rotation replaces, so that changing a key gives nobody new guesses.
+        secret = self._keys.primary(KeyName.AUDIT_SEAL_KEY).material
+        return self._derivation.mac(secret, "attempts", name.encode()).hex()[:32]
+
+    def device_claim(self, user: User, client: Client) -> SecretText:
+        """The claim that the device of a user who has just signed in keeps from now on."""
+        return self._devices.issue(user, self._devices.read(client.claim))
+
+
+async def _nowhere(_: UnitOfWork) -> bool:
+    return False
