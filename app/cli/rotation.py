@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, require_yes, show_json, show_table, typed_back, when
+from app.cli.output import AsJson, confirm, read_secret, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
 from app.domain.errors import AppError
 from app.domain.jobs import Job, JobState
@@ -135,7 +135,7 @@ def revoke(
 ) -> None:
     """Mark a version as compromised, at once and irreversibly; a primary is replaced first."""
     key = KeyName(name)
-    require_yes(f"Revoke {key.value} version {version}? It cannot be undone.", yes=yes)
+    confirm(f"Revoke {key.value} version {version}? It cannot be undone.", yes=yes)
     _changed(context, key, lambda services, actor: services.rotation.revoke(actor, key, version), as_json=as_json)
 
 
