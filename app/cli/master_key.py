@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, confirm, read_secret, show_json, show_table, typed_back
+from app.cli.output import AsJson, read_secret, require_yes, show_json, show_table, typed_back
 from app.domain.bitting import cut
 from app.domain.errors import InvalidInput
 from app.domain.secrets import SecretText
@@ -83,7 +83,7 @@ async def _change(opened: Backend, *, force: bool, yes: bool) -> ChangedMasterKe
             typer.echo(
                 f"backups made until now open with master key {_name(plan.under)} alone, and its file goes", err=True
             )
-            confirm(opened.runnable("Is it on paper (`keyhall keys print-master FILE`)?"), yes=yes)
+            require_yes(opened.runnable("Is it on paper (`keyhall keys print-master FILE`)?"), yes=yes)
         # Where this is no terminal nothing of it is shown.
         with Console(stderr=True).status("changing the master key") as status:
             return await change.carry_out(force=force, tell=status.update)
