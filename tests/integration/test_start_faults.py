@@ -548,7 +548,9 @@ async def test_a_damaged_file_halts_at_once_and_is_left_as_it_is(place: Place, h
     halt = await _halt(place)
     assert (type(halt), halt.exit_code) == (DatabaseDamaged, 65)
     assert "SQLITE_" in halt.happened
-    assert "backup" in halt.remedy
+    assert halt.remedy == (
+        'stop every process and put the newest backup in its place (docs/operations.md, "Restore a backup")'
+    )
     assert _file(place).read_bytes() == before
 
 
@@ -593,10 +595,12 @@ async def test_a_copy_put_back_beside_the_wal_of_a_later_state_halts_and_the_rem
     await _run(sys.executable, "-c", _WRITE_ON, os.fspath(path))
     assert path.with_name(f"{path.name}-wal").stat().st_size
     path.write_bytes(copy)
+    path.with_name(f"{path.name}-wal.aside").write_text("of an earlier accident")
     halt = await _halt(place)
     assert isinstance(halt, DatabaseDamaged)
     assert path.read_bytes() == copy
     await _run(*shlex.split(_command(halt)))
+    assert path.with_name(f"{path.name}-wal.aside").read_text() == "of an earlier accident"
     assert not await _opened(place)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM bot_state").fetchone()[0] == 0
