@@ -197,6 +197,9 @@ def test_what_is_wrong_with_the_words_is_said_without_repeating_them(installed: 
         assert said in done.stderr
         assert "xyzzy" not in done.stderr
         _require_hidden(done, key)
+    done = _restore(installed, stdin="")
+    assert done.returncode == 2
+    assert "nothing came from standard input" in " ".join(done.stderr.split())
     assert not (installed.data_dir / "master.key").exists()
 
 
