@@ -2,7 +2,8 @@
 #
 # Two stamps inside .venv make every target instant once its preparation is done:
 #   .run-ready   the locked dependencies of the software and the `keyhall` command
-#   .dev-ready   the additional dependencies of tests and checks
+#   .dev-ready   the additional dependencies of tests and checks, and .venv/generator, which has those of a public
+#                generator of clients: it needs an older release of something that the software uses
 
 PYTHON ?= python3
 # Twice the cores of a small machine: many tests wait for a lease, a lock or another process.
@@ -12,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
+GENERATOR := $(VENV)/generator
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Installation resolves nothing: --no-deps installs exactly the lock, and `pip check` reports if the lock is incomplete.
 INSTALL_LOCKED := $(PIP_INSTALL) --require-hashes --no-deps
@@ -86,6 +88,7 @@ lock:  ## pin the dependencies again, with hashes and without addresses (needs u
 	@command -v uv >/dev/null || { echo "make lock: uv is not on PATH — install it from PyPI: pip install uv" >&2; exit 1; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	echo openapi-python-client | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/generator.txt
 
 # Extras stay in the lock, so that it states them itself: coverage[toml], which pytest-cov requires.
 LOCK_OPTIONS = --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header $(LOCK_ARGS)
@@ -113,6 +116,12 @@ $(BIN)/python:
 	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
+$(GENERATOR)/.ready: requirements/generator.txt | $(BIN)/python
+	@echo "Installing requirements/generator.txt"
+	@$(PYTHON) -m venv $(GENERATOR)
+	@$(GENERATOR)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	@touch $@
+
 # Editable and without build isolation: the build backend is locked too, so nothing is downloaded without a hash.
 $(RUN_READY): requirements/run.txt pyproject.toml | $(BIN)/python
 	@echo "Installing requirements/run.txt"
@@ -121,7 +130,7 @@ $(RUN_READY): requirements/run.txt pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; exit 1; }
 	@touch $@
 
-$(DEV_READY): $(RUN_READY) requirements/dev.txt
+$(DEV_READY): $(RUN_READY) requirements/dev.txt $(GENERATOR)/.ready
 	@echo "Installing requirements/dev.txt"
 	@$(INSTALL_LOCKED) --requirement requirements/dev.txt
 	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; exit 1; }

@@ -7,6 +7,7 @@ import errno
 import gc
 import importlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.bootstrap import log_to_stderr
-from app.bootstrap.keys import open_keys
+from app.bootstrap.keys import open_keys, open_keys_when_created
 from app.bootstrap.services import open_services
-from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid
+from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.keys import Environment
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_WITHIN_SECONDS = 10.0
+SHUTDOWN_WITHIN_SECONDS = 9.5
+"""Supervisors kill after ten. Work that waits for a database or a disk then is left as a crash would leave it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +80,9 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
         working.cancel()
         done, _ = await asyncio.wait({working}, timeout=SHUTDOWN_WITHIN_SECONDS)
         if not done:
-            log.error("the shutdown took longer than %.0f seconds and was cut short", SHUTDOWN_WITHIN_SECONDS)
-            return
+            log.error("the shutdown took longer than %.1f seconds and was cut short", SHUTDOWN_WITHIN_SECONDS)
+            logging.shutdown()
+            os._exit(0)  # the end of the loop would wait for the tasks and threads that did not end
     if not working.cancelled():
         await working
 
@@ -90,7 +93,9 @@ async def _serve(settings: Settings, components: Components) -> None:
         # Bound before anything is changed, so that a taken address halts first; it listens only once the keys are
         # verified.
         listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if components.web else None
-        opened = await stack.enter_async_context(open_keys(settings, may_create=components.web or components.bot))
+        creates = components.web or components.bot
+        opening = open_keys(settings, may_create=True) if creates else open_keys_when_created(settings)
+        opened = await stack.enter_async_context(opening)
         if opened.created:
             say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_url.name}")
         services = await stack.enter_async_context(open_services(settings, opened, kind=components.kind))
@@ -169,6 +174,7 @@ async def _start_web(
 async def _run_bot(services: Services, settings: Settings, components: Components) -> None:
     if settings.discord_bot_token is None:
         say("DISCORD_BOT_TOKEN is not set: the web runs alone, without the bot")
+        await _forget_bot(services)
         await asyncio.Event().wait()
         return
     from app.bot import BotOptions  # noqa: PLC0415
@@ -195,6 +201,14 @@ async def _run_bot(services: Services, settings: Settings, components: Component
         say(f"the bot stopped: {error.happened} — {error.remedy}")
         log.error("the bot stopped: %s", error.happened)  # noqa: TRY400 - the cause is said, a traceback adds nothing
         await asyncio.Event().wait()
+
+
+async def _forget_bot(services: Services) -> None:
+    """Let the web no longer show why an earlier bot stopped."""
+    try:
+        await services.bot_state.switched_off()
+    except StorageError as error:
+        log.warning("could not note for the web that there is no bot: %s", error)
 
 
 def say(text: str) -> None:

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from app.domain.errors import ConfigInvalid
+from app.infrastructure.private_files import create, make_directory, owner_for
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,8 +31,8 @@ STOP_SECONDS = 15  # a clean shutdown takes up to 10
 
 def main(command: str) -> int:
     """Run ``up`` or ``down``; the result is the exit code."""
-    PID_FILE.parent.mkdir(mode=0o700, exist_ok=True)
-    with os.fdopen(os.open(PID_FILE, os.O_RDWR | os.O_CREAT, 0o600), "r+") as pid_file:
+    make_directory(PID_FILE.parent)
+    with os.fdopen(opened(PID_FILE, os.O_RDWR), "r+") as pid_file:
         return {"up": up, "down": down}[command](pid_file.fileno())
 
 
@@ -44,7 +46,7 @@ def up(pid_file: int) -> int:
     if not lock(pid_file):
         print(f"Keyhall is already running: {settings.origin} (process {read_pid(pid_file)}, log {shown(LOG_FILE)})")
         return 0
-    with os.fdopen(os.open(LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as log:
+    with os.fdopen(opened(LOG_FILE, os.O_WRONLY | os.O_TRUNC), "w") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("keyhall"), "run"],
             cwd=ROOT,
@@ -80,6 +82,13 @@ def down(pid_file: int) -> int:
             return 0
     print(f"Process {pid} is still stopping; see {shown(LOG_FILE)}", file=sys.stderr)
     return 1
+
+
+def opened(path: Path, flags: int) -> int:
+    """Open a file of mode 0600, made if need be; it has the owner of its directory."""
+    with suppress(FileExistsError):
+        os.close(create(path, owner=owner_for(path)))
+    return os.open(path, flags)
 
 
 def lock(pid_file: int) -> bool:

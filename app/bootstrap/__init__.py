@@ -7,6 +7,7 @@ listens before the last stage yields. Single commands open as far as they need (
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from app.services.keys.reset import KeyReset
     from app.settings import Settings
 
+log = logging.getLogger(__name__)
+
 
 def log_to_stderr(settings: Settings, level: str) -> None:
     """Send the log to standard error, with every secret of the settings redacted."""
@@ -32,6 +35,8 @@ def log_to_stderr(settings: Settings, level: str) -> None:
     redactor = configure_logging(level, settings.log_format)
     for secret in settings.secrets():
         redactor.add(secret)
+    for notice in settings.notices:
+        log.warning(notice)
 
 
 class Backend:
@@ -95,6 +100,11 @@ class Backend:
         from app.bootstrap.commands import master_key_page  # noqa: PLC0415
 
         return await master_key_page(self._settings_of_a_command())
+
+    def write_private_file(self, path: Path, content: str, *, replace: bool) -> None:
+        from app.infrastructure.private_files import write  # noqa: PLC0415
+
+        write(path, content, replace=replace)
 
     @asynccontextmanager
     async def master_key_change(self) -> AsyncIterator[MasterKeyChange]:

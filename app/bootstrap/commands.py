@@ -89,7 +89,7 @@ async def open_master_key_change(settings: Settings) -> AsyncIterator[MasterKeyC
 async def open_key_reset(settings: Settings) -> AsyncIterator[KeyReset]:
     """The means to give an install new keys; nothing is changed yet. Raises StartupError, NoInstall."""
     source = master_keys(settings)
-    async with reachable_database(settings, may_create=False, source=source) as reachable:
+    async with reachable_database(settings, may_create=False, source=source, patient=True) as reachable:
         record, clock, randomness = InstallFile(settings.data_dir), SystemClock(), SystemRandomness()
         derivation, rules = Derivation(), install_rules(settings)
         reader = KeyReader(master_keys=source, wrapping=MasterKeyWrapping, derivation=derivation, rules=rules)

@@ -24,10 +24,12 @@ from app.domain.errors import (
     StartupError,
     StorageError,
 )
-from app.domain.keys import KeyName
+from app.domain.keys import Environment, KeyName
+from app.infrastructure import install_file, master_key
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
+from app.infrastructure.data_directory import check_owners_and_mode
 from app.infrastructure.database.engine import Database, open_database
 from app.infrastructure.database.migrate import (
     check_schema,
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 
 RETRY_BUDGET_SECONDS: Final = 60.0
 """How long a start waits for a database that is away or locked."""
+_TRUSTED_FILES: Final = (install_file.FILE_NAME, master_key.FILE_NAME, master_key.PREVIOUS_FILE_NAME, "keyhall.db")
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 4.0
 
@@ -131,6 +134,7 @@ class ReachableDatabase:
     settings: Settings
     database: Database
     storage: SqlStorage
+    reserved: SqlStorage
     keys: KeyManagementService
     retry: StartupRetry
 
@@ -192,6 +196,7 @@ async def reachable_database(
     source: MasterKeySource | None = None,
     importing: KeyName | None = None,
     absent: NoInstall | None = None,
+    patient: bool = False,
 ) -> AsyncIterator[ReachableDatabase]:
     """Open the database and wait until it answers.
 
@@ -200,6 +205,7 @@ async def reachable_database(
         may_create: whether an embedded database that is not there is made.
         source: where the master key comes from, if not from the settings.
         importing: the key that is about to be imported: what the settings give for it is no conflict.
+        patient: whether statements may take long: nobody is served meanwhile.
         absent: raised where there is no database and none may be made, if not the usual NoInstall.
 
     Raises:
@@ -207,11 +213,14 @@ async def reachable_database(
         NoInstall: there is no database, and none may be made.
     """
     check_secret_file_modes(settings.secret_files)
+    check_owners_and_mode(settings.data_dir, _TRUSTED_FILES, production=settings.app_env is Environment.PRODUCTION)
     # Read before the database is looked at: see KeyReader.load.
     remembered = InstallFile(settings.data_dir).read()
-    async with open_database(settings.database_url, may_create=may_create) as database:
-        storage = SqlStorage(database)
-        keys = key_management(settings, storage, source, importing=importing)
+    async with open_database(
+        settings.database_url, may_create=may_create, connections=settings.database_connections, patient=patient
+    ) as database:
+        storage, reserved = SqlStorage(database), SqlStorage(database, reserved=True)
+        keys = key_management(settings, reserved, source, importing=importing)
         if not database.exists():
             keys.require_no_install_expected(remembered)
             if not may_create:
@@ -224,7 +233,9 @@ async def reachable_database(
         if foreign := await retry.run(lambda: foreign_tables(database)):
             raise _foreign(settings, foreign, remembered)
         await retry.run(lambda: check_schema(database))
-        yield ReachableDatabase(settings=settings, database=database, storage=storage, keys=keys, retry=retry)
+        yield ReachableDatabase(
+            settings=settings, database=database, storage=storage, reserved=reserved, keys=keys, retry=retry
+        )
 
 
 def _foreign(settings: Settings, tables: Sequence[str], remembered: RememberedInstall | None) -> StartupError:
@@ -266,6 +277,7 @@ def install_rules(settings: Settings, importing: KeyName | None = None) -> Insta
         environment=settings.app_env,
         pinned_install_id=str(settings.install_id) if settings.install_id else None,
         outside_keys={name: key for name, key in settings.outside_keys.items() if name != importing},
+        legacy_key=settings.credential_encryption_key,
     )
 
 

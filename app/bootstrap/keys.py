@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
+from app.bootstrap import database
 from app.bootstrap.database import StartupRetry, reachable_database
 from app.domain.errors import NoInstall
 from app.domain.keys import KeyName
+from app.infrastructure.clock import SystemClock
 from app.infrastructure.database.engine import Database
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services.keys import KeyManagementService
 from app.services.ports import MasterKeySource
 from app.settings import Settings
 
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenKeys:
-    """A migrated database and its loaded keys; ``created`` when this very start made the install."""
+    """A migrated database and its loaded keys; ``created`` when this very start made the install.
+
+    ``reserved`` is the same storage on connections that no request can take.
+    """
 
     database: Database
     storage: SqlStorage
+    reserved: SqlStorage
     keys: KeyManagementService
     created: bool
     retry: StartupRetry
@@ -42,4 +55,35 @@ async def open_keys(
         await reachable.migrate(installed=installed)
         keys, retry = reachable.keys, reachable.retry
         created = await retry.run(lambda: keys.initialize(may_create=may_create))
-        yield OpenKeys(database=reachable.database, storage=reachable.storage, keys=keys, created=created, retry=retry)
+        yield OpenKeys(
+            database=reachable.database,
+            storage=reachable.storage,
+            reserved=reachable.reserved,
+            keys=keys,
+            created=created,
+            retry=retry,
+        )
+
+
+@asynccontextmanager
+async def open_keys_when_created(settings: Settings) -> AsyncIterator[OpenKeys]:
+    """The same for a process that creates no install, and may start in the same second as the one that does.
+
+    Raises NoInstall where none was created within the retry budget of a start.
+    """
+    clock = SystemClock()
+    deadline = clock.monotonic() + database.RETRY_BUDGET_SECONDS
+    opened: OpenKeys | None = None
+    said = False
+    async with AsyncExitStack() as stack:
+        while opened is None:
+            try:
+                opened = await stack.enter_async_context(open_keys(settings, may_create=False))
+            except NoInstall:
+                if clock.monotonic() >= deadline:
+                    raise
+                if not said:
+                    log.info("waiting for `keyhall run`, `keyhall web` or `keyhall bot`, which creates the install")
+                    said = True
+                await asyncio.sleep(_PAUSE_SECONDS)
+        yield opened

@@ -44,10 +44,14 @@ from app.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The parts of the services that differ between processes and tests. ``kind`` names this process among others."""
+    """The parts of the services that differ between processes and tests. ``kind`` names this process among others.
+
+    ``reserved`` is the storage on connections that no request can take: for the lease, the keys and the readiness.
+    """
 
     kind: str
     storage: Storage
+    reserved: Storage
     keys: KeyManagementService
     feed: ChangeFeed
     passwords: PasswordHasher
@@ -67,7 +71,7 @@ def build_services(parts: Parts) -> Services:
     tokens = JwtAccessTokens(issuer=f"keyhall:{keys.install_id}", audience="keyhall-api")
     refusals = Refusals(storage=storage, clock=clock)
     instances = InstanceService(
-        storage=storage, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
+        storage=parts.reserved, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
     )
     credentials = CredentialService(
         storage=storage,
@@ -97,6 +101,7 @@ def build_services(parts: Parts) -> Services:
         refusals=refusals,
         clock=clock,
     )
+    bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
     inspection = KeyInspection(
@@ -150,13 +155,15 @@ def build_services(parts: Parts) -> Services:
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), refusals=refusals, clock=clock),
         dashboard=DashboardService(
             storage=storage,
+            reserved=parts.reserved,
             keys=keys,
             credentials=credentials,
+            bot_state=bot_state,
             failures=failures,
             clock=clock,
             rotation_days=parts.rotation_days,
         ),
-        bot_state=BotStateService(storage=storage, clock=clock),
+        bot_state=bot_state,
         housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
     )
 
@@ -171,6 +178,7 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
         Parts(
             kind=kind,
             storage=opened.storage,
+            reserved=opened.reserved,
             keys=opened.keys,
             feed=feed,
             passwords=passwords,

@@ -97,7 +97,9 @@ class KeyhallBot(commands.Bot):
                 "DISCORD_CLIENT_ID names another application than the token, which is of %s", self.application_id
             )
         await self.tree.set_translator(CommandTexts())
-        for cog in (KeyCommands(self.session), MessageCommands(self.session)):
+        keys = KeyCommands(self.session)
+        self.router.outdated = keys.outdated
+        for cog in (keys, MessageCommands(self.session)):
             await self.add_cog(cog)
             self.router.add(cog.handlers)
         for extension in self.session.options.extensions:
@@ -109,11 +111,15 @@ class KeyhallBot(commands.Bot):
                     remedy=f"correct {extension} or take it out of BOT_EXTENSIONS",
                 ) from error
         bot_state = self.session.services.bot_state
-        await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
+        try:
+            await bot_state.logged_in(self.invite)
+        except StorageError as error:  # worth a line on the web, not the session
+            log.warning("could not note that Discord accepted the token: %s", error)
+        self.session.command_ids = await sync_tree(self.tree, self.application_id, bot_state, force=self._force_sync)
 
     async def close(self) -> None:
-        """Finish the interactions that were acknowledged, for at most 3 s, then leave."""
-        await self.session.drain()
+        """Finish the interactions that are served, for at most 3 s, notify the users of the others, then leave."""
+        await self.session.drain(errors.notify_interrupted)
         await super().close()
 
     @property

@@ -78,7 +78,7 @@ _SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
     (NotFound, "There is no such key, or it is not yours. {list} shows what there is."),
     (IdempotencyConflict, "This form was sent before, with something else in it. {list} shows what is stored."),
     (VersionConflict, "This key was changed in the meantime. {list} shows it as it is now."),
-    (QuotaExceeded, "The quota is used up: remove a key first. Removed keys count for 7 days."),
+    (QuotaExceeded, "The quota is used up: remove a key, and delete it for good on the web or wait for 7 days."),
     (CredentialUnreadable, "This key cannot be read: enter it again with {replace}."),
     (app_commands.CommandNotFound, "This command has changed: try it again in a minute."),
     (app_commands.CommandSignatureMismatch, "This command has changed: try it again in a minute."),
@@ -152,7 +152,7 @@ def sentence(locale: discord.Locale, error: Exception, reference: int, progress:
         return _reason(locale, error, reference, names)
     if progress.done:
         return say(locale, progress.change.done, **names)
-    if isinstance(error, OutcomeUnknown):
+    if isinstance(error, OutcomeUnknown) and progress.begun:
         return say(locale, progress.change.doubt, **names)
     return f"{say(locale, progress.change.nothing)} {_reason(locale, error, reference, names)}"
 
@@ -162,6 +162,8 @@ def interrupted(locale: discord.Locale, progress: Progress) -> str:
     names = {"list": "`/key list`"} | progress.names
     if progress.change is None:
         return say(locale, "Keyhall is restarting: try again in a minute.")
+    if not progress.begun:
+        return f"{say(locale, progress.change.nothing)} {say(locale, 'Keyhall is restarting: try again in a minute.')}"
     return say(locale, progress.change.done if progress.done else progress.change.doubt, **names)
 
 
@@ -238,7 +240,7 @@ async def explain(interaction: Interaction, error: Exception) -> None:
     await _answer(interaction, Notice(*parts), progress)
 
 
-async def tell_interrupted(interaction: Interaction) -> None:
+async def notify_interrupted(interaction: Interaction) -> None:
     """Notify the user that this process leaves. A failure to answer is logged, not raised."""
     progress = progress_of(interaction)
     progress.names["list"] = interaction.client.session.command("key list")

@@ -12,7 +12,7 @@ from discord import ui
 from app.bot import layout, views
 from app.bot.component_ids import LONGEST, ComponentId
 from app.bot.layout import Notice
-from app.bot.texts import inert, say, translated
+from app.bot.texts import inert, say
 from app.domain.credentials import RECOVERABLE_FOR, CredentialView, OwnerKind
 from app.services.credentials import Stretch
 
@@ -87,10 +87,10 @@ def add_form(
 
 def replace_form(locale: discord.Locale, custom_id: ComponentId, view: CredentialView, now: datetime) -> views.Form:
     """The form for a new secret; it names the key, and whose it is."""
-    ending = f"” · {view.provider}"
-    beginning = say(locale, "Replace “")
-    label = layout.shortened(view.label, max(_TITLE_LONGEST - len(beginning) - len(ending), 8))
-    form = views.Form(locale, layout.shortened(f"{beginning}{label}{ending}", _TITLE_LONGEST), custom_id)
+    heading = "Replace “{label}” · {provider}"
+    room = _TITLE_LONGEST - len(say(locale, heading, label="", provider=view.provider))
+    title = say(locale, heading, label=layout.shortened(view.label, max(room, 8)), provider=view.provider)
+    form = views.Form(locale, layout.shortened(title, _TITLE_LONGEST), custom_id)
     whose = (
         "**This server's key:** {name}\n"
         "The old one stays in the history. Everything in this server that uses this key uses the new one from now on."
@@ -227,7 +227,7 @@ def all_keys(locale: discord.Locale, guild_id: str | None) -> ui.Button[Any]:
 def replace_instead(locale: discord.Locale, label: str, guild_id: str | None, credential_id: str) -> ui.Button[Any]:
     """A button that opens the form for a new secret of the key that has the label already."""
     named = ComponentId(action="renew", guild_id=guild_id, credential_id=credential_id)
-    return ui.Button(label=f"{translated(locale, 'Replace “')}{label}”", custom_id=str(named))
+    return ui.Button(label=say(locale, "Replace “{label}”", label=label), custom_id=str(named))
 
 
 def names(provider: str, label: str, guild_id: str | None) -> Mapping[str, object]:

@@ -40,13 +40,15 @@ Steps = Callable[[Exception], Awaitable[Sequence[ui.Button[Any]]]]
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """``change`` is what the interaction is to change, None if it only shows; ``done`` once it is committed.
+    """``change`` is what the interaction is to change, None if it only shows.
 
+    ``begun`` is True once the service was called for the change, ``done`` once that is committed.
     ``acknowledged`` is True once Discord has the acknowledgement. ``names`` are filled into sentences. ``steps``
     returns the buttons that lead on from a failure.
     """
 
     change: Change | None = None
+    begun: bool = False
     done: bool = False
     acknowledged: bool = False
     names: dict[str, object] = field(default_factory=dict)

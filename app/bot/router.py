@@ -19,6 +19,8 @@ class Router:
     def __init__(self, session: BotSession) -> None:
         self._session = session
         self._handlers: Final[dict[str, Handler]] = {}
+        self.outdated: Callable[[Interaction], None] = lambda _: None
+        """Called for a component that cannot be served, before that is explained."""
 
     def add(self, handlers: Mapping[str, Handler]) -> None:
         """Serve these actions too."""
@@ -38,6 +40,7 @@ class Router:
         named = ComponentId.read(custom_id)
         handler = self._handlers.get(named.action) if named else None
         if named is None or handler is None:
+            self.outdated(interaction)
             raise Outdated
         await handler(interaction, named)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import aiohttp
@@ -39,6 +40,7 @@ _GUILDS_ASKED: Final = 40
 _ASKED_AT_ONCE: Final = 10
 _ASK_WITHIN: Final = 5.0
 _DRAIN_WITHIN: Final = 3.0
+_NOTIFY_WITHIN: Final = 1.5
 # Discord waits three seconds for a form to open, network included.
 _CHECK_WITHIN: Final = 1.5
 
@@ -240,13 +242,28 @@ class BotSession:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    async def drain(self) -> None:
-        """Refuse new interactions and let those that were acknowledged finish, for at most 3 s; then cancel them."""
+    async def drain(self, notify: Callable[[Interaction], Awaitable[None]]) -> None:
+        """Refuse new interactions and let those that are served finish, for at most 3 s; then cancel them.
+
+        The users of those are notified, for at most 1.5 s: they would wait for an answer that nobody gives.
+        """
         self._leaving = True
-        if serving := self._serving.keys() - {asyncio.current_task()}:
-            _, unfinished = await asyncio.wait(serving, timeout=_DRAIN_WITHIN)
-            for task in unfinished:
-                task.cancel()
+        serving = {task: self._serving[task] for task in self._serving if task is not asyncio.current_task()}
+        if not serving:
+            return
+        _, unfinished = await asyncio.wait(serving, timeout=_DRAIN_WITHIN)
+        for task in unfinished:  # first, so that none of them begins or answers anything after its user was notified
+            task.cancel()
+        waiting = {serving[task].id: serving[task] for task in unfinished}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_NOTIFY_WITHIN):
+                await asyncio.gather(
+                    *(
+                        notify(interaction)
+                        for interaction in waiting.values()
+                        if interaction.type is not discord.InteractionType.autocomplete
+                    )
+                )
 
 
 async def _member_of_any(guilds: Sequence[discord.Guild], user_id: int) -> bool:

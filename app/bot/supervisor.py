@@ -16,7 +16,7 @@ from discord.http import Route
 
 from app.bot.client import KeyhallBot, make_bot
 from app.bot.options import BotOptions
-from app.domain.errors import BotLoginFailed, StartupError
+from app.domain.errors import BotLoginFailed, StartupError, StorageError
 from app.services import Services
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,20 @@ async def run_bot(
 
     ``ready`` is called once, with the address that invites the bot, when the gateway first accepts it. ``sync``
     registers the commands with Discord even if they did not change. Raises BotLoginFailed if Discord refuses the
-    token, the shards or an intent that is not optional, ConfigInvalid for an extension that does not load.
+    token, the shards or an intent that is not optional, and the web shows why; ConfigInvalid for an extension that does
+    not load.
     """
+    try:
+        await _run(services, options, sync=sync, ready=ready)
+    except BotLoginFailed as failed:
+        try:
+            await services.bot_state.stopped(failed.happened, failed.remedy)
+        except StorageError as error:
+            log.warning("could not note for the web that the bot stopped: %s", error)
+        raise
+
+
+async def _run(services: Services, options: BotOptions, *, sync: bool, ready: Callable[[str], None] | None) -> None:
     token = _fit_token(options)
     now = asyncio.get_running_loop().time
     announced = False

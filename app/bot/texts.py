@@ -88,7 +88,8 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "Empty: as before (in {days} days)": "Leer: wie bisher (in {days} Tagen)",
         "Text": "Text",
         "Token": "Token",
-        "Replace “": "Ersetze “",
+        "Replace “{label}” · {provider}": "Ersetze „{label}“ · {provider}",
+        "Replace “{label}”": "„{label}“ ersetzen",
         "**Who can read it?** Discord carries what you type here, and the person who runs this Keyhall could "
         "technically "
         "read it. "
@@ -258,6 +259,13 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
             "Das dürfen mit den Schlüsseln dieses Servers nur Leute, die ihn verwalten."
         ),
         "This account is disabled": "Dieses Konto ist gesperrt",
+        "This account was disabled or joined to another: sign in again": (
+            "Dieses Konto wurde gesperrt oder mit einem anderen verbunden: versuche es noch einmal"
+        ),
+        "Ask the owner to link your account again": "Bitte den Eigentümer, dein Konto noch einmal zu verbinden",
+        "Link your Discord account first: a token is made for a Discord member or server": (
+            "Verbinde zuerst dein Discord-Konto: ein Token ist für ein Discord-Mitglied oder einen Server"
+        ),
         "This Keyhall is by invitation. Ask the person who runs it, and give them your Discord id: `{user}`.": (
             "Für dieses Keyhall braucht man eine Einladung. Frage, wer es betreibt, und nenne deine Discord-ID: "
             "`{user}`."
@@ -284,8 +292,9 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "This key was changed in the meantime. {list} shows it as it is now.": (
             "Dieser Schlüssel wurde inzwischen geändert. {list} zeigt, wie er jetzt ist."
         ),
-        "The quota is used up: remove a key first. Removed keys count for 7 days.": (
-            "Das Kontingent ist ausgeschöpft: entferne erst einen Schlüssel. Entfernte zählen noch 7 Tage lang mit."
+        "The quota is used up: remove a key, and delete it for good on the web or wait for 7 days.": (
+            "Das Kontingent ist ausgeschöpft: entferne einen Schlüssel, und lösche ihn im Web endgültig oder warte 7 "
+            "Tage."
         ),
         "This key cannot be read: enter it again with {replace}.": (
             "Dieser Schlüssel ist nicht lesbar: gib ihn mit {replace} neu ein."

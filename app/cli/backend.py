@@ -50,6 +50,10 @@ class Backend(Protocol):
         """The master key as an SVG page to print; its audit row commits first."""
         ...
 
+    def write_private_file(self, path: Path, content: str, *, replace: bool) -> None:
+        """Make a file of mode 0600, or replace one and keep its owner. Raises OSError."""
+        ...
+
     def master_key_change(self) -> AbstractAsyncContextManager[MasterKeyChange]:
         """Verified keys, and the means to put them under another master key."""
         ...

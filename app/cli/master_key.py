@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back
+from app.cli.output import AsJson, read_secret, require_yes, show_json, show_table, typed_back
 from app.domain.bitting import cut
 from app.domain.errors import InvalidInput
 from app.domain.secrets import SecretText
@@ -79,11 +79,11 @@ async def _change(opened: Backend, *, force: bool, yes: bool) -> ChangedMasterKe
     from rich.console import Console  # noqa: PLC0415 - a start does not wait for what it never draws
 
     async with opened.master_key_change() as change:
-        if not yes and sys.stdin.isatty() and (plan := await change.plan()).to is None:
+        if not yes and (plan := await change.plan()).to is None:
             typer.echo(
                 f"backups made until now open with master key {_name(plan.under)} alone, and its file goes", err=True
             )
-            typer.confirm("Is it on paper (keyhall keys print-master)?", abort=True, err=True)
+            require_yes("Is it on paper (`keyhall keys print-master`)?", yes=yes)
         # Where this is no terminal nothing of it is shown.
         with Console(stderr=True).status("changing the master key") as status:
             return await change.carry_out(force=force, tell=status.update)
@@ -235,7 +235,11 @@ def print_master(
         typer.echo("where this went into a file, shred it once it is on paper", err=True)
     else:
         _require_place(file, force=force)
-        _write(file, asyncio.run(backend(context).master_key_page()), force=force)
+        page = asyncio.run(backend(context).master_key_page())
+        try:
+            backend(context).write_private_file(file, page, replace=force)
+        except OSError as error:
+            raise _unwritable(file, error) from None
         typer.echo(f"{file} holds the master key: print it, then run `shred -u {shlex.quote(str(file))}`", err=True)
     typer.echo("test the paper with `keyhall keys restore-master --check`", err=True)
 
@@ -277,26 +281,6 @@ def _require_place(path: Path, *, force: bool) -> None:
         raise InvalidInput("FILE", f"{path} is there already: name another, or overwrite it with --force")
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise InvalidInput("FILE", f"{path} is no regular file, so it is not overwritten")
-
-
-def _write(path: Path, content: str, *, force: bool) -> None:
-    """Make a file for its owner alone, or none. Raises InvalidInput where it cannot be written."""
-    made = path.with_name(f".{path.name}.new") if force else path
-    try:
-        if force:
-            made.unlink(missing_ok=True)  # of a command that was killed here
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(made, flags, 0o600)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as opened:  # noqa: PTH123 - a descriptor has no path
-                opened.write(content)
-            if force:
-                made.replace(path)
-        except BaseException:
-            made.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _unwritable(path, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> InvalidInput:

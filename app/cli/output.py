@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.domain.errors import InvalidInput
 from app.domain.text import without_byte_order_mark
 
 if TYPE_CHECKING:
@@ -68,6 +69,18 @@ def typed_back(prompt: str) -> str:
         answer: str = typer.prompt(prompt, default="", show_default=False, err=True)
         return answer
     return sys.stdin.readline()
+
+
+def require_yes(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone. Raises InvalidInput where nobody can be asked and ``yes`` is not set.
+
+    Standard input that is no terminal is no answer, even where it holds a "y": it may be meant for something else.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidInput("--yes", f"{question} This is no terminal, so nobody can be asked: nothing was changed")
+    typer.confirm(question, abort=True, err=True)
 
 
 def _text(content: bytes, what: str, empty: str) -> str:

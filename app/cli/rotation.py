@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, show_json, show_table, typed_back, when
+from app.cli.output import AsJson, read_secret, require_yes, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
 from app.domain.errors import AppError
 from app.domain.jobs import Job, JobState
@@ -126,9 +126,16 @@ def retire(context: typer.Context, name: _Name, version: _Version, as_json: AsJs
     _changed(context, key, lambda services, actor: services.rotation.retire(actor, key, version), as_json=as_json)
 
 
-def revoke(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
+def revoke(
+    context: typer.Context,
+    name: _Name,
+    version: _Version,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Mark a version as compromised, at once and irreversibly; a primary is replaced first."""
     key = KeyName(name)
+    require_yes(f"Revoke {key.value} version {version}? It cannot be undone.", yes=yes)
     _changed(context, key, lambda services, actor: services.rotation.revoke(actor, key, version), as_json=as_json)
 
 

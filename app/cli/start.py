@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from app import __version__
 from app.cli.backend import Run
 
+Sync: TypeAlias = Annotated[
+    bool, typer.Option("--sync", help="Send the commands to Discord even if they did not change.")
+]
+
 
 def add_to(cli: typer.Typer, start: Run) -> None:
     """Add ``run``, ``web``, ``bot``, ``worker`` and ``version``."""
 
     @cli.command()
-    def run() -> None:
+    def run(sync: Sync = False) -> None:
         """Start web, bot and worker in one process. Without DISCORD_BOT_TOKEN the web runs alone, and says so."""
-        start(web=True, bot=True, worker=True)
+        start(web=True, bot=True, worker=True, sync=sync)
 
     @cli.command()
     def web() -> None:
@@ -24,11 +28,7 @@ def add_to(cli: typer.Typer, start: Run) -> None:
         start(web=True)
 
     @cli.command()
-    def bot(
-        sync: Annotated[
-            bool, typer.Option("--sync", help="Send the commands to Discord even if they did not change.")
-        ] = False,
-    ) -> None:
+    def bot(sync: Sync = False) -> None:
         """Start the bot alone."""
         start(bot=True, sync=sync)
 

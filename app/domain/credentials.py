@@ -29,7 +29,10 @@ AGED_AFTER: Final = timedelta(days=180)
 SOON: Final = timedelta(days=30)
 """A credential that expires within this time is reported as expiring."""
 
-_PROVIDER = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?")
+PROVIDER_LONGEST: Final = 32
+PROVIDER_PATTERN: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,30}[A-Za-z0-9])?"
+"""Of a provider as it is typed; it is stored in lower case."""
+_PROVIDER: Final = re.compile(PROVIDER_PATTERN, re.ASCII)
 _BULLETS: Final = "•" * 8
 
 _SHORT_SECRET: Final = 6
@@ -162,10 +165,10 @@ class HistoryRecord:
 
 def provider_name(value: object) -> str:
     """A provider's slug such as ``openai``: lower case letters, digits, ``.``, ``_``, ``-``. Raises InvalidInput."""
-    text = line(value, "provider", longest=32)
+    text = line(value, "provider", longest=PROVIDER_LONGEST)
     if looks_like_key(text):
         raise InvalidInput("provider", "looks like a key; providers are shown unencrypted")
-    if not _PROVIDER.fullmatch(text.lower()):
+    if not _PROVIDER.fullmatch(text):
         raise InvalidInput("provider", "must be 1 to 32 letters, digits, '.', '_' or '-'")
     return text.lower()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,8 +19,12 @@ REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
 SESSION_IDLE: Final = timedelta(days=7)
 """A session ends after this long without use (ASVS 5.0, 7.3.1)."""
 
+USERNAME_SHORTEST: Final = 2
+USERNAME_LONGEST: Final = 64
 PASSWORD_SHORTEST: Final = 12
 PASSWORD_LONGEST: Final = 256
+SNOWFLAKE_PATTERN: Final = "[1-9][0-9]{0,19}"
+_SNOWFLAKE: Final = re.compile(SNOWFLAKE_PATTERN, re.ASCII)
 
 
 class Role(StrEnum):
@@ -193,7 +198,7 @@ def name_key(username: str) -> str:
 
 def new_username(value: object) -> str:
     """A username that a person chose: 2 to 64 characters. Raises InvalidInput."""
-    text = line(value, "username", longest=64, shortest=2)
+    text = line(value, "username", longest=USERNAME_LONGEST, shortest=USERNAME_SHORTEST)
     if ":" in text or "/" in text or "@" in text or any(character.isspace() for character in text):
         raise InvalidInput("username", "must not hold spaces, ':', '/' or '@'")
     return text
@@ -210,8 +215,6 @@ def new_password(value: object) -> str:
 def snowflake(value: object, field_name: str = "discord_id") -> str:
     """A Discord id: decimal digits of an unsigned 64-bit number. Raises InvalidInput."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or not 0 < len(text) <= 20:
+    if not isinstance(text, str) or _SNOWFLAKE.fullmatch(text) is None or int(text) >= 1 << 64:
         raise InvalidInput(field_name, "must be a Discord id (digits)")
-    if not 0 < int(text) < 1 << 64:
-        raise InvalidInput(field_name, "must be a Discord id (digits)")
-    return str(int(text))
+    return text

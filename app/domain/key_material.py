@@ -116,6 +116,11 @@ def _test_material(text: str, literal: bytes, *, spelled: bool) -> bytes:
     return (None if spelled else _exactly_32(text)) or hashlib.sha256(literal).digest()
 
 
+def same_bytes(text: str) -> bytes:
+    """The 32 bytes that a key encodes, else its text: equal for two spellings of one key."""
+    return _exactly_32(text) or text.encode(errors="surrogatepass")
+
+
 def master_key_from_text(text: str, environment: Environment) -> bytes:
     """The 32 bytes of a master key in hex, base64 or base64url. Raises WeakKey; in ``test`` only for another form."""
     if environment is not Environment.TEST:

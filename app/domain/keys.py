@@ -275,6 +275,11 @@ class Keyset:
         return replace(self, epoch=self.epoch + 1, versions=versions)
 
 
+SHORTEST_SCHEDULE: Final = 1
+LONGEST_SCHEDULE: Final = 3650
+"""Days."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySchedule:
     """How old a key's primary may become, in days, and whether it is then rotated without being asked."""

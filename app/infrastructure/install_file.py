@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from app.domain.errors import ConfigInvalid, InstallMismatch
-from app.infrastructure.data_directory import DataDirectory
+from app.infrastructure.data_directory import DataDirectory, not_a_directory
 from app.services.ports import RememberedInstall
 from app.settings.secret_files import read_small_file
 
@@ -40,6 +40,8 @@ class InstallFile:
                 remedy="let the user who runs Keyhall read it",
             ) from error
         except OSError as error:
+            if not self._path.parent.is_dir():
+                raise not_a_directory(self._path.parent) from error
             raise self._damaged(str(error.strerror)) from error
         if found is None:
             return None

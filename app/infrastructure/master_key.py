@@ -23,6 +23,7 @@ from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.data_directory import DataDirectory, LockedDirectory
 from app.services.ports import Randomness
 from app.settings.secret_files import check_secret_file_mode, read_small_file
+from app.settings.values import IN_QUOTES, in_quotes, without_blanks
 
 FILE_NAME: Final = "master.key"
 PREVIOUS_FILE_NAME: Final = "master.key.previous"
@@ -158,7 +159,7 @@ class MasterKeys:
             if previous is not None and previous != current:
                 return current
             # Killed after this, the two are the same, and the next call goes on from here.
-            directory.replace(PREVIOUS_FILE_NAME, _encode(current))
+            directory.replace(PREVIOUS_FILE_NAME, _encode(current), like=FILE_NAME)
             return self._write_new(directory)
 
     def finish_change(self, current: SecretBytes) -> None:
@@ -180,14 +181,14 @@ class MasterKeys:
         with self._directory.locked() as directory:
             suffix = f"lost-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
             moved = [directory.set_aside(name, suffix) for name in (FILE_NAME, PREVIOUS_FILE_NAME)]
-            material = self._write_new(directory)
+            material = self._write_new(directory, like=moved[0])
         return material, [self._directory.path / name for name in moved if name is not None]
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _write_new(self, directory: LockedDirectory) -> SecretBytes:
+    def _write_new(self, directory: LockedDirectory, *, like: str | None = None) -> SecretBytes:
         material = SecretBytes(self._randomness.token_bytes(MATERIAL_BYTES))
-        directory.replace(FILE_NAME, _encode(material))
+        directory.replace(FILE_NAME, _encode(material), like=like)
         return material
 
     def _from_settings(self) -> SecretBytes | None:
@@ -258,10 +259,11 @@ class MasterKeys:
 
     def _judge(self, source: str, text: str) -> SecretBytes:
         try:
-            return SecretBytes(master_key_from_text(text.strip(), self._environment))
+            return SecretBytes(master_key_from_text(without_blanks(text), self._environment))
         except WeakKey as weak:
+            why = f"it {IN_QUOTES}" if in_quotes(without_blanks(text)) else weak
             raise InsecureKey(
-                f"the master key from {source} is refused: {weak}",
+                f"the master key from {source} is refused: {why}",
                 remedy="give the install's own master key; a new install takes 32 random bytes in base64 or hex, "
                 "such as keyhall keys generate-master prints",
             ) from None

@@ -12,6 +12,7 @@ from app.domain.credentials import SOON
 from app.domain.errors import StorageError
 from app.domain.identity import Actor, Permission, Role
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset
+from app.services.bot_state import BotConnection, BotStateService
 from app.services.credentials import CredentialCounts, CredentialService
 from app.services.failures import FailureLog
 from app.services.keys import KeyManagementService
@@ -70,7 +71,10 @@ class FirstRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dashboard:
-    """``keys`` is empty for actors who may not see them; ``first_run`` is for the owner, None once it is complete."""
+    """``keys`` is empty for actors who may not see them; ``first_run`` is for the owner, None once it is complete.
+
+    ``bot`` is for actors who may see keys, None for others.
+    """
 
     username: str
     role: Role
@@ -79,6 +83,7 @@ class Dashboard:
     headline: Headline
     sentence: str
     first_run: FirstRun | None
+    bot: BotConnection | None
 
 
 class DashboardService:
@@ -88,15 +93,19 @@ class DashboardService:
         self,
         *,
         storage: Storage,
+        reserved: Storage,
         keys: KeyManagementService,
         credentials: CredentialService,
+        bot_state: BotStateService,
         failures: FailureLog,
         clock: Clock,
         rotation_days: int,
     ) -> None:
         self._storage = storage
+        self._reserved = reserved
         self._keys = keys
         self._credentials = credentials
+        self._bot_state = bot_state
         self._failures = failures
         self._clock = clock
         self._rotation_days = rotation_days
@@ -114,6 +123,7 @@ class DashboardService:
             headline=headline,
             sentence=sentence,
             first_run=await self._first_run(actor, counts),
+            bot=await self._bot_state.connection() if actor.may(Permission.SEE_KEYS) else None,
         )
 
     async def _ages(self) -> Sequence[KeyAge]:
@@ -158,7 +168,7 @@ class DashboardService:
     async def readiness(self) -> dict[str, bool]:
         """Whether the database can be read, the keys are confirmed and the lease is valid: ready when all are."""
         try:
-            async with self._storage.read() as uow:
+            async with self._reserved.read() as uow:  # not behind the requests
                 readable = await uow.keys.exists()
         except StorageError as error:
             self._failures.note("a look at the database for /readyz", error)

@@ -21,6 +21,7 @@ from app.services.processes import wait_for_processes
 log = logging.getLogger(__name__)
 
 _LEASE: Final = timedelta(seconds=LEASE_SECONDS)
+_LEAVE_SECONDS: Final = 1.0
 _FORGET_AFTER: Final = timedelta(hours=1)
 
 
@@ -71,7 +72,9 @@ class InstanceService:
             keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeper
-            await self._leave()
+            leaving = asyncio.create_task(self._leave(), name="giving the lease back")
+            # Closing the database ends a task that is not done by then, and the lease lapses by itself.
+            await asyncio.wait({leaving}, timeout=_LEAVE_SECONDS)
 
     async def refresh(self) -> None:
         """Confirm the keys and take or renew the lease, once. Raises StorageError, NotReady, StartupError."""

@@ -3,9 +3,10 @@
 Sources, strongest first: the overrides given to `Settings.load`, the environment, the file `.env` of the project.
 Every ``NAME`` can also be given as ``NAME_FILE``, the path of a file that holds the value (Docker secrets). The
 strongest source that mentions ``NAME`` or ``NAME_FILE`` decides about both; giving a value twice within one source is
-an error. An empty value means "not set", so an empty variable hides what `.env` says. Only an empty ``MASTER_KEY``
-stays an empty ``MASTER_KEY``: a master key that got lost on the way must not look like none. Relative paths start at
-the project, not at the working directory.
+an error. Blanks and line ends around a value are not part of it. An empty value means "not set", so an empty variable
+hides what `.env` says. Only an empty ``MASTER_KEY`` stays an empty ``MASTER_KEY``, and the file of a ``NAME_FILE`` must
+not be empty: a secret that got lost on the way must not look like none. Relative paths start at the project, not at the
+working directory.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from app.settings.values import (
     lower_case,
     module_name,
     path_in_project,
+    port,
     uuid,
     web_origin,
     websocket_url,
@@ -89,6 +91,9 @@ class Settings(BaseSettings):
     install_id: Annotated[UUID, BeforeValidator(uuid)] | None = None
     database_url: _DatabaseUrl = Field(default_factory=_default_database_url)
 
+    database_connections: Annotated[int, Field(ge=2, le=1000)] = 10
+    """The connections of this process to a PostgreSQL server for requests, half of them for writing."""
+
     # Keys from outside
     master_key: SecretText | None = None
     """Empty when MASTER_KEY is empty, which is not the same as None. Never given together with `master_key_file`."""
@@ -108,7 +113,7 @@ class Settings(BaseSettings):
 
     # Web
     web_host: Annotated[str, Field(pattern=r"^[0-9A-Za-z.:_%-]+$")] = "127.0.0.1"
-    web_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    web_port: Annotated[int, Field(ge=0, le=65535), BeforeValidator(port)] = 8080
     public_url: Annotated[str, BeforeValidator(web_origin)] | None = None
     """The origin under which browsers reach the web; see `origin` for the default."""
     trusted_proxies: Annotated[tuple[_Network, ...], BeforeValidator(comma_separated)] = ()
@@ -150,6 +155,8 @@ class Settings(BaseSettings):
     """Providers' credentials from variables such as OPENAI_API_KEY and GITHUB_TOKEN, by the provider's slug."""
     secret_files: _ByName[Path] = Field(default_factory=dict)
     """The files that secrets were read from, by the secret's setting; MASTER_KEY_FILE is not among them."""
+    notices: tuple[str, ...] = ()
+    """Warnings about what was passed over, for the log, which is not there yet while settings are read."""
 
     @classmethod
     def load(cls, overrides: Mapping[str, object] | None = None) -> Self:

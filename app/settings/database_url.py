@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -24,7 +25,7 @@ _DRIVERS: Final = MappingProxyType(
     }
 )
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_PARAMETERS: Final = ("host", "port", "ssl", "prepared_statement_cache_size")
+_PARAMETERS: Final = ("host", "port", "ssl", "sslrootcert", "prepared_statement_cache_size")
 """Parameters that may follow the question mark in a PostgreSQL URL; asyncpg refuses any other name."""
 
 
@@ -82,6 +83,16 @@ class DatabaseUrl:
         password = self.server.password if self.server is not None else None
         return SecretText(str(password)) if password else None
 
+    def tls(self) -> ssl.SSLContext | None:
+        """How to prove the server's certificate with ``sslrootcert``; None without it.
+
+        As in libpq, such a certificate authority is always asked, and the host is compared unless ``ssl`` says less.
+        """
+        root = self.server.query.get("sslrootcert") if self.server is not None else None
+        if self.server is None or root is None:
+            return None
+        return _tls(str(root), verify_host=self.server.query.get("ssl", "verify-full") == "verify-full")
+
     def reveal(self) -> str:
         """The URL with its password."""
         if self.server is not None:
@@ -104,6 +115,15 @@ class DatabaseUrl:
         return self
 
 
+def _tls(root: str, *, verify_host: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if root == "system" else root)
+    except (OSError, ValueError):
+        raise ValueError("has a parameter sslrootcert that names no readable file of certificates") from None
+    context.check_hostname = verify_host
+    return context
+
+
 def _sqlite_path(url: URL) -> Path:
     if url.host:
         raise ValueError("needs three slashes before a path in the project, four before an absolute path")
@@ -121,10 +141,19 @@ def _server(url: URL) -> URL:
         url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
     if unknown := sorted(set(url.query) - set(_PARAMETERS)):
         raise ValueError(
-            f"has a parameter that is not known: {unknown[0][:40]}; known are sslmode, {', '.join(_PARAMETERS)}"
+            f"has a parameter that is not known: {unknown[0][:40]}; known are sslmode, {', '.join(_PARAMETERS)}: "
+            f"leave it out"
         )
     if url.query.get("ssl", "prefer") not in _SSL_MODES:
         raise ValueError(f"has a parameter ssl (or sslmode) that is none of {', '.join(_SSL_MODES)}")
+    root = url.query.get("sslrootcert")
+    if root is not None:
+        if not isinstance(root, str) or url.query.get("ssl") == "disable":
+            raise ValueError("has the parameter sslrootcert twice, or beside ssl=disable")
+        if root != "system":  # libpq's name for the certificate authorities of the system
+            root = str(PROJECT_ROOT / Path(root).expanduser())
+            url = url.update_query_dict({"sslrootcert": root})
+        _tls(root, verify_host=True)
     size = url.query.get("prepared_statement_cache_size", "0")
     if not isinstance(size, str) or whole_number(size) is None:
         raise ValueError("has a parameter prepared_statement_cache_size that is not a whole number, such as 0")

@@ -52,7 +52,7 @@ def _size(count: int) -> str:
 
 
 def read_text_file(path: Path) -> str:
-    """A text file of at most 1 MiB, without the line break at its end.
+    """A text file of at most 1 MiB; bytes that are not UTF-8 become lone surrogates, as in the environment (PEP 383).
 
     Raises ValueError with the reason, which repeats nothing of the content.
     """
@@ -62,13 +62,7 @@ def read_text_file(path: Path) -> str:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     if found is None:
         raise ValueError(f"cannot be read: {os.strerror(errno.ENOENT)}")
-    try:
-        text = found[0].decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-    if "\0" in text:
-        raise ValueError("holds a NUL character")
-    return text
+    return found[0].decode("utf-8-sig", errors="surrogateescape")
 
 
 def check_secret_file_mode(setting: str, path: Path, mode: int, *, warn: bool = True) -> None:

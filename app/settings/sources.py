@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from dotenv.parser import parse_stream
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from app.domain.placeholders import is_placeholder
 from app.domain.secrets import SecretText
 from app.settings.secret_files import read_text_file
-from app.settings.values import path_in_project
+from app.settings.values import comma_separated, own_text, path_in_project
+
+_WORD: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 
 ENVIRONMENT_CREDENTIALS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -61,7 +66,10 @@ SECRETS: Final = frozenset(
 )
 """Settings that are wrapped before any library sees them, so that no error of a library can repeat them."""
 
-GATHERED: Final = frozenset({"environment_credentials", "secret_files"})
+_ISSUED: Final = frozenset({"DISCORD_BOT_TOKEN", "DISCORD_CLIENT_SECRET", *ENVIRONMENT_CREDENTIALS})
+"""Secrets that a provider issues. A placeholder for one counts as not set; a placeholder for a key halts the start."""
+
+GATHERED: Final = frozenset({"environment_credentials", "secret_files", "notices"})
 """Fields that are no settings themselves but gathered from several."""
 
 
@@ -85,9 +93,12 @@ class Sources(PydanticBaseSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], overrides: Mapping[str, Any], env_file: Path | None) -> None:
         super().__init__(settings_cls)
         self._problems: list[str] = []
+        self._notices: list[str] = []
         self._secret_files: dict[str, Path] = {}
         self._names = frozenset(names_of(settings_cls))
         self._known = self._names | {f"{name}_FILE" for name in self._names}
+        comma = BeforeValidator(comma_separated)
+        self._lists = {name.upper() for name, field in settings_cls.model_fields.items() if comma in field.metadata}
         named = {name.upper(): value for name, value in overrides.items()}
         self._problems += [f"{name}: is not a setting" for name in named if name not in self._known]
         self._layers: tuple[Mapping[str, Any], ...] = (named, os.environ, self._dotenv(env_file))
@@ -98,6 +109,7 @@ class Sources(PydanticBaseSettingsSource):
         values = {name: self.get_field_value(fields[name], name)[0] for name in fields if name not in GATHERED}
         values["environment_credentials"] = self._environment_credentials()
         values["secret_files"] = self._secret_files
+        values["notices"] = tuple(self._notices)
         if self._problems:
             raise SourcesRefused(list(dict.fromkeys(self._problems)))
         return {name: value for name, value in values.items() if value is not None}
@@ -115,29 +127,43 @@ class Sources(PydanticBaseSettingsSource):
         for layer in self._layers:
             if name not in layer and f"{name}_FILE" not in layer:
                 continue
-            value, file = layer.get(name), layer.get(f"{name}_FILE") or None
+            value, file = self._cleaned(name, layer.get(name)), self._cleaned(f"{name}_FILE", layer.get(f"{name}_FILE"))
             if value == "" and name != "MASTER_KEY":
                 value = None
-            if value is not None and file is not None:
+            if value is not None and file:
                 self._problems.append(f"{name}: is given twice, the other time as {name}_FILE")
-            elif (reason := _unfit(value) or _unfit(file)) is not None:
-                self._problems.append(f"{name}: {reason}")
-            else:
-                return value, file
-            return None, None
+                return None, None
+            return value, file or None
         return None, None
+
+    def _cleaned(self, name: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return own_text(value, several=name in self._lists)
+        except ValueError as refused:
+            self._problems.append(f"{name}: {refused}")
+            return None
 
     def _value(self, name: str) -> Any:
         value, file = self._find(name)
         if file is not None:
             try:
                 path = path_in_project(file)
-                value = read_text_file(path) or None
+                value = own_text(read_text_file(path), several=name in self._lists)
             except ValueError as refused:
                 self._problems.append(f"{name}_FILE: {_shown(file)} {refused}")
                 return None
-            if name in SECRETS and value is not None:
+            if not value:
+                self._problems.append(f"{name}_FILE: {_shown(file)} is empty: the value for it got lost on the way")
+                return None
+            if name in SECRETS:
                 self._secret_files[name] = path
+        if name in _ISSUED and isinstance(value, str) and is_placeholder(value):
+            self._notices.append(
+                f"{name} holds a placeholder and is passed over: put the real value there, or remove it"
+            )
+            return None
         return self._wrapped(name, value)
 
     def _wrapped(self, name: str, value: Any) -> Any:
@@ -168,23 +194,24 @@ class Sources(PydanticBaseSettingsSource):
             self._problems.append(f"{path} {refused}")
             return {}
         values: dict[str, str] = {}
+        passed_over: list[int] = []
         for binding in parse_stream(io.StringIO(text)):
-            if binding.error:
+            if binding.error and self._may_concern_us(binding.original.string):
                 self._problems.append(f"{path}: line {binding.original.line} is not NAME=value")
+            elif binding.error:
+                passed_over.append(binding.original.line)
             elif binding.key in self._known:
                 if binding.key in values:
                     self._problems.append(f"{binding.key}: is given twice in {path}")
                 values[binding.key] = binding.value or ""
+        if passed_over:
+            lines = ", ".join(map(str, passed_over[:5])) + (", …" if len(passed_over) > 5 else "")
+            self._notices.append(f"{path}: passed over what is not NAME=value and names no setting (line {lines})")
         return values
 
-
-def _unfit(value: object) -> str | None:
-    """Why a text cannot be a value: what is not UTF-8 in the environment arrives as lone surrogates (PEP 383)."""
-    if not isinstance(value, str):
-        return None
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        return "is not UTF-8 text"
-    return "holds a NUL character" if "\0" in value else None
+    def _may_concern_us(self, line: str) -> bool:
+        """Whether a line that is not NAME=value may have been meant for one of our settings; a comment is not."""
+        return not line.lstrip().startswith((";", "//")) and any(word in self._known for word in _WORD.findall(line))
 
 
 def _shown(path: str | Path) -> str:

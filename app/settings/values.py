@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,6 +15,48 @@ from app.domain.identity import snowflake
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+IN_QUOTES: Final = "is in quotes, which became part of it: write it without them (docker run --env-file keeps them)"
+_QUOTES: Final = ('""', "''", "``", "“”", "„“", "«»")
+
+
+def own_text(text: str, *, several: bool = False) -> str:
+    """The value of any setting, without blanks and line ends around it; ``several`` may have them between entries.
+
+    Raises ValueError for a text that is surely not what was meant: something got into it on its way here.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):  # bytes in the environment, by PEP 383
+        raise ValueError("is not UTF-8 text")
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    own = without_blanks(text)
+    refused = own.translate({ord(blank): None for blank in "\t\r\n"}) if several else own
+    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in refused):
+        raise ValueError("holds a line break or another control character")
+    if in_quotes(own):
+        raise ValueError(IN_QUOTES)
+    return own
+
+
+def without_blanks(text: str) -> str:
+    """A text without blanks, line ends and a byte order mark around it."""
+    return text.strip().strip("\ufeff").strip()
+
+
+def in_quotes(text: str) -> bool:
+    """Whether quotes became part of a value, as they do in `docker run --env-file`."""
+    return len(text) > 1 and text[0] + text[-1] in _QUOTES
+
+
+def port(value: object) -> object:
+    """The number of a port. Kubernetes gives WEB_PORT an address where a service is named `web`."""
+    if isinstance(value, str) and re.match(r"(tcp|udp|sctp)://", value):
+        raise ValueError(
+            "is the address that Kubernetes sets for a service named web, not a port: rename the service, set "
+            "enableServiceLinks: false for the pod, or set WEB_PORT there"
+        )
+    return value
 
 
 def lower_case(value: object) -> object:

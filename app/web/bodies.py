@@ -93,10 +93,11 @@ def _integer(digits: str) -> int:
 
 
 def _float(digits: str) -> float:
+    """A number with a fraction or an exponent; 3.0 is the integer 3 (JSON Schema 2020-12, 4.2.3)."""
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError("too large a number")
-    return number
+    return int(number) if number.is_integer() and abs(number) <= _LARGEST_INTEGER else number
 
 
 def _constant(name: str) -> NoReturn:

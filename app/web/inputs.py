@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from app.domain.errors import InvalidInput, VersionConflict
 from app.domain.text import whole_number
 from app.domain.times import rfc3339
+from app.web.limits import Cursor
 from app.web.origin import ORIGIN
 from app.web.problems import MalformedRequest
 
@@ -46,7 +47,7 @@ class PageQuery(Model):
     """Which page of a list."""
 
     limit: int = Field(default=50, ge=1, le=100)
-    cursor: str | None = Field(default=None, description="The `next_cursor` of the page before")
+    cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before")
 
 
 def _read_time(value: object) -> object:

@@ -13,11 +13,14 @@ from typing_extensions import TypedDict
 import app
 from app.domain import errors
 from app.domain.errors import AppError
+from app.services.idempotency import KEY_PATTERN
 from app.web import problems
+from app.web.inputs import ID
+from app.web.limits import IF_MATCH, whole
 from app.web.problems import status_of
 from app.web.routing import Endpoint
 
-_PARTS = re.compile(r"{(\w+)(?::[^{}]*(?:{[^{}]*}[^{}]*)*)?}")
+_PARTS = re.compile(r"{(\w+)(?::([^{}]*(?:{[^{}]*}[^{}]*)*))?}")
 _PHRASES: Final = {
     400: "Malformed",
     401: "Not signed in, or the password must be proven again",
@@ -41,12 +44,12 @@ _HEADERS: Final = {
     "expected_version": (
         "If-Match",
         'The version that you read, as in `"3"`. The answer is 412 if it has changed since.',
-        {"type": "string"},
+        IF_MATCH,
     ),
     "idempotency_key": (
         "Idempotency-Key",
         "Any text of your choice. The same request with the same key is done once within 24 hours.",
-        {"type": "string", "minLength": 1, "maxLength": 255},
+        {"type": "string", "pattern": whole(KEY_PATTERN)},
     ),
 }
 
@@ -152,8 +155,8 @@ def _operation_id(endpoint: Endpoint) -> str:
 
 
 def _parameters(endpoint: Endpoint, schemas: _Schemas) -> Iterable[dict[str, Any]]:
-    for name in _PARTS.findall(endpoint.path):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    for name, pattern in _PARTS.findall(endpoint.path):
+        yield {"name": name, "in": "path", "required": True, "schema": _part(pattern)}
     if endpoint.asks.query is not None:
         for name, schema in schemas.properties(endpoint.asks.query).items():
             yield {"name": name, "in": "query", "required": False, "schema": schema}
@@ -162,12 +165,24 @@ def _parameters(endpoint: Endpoint, schemas: _Schemas) -> Iterable[dict[str, Any
             yield {"name": header, "in": "header", "required": False, "description": description, "schema": schema}
 
 
+def _part(pattern: str) -> dict[str, Any]:
+    """The schema of a part of a path, by its pattern in the route: anything else is not found."""
+    if not pattern:
+        return {"type": "string"}
+    if pattern == ID:
+        return {"type": "string", "format": "uuid", "pattern": whole(ID)}
+    words = pattern.split("|")
+    if all(re.fullmatch(r"\w+", word) for word in words):
+        return {"type": "string", "enum": words}
+    return {"type": "string", "pattern": whole(pattern)}
+
+
 def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     success: dict[str, Any] = {"description": endpoint.summary}
     if endpoint.schema is not None:
         success["content"] = {endpoint.media_type: {"schema": schemas.reference(endpoint.schema)}}
     elif endpoint.media_type != "application/json":
-        success["content"] = {endpoint.media_type: {"schema": {"type": "string"}}}
+        success["content"] = {kind: {"schema": {"type": "string"}} for kind in endpoint.media_type.split(", ")}
     if endpoint.headers:
         success["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in endpoint.headers.items()

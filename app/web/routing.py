@@ -35,6 +35,8 @@ from app.web.sessions import actor_of, check_form_token
 Bound = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Retry = Callable[[web.Request, AppError, Mapping[str, str]], Awaitable[web.StreamResponse]]
 """Makes the page that answers a refused form: the form again. It gets the fields as they were typed."""
+SignedOut = Callable[[web.Request, Mapping[str, str]], web.StreamResponse]
+"""Answers a form whose session has ended, so that the text of its fields is not lost."""
 
 
 def json_response(status: int, content: object = None, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -84,11 +86,13 @@ class Routes:
         headers: Mapping[str, str] | None = None,
         errors: Sequence[type[AppError]] = (),
         retry: Retry | None = None,
+        signed_out: SignedOut | None = None,
     ) -> Callable[[Handler], Handler]:
         """Register the decorated handler; the first paragraph of its docstring is the summary.
 
         ``schema`` is the type of a successful answer; ``headers`` are the further headers of that, ``errors`` the
-        refusals that are particular to this endpoint. ``retry`` answers when the form of a page is refused.
+        refusals that are particular to this endpoint. ``retry`` answers when the form of a page is refused,
+        ``signed_out`` when its session has ended.
         """
 
         def register(handler: Handler) -> Handler:
@@ -101,7 +105,7 @@ class Routes:
                     handler=(
                         _reading_json(handler, asks, lenient=media_type == "text/html")
                         if asks.form is None
-                        else _reading_a_form(handler, asks, asks.form, retry)
+                        else _reading_a_form(handler, asks, asks.form, retry, signed_out)
                     ),
                     asks=asks,
                     tag=self._tag,
@@ -147,14 +151,21 @@ def _reading_json(handler: Handler, asks: Signature, *, lenient: bool) -> Bound:
     return bound
 
 
-def _reading_a_form(handler: Handler, asks: Signature, form: type[Model], retry: Retry | None) -> Bound:
+def _reading_a_form(
+    handler: Handler, asks: Signature, form: type[Model], retry: Retry | None, signed_out: SignedOut | None
+) -> Bound:
     largest = LARGEST_BODY if asks.wants_actor else LARGEST_BODY_OF_A_STRANGER
 
     async def bound(request: web.Request) -> web.StreamResponse:
         given: dict[str, Any] = {}
         request.app[ORIGIN].check_site(request, browser=True)
         if asks.wants_actor:
-            given["actor"] = await actor_of(request)
+            try:
+                given["actor"] = await actor_of(request)
+            except InvalidToken:
+                if signed_out is None:
+                    raise
+                return signed_out(request, await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER))
         for name, read in asks.simple:
             given[name] = read(request)
         fields = await read_form(request, largest=largest)
@@ -163,8 +174,8 @@ def _reading_a_form(handler: Handler, asks: Signature, form: type[Model], retry:
         try:
             return await handler(request, form=parse(form, fields), **given)
         except AppError as refused:
-            signed_out = asks.wants_actor and isinstance(refused, InvalidToken)
-            if retry is None or signed_out or isinstance(refused, NotFound) or status_of(type(refused)) >= 500:
+            ended = asks.wants_actor and isinstance(refused, InvalidToken)
+            if retry is None or ended or isinstance(refused, NotFound) or status_of(type(refused)) >= 500:
                 raise  # filling in the form again would not help
             await record_refusal(request, refused)
             return await retry(request, refused, fields)

@@ -92,8 +92,12 @@ async def test_the_web_stays_up_without_the_bot_and_says_so(sqlite_place: Place,
         address = await asyncio.to_thread(running.address)
         said = await asyncio.to_thread(running.wait_for, r"keyhall: the bot stopped: (.+) — (.+)")
         assert "token" in said[0]
-        async with client_of(address) as client, client.get("/readyz") as answer:
-            assert answer.status == 200
+        async with client_of(address) as client:
+            async with client.get("/readyz") as answer:
+                assert answer.status == 200
+                assert (await answer.json())["bot"] == "stopped"
+            async with client.get("/setup") as answer:
+                assert "The bot stopped. Discord refused the token: set DISCORD_BOT_TOKEN" in await answer.text()
         assert running.process.poll() is None
         assert running.end() == 0
 

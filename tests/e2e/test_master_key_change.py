@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from tests.support.installs import Place
+from tests.support.environment import process_environment
+from tests.support.installs import KEYHALL, Place
+from tests.support.processes import PROJECT
 
 OLD, NEW = "1f" * 16 + "a7" * 16, "3c" * 16 + "5e" * 16
 
@@ -24,7 +29,7 @@ def _installed(place: Place) -> Place:
 
 
 def _rotate(place: Place, *arguments: str) -> Any:
-    done = place.command("keys", "rotate-master", *arguments, "--json")
+    done = place.command("keys", "rotate-master", "--yes", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -37,7 +42,7 @@ def test_the_key_in_the_file_is_changed_and_the_operator_is_told_what_to_keep(in
     assert planned.stdout.endswith("nothing was changed\n")
     assert [path.read_text() for path in installed.data_dir.glob("master.key*")] == [before]
 
-    done = installed.command("keys", "rotate-master")
+    done = installed.command("keys", "rotate-master", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert "keyhall keys print-master FILE" in done.stdout
     assert "backups made until now still need" in done.stdout
@@ -92,3 +97,60 @@ def test_a_key_from_the_settings_is_changed_in_five_steps(place: Place) -> None:
 
 def test_choices_that_contradict_each_other_are_wrong_usage(sqlite_place: Place) -> None:
     assert sqlite_place.command("keys", "rotate-master", "--dry-run", "--force").returncode == 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nothing that cannot be undone happens without a question
+# ---------------------------------------------------------------------------------------------------------------------
+
+IRREVERSIBLE = [("keys", "rotate-master"), ("keys", "revoke", "AES_KEY", "1"), ("keys", "destroy", "AES_KEY", "1")]
+irreversible = pytest.mark.parametrize("command", IRREVERSIBLE, ids=" ".join)
+
+
+@pytest.fixture
+def on_sqlite(sqlite_place: Place) -> Place:
+    return _installed(sqlite_place)
+
+
+def _state(place: Place) -> object:
+    files = {path.name: path.read_bytes() for path in place.data_dir.glob("master.key*")}
+    return files, asyncio.run(place.app_config())
+
+
+@irreversible
+@pytest.mark.parametrize("given", ["", "y\n", "yes\n"])
+def test_without_a_terminal_it_is_refused(on_sqlite: Place, command: tuple[str, ...], given: str) -> None:
+    before = _state(on_sqlite)
+    done = on_sqlite.command(*command, stdin=given)
+    assert done.returncode == 1
+    assert "nothing was changed" in done.stderr or "confirm" in done.stderr
+    assert _state(on_sqlite) == before
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
+@pytest.mark.parametrize("command", IRREVERSIBLE[:2], ids=" ".join)
+def test_on_a_terminal_it_asks(on_sqlite: Place, command: tuple[str, ...], answer: str, code: int) -> None:
+    before = _state(on_sqlite)
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        done = subprocess.run(
+            [sys.executable, *KEYHALL, *command],
+            cwd=PROJECT,
+            env=process_environment(**on_sqlite.environment),
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == code, done.stderr
+    assert "[y/N]" in done.stderr
+    assert (_state(on_sqlite) == before) is (answer == "n")
+
+
+def test_revoking_with_yes_asks_nobody(on_sqlite: Place) -> None:
+    assert on_sqlite.command("keys", "revoke", "AES_KEY", "1", "--yes").returncode == 0

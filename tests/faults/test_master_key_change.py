@@ -34,7 +34,7 @@ SAMPLE = 9
 SECRETS = [f"sk-proj-{number:02}-4f9aTq7ZbX2mLw8vKd3Yc6Rn" for number in range(6)]
 PASSWORD = "a brass key on a hook"
 WEB = Client(source=Source.WEB)
-ROTATE = [*KEYHALL, "keys", "rotate-master"]
+ROTATE = [*KEYHALL, "keys", "rotate-master", "--yes"]
 OLD, NEW = "1f" * 16 + "a7" * 16, "3c" * 16 + "5e" * 16
 
 
@@ -283,7 +283,9 @@ async def test_two_changes_at_once_end_with_one_master_key(place: Place) -> None
     before = _id_in(place.data_dir / "master.key")
 
     for _ in range(2):
-        done = await asyncio.gather(*[asyncio.to_thread(place.command, "keys", "rotate-master") for _ in range(2)])
+        done = await asyncio.gather(
+            *[asyncio.to_thread(place.command, "keys", "rotate-master", "--yes") for _ in range(2)]
+        )
         assert [each.returncode for each in done] == [0, 0], done
         assert sorted(path.name for path in place.data_dir.iterdir()) == ["install.json", "master.key"]
         after = await _opens(place, held)
@@ -315,7 +317,7 @@ async def test_a_process_goes_on_serving_while_the_master_key_changes(place: Pla
             asking = asyncio.create_task(ask())
             ids = []
             for _ in range(2):
-                done = await asyncio.to_thread(place.command, "keys", "rotate-master", "--json")
+                done = await asyncio.to_thread(place.command, "keys", "rotate-master", "--yes", "--json")
                 assert done.returncode == 0, done.stderr
                 ids.append(_id_in(place.data_dir / "master.key"))
             changing = False

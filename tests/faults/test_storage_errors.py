@@ -71,7 +71,8 @@ async def _flaky_services(place: Place, seed: int) -> AsyncIterator[tuple[Servic
     async with open_keys(settings, may_create=True) as opened:
         flaky = FlakyStorage(opened.storage, seed)
         opened.keys._storage = flaky
-        async with open_services(settings, replace(opened, storage=cast("SqlStorage", flaky)), kind="test") as services:
+        sql = cast("SqlStorage", flaky)
+        async with open_services(settings, replace(opened, storage=sql, reserved=sql), kind="test") as services:
             try:
                 yield services, flaky
             finally:

@@ -33,7 +33,7 @@ async def behind(postgres_url: str, tmp_path: Path) -> AsyncIterator[tuple[Datab
     async with (
         migrated(postgres_url),
         proxied(postgres_url, tmp_path) as (url, proxy),
-        open_database(DatabaseUrl.parse(url), may_create=False, timeouts=Timeouts(command=0.5)) as database,
+        open_database(DatabaseUrl.parse(url), may_create=False, timeouts=Timeouts(command=3)) as database,
     ):
         yield database, proxy
 
@@ -54,7 +54,7 @@ async def test_a_commit_whose_answer_is_lost_is_in_doubt_and_says_so(
 ) -> None:
     database, proxy = behind
     await put(database, "before")
-    proxy.cut_after(b"COMMIT")
+    proxy.cut_after(b"COMMIT;")
     with pytest.raises(OutcomeUnknown) as caught:
         await put(database, "after")
     assert "repeat only missing changes" in caught.value.detail

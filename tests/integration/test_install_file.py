@@ -243,3 +243,15 @@ def test_writers_at_once_lose_nothing(data_dir: Path) -> None:
     remembered = InstallFile(data_dir).read()
     assert remembered is not None
     assert remembered.epochs == {"SHARED": 10} | {f"KEY_{number}": 10 for number in range(8)}
+
+
+@pytest.mark.parametrize("where", ["", "below", "far/below"])
+@pytest.mark.parametrize("what", ["a file", "a circle"])
+def test_a_data_dir_that_is_no_directory_is_named_as_such(tmp_path: Path, where: str, what: str) -> None:
+    if what == "a file":
+        (tmp_path / "data").write_text("a file")
+    else:
+        (tmp_path / "data").symlink_to("data")
+    with pytest.raises(ConfigInvalid, match="is no directory") as caught:
+        InstallFile(tmp_path / "data" / where).read()
+    assert "mv" not in caught.value.remedy

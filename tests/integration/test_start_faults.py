@@ -8,14 +8,21 @@ import re
 import shlex
 import shutil
 import sqlite3
+import ssl
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, closing, suppress
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from sqlalchemy import make_url
 
 from app.bootstrap import database as database_stage
@@ -44,7 +51,8 @@ ROLE = 'role with "quotes"'
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start waits long enough to try twice."""
-    monkeypatch.setattr(database_stage, "RETRY_BUDGET_SECONDS", 0.3)
+    monkeypatch.setattr(database_stage, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(database_stage, "RETRY_BUDGET_SECONDS", 0.03)
 
 
 async def _halt(place: Place) -> StartupError:
@@ -100,6 +108,32 @@ def _error_response(code: str, message: str) -> bytes:
     return b"E" + struct.pack("!I", len(fields) + 5) + fields + b"\0"
 
 
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def _serving(handler: Handler, path: Path | None = None) -> AsyncIterator[int]:
+    """Answer each connection with that handler, on a Unix socket or a port; every connection has ended afterwards."""
+    answering: set[asyncio.Task[Any]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        answering.add(task)
+        try:
+            with suppress(OSError):  # the client may refuse a certificate, or hang up
+                await handler(reader, writer)
+        finally:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    starting = asyncio.start_server(answer, "127.0.0.1", 0) if path is None else asyncio.start_unix_server(answer, path)
+    async with await starting as server:
+        yield server.sockets[0].getsockname()[1] if path is None else 0
+    await asyncio.gather(*answering)
+
+
 @asynccontextmanager
 async def _refusing(directory: Path, code: str, message: str) -> AsyncIterator[Place]:
     """A server that answers every start-up message with one error, as PostgreSQL or a pooler does."""
@@ -108,10 +142,9 @@ async def _refusing(directory: Path, code: str, message: str) -> AsyncIterator[P
         await reader.read(4096)
         writer.write(_error_response(code, message))
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        await reader.read()
 
-    async with await asyncio.start_unix_server(answer, directory / ".s.PGSQL.5432"):
+    async with _serving(answer, directory / ".s.PGSQL.5432"):
         yield Place(f"postgresql+asyncpg://alice@/shop?host={directory}", directory / "data")
 
 
@@ -161,13 +194,68 @@ async def test_a_server_without_tls_is_not_waited_for(tmp_path: Path) -> None:
         writer.write(b"N")
         await writer.drain()
         await reader.read(1)
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with _serving(refuse) as port:
         place = Place(f"postgresql+asyncpg://alice@127.0.0.1:{port}/shop?sslmode=require", tmp_path / "data")
         halt = await _halt(place)
     assert "does not speak TLS" in halt.happened
+
+
+def _certificate(directory: Path, host: str) -> Path:
+    """A self-signed certificate with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = SystemClock().now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = directory / f"{host}.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + secret)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("host", "parameters", "answer"),
+    [
+        ("localhost", "sslrootcert={own}", "(57P03)"),
+        ("localhost", "sslmode=verify-full&sslrootcert={own}", "(57P03)"),
+        ("another.example", "sslmode=verify-ca&sslrootcert={own}", "(57P03)"),
+        ("another.example", "sslmode=require&sslrootcert={own}", "(57P03)"),
+        ("another.example", "sslrootcert={own}", "(SSLCertVerificationError)"),
+        ("localhost", "sslmode=require&sslrootcert={other}", "(SSLCertVerificationError)"),
+        ("localhost", "sslrootcert=system", "(SSLCertVerificationError)"),
+    ],
+)
+async def test_a_certificate_authority_in_the_url_is_asked(
+    tmp_path: Path, impatient: None, host: str, parameters: str, answer: str
+) -> None:
+    own, other = _certificate(tmp_path, host), _certificate(tmp_path, "other.example")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(own)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(b"S")
+        await writer.start_tls(context)
+        await reader.read(4096)
+        writer.write(_error_response("57P03", "starting up"))
+        await writer.drain()
+        await reader.read()
+
+    async with _serving(serve) as port:
+        url = f"postgresql+asyncpg://alice@localhost:{port}/shop?{parameters.format(own=own, other=other)}"
+        assert answer in (await _halt(Place(url, tmp_path / "data"))).line()
 
 
 async def test_the_log_says_why_a_start_waits(
@@ -542,6 +630,7 @@ async def test_a_path_that_can_hold_no_file_halts_at_once(place: Place, tmp_path
     path = {"a directory": "directory", "under a file": "file/keyhall.db", "under a file twice": "file/a/keyhall.db"}
     halt = await _halt(Place(f"sqlite+aiosqlite:///{tmp_path / path[what]}", place.data_dir))
     assert type(halt) is DatabaseUnavailable
+    assert "did not answer" not in halt.happened
 
 
 _AS_NOBODY = """

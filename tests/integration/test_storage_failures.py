@@ -413,28 +413,3 @@ async def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ) as database:
             with pytest.raises(StorageError):
                 await database.probe()
-
-
-@pytest.mark.postgres
-async def test_more_units_than_connections_wait_and_then_are_told_busy(postgres_url: str) -> None:
-    async with open_database(
-        DatabaseUrl.parse(postgres_url), may_create=False, timeouts=Timeouts(busy=0.3)
-    ) as database:
-        release = asyncio.Event()
-        begun = asyncio.Semaphore(0)
-
-        async def occupy() -> None:
-            async with database.read() as connection:
-                await connection.value(text("SELECT 1"))
-                begun.release()
-                await release.wait()
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(15):
-                group.create_task(occupy())
-            for _ in range(15):
-                await begun.acquire()
-            with pytest.raises(StorageBusy):
-                async with database.read():
-                    pass
-            release.set()

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from app.domain.credentials import CredentialView
 from app.domain.encrypted_columns import ENCRYPTED_COLUMNS
@@ -20,10 +19,7 @@ from app.domain.errors import VersionConflict
 from app.domain.identity import Actor, Client, Role, Source
 from app.domain.jobs import JobState
 from app.domain.keys import KeyName
-from app.infrastructure.database.engine import Database
-from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services import Services
-from tests.support.database import NOW, migrated
 from tests.support.installs import Place
 
 AES = KeyName.AES_KEY
@@ -226,45 +222,3 @@ async def test_no_update_of_twenty_writers_is_lost_during_rotations(engine_url: 
 @pytest.mark.timeout(1200)
 async def test_no_update_of_twenty_writers_is_lost_during_many_rotations(engine_url: str, tmp_path: Path) -> None:
     await _nothing_is_lost(Place(engine_url, tmp_path / "data"), rotations=60)
-
-
-@pytest.mark.postgres
-async def test_a_change_of_keys_has_its_turn_before_those_who_come_later(postgres_url: str) -> None:
-    """SQLite knows one writer at a time; PostgreSQL lets whoever shares a row share it past a change that waits."""
-    came: list[str] = []
-
-    async def share(storage: SqlStorage) -> None:
-        async with storage.write() as uow:
-            await uow.keys.get_manifest(share_lock=True)
-            came.append("shared")
-
-    async def change(storage: SqlStorage) -> None:
-        async with storage.write() as uow:
-            await uow.keys.lock()
-            await uow.keys.put("manifest", "changed", NOW)
-            came.append("changed")
-
-    async with migrated(postgres_url) as database:
-        storage = SqlStorage(database)
-        await change(storage)
-        came.clear()
-        async with asyncio.TaskGroup() as tasks:
-            async with storage.write() as uow:
-                await uow.keys.get_manifest(share_lock=True)
-                tasks.create_task(change(storage))
-                await _until_waiting(database, 1)
-                tasks.create_task(share(storage))
-                await _until_waiting(database, 2)
-            assert came == []
-        assert came == ["changed", "shared"]
-
-
-async def _until_waiting(database: Database, count: int) -> None:
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(60):
-        while True:
-            async with database.read() as connection:
-                if await connection.value(waiting) == count:
-                    return

@@ -128,6 +128,7 @@ async def open_keyhall(
         Parts(
             kind="test",
             storage=storage,
+            reserved=storage,
             keys=keys,
             feed=FakeChangeFeed(),
             passwords=FakePasswords(),

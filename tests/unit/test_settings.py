@@ -292,6 +292,13 @@ def test_a_relative_database_lies_in_the_project(tmp_path: Path, monkeypatch: py
         ("postgresql://h/d?sslmode=nonsense", "ssl (or sslmode) that is none of disable, allow, prefer, require"),
         ("postgresql://h/d?ssl=require&ssl=disable", "ssl (or sslmode) that is none of"),
         ("postgresql://h/d?command_timeout=1", "not known: command_timeout; known are sslmode, host, port, ssl"),
+        ("postgresql://h/d?sslmode=require&channel_binding=require", "not known: channel_binding; known are"),
+        ("postgresql://h/d?channel_binding=require", "prepared_statement_cache_size: leave it out"),
+        ("postgresql://h/d?pgbouncer=true&connection_limit=1", "connection_limit; known are"),
+        ("postgresql://h/d?target_session_attrs=any", "leave it out"),
+        ("postgresql://h/d?sslrootcert=/nowhere/ca.pem", "sslrootcert that names no readable file"),
+        ("postgresql://h/d?sslrootcert=/etc/passwd", "sslrootcert that names no readable file"),
+        ("postgresql://h/d?sslrootcert=system&sslmode=disable", "sslrootcert twice, or beside ssl=disable"),
         ("postgresql://h/d?prepared_statement_cache_size=many", "prepared_statement_cache_size that is not a whole"),
         ("sqlite:////srv/k.db?timeout=5", "takes no parameters after the path"),
     ],
@@ -367,16 +374,18 @@ def test_no_setting_is_read_from_anything_but_a_small_file(
     assert [name for name in names if f"{name}_FILE: {path} cannot be read" not in message] == []
 
 
-def test_a_file_gives_the_value_without_its_line_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_gives_the_value_without_blanks_and_line_breaks_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "secret"
-    path.write_bytes(f" {CANARY} \r\n\n".encode())
+    path.write_bytes(f"\ufeff {CANARY} x \r\n\n".encode())
     monkeypatch.setenv("JWT_SECRET_KEY_FILE", str(path))
     monkeypatch.setenv("OPENAI_API_KEY_FILE", str(path))
     (tmp_path / "port").write_text("9000\n")
     monkeypatch.setenv("WEB_PORT_FILE", str(tmp_path / "port"))
     settings = Settings.load()
-    assert settings.outside_keys["JWT_SECRET_KEY"].reveal() == f" {CANARY} "
-    assert settings.environment_credentials["openai"].reveal() == f" {CANARY} "
+    assert settings.outside_keys["JWT_SECRET_KEY"].reveal() == f"{CANARY} x"
+    assert settings.environment_credentials["openai"].reveal() == f"{CANARY} x"
     assert settings.web_port == 9000
     assert settings.secret_files == {"JWT_SECRET_KEY": path, "OPENAI_API_KEY": path}
 
@@ -411,6 +420,7 @@ def test_value_and_file_in_one_source_are_refused(name: str, tmp_path: Path, mon
     [
         (b"\xff\xfe", "is not UTF-8 text"),
         (b"a\0b", "holds a NUL"),
+        (b"a\nb", "holds a line break"),
         (b"x" * (2 << 20), "cannot be read: it is longer than 1 MiB"),
     ],
 )
@@ -428,10 +438,142 @@ def test_a_directory_in_place_of_a_file_is_named(tmp_path: Path, monkeypatch: py
     assert f"AES_KEY_FILE: {tmp_path} cannot be read: Is a directory" in problem()
 
 
-def test_an_empty_file_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "empty").write_text("\n")
-    monkeypatch.setenv("DISCORD_BOT_TOKEN_FILE", str(tmp_path / "empty"))
-    assert Settings.load().discord_bot_token is None
+@pytest.mark.parametrize("name", [name for name in Settings.names() if name not in {"MASTER_KEY", "MASTER_KEY_FILE"}])
+def test_an_empty_file_is_a_value_that_got_lost(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in ("", "\n", "\ufeff", " \r\n"):
+        (tmp_path / "empty").write_text(content)
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "empty"))
+        assert f"{name}_FILE: {tmp_path}/empty is empty" in problem()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Accidents on a value's way here
+# ---------------------------------------------------------------------------------------------------------------------
+
+ANY_NAME = [name for name in Settings.names() if name != "MASTER_KEY_FILE"]
+
+
+@pytest.mark.parametrize(
+    ("name", "quotes", "way"),
+    [
+        *((name, '""', "environment") for name in ANY_NAME),
+        *(("DISCORD_BOT_TOKEN", quotes, way) for quotes in ("''", "``", "“”") for way in ("environment", "file")),
+    ],
+)
+def test_quotes_that_became_part_of_a_value_are_named(
+    name: str, quotes: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = f"{quotes[0]}{CANARY}{quotes[1]}"
+    if way == "environment":
+        monkeypatch.setenv(name, value)
+    else:
+        (tmp_path / "given").write_text(value + "\n")
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "given"))
+    line = problem()
+    assert name in line
+    assert "is in quotes" in line
+    assert CANARY not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        *((name, "\x1b") for name in ANY_NAME),
+        *(("DATA_DIR", each) for each in ("\x07", "\x7f", "\x85", "\u2028", "\n")),
+    ],
+)
+def test_control_characters_inside_a_value_are_refused(name: str, inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, f"{CANARY}{inside}x")
+    line = problem()
+    assert f"{name}: holds a line break or another control character" in line
+    assert CANARY not in line
+
+
+@pytest.mark.parametrize("name", ["DATA_DIR", "BACKUP_DIR", "LEGACY_USERS_JSON", "BACKUP_IDENTITY_FILE"])
+@pytest.mark.parametrize("around", ["{}\r", " {}", "{} ", "{}\r\n", "\t{}\n", "\u00a0{}"])
+def test_a_path_has_no_blanks_around_it(name: str, around: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, around.format("/srv/keyhall data"))
+    assert getattr(Settings.load(), name.lower()) == Path("/srv/keyhall data")
+
+
+def test_the_path_of_a_file_has_no_blanks_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "port").write_text("  9000 \r\n")
+    monkeypatch.setenv("WEB_PORT_FILE", f" {tmp_path / 'port'}\r")
+    assert Settings.load().web_port == 9000
+
+
+@pytest.mark.parametrize("value", ["tcp://10.96.0.12:80", "tcp://[fd00::1]:8080", "udp://10.0.0.1:53"])
+def test_the_address_that_kubernetes_sets_in_place_of_the_port_is_named(value: str) -> None:
+    line = problem({"WEB_PORT": value})
+    assert "WEB_PORT: is the address that Kubernetes sets for a service named web" in line
+    assert "enableServiceLinks" in line
+
+
+PLACEHOLDERS = [
+    "XXX",
+    "xxxxxxxxxxxxxxxx",
+    "YOUR_TOKEN_HERE",
+    "your-discord-bot-token",
+    "your_openai_api_key",
+    "YOUR API KEY",
+    "<token>",
+    "{{ token }}",
+    "${DISCORD_TOKEN}",
+    "[insert token]",
+    "sk-...",
+    "sk-…",
+    "sk-xxxxxxxxxxxxxxxxxxxxxxxx",
+    "ghp_XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX",
+    "sk-proj-your-key-here",
+    "changeme",
+    "CHANGE_ME",
+    "replace-me",
+    "placeholder",
+    "paste your token here",
+    "put-your-key-here",
+    "TODO",
+    "none",
+    "null",
+    "my_api_key",
+    "example-key",
+    "dummy_token",
+    "********",
+    "...",
+]
+REAL = [
+    "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs",
+    "sk-proj-Zk2hT9vQ1mXr7LwB4nC8yD5sF0gJ3aE6",
+    "sk-ant-api03-9fJ2kQ7xLmN4vB8cR1tY6wZ3",
+    "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+    "gsk_a1B2c3D4e5F6g7H8i9J0",
+    "AIzaSyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY",
+    "canary-4f1d9a77c0de5eed",
+    "hunter2hunter2",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("DISCORD_BOT_TOKEN", value) for value in PLACEHOLDERS),
+        *(
+            (name, "XXX")
+            for name in SECRET_SETTINGS
+            if name in {"DISCORD_CLIENT_SECRET", "OPENAI_API_KEY", "GITHUB_TOKEN"}
+        ),
+    ],
+)
+def test_a_placeholder_for_an_issued_secret_is_passed_over_and_named(name: str, value: str) -> None:
+    settings = Settings.load({name: value})
+    assert list(settings.secrets()) == []
+    assert [notice for notice in settings.notices if name in notice]
+
+
+@pytest.mark.parametrize("value", REAL)
+def test_a_real_token_is_no_placeholder(value: str) -> None:
+    settings = Settings.load({"OPENAI_API_KEY": value})
+    assert settings.environment_credentials["openai"].reveal() == value
+    assert settings.notices == ()
 
 
 def test_a_secret_in_place_of_a_path_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,7 +680,48 @@ def test_an_unreadable_dotenv_is_refused_and_an_absent_one_is_not(dotenv: Path) 
     assert f"{dotenv} cannot be read: Is a directory" in problem()
     dotenv.rmdir()
     dotenv.write_bytes(b"AES_KEY=\xff")
-    assert f"{dotenv} is not UTF-8 text" in problem()
+    assert "AES_KEY: is not UTF-8 text" in problem()
+    dotenv.write_bytes(b"# f\xfcr andere\nOTHER=\xff\nWEB_PORT=9000")
+    assert Settings.load().web_port == 9000
+
+
+FOREIGN_LINES = [
+    "; a comment of another tool",
+    "; AES_KEY=disabled",
+    "// AES_KEY: disabled",
+    "source .venv/bin/activate",
+    "set -a",
+    "[section]",
+    "if true; then",
+    "OTHER NAME: value",
+    "compose: value with blanks",
+    "- item of a list",
+    "alias ll='ls -l",
+]
+
+
+@pytest.mark.parametrize("line", FOREIGN_LINES)
+def test_a_line_of_another_tool_is_passed_over_with_one_warning(dotenv: Path, line: str) -> None:
+    dotenv.write_text(f"{line}\nWEB_PORT=9000\n{line}\nLOG_LEVEL=error\n")
+    settings = Settings.load()
+    assert (settings.web_port, settings.log_level) == (9000, "error")
+    assert len(settings.notices) <= 1
+
+
+def test_the_warning_numbers_the_lines_and_does_not_repeat_them(dotenv: Path) -> None:
+    dotenv.write_text("source x\nWEB_PORT=9000\nPASSWORD: hunter2 x\n")
+    assert Settings.load().notices == (
+        f"{dotenv}: passed over what is not NAME=value and names no setting (line 1, 3)",
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["AES_KEY: value", "AES_KEY value", "set AES_KEY value", "- AES_KEY: x", '"AES_KEY": "x",', "export WEB_PORT 80"],
+)
+def test_a_line_that_may_be_meant_for_a_setting_is_refused(dotenv: Path, line: str) -> None:
+    dotenv.write_text(f"OTHER=1\n{line}\n")
+    assert f"{dotenv}: line 2 is not NAME=value" in problem()
 
 
 def test_dotenv_is_that_of_the_project() -> None:
@@ -694,10 +877,14 @@ def test_any_text_is_understood_or_refused_by_name(values: dict[str, Any]) -> No
     assert reason is None or any(f"{name}: " in reason for name in values)
 
 
-@given(st.sampled_from(SECRET_SETTINGS), ENVIRONMENT_TEXT.filter(bool))
-def test_a_secret_is_kept_to_the_letter(name: str, value: str) -> None:
+@given(
+    st.sampled_from(SECRET_SETTINGS),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=60),
+)
+def test_a_secret_is_kept_to_the_letter_but_for_blanks_around_it(name: str, value: str) -> None:
+    given, value = f" {CANARY}{value}\n", f"{CANARY}{value}".strip().strip("\ufeff").strip()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(name, value)
+        patch.setenv(name, given)
         settings = Settings.load()
     assert [secret.reveal() for secret in settings.secrets()] == [value]
 

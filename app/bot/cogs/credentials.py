@@ -156,6 +156,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         actor = await self._session.admit(interaction)
         progress.names |= panels.names(provider.strip().lower(), label.strip(), guild_id)
         progress.steps = self._after_refusal(interaction, actor, guild_id, provider, label)
+        progress.begun = True
         added = await self._credentials.add(
             actor,
             provider=provider,
@@ -193,6 +194,21 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
 
         return steps
 
+    def outdated(self, interaction: Interaction) -> None:
+        """Prepare the answer to a form of an earlier version: its secret is lost, provider and label need not be."""
+        typed = form_values(interaction)
+        if "secret" not in typed:
+            return
+        provider, label = (
+            _shown_again(provider_name, typed.get("provider", "")),
+            _shown_again(label_name, typed.get("label", "")),
+        )
+
+        async def steps(_: Exception) -> Sequence[ui.Button[Any]]:
+            return [panels.add_again(interaction.locale, "Open it again", None, provider=provider, label=label)]
+
+        _begin(interaction, STORE).steps = steps
+
     async def open_replace_form(self, interaction: Interaction, named: ComponentId) -> None:
         """Open the form for the key that the button is about."""
         _begin(interaction, STORE)
@@ -228,6 +244,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
             return [panels.replace_instead(interaction.locale, before.label, named.guild_id, before.id)]
 
         progress.steps = steps
+        progress.begun = True
         replaced = await self._credentials.replace(
             actor,
             before.id,
@@ -286,6 +303,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         progress = _begin(interaction, REMOVE)
         self._session.whose(interaction, named)
         actor = await self._session.admit(interaction)
+        progress.begun = True
         await self._credentials.remove(actor, named.credential_id or "", expected_version=named.number)
         progress.done = True
         await views.show(interaction, panels.removed(interaction.locale, named))
@@ -295,6 +313,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         progress = _begin(interaction, RESTORE)
         self._session.whose(interaction, named)
         actor = await self._session.admit(interaction)
+        progress.begun = True
         view = await self._credentials.restore(actor, named.credential_id or "", expected_version=named.number)
         progress.done = True
         await views.show(interaction, panels.one(interaction.locale, view, "**Restored.**"))

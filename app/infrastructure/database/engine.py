@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Executable, Row, Table, delete, inspect, select, tuple_
 from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.domain.errors import StorageError, StorageReadOnly
+from app.domain.errors import StorageBusy, StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
 from app.infrastructure.database.errors import DRIVER_ERRORS, committing, refusal, translated, translation
 from app.infrastructure.database.faults import named
@@ -26,8 +29,46 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUTS = Timeouts()
 
+_PAUSE_FOR_OTHERS: Final = 0.5
+"""Seconds between two attempts to lock everybody out, for those who queued behind the first."""
+_CROWDED_PAUSE: Final = 0.1
+_PATIENT_SECONDS: Final = 3600.0
+_GIVE_BACK_SECONDS: Final = 1.0
+"""For a rollback at the end of a transaction that failed."""
+
 LOOK_SECONDS = 1.0
 """How long a start may look for damage."""
+
+
+class AnswerTimeout:
+    """Ends a connection whose next answer does not come in time, so that nobody waits for it any longer.
+
+    A time limit of asyncio would do so by a cancellation, after which the driver waits for the silent server again.
+    Used around each message; the first one shares its time with getting the connection.
+    """
+
+    __slots__ = ("_end", "_handle", "_seconds", "_until")
+
+    def __init__(self, seconds: float | None, end: Callable[[], None], began: float) -> None:
+        self._seconds = seconds
+        self._until: float | None = None if seconds is None else began + seconds
+        self._end = end
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        if self._seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._handle = loop.call_at(self._until or loop.time() + self._seconds, self._end)
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._until = None
+
+    def at_most(self, seconds: float) -> AnswerTimeout:
+        """Less of it, for the end of a connection."""
+        now = asyncio.get_running_loop().time()
+        return AnswerTimeout(None if self._seconds is None else seconds, self._end, now)
 
 
 class Connection:
@@ -36,10 +77,11 @@ class Connection:
     After a statement failed the transaction can only be rolled back, as PostgreSQL demands; `failure` remembers why.
     """
 
-    __slots__ = ("_connection", "dialect", "failure")
+    __slots__ = ("_answering", "_connection", "dialect", "failure")
 
-    def __init__(self, connection: AsyncConnection, dialect: Dialect) -> None:
+    def __init__(self, connection: AsyncConnection, dialect: Dialect, answering: AnswerTimeout) -> None:
         self._connection = connection
+        self._answering = answering
         self.dialect = dialect
         self.failure: Exception | None = None
 
@@ -73,37 +115,53 @@ class Connection:
         """Update a row for each of ``rows``, as `Dialect.change_many` has it; how many were touched."""
         if not rows:
             return 0
-        with self._remembering(), translated():
+        with self._asking():
             return await self.dialect.change_many(self._connection, table, change, where, rows)
 
     async def has_table(self, name: str) -> bool:
         """Whether a table is there, from the catalogue."""
-        with self._remembering(), translated():
+        with self._asking():
             return await self._connection.run_sync(lambda connection: inspect(connection).has_table(name))
 
     async def table_names(self) -> frozenset[str]:
         """The tables that are there, from the catalogue."""
-        with self._remembering(), translated():
+        with self._asking():
             return frozenset(await self._connection.run_sync(lambda connection: inspect(connection).get_table_names()))
 
     async def lock(self, key: int, *, shared: bool = False) -> None:
         """Exclude every other holder of that key until the transaction ends; a shared one, those that do not share."""
-        with self._remembering(), translated():
+        with self._asking():
             await self.dialect.lock(self._connection, key, shared=shared)
+
+    async def lock_out(self, key: int) -> None:
+        """As an exclusive ``lock``, but those who share the key wait little for it: attempts, with pauses between them.
+
+        Raises StorageBusy after a while in which somebody shared the key all the time.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.dialect.excludes_within
+        while True:
+            with self._asking():
+                if await self.dialect.try_lock(self._connection, key):
+                    return
+            if clock() > until:
+                raise StorageBusy
+            await asyncio.sleep(_PAUSE_FOR_OTHERS)
 
     async def announce(self) -> None:
         """Notify every process once this transaction has committed: keys changed, or a job was queued."""
-        with self._remembering(), translated():
+        with self._asking():
             await self.dialect.announce(self._connection)
 
     async def _execute(self, statement: Executable, parameters: Mapping[str, object] | None) -> AnyResult:
-        with self._remembering(), translated():
+        with self._asking():
             return await self._connection.execute(statement, parameters)
 
     @contextmanager
-    def _remembering(self) -> Iterator[None]:
+    def _asking(self) -> Iterator[None]:
         try:
-            yield
+            with self._answering, translated():
+                yield
         except Exception as failure:
             self.failure = failure
             raise
@@ -128,9 +186,13 @@ class Database:
             StorageError: it does not answer, or refuses; ``fault`` says which of them waiting may help.
         """
         try:
-            async with self.dialect.turn(), self._connected(self.dialect.writer) as connection:
+            async with (
+                self.dialect.turn(reserved=True),
+                self._connected(self.dialect.reserved_writer) as (connection, answering),
+            ):
                 await connection.begin()
-                unfit = await self.dialect.unfit(connection)
+                with answering:
+                    unfit = await self.dialect.unfit(connection)
         except DRIVER_ERRORS as error:
             raise refusal(error) from None
         if unfit is not None:
@@ -156,15 +218,17 @@ class Database:
             raise refusal(error) from None
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Connection]:
+    async def read(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
         """One moment of the database; nothing can be written."""
-        async with self._connected(self.dialect.reader) as connection:
+        engine = self.dialect.reserved_reader if reserved else self.dialect.reader
+        async with self._connected(engine) as (connection, answering):
             with translated():
                 await connection.begin()
-            yield Connection(connection, self.dialect)
+            await self._limit(connection, answering, waited=0.0)
+            yield Connection(connection, self.dialect, answering)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Connection]:
+    async def write(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
         """A transaction that commits at its end, and rolls back if anything was raised, a cancellation too.
 
         A failure of one of its statements that somebody caught is raised again at the end: nothing half done commits.
@@ -172,16 +236,21 @@ class Database:
         This is the one place that decides how a transaction ended. OutcomeUnknown: COMMIT was sent and its answer was
         lost. Any other error: certainly not committed. Once it has committed, nothing is raised.
         """
-        async with self.dialect.turn(), self._connected(self.dialect.writer) as connection:
+        engine = self.dialect.reserved_writer if reserved else self.dialect.writer
+        async with (
+            self.dialect.turn(reserved=reserved) as waited,
+            self._connected(engine) as (connection, answering),
+        ):
             with translated():
                 transaction = await connection.begin()
-            unit = Connection(connection, self.dialect)
+            await self._limit(connection, answering, waited=waited)
+            unit = Connection(connection, self.dialect, answering)
             yield unit
             if unit.failure is not None:
                 raise unit.failure  # PostgreSQL would answer COMMIT with a silent rollback
             if self.dialect.lost(connection):
-                raise StorageError  # before COMMIT was sent
-            with committing():
+                raise _ended()
+            with answering, committing():
                 await transaction.commit()
 
     async def rebuild(self, key: int, change: Callable[[SyncConnection], None]) -> None:
@@ -202,25 +271,65 @@ class Database:
             raise (translation(error) or error) from None
 
     @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, AnswerTimeout]]:
         """A connection from the pool; what was begun and not committed is rolled back when it returns there."""
+        began = asyncio.get_running_loop().time()
         with translated():
-            connection = await engine.connect()
+            connection = await self._connect(engine, began)
+        answering = AnswerTimeout(self.dialect.answers_within, self.dialect.end(connection), began)
         try:
-            yield connection
+            yield connection, answering
         finally:
             # The database rolls back even if this message does not reach it, and the pool drops the connection: raising
             # here would hide the error that came before, or turn a commit into a failure.
             try:
-                with suppress(StorageError), translated():
+                with suppress(StorageError), answering.at_most(_GIVE_BACK_SECONDS), translated():
                     await connection.close()
             except Exception:
                 log.exception("a connection could not be given back to the pool")
 
+    async def _limit(self, connection: AsyncConnection, answering: AnswerTimeout, *, waited: float) -> None:
+        limits = self.dialect.limits(waited=waited)
+        if limits is not None:
+            with answering, translated():
+                await connection.execute(limits)
+
+    async def _connect(self, engine: AsyncEngine, began: float) -> AsyncConnection:
+        """A free connection of the pool or a new one; where the server has too many, wait for either."""
+        seconds = self.dialect.answers_within
+        until = None if seconds is None else began + seconds
+        refused: DBAPIError | None = None
+        try:
+            async with asyncio.timeout_at(until):
+                while True:
+                    try:
+                        return await engine.connect()
+                    except DBAPIError as error:
+                        if not self.dialect.crowded(error):
+                            raise
+                        refused = error
+                    await self.dialect.make_room(engine)
+                    await asyncio.sleep(_CROWDED_PAUSE)
+        except TimeoutError:
+            if refused is not None:
+                raise refused from None
+            raise
+
+
+def _ended() -> StorageError:
+    ended = StorageError()
+    ended.add_note("the server had ended the connection before the commit was sent")
+    return ended
+
 
 @asynccontextmanager
 async def open_database(
-    url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts | None = None
+    url: DatabaseUrl,
+    *,
+    may_create: bool,
+    timeouts: Timeouts | None = None,
+    connections: int | None = None,
+    patient: bool = False,
 ) -> AsyncIterator[Database]:
     """Open a database; nothing is connected to before it is needed.
 
@@ -228,20 +337,25 @@ async def open_database(
         url: where it is.
         may_create: whether the file of an embedded database may be made, mode 0600 in a directory of mode 0700.
         timeouts: when to give up, if not after `DEFAULT_TIMEOUTS`.
+        connections: how many to a server are for requests, half of them for writing; None for the default.
+        patient: whether statements may take long, because they change whole tables while nobody is served.
     """
-    database = Database(_dialect(url, may_create=may_create, timeouts=timeouts or DEFAULT_TIMEOUTS))
+    timeouts = timeouts or DEFAULT_TIMEOUTS
+    if patient:
+        timeouts = replace(timeouts, command=_PATIENT_SECONDS)
+    database = Database(_dialect(url, may_create=may_create, timeouts=timeouts, connections=connections))
     try:
         yield database
     finally:
         await database.dialect.close()
 
 
-def _dialect(url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts) -> Dialect:
+def _dialect(url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts, connections: int | None) -> Dialect:
     """The dialect of a URL; the other one's driver is not imported."""
     if url.server is not None:
-        from app.infrastructure.database.dialects.postgresql import Postgresql  # noqa: PLC0415
+        from app.infrastructure.database.dialects.postgresql import DEFAULT_CONNECTIONS, Postgresql  # noqa: PLC0415
 
-        return Postgresql(url.server, timeouts=timeouts)
+        return Postgresql(url.server, timeouts=timeouts, tls=url.tls(), connections=connections or DEFAULT_CONNECTIONS)
     from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
 
     return Sqlite(url.file, may_create=may_create, timeouts=timeouts)

@@ -45,23 +45,27 @@ class SqlUnitOfWork:
 
 
 class SqlStorage:
-    """See `app.services.ports.Storage`. Every method may raise StorageError or one of its kinds."""
+    """See `app.services.ports.Storage`. Every method may raise StorageError or one of its kinds.
 
-    def __init__(self, database: Database, randomness: Randomness | None = None) -> None:
+    A ``reserved`` one uses connections that no request can take: for the process's own lease, keys and readiness.
+    """
+
+    def __init__(self, database: Database, randomness: Randomness | None = None, *, reserved: bool = False) -> None:
         self._database = database
+        self._reserved = reserved
         self._randomness = randomness or SystemRandomness()
         self._cache = RowCache()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
         """A consistent view."""
-        async with self._database.read() as connection:
+        async with self._database.read(reserved=self._reserved) as connection:
             yield SqlUnitOfWork(connection, self._randomness)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
         """Commits at its end, rolls back if anything was raised."""
-        async with self._database.write() as connection:
+        async with self._database.write(reserved=self._reserved) as connection:
             yield SqlUnitOfWork(connection, self._randomness)
 
     def data_version(self) -> int | None:

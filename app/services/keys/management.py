@@ -81,6 +81,7 @@ class KeyManagementService:
         remembered = self._record.read()
         async with self._storage.read() as uow:
             ring = await self._reader.load(uow, remembered)
+        self._reader.require_outside_sound()
         if ring is not None:
             self._reader.require_outside_agrees(ring)
         return ring is not None
@@ -265,8 +266,10 @@ class KeyManagementService:
         return self._writer.add_version(ring, name, material, origin)
 
     def parse_external_key(self, name: KeyName, given: SecretText) -> SecretBytes:
-        """The material of a key from outside, checked as at a start. Raises InsecureKey."""
-        return self._reader.outside_material(name, given)
+        """The material of a key that is about to be imported, checked as at a start. Raises InsecureKey."""
+        material = self._reader.outside_material(name, given)
+        self._reader.require_one_purpose(self.ring, name, given)
+        return material
 
     async def rewrap(self, uow: UnitOfWork, master_key: SecretBytes) -> str:
         """Put every key under that master key, in this unit of work; the id of the one that they were under.

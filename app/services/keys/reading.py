@@ -18,7 +18,7 @@ from app.domain.errors import (
     MasterKeyMismatch,
     MasterKeyMissing,
 )
-from app.domain.key_material import WeakKey, parse_external_key
+from app.domain.key_material import WeakKey, parse_external_key, same_bytes
 from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, KeyState, KeyVersion, Manifest
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import rows as key_rows
@@ -242,6 +242,49 @@ class KeyReader:
             raise InsecureKey(
                 f"the value given for {name.value} is refused: {error}",
                 remedy=f"remove {name.value} from the environment and let Keyhall generate it, or give 32 random bytes",
+            ) from None
+
+    def require_outside_sound(self) -> None:
+        """Every key that is given must be one that may be used, and serve one purpose alone. Raises InsecureKey."""
+        given = dict(self.rules.outside_keys)
+        for name, key in given.items():
+            self.outside_material(KeyName(name), key)
+        if self.rules.legacy_key is not None:
+            self._require_legacy_key(self.rules.legacy_key)
+        seen: dict[bytes, str] = {key.reveal(): "MASTER_KEY" for key in self._master_keys.given()}
+        for name, key in given.items():
+            other = seen.setdefault(same_bytes(key.reveal()), name)
+            if other != name:
+                raise InsecureKey(
+                    f"{name} and {other} are given the same value",
+                    remedy=f"give {name} a value of its own, or remove it and let Keyhall generate it: one key, one "
+                    "purpose",
+                )
+
+    def require_one_purpose(self, ring: KeyRing, name: KeyName, given: SecretText) -> None:
+        """A key that is about to be imported must not be another key already. Raises InsecureKey."""
+        wanted = same_bytes(given.reveal())
+        others = [("the master key", key.reveal()) for key in self._master_keys.given()]
+        others += [
+            (other.value, material.reveal())
+            for other, versions in ring.materials.items()
+            if other is not name
+            for material in versions.values()
+        ]
+        for other, material in others:
+            if wanted in {material, same_bytes(material.decode(errors="replace"))}:
+                raise InsecureKey(
+                    f"the value given for {name.value} is that of {other}",
+                    remedy="give 32 random bytes of its own: one key, one purpose",
+                )
+
+    def _require_legacy_key(self, given: SecretText) -> None:
+        try:
+            parse_external_key(KeyName.ENCRYPTION_KEY, given.reveal(), self.rules.environment)
+        except WeakKey as error:
+            raise InsecureKey(
+                f"the value given for CREDENTIAL_ENCRYPTION_KEY is refused: {error}",
+                remedy="give the key of the software that the rows come from, or remove CREDENTIAL_ENCRYPTION_KEY",
             ) from None
 
     def require_outside_agrees(self, ring: KeyRing) -> None:

@@ -87,3 +87,5 @@ class InstallRules:
     environment: Environment
     pinned_install_id: str | None
     outside_keys: Mapping[str, SecretText]
+    legacy_key: SecretText | None = None
+    """CREDENTIAL_ENCRYPTION_KEY, which opens rows of other software in imports and nothing else."""

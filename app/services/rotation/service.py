@@ -16,7 +16,16 @@ from app.domain.encrypted_columns import columns_under
 from app.domain.errors import InvalidInput, KeyStateConflict, NotFound
 from app.domain.identity import Actor, Permission
 from app.domain.jobs import Job, JobKind
-from app.domain.keys import IllegalKeyset, KeyName, KeySchedule, Keyset, KeyState, Origin
+from app.domain.keys import (
+    LONGEST_SCHEDULE,
+    SHORTEST_SCHEDULE,
+    IllegalKeyset,
+    KeyName,
+    KeySchedule,
+    Keyset,
+    KeyState,
+    Origin,
+)
 from app.domain.rotation import RotationState, Step
 from app.domain.secrets import SecretText
 from app.services.audit import SYSTEM, AuditTrail
@@ -41,8 +50,6 @@ FURTHEST_DATE: Final = timedelta(days=3650)
 AGES_EVERY: Final = timedelta(days=1)
 _WORK_AFTER_PROMOTION: Final = frozenset({Step.PROMOTED, Step.REENCRYPT, Step.RECOMPUTE, Step.VERIFY, Step.DONE})
 """DONE is among them: its worker died before the job was marked as over."""
-_SHORTEST_SCHEDULE: Final = 1
-_LONGEST_SCHEDULE: Final = 3650
 
 
 class RotationService:
@@ -323,8 +330,8 @@ class RotationService:
     async def set_schedule(self, actor: Actor, name: KeyName, *, rotation_days: int, automatic: bool) -> KeyStatus:
         """How many days a primary may serve, and whether it is then rotated unasked. Raises InvalidInput."""
         self._require(actor, name)
-        if not _SHORTEST_SCHEDULE <= rotation_days <= _LONGEST_SCHEDULE:
-            raise InvalidInput("rotation_days", f"must be {_SHORTEST_SCHEDULE} to {_LONGEST_SCHEDULE}")
+        if not SHORTEST_SCHEDULE <= rotation_days <= LONGEST_SCHEDULE:
+            raise InvalidInput("rotation_days", f"must be {SHORTEST_SCHEDULE} to {LONGEST_SCHEDULE}")
         schedule = KeySchedule(name=name, rotation_days=rotation_days, automatic=automatic)
         now = self._clock.now()
         async with self._storage.write() as uow:

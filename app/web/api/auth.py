@@ -14,6 +14,7 @@ from app.domain.identity import Actor, Client, Session, User
 from app.services.authentication import TokenPair
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery
+from app.web.limits import NewPassword, NewUsername, Password, Token, Username
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
 from app.web.sessions import own_cookie, remember_device, renew_session, session_cookie
@@ -24,30 +25,30 @@ routes = Routes("Signing in")
 class Setup(Model):
     """The account of the first owner."""
 
-    setup_token: str = Field(description="Printed on the server's standard error at every start until it is used")
-    username: str = Field(description="2 to 64 characters without spaces, ':', '/' and '@'")
-    password: str = Field(description="12 to 256 characters, none of the common ones")
+    setup_token: Token = Field(description="Printed on the server's standard error at every start until it is used")
+    username: NewUsername = Field(description="2 to 64 characters without spaces, ':', '/' and '@'")
+    password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
 
 
 class Login(Model):
     """Name and password."""
 
-    username: str
-    password: str
-    otp: str | None = Field(default=None, description="A one-time code, where the account has a second factor")
+    username: Username
+    password: Password
+    otp: Token | None = Field(default=None, description="A one-time code, where the account has a second factor")
 
 
 class RefreshToken(Model):
     """The refresh token of a sign-in."""
 
-    refresh_token: str
+    refresh_token: Token
 
 
 class Proof(Model):
     """The password once more."""
 
-    password: str
-    otp: str | None = Field(default=None, description="A one-time code, where the account has a second factor")
+    password: Password
+    otp: Token | None = Field(default=None, description="A one-time code, where the account has a second factor")
 
 
 class Tokens(TypedDict):

@@ -15,6 +15,7 @@ from app.domain.identity import Actor
 from app.services.credentials import UNSET, HealthReport, HistoryView, Unset
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery, Time
+from app.web.limits import GuildId, Label, Provider, Secret, Version
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
 
@@ -27,37 +28,39 @@ _ETAG = {"ETag": "The version, to be sent back as If-Match"}
 class NewCredential(Model):
     """The credential to store."""
 
-    provider: str = Field(description="Such as `openai` or `github`: letters, digits, '.', '_' and '-'")
-    label: str = Field(description="1 to 64 characters, shown openly; one that looks like a secret is refused")
-    secret: str = Field(description="At most 64 KiB; white space around it is dropped")
+    provider: Provider = Field(description="Such as `openai` or `github`: letters, digits, '.', '_' and '-'")
+    label: Label = Field(description="Shown openly; one that looks like a key, or shows the secret, is refused")
+    secret: Secret = Field(description="At most 64 KiB of UTF-8; blanks and invisible characters around it are dropped")
     expires_at: Time | None = None
-    guild_id: str | None = Field(default=None, description="The Discord guild that it is for; left out: it is for you")
+    guild_id: GuildId | None = Field(
+        default=None, description="The Discord guild that it is for; left out: it is for you"
+    )
 
 
 class Change(Model):
     """The fields to change; a field that is left out stays as it is."""
 
-    label: str = ""
+    label: Label = ""
     expires_at: Time | None = None
 
 
 class NewSecret(Model):
     """The new secret; the former one stays in the history."""
 
-    secret: str
+    secret: Secret
     expires_at: Time | None = Field(default=None, description="Left out: the expiry stays")
 
 
 class RollbackTo(Model):
     """The former secret to go back to."""
 
-    version: int | None = Field(default=None, description="Left out: the latest former secret")
+    version: Version | None = Field(default=None, description="Left out: the latest former secret")
 
 
 class Listing(PageQuery):
     """The credentials to list."""
 
-    guild_id: str | None = Field(default=None, description="List those of this guild instead of your own")
+    guild_id: GuildId | None = Field(default=None, description="List those of this guild instead of your own")
     removed: bool = Field(default=False, description="List the removed credentials that can still be restored")
 
 

@@ -18,6 +18,7 @@ from app.services.keys import KeyVersionInfo
 from app.services.paging import Page
 from app.services.rotation import KeyStatus
 from app.web.inputs import ID, Model, PageQuery, Time
+from app.web.limits import ScheduleDays
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
 
@@ -41,7 +42,7 @@ class Rotation(Model):
 class NewSchedule(Model):
     """The schedule of a key."""
 
-    rotation_days: int = Field(description="1 to 3650")
+    rotation_days: ScheduleDays
     automatic: bool = Field(description="Whether the key is rotated automatically at that age")
 
 

@@ -22,10 +22,15 @@ class Alive(TypedDict):
 
 
 class Ready(TypedDict):
-    """`ready`, with every check by name; under status 503 `not_ready`."""
+    """`ready`, with every check by name; under status 503 `not_ready`.
+
+    `bot` is `connected`, `stopped`, `off` where none has started, or `unknown`; it does not decide whether requests
+    should be sent here.
+    """
 
     status: str
     checks: dict[str, bool]
+    bot: str
 
 
 @routes("GET", "/healthz", schema=Alive)
@@ -37,10 +42,13 @@ async def healthz(request: web.Request) -> web.Response:  # noqa: ARG001 - every
 @routes("GET", "/readyz", schema=Ready, errors=[NotReady])
 async def readyz(request: web.Request) -> web.Response:
     """Whether requests should be sent here."""
-    checks = await request.app[SERVICES].dashboard.readiness()
+    services = request.app[SERVICES]
+    checks = await services.dashboard.readiness()
+    # A database that has just not answered is not asked again: a probe has little time.
+    bot = (await services.bot_state.shown()).state if checks["database"] else "unknown"
     if all(checks.values()):
-        return json_response(200, {"status": "ready", "checks": checks})
-    return json_response(503, {"status": "not_ready", "checks": checks}, {"Retry-After": RETRY_AFTER})
+        return json_response(200, {"status": "ready", "checks": checks, "bot": bot})
+    return json_response(503, {"status": "not_ready", "checks": checks, "bot": bot}, {"Retry-After": RETRY_AFTER})
 
 
 @routes("GET", "/metrics", media_type="text/plain", errors=[Forbidden])

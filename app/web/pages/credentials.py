@@ -20,12 +20,14 @@ from app.domain.times import end_of_day
 from app.services.credentials import UNSET
 from app.web.inputs import ID, Model, NoFields
 from app.web.options import SERVICES
+from app.web.pages.drafts import draft_for, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes
 from app.web.sessions import actor_of
 
 routes = Routes("Pages")
 _ALL = "/credentials"
+_NEW = f"{_ALL}/new"
 ONE = f"{_ALL}/{{credential_id:{ID}}}"
 
 _NEWS: Final = {
@@ -47,7 +49,7 @@ _WORDS: Final = {
 }
 
 
-class Listing(Model):
+class CredentialsQuery(Model):
     """The page of the list, and the action that led to it."""
 
     cursor: str | None = None
@@ -56,7 +58,7 @@ class Listing(Model):
     id: str = ""
 
 
-class One(Model):
+class CredentialQuery(Model):
     """The action that led to the page."""
 
     done: str = ""
@@ -95,7 +97,7 @@ class VersionForm(Model):
 
 
 @routes("GET", _ALL, media_type="text/html")
-async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Response:
+async def listing(request: web.Request, actor: Actor, query: CredentialsQuery) -> web.Response:
     """Your credentials, or those that you removed."""
     found = await request.app[SERVICES].credentials.page(actor, after=query.cursor, removed=query.removed)
     return page(
@@ -131,10 +133,23 @@ def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept:
     )
 
 
-@routes("GET", f"{_ALL}/new", media_type="text/html")
+@routes("GET", _NEW, media_type="text/html")
 async def add_form(request: web.Request, actor: Actor) -> web.Response:
     """The form for a new credential."""
-    return _add_page(request, actor, None, {"provider": "", "label": "", "expires": ""})
+    return _with_draft(request, _add_page(request, actor, None, kept_of(draft_for(request, _NEW))))
+
+
+def _with_draft(request: web.Request, response: web.Response) -> web.Response:
+    forget_draft(request, response)
+    return response
+
+
+def _add_signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
+    return sign_in_first(request, _NEW, kept_of(fields))
+
+
+def _signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
+    return sign_in_first(request, f"{_ALL}/{request.match_info['credential_id']}", kept_of(fields))
 
 
 @routes(
@@ -143,6 +158,7 @@ async def add_form(request: web.Request, actor: Actor) -> web.Response:
     status=303,
     media_type="text/html",
     retry=_add_again,
+    signed_out=_add_signed_out,
     errors=[errors.AlreadyExists, errors.QuotaExceeded],
 )
 async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response:
@@ -161,10 +177,10 @@ async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response
 def _again(section: str) -> Retry:
     """Answers a refused form with the page of its credential and the refusal beside the form."""
 
-    async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+    async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
         actor = await actor_of(request)
         view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
-        return credential_page(request, actor, view, refused=Refused(error), section=section)
+        return credential_page(request, actor, view, refused=Refused(error), section=section, typed=kept_of(fields))
 
     return retry
 
@@ -177,8 +193,9 @@ def credential_page(
     refused: Refused | None = None,
     section: str = "",
     news: str | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """The page of one credential; `section` is the part of it whose form was refused."""
+    """The page of one credential; `section` is the part of it whose form was refused, `typed` the text in it."""
     return page(
         request,
         "credential.html",
@@ -189,14 +206,16 @@ def credential_page(
         refused=refused,
         section=section,
         news=news,
+        typed=typed if typed and typed["label"] else None,
     )
 
 
 @routes("GET", ONE, media_type="text/html", errors=[errors.NotFound])
-async def one(request: web.Request, actor: Actor, credential_id: str, query: One) -> web.Response:
+async def one(request: web.Request, actor: Actor, credential_id: str, query: CredentialQuery) -> web.Response:
     """One credential."""
     view = await request.app[SERVICES].credentials.get(actor, credential_id)
-    return credential_page(request, actor, view, news=_NEWS.get(query.done))
+    draft = kept_of(draft_for(request, request.path))
+    return _with_draft(request, credential_page(request, actor, view, news=_NEWS.get(query.done), typed=draft))
 
 
 @routes(
@@ -205,6 +224,7 @@ async def one(request: web.Request, actor: Actor, credential_id: str, query: One
     status=303,
     media_type="text/html",
     retry=_again("change"),
+    signed_out=_signed_out,
     errors=[errors.NotFound, errors.AlreadyExists, errors.VersionConflict],
 )
 async def change(request: web.Request, actor: Actor, credential_id: str, form: ChangeForm) -> web.Response:
@@ -226,6 +246,7 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
     status=303,
     media_type="text/html",
     retry=_again("replace"),
+    signed_out=_signed_out,
     errors=[errors.NotFound, errors.VersionConflict],
 )
 async def replace(request: web.Request, actor: Actor, credential_id: str, form: ReplaceForm) -> web.Response:
@@ -242,6 +263,7 @@ async def replace(request: web.Request, actor: Actor, credential_id: str, form: 
     status=303,
     media_type="text/html",
     retry=_again("remove"),
+    signed_out=_signed_out,
     errors=[errors.NotFound, errors.VersionConflict],
 )
 async def remove(request: web.Request, actor: Actor, credential_id: str, form: VersionForm) -> web.Response:

@@ -31,6 +31,7 @@ async def dashboard(request: web.Request, actor: Actor) -> web.Response:
         dashboard=view,
         well=view.headline is Headline.WELL,
         remedy=_REMEDIES.get(view.headline),
+        bot=view.bot,
         keys=[(key, _share(key)) for key in view.keys],
     )
 

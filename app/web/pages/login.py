@@ -23,6 +23,7 @@ routes = Routes("Pages")
 _NEWS: Final = {
     "owner": "The owner account is created. Sign in with the name and password that you chose.",
     "out": "You are signed out.",
+    "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
 }
 _OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
 
@@ -59,6 +60,9 @@ async def _setup_again(request: web.Request, error: AppError, fields: Mapping[st
         headers=refused.headers,
         refused=refused,
         username=fields.get("username", ""),
+        # A refused password is typed again, without looking the token up again; a wrong token is of no use.
+        setup_token="" if isinstance(error, errors.InvalidToken) else fields.get("setup_token", ""),
+        bot=await request.app[SERVICES].bot_state.shown(),
     )
 
 
@@ -67,7 +71,8 @@ async def setup_form(request: web.Request) -> web.Response:
     """The form that creates the first owner."""
     if await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/login")
-    return page(request, "setup.html", refused=None, username="")
+    bot = await request.app[SERVICES].bot_state.shown()
+    return page(request, "setup.html", refused=None, username="", setup_token="", bot=bot)
 
 
 @routes("POST", "/setup", status=303, media_type="text/html", retry=_setup_again, errors=[errors.SetupClosed])

@@ -55,7 +55,7 @@ def _asset(file: Path) -> Asset:
 ASSETS: web.AppKey[Assets] = web.AppKey("keyhall.assets", Assets)
 
 
-@routes("GET", "/static/{digest}/{name}", media_type="*/*", errors=[NotFound])
+@routes("GET", "/static/{digest}/{name}", media_type="text/css, text/javascript, image/svg+xml", errors=[NotFound])
 async def asset(request: web.Request, digest: str, name: str) -> web.Response:
     """A stylesheet, script or icon of the pages."""
     found = request.app[ASSETS].at(f"/static/{digest}/{name}")

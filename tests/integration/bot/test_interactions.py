@@ -201,6 +201,7 @@ class TestInTime:
         reply = await live.wire.slash(live.alice, command, guild=live.guild)
         assert reply.type == OPEN_MODAL
         assert gate.reached.is_set()
+        gate.open()
 
     async def test_a_form_that_could_not_say_which_key_it_replaces_does_not_open(
         self, gate: Gate, live: Stage, monkeypatch: pytest.MonkeyPatch
@@ -209,6 +210,7 @@ class TestInTime:
         reply = await live.wire.slash(live.alice, "key replace", {"label": "work"}, guild=live.guild)
         assert reply.type != OPEN_MODAL
         assert reply.text.startswith("**Nothing was stored.** Keyhall is too busy right now")
+        gate.open()
 
     async def test_suggestions_that_take_too_long_are_none(
         self, gate: Gate, live: Stage, monkeypatch: pytest.MonkeyPatch
@@ -332,6 +334,17 @@ class TestAcrossRestarts:
         reply = await live.wire.submit_modal(again, {"secret": SECRET[::2]})
         assert reply.text.startswith("**Stored.**")
 
+    async def test_a_form_of_an_earlier_version_says_that_nothing_was_stored_and_opens_again(self, live: Stage) -> None:
+        form = await live.wire.slash(live.alice, "key add", {"provider": "openai"}, guild=live.guild)
+        form.data["custom_id"] = "keyhall:0123456789abcdef0123456789abcdef"
+        reply = await live.wire.submit_modal(form, {"label": "work", "secret": SECRET})
+        assert reply.text.startswith("**Nothing was stored.** This form or button is too old")
+        assert await live.stored() == []
+        again = await live.wire.click(reply, custom_id=component_of(reply, "add"))
+        assert [again.modal.fields[name].get("value") for name in ("provider", "label")] == ["openai", "work"]
+        stored = await live.wire.submit_modal(again, {"secret": SECRET})
+        assert stored.text.startswith("**Stored.**")
+
     async def test_a_component_of_an_earlier_version_is_explained_and_does_nothing(self, live: Stage) -> None:
         listed = await live.list_keys()
         for button in (part for part in listed.components if part.get("custom_id")):
@@ -355,15 +368,61 @@ class TestAcrossRestarts:
             gate.open()
         assert "no keys yet" in reply.text
 
-    async def test_a_service_that_never_answers_does_not_keep_the_bot_from_leaving(
+    @pytest.mark.parametrize(
+        ("service", "method", "said"),
+        [
+            ("instances", "catch_up", "**Nothing was stored.** Keyhall is restarting: try again in a minute."),
+            ("credentials", "add", "**It is not certain yet whether this was stored.**"),
+        ],
+    )
+    async def test_a_service_that_never_answers_does_not_keep_the_bot_and_the_user_is_notified(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, service: str, method: str, said: str
+    ) -> None:
+        monkeypatch.setattr("app.bot.session._DRAIN_WITHIN", 0.1)
+        gate = Gate()
+
+        async def stuck(*_: object, **__: object) -> None:
+            await gate()
+
+        async with stage.running() as task:
+            form = await stage.wire.slash(stage.alice, "key add", {"provider": "openai"}, guild=stage.guild)
+            monkeypatch.setattr(getattr(stage.services, service), method, stuck)
+            reply = await stage.wire.submit_modal(form, {"label": "work", "secret": SECRET}, settle=False)
+            await asyncio.wait_for(gate.reached.wait(), 60)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=60)
+        assert done == {task}
+        assert reply.settled
+        assert reply.text.startswith(said)
+
+    async def test_who_only_looks_is_notified_too_and_a_form_that_waits_for_its_check_is_not_opened(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("app.bot.session._DRAIN_WITHIN", 0.1)
+        monkeypatch.setattr("app.bot.session._CHECK_WITHIN", 60)
+        gate = Gate()
+        monkeypatch.setattr(stage.services.instances, "catch_up", gate)
+        async with stage.running() as task:
+            listed = await stage.list_keys(settle=False)
+            adding = asyncio.create_task(stage.wire.slash(stage.alice, "key add", guild=stage.guild))
+            await stage.wire.until(lambda: len(stage.wire.replies) == 2, what="the second command")
+            await asyncio.wait_for(gate.reached.wait(), 60)
+            task.cancel()
+            await asyncio.wait([task], timeout=60)
+        assert listed.text == "Keyhall is restarting: try again in a minute."
+        assert (await adding).text.startswith("**Nothing was stored.** Keyhall is ")
+
+    async def test_a_discord_that_takes_no_notice_does_not_keep_the_bot(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.bot.session._DRAIN_WITHIN", 0.1)
+        monkeypatch.setattr("app.bot.session._NOTIFY_WITHIN", 0.1)
         gate = Gate()
         monkeypatch.setattr(stage.services.instances, "catch_up", gate)
         async with stage.running() as task:
             await stage.list_keys(settle=False)
             await asyncio.wait_for(gate.reached.wait(), 60)
+            stage.wire.fault("/webhooks", 502, method="PATCH", times=100)
             task.cancel()
             done, _ = await asyncio.wait([task], timeout=60)
         assert done == {task}

@@ -18,11 +18,11 @@ from discord.http import Route
 
 from app.bot import BotOptions
 from app.bot.supervisor import run_bot
-from app.domain.errors import BotLoginFailed, ConfigInvalid
+from app.domain.errors import BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.secrets import SecretText
 from app.services import Services
 from tests.support.discord_wire import WireSimulator
-from tests.support.samples import PASSWORD
+from tests.support.samples import PASSWORD, SECRET
 
 CONTENT_GRANTED = 1 << 19
 GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 15
@@ -60,6 +60,30 @@ class TestGivingUp:
         assert "wrong.token" not in halted.line()
         assert len(wire.called("GET", "/users/@me")) == 1
         assert wire.identifies == []
+
+    async def test_the_web_learns_why_it_ended_and_that_it_logged_in(
+        self, wire: WireSimulator, options: BotOptions, services: Services
+    ) -> None:
+        await failure(services, replace(options, token=SecretText("wrong.token.of-somebody")))
+        stopped = await services.bot_state.connection()
+        assert stopped.state == "stopped"
+        assert "refused the token" in str(stopped.happened)
+        async with running(services, options):
+            await wire.wait_ready()
+            connected = await services.bot_state.connection()
+            assert connected.state == "connected"
+            assert f"client_id={wire.application_id}" in str(connected.invite)
+
+    async def test_a_database_that_does_not_answer_hides_neither_a_refusal_nor_the_bot(
+        self, wire: WireSimulator, options: BotOptions, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def away(*_: object) -> None:
+            raise StorageError
+
+        monkeypatch.setattr(services.bot_state, "_store", away)
+        await failure(services, replace(options, token=SecretText("wrong.token.of-somebody")))
+        async with running(services, options):
+            await wire.wait_ready()
 
     @pytest.mark.parametrize("token", ["", "  ", "two words", "línea", "with\nbreak", "nul\0"], ids=repr)
     async def test_what_cannot_be_a_token_is_never_sent(
@@ -365,6 +389,37 @@ class TestSync:
         await self.start(wire, services, replace(options, extensions=("keyhall_more",)))
         assert wire.syncs == [None, None]
         assert "greet" in {command["name"] for command in wire.commands[None]}
+
+    @pytest.mark.parametrize("change", ["deleted", "one deleted", "edited", "made anew", "one more"])
+    async def test_what_another_process_did_to_the_commands_at_discord_is_noticed_at_the_next_start(
+        self, wire: WireSimulator, options: BotOptions, services: Services, change: str
+    ) -> None:
+        await self.start(wire, services, options)
+        here = [{**command} for command in wire.commands[None]]
+        wire.commands[None] = {
+            "deleted": [],
+            "one deleted": here[1:],
+            "edited": [{**here[0], "description": "By somebody else"}, *here[1:]],
+            "made anew": [{**here[0], "id": "4711"}, *here[1:]],
+            "one more": [*here, {**here[0], "name": "another", "id": "4712"}],
+        }[change]
+        await self.start(wire, services, options)
+        assert wire.syncs == [None, None]
+        assert {command["name"] for command in wire.commands[None]} == {"key", "encrypt", "decrypt"}
+        await self.start(wire, services, options)
+        assert wire.syncs == [None, None], "then it is known"
+
+    async def test_answers_name_commands_that_can_be_clicked(
+        self, wire: WireSimulator, options: BotOptions, services: Services
+    ) -> None:
+        alice = wire.user(1001, "alice")
+        guild = wire.add_guild(id=2001, name="Hall", owner=alice)
+        async with running(services, options):
+            await wire.wait_ready()
+            form = await wire.slash(alice, "key add", {"provider": "openai"}, guild=guild)
+            reply = await wire.submit_modal(form, {"secret": SECRET})
+        number = next(command["id"] for command in wire.commands[None] if command["name"] == "key")
+        assert f"</key list:{number}>" in reply.text
 
     async def test_the_operator_can_insist(self, wire: WireSimulator, options: BotOptions, services: Services) -> None:
         await self.start(wire, services, options)

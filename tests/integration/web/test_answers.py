@@ -145,7 +145,8 @@ async def test_a_process_that_is_not_ready_says_so(site: Site) -> None:
     async with served(services) as unready:
         answer = await unready.request("GET", "/readyz")
         assert answer.status == 503
-        assert answer.json == {"status": "not_ready", "checks": {"database": True, "keys": False, "lease": True}}
+        checks = {"database": True, "keys": False, "lease": True}
+        assert answer.json == {"status": "not_ready", "checks": checks, "bot": "off"}
         assert int(answer.headers["Retry-After"]) > 0
 
 

@@ -41,7 +41,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 async def test_alive_and_ready(site: Site) -> None:
     assert (await site.request("GET", "/healthz", token="")).json == {"status": "alive"}
     ready = (await site.request("GET", "/readyz", token="")).json
-    assert ready == {"status": "ready", "checks": {"database": True, "keys": True, "lease": True}}
+    assert ready == {"status": "ready", "checks": {"database": True, "keys": True, "lease": True}, "bot": "off"}
 
 
 async def test_metrics_count_by_route_as_written_and_never_by_path(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,32 @@ from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 from tests.support.web import Answer, Site, open_site, served, sqlite_place, without
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_bot_that_discord_refused_is_said_and_its_invitation_is_there_once_it_logged_in(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    stopped = "The bot stopped. Discord refused the token: set DISCORD_BOT_TOKEN. Then start Keyhall again."
+    invite = "https://discord.example/oauth2/authorize?client_id=4711"
+    async with open_site(sqlite_place(tmp_path_factory.mktemp("bot")), owner=False) as site:
+        bot = site.services.bot_state
+        assert "The bot" not in (await site.page("/setup")).text
+        await bot.stopped("Discord refused the token", "set DISCORD_BOT_TOKEN")
+        assert stopped in (await site.page("/setup")).text
+        assert (await site.request("GET", "/readyz", token="")).json["bot"] == "stopped"
+        token = site.services.keys.setup_token().reveal()
+        wrong = await site.submit("/setup", "", setup_token="wrong", username=OWNER, password=PASSWORD)
+        assert stopped in wrong.text
+        await bot.logged_in(invite)
+        shown = (await site.page("/setup")).text
+        assert "The bot stopped" not in shown
+        assert f'href="{invite}"' in shown
+        assert (await site.submit("/setup", "", setup_token=token, username=OWNER, password=PASSWORD)).status == 303
+        cookie, _ = await site.log_in_browser()
+        assert f'href="{invite}"' in (await site.page("/", cookie)).text
+        assert (await site.request("GET", "/readyz", token="")).json["bot"] == "connected"
+        await bot.stopped("Discord refused the token", "set DISCORD_BOT_TOKEN")
+        assert stopped in (await site.page("/", cookie)).text
 
 
 async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
@@ -38,7 +65,7 @@ async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
         short = await site.submit("/setup", "", setup_token=token, username=OWNER, password="short")
         assert short.status == 422
         assert "Password must be 12 to 256 characters." in short.text
-        assert token not in short.text
+        assert f'value="{token}"' in short.text  # nobody looks it up twice for a mistake in another field
 
         made = await site.submit("/setup", "", setup_token=token, username=OWNER, password=PASSWORD)
         assert (made.status, made.headers["Location"]) == (303, "/login?done=owner")
@@ -160,6 +187,92 @@ async def test_where_the_bot_is_known_the_pages_say_how_to_invite_it(site: Site)
     assert "discord.com" not in (await site.page("/", cookie)).text
 
 
+async def test_the_same_secret_again_is_said_to_have_changed_nothing(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    path = f"/credentials/{(await site.add('unchanged'))['id']}"
+    same = await site.submit(f"{path}/replace", cookie, form_token=token, secret=f" {SECRET}\r\n", version="1")
+    assert same.headers["Location"] == f"{path}?done=same"
+    assert "Nothing changed: that secret is in force already." in (await site.page(f"{path}?done=same", cookie)).text
+
+
+async def test_a_removed_credential_is_deleted_for_good_on_the_page_of_the_removed(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    path = f"/credentials/{(await site.add('for good'))['id']}"
+    await site.submit(f"{path}/remove", cookie, form_token=token, version="1")
+    page = await site.page("/credentials?removed=true", cookie)
+    assert f'action="{path}/purge"' in page.text
+    stale = await site.submit(f"{path}/purge", cookie, form_token=token, version="1")
+    assert (stale.status, "for good" in stale.text) == (412, True)
+    gone = await site.submit(f"{path}/purge", cookie, form_token=token, version="2")
+    assert gone.headers["Location"] == "/credentials?removed=true&done=purged"
+    after = await site.page(gone.headers["Location"], cookie)
+    assert "Deleted for good." in after.text
+    assert path not in after.text
+
+
+async def test_a_form_sent_after_the_session_ended_keeps_all_but_the_secret(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    made = await site.add("drafted")
+    await site.submit("/logout", cookie, form_token=token)
+    forms = {
+        "/credentials": ("/credentials/new", {"provider": "github", "label": "a long label", "expires": "2099-12-31"}),
+        f"/credentials/{made['id']}/change": (
+            f"/credentials/{made['id']}",
+            {"label": "relabelled", "expires": "2099-12-30", "expires_before": "", "version": "1"},
+        ),
+    }
+    for path, (page, typed) in forms.items():
+        ended = await site.submit(path, cookie, {**typed, "secret": SECRET}, form_token=token)
+        assert (ended.status, ended.headers["Location"]) == (303, f"/login?next={page}&done=ended")
+        draft = ended.headers["Set-Cookie"]
+        assert draft.startswith("keyhall-draft=")
+        assert "HttpOnly" in draft
+        assert "Max-Age=600" in draft
+        kept = base64.urlsafe_b64decode(draft.partition("=")[2].partition(";")[0] + "==").decode()
+        assert SECRET not in kept
+        entry = await site.page(ended.headers["Location"])
+        assert "Your session had ended, so nothing was changed." in entry.text
+        again = await site.submit("/login", "", username=OWNER, password=PASSWORD, next=page)
+        assert again.headers["Location"] == page
+        both = f"{again.cookie()}; {draft.partition(';')[0]}"
+        back = await site.page(page, both)
+        assert f'value="{typed["label"]}"' in back.text
+        assert f'value="{typed["expires"]}"' in back.text
+        assert back.headers["Set-Cookie"].startswith("keyhall-draft=;") or 'draft=""' in back.headers["Set-Cookie"]
+        other = await site.page(f"/credentials/{(await site.add(f'another {len(page)}'))['id']}", both)
+        assert typed["label"] not in other.text
+    assert (await site.request("GET", f"/api/v1/credentials/{made['id']}")).json["label"] == "drafted"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "e30", "bnVsbA", "WzFd", "eyJwYWdlIjoiL2NyZWRlbnRpYWxzL25ldyIsInR5cGVkIjpbMV19", "\u00e9"]
+)
+async def test_what_is_no_draft_is_ignored(site: Site, value: str) -> None:
+    cookie, _ = await site.log_in_browser()
+    assert (await site.page("/credentials/new", f"{cookie}; keyhall-draft={value}")).status == 200
+
+
+async def test_a_key_in_the_wrong_field_is_in_no_draft(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    await site.submit("/logout", cookie, form_token=token)
+    ended = await site.submit("/credentials", cookie, form_token=token, label=SECRET, provider="openai", secret="x")
+    draft = ended.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
+    assert SECRET not in base64.urlsafe_b64decode(draft + "==").decode()
+
+
+async def test_a_change_in_another_tab_leaves_the_typed_text_and_shows_the_stored_one(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    path = f"/credentials/{(await site.add('two tabs'))['id']}"
+    fields = {"expires": "", "expires_before": "", "version": "1"}
+    first = await site.submit(f"{path}/change", cookie, {**fields, "label": "by the first"}, form_token=token)
+    assert first.status == 303
+    second = await site.submit(f"{path}/change", cookie, {**fields, "label": "by the second"}, form_token=token)
+    assert second.status == 412
+    assert 'value="by the second"' in second.text
+    assert "Now it is called by the first." in second.text
+    assert 'name="version" value="2"' in second.text
+
+
 async def test_what_was_refused_does_not_come_back_on_the_page(site: Site) -> None:
     cookie, token = await site.log_in_browser()
     pasted = "ghp_kanarienvogelkanarienvogel0123"
@@ -253,7 +366,7 @@ async def test_a_session_that_ended_leads_to_signing_in_from_every_page(site: Si
             back = "" if filled == "/" else f"?next={filled}"
             assert (answer.status, answer.headers["Location"]) == (303, f"/login{back}")
     answer = await site.submit(f"/credentials/{ABSENT}/remove", cookie, form_token=token, version="1")
-    assert (answer.status, answer.headers["Location"]) == (303, "/login")
+    assert (answer.status, answer.headers["Location"]) == (303, f"/login?next=/credentials/{ABSENT}&done=ended")
 
 
 HOSTILE_FORMS = {

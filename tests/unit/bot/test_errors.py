@@ -101,7 +101,7 @@ class TestWhatIsTrueNow:
     @pytest.mark.parametrize("change", [STORE, REMOVE, RESTORE])
     @pytest.mark.parametrize("error", [*every_app_error(), RuntimeError("x"), TimeoutError()], ids=repr)
     def test_a_failed_change_says_first_that_nothing_changed(self, change: Change, error: Exception) -> None:
-        text = sentence(LOCALES[0], error, 1, Progress(change=change))
+        text = sentence(LOCALES[0], error, 1, Progress(change=change, begun=True))
         if isinstance(error, OutcomeUnknown):
             assert text.startswith("**It is not certain yet whether this was ")
             return
@@ -117,8 +117,11 @@ class TestWhatIsTrueNow:
         assert "Discord lost the answer" in text
 
     def test_a_process_that_leaves_says_what_it_knows(self) -> None:
-        assert "It is not certain yet" in interrupted(LOCALES[0], Progress(change=STORE))
-        assert interrupted(LOCALES[0], Progress(change=STORE, done=True)).startswith("**Stored**")
+        assert interrupted(LOCALES[0], Progress(change=STORE)).startswith(
+            "**Nothing was stored.** Keyhall is restarting"
+        )
+        assert "It is not certain yet" in interrupted(LOCALES[0], Progress(change=STORE, begun=True))
+        assert interrupted(LOCALES[0], Progress(change=STORE, begun=True, done=True)).startswith("**Stored**")
         assert "restarting" in interrupted(LOCALES[0], Progress())
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from app.bot import texts
 from app.bot.texts import inert, say
 from app.domain.errors import Forbidden
-from app.services import identity
+from app.services import identity, messages
+from app.services.credentials import service as credentials
 
 BOT = Path(inspect.getfile(texts)).parent
 GERMAN, ENGLISH = discord.Locale.german, discord.Locale.american_english
@@ -69,14 +70,15 @@ def said_in_the_sources() -> set[str]:
 
 
 REASONS = {
-    node.value
-    for node in ast.walk(ast.parse(inspect.getsource(identity)))
-    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    str(node.args[0].value)
+    for service in (identity, credentials, messages)
+    for node in ast.walk(ast.parse(inspect.getsource(service)))
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden" and isinstance(node.args[0], ast.Constant)
 } | {Forbidden().detail}
 """The reasons that the services give for refusing somebody."""
 
 
-@pytest.mark.parametrize("text", sorted(said_in_the_sources() | {Forbidden().detail}))
+@pytest.mark.parametrize("text", sorted(said_in_the_sources() | REASONS))
 def test_every_text_is_there_in_german(text: str) -> None:
     assert text in german_table()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement, Executable, Table
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -22,10 +22,14 @@ class Timeouts:
 
     connect: float = 5.0
     busy: float = 10.0
-    """For a turn, for a free connection, and on SQLite for each lock."""
-    command: float = 30.0
-    """For one statement on PostgreSQL."""
-    abandoned: float = 10.0
+    """For a lock that excludes everybody, and on SQLite for a turn, for a free connection and for each lock."""
+    command: float = 5.0
+    """On PostgreSQL, for a connection and the first answer on it together, and then for each further answer."""
+    lock: float = 2.0
+    """On PostgreSQL, for a turn among the writers of this process and a lock together."""
+    attempt: float = 1.0
+    """On PostgreSQL, for one attempt to exclude everybody, because everybody who comes later queues behind it."""
+    abandoned: float = 3.0
     """After so long in which nothing happened PostgreSQL ends a transaction, which otherwise takes milliseconds: its
     process was stopped or cut off, and must not keep its locks from everybody until it is back. Less than a lease."""
 
@@ -43,12 +47,54 @@ class Dialect(Protocol):
         """Begins transactions that write."""
         ...
 
+    @property
+    def reserved_reader(self) -> AsyncEngine:
+        """As ``reader``, on connections that are kept for the process's own lease, keys and readiness."""
+        ...
+
+    @property
+    def reserved_writer(self) -> AsyncEngine:
+        """As ``writer``, on the same connections."""
+        ...
+
+    @property
+    def excludes_within(self) -> float:
+        """Seconds after which an attempt to exclude everybody is given up."""
+        ...
+
+    @property
+    def answers_within(self) -> float | None:
+        """Seconds after which a silent connection is ended; None where nothing can be silent."""
+        ...
+
     def exists(self) -> bool:
         """Whether there is something to connect to, as far as can be seen without connecting."""
         ...
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        """Held around everything that writes, where the engine allows only one writer. Raises StorageBusy."""
+    def turn(self, *, reserved: bool = False) -> AbstractAsyncContextManager[float]:
+        """Held around everything that writes, because the number of writers is limited; the seconds that were waited.
+
+        Raises StorageBusy. With ``reserved`` nobody waits for the writers of requests.
+        """
+        ...
+
+    def crowded(self, error: Exception, /) -> bool:
+        """Whether the server refused a connection only because it has too many: that passes."""
+        ...
+
+    async def make_room(self, engine: AsyncEngine, /) -> None:
+        """Close idle connections of the other engines, so that this one may get one more."""
+        ...
+
+    def end(self, connection: AsyncConnection, /) -> Callable[[], None]:
+        """A function that ends that connection at once, without another word to the server."""
+        ...
+
+    def limits(self, *, waited: float) -> Executable | None:
+        """A statement that bounds how long locks and statements of a new transaction may take; None where none is due.
+
+        ``waited`` are the seconds that the transaction has waited for its turn already.
+        """
         ...
 
     def lost(self, connection: AsyncConnection, /) -> bool:
@@ -87,6 +133,10 @@ class Dialect(Protocol):
 
         First come, first served: an exclusive request is not delayed by shared requests that come after it.
         """
+        ...
+
+    async def try_lock(self, connection: AsyncConnection, key: int, /) -> bool:
+        """The same, exclusively, for `Timeouts.attempt` at most; False where it was in vain, which changes nothing."""
         ...
 
     async def announce(self, connection: AsyncConnection, /) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -42,7 +43,10 @@ def check_file(path: Path, *, busy: float, within: float | None) -> bool:
     Raises sqlite3.Error: DamagedFile, SQLITE_CORRUPT, SQLITE_NOTADB, or that it is locked.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return False
+        size = found.st_size
         if not size:
             return True
         if size < _SMALLEST:  # SQLite takes that for an empty database, and writes over it

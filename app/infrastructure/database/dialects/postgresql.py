@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from ssl import SSLContext
+from typing import Any, Final, cast
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import (
@@ -16,6 +18,7 @@ from sqlalchemy import (
     URL,
     ColumnElement,
     DateTime,
+    Executable,
     Interval,
     Table,
     column,
@@ -28,18 +31,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.schema import UtcDateTime
 
 log = logging.getLogger(__name__)
 
-_CONNECTIONS: Final = 5
-_MORE_CONNECTIONS: Final = 10
-"""Opened under load and closed after it."""
+DEFAULT_CONNECTIONS: Final = 10
+_RESERVED: Final = 2
+"""Connections for the process's own lease, keys and readiness, the second one only while it is needed."""
+_LONG_WAIT: Final = 0.25
+"""Seconds in the queue of writers that are worth a further message to shorten the wait for locks."""
+_SHARE_FOR_SERVER: Final = 0.9
+"""The server gives a statement up, and the pool a request, before this process gives up the connection."""
+_ISOLATION: Final = "READ COMMITTED"
+"""Said in every BEGIN: a server, a database or a role may have another default, under which writers fail."""
 _REBUILD_SECONDS: Final = 3600.0
 """A migration may copy a large table, or wait for another process that does."""
 
@@ -56,39 +66,112 @@ _LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.
 class Postgresql:
     """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``."""
 
-    def __init__(self, url: URL, *, timeouts: Timeouts) -> None:
-        server_settings = {"application_name": "keyhall"}
-        arguments: dict[str, Any] = {
-            "timeout": timeouts.connect,
-            "command_timeout": timeouts.command,
-            "server_settings": server_settings,
+    def __init__(
+        self,
+        url: URL,
+        *,
+        timeouts: Timeouts,
+        tls: SSLContext | None = None,
+        connections: int = DEFAULT_CONNECTIONS,
+    ) -> None:
+        limits = {
+            "idle_in_transaction_session_timeout": _milliseconds(timeouts.abandoned),
+            "lock_timeout": _milliseconds(timeouts.lock),
+            "statement_timeout": _milliseconds(timeouts.command * _SHARE_FOR_SERVER),
         }
-        if url.query.get("prepared_statement_cache_size") == "0":
+        self._pooler = url.query.get("prepared_statement_cache_size") == "0"
+        arguments: dict[str, Any] = {"timeout": timeouts.connect, "command_timeout": None}
+        if tls is not None:
+            arguments["ssl"] = tls
+            url = url.difference_update_query(["ssl", "sslrootcert"])
+        if self._pooler:  # PgBouncer lets no such setting through: `limits` makes them in each transaction
             arguments["statement_cache_size"] = 0  # asyncpg's own, under SQLAlchemy's
-        else:  # PgBouncer lets no such setting through; it has an idle_transaction_timeout of its own
-            server_settings["idle_in_transaction_session_timeout"] = f"{timeouts.abandoned * 1000:.0f}"
+            arguments["server_settings"] = {"application_name": "keyhall"}
+        else:
+            arguments["server_settings"] = {"application_name": "keyhall", **limits}
+        self._limits = limits
         self._url = url
         self._arguments = arguments
-        self.writer = create_async_engine(
-            url,
-            connect_args=arguments,
+        self._timeouts = timeouts
+        writers = max(connections // 2, 1)
+        self._turns = asyncio.Semaphore(writers)
+        self._open: WeakSet[Any] = WeakSet()
+        self.writer = self._engine(writers)
+        self.reader = _reading(self._engine(max(connections - writers, 1)))
+        self.reserved_writer = self._engine(1, more=_RESERVED - 1)
+        self.reserved_reader = _reading(self.reserved_writer)
+
+    def _engine(self, connections: int, *, more: int = 0) -> AsyncEngine:
+        engine = create_async_engine(
+            self._url,
+            connect_args=self._arguments,
             hide_parameters=True,
-            max_overflow=_MORE_CONNECTIONS,
-            pool_size=_CONNECTIONS,
-            pool_timeout=timeouts.busy,
+            isolation_level=_ISOLATION,
+            max_overflow=more,
+            pool_size=connections,
+            pool_timeout=self._timeouts.command * _SHARE_FOR_SERVER,
             pool_use_lifo=True,
         )
-        self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        event.listen(self.writer.sync_engine, "checkout", _refuse_closed)
+        event.listen(engine.sync_engine, "connect", lambda raw, _: self._open.add(raw.driver_connection))
+        event.listen(engine.sync_engine, "checkout", _refuse_closed)
+        return engine
+
+    @property
+    def excludes_within(self) -> float:
+        """See `Timeouts.busy`."""
+        return self._timeouts.busy
+
+    @property
+    def answers_within(self) -> float:
+        """See `Timeouts.command`."""
+        return self._timeouts.command
+
+    def crowded(self, error: Exception, /) -> bool:
+        """Whether the server has too many connections (53300)."""
+        return isinstance(error, DBAPIError) and getattr(error.driver_exception, "sqlstate", None) == "53300"
+
+    async def make_room(self, engine: AsyncEngine, /) -> None:
+        """Of readers for writers, and the other way round."""
+        for other in (self.reader, self.writer):
+            pool: Any = other.pool
+            if pool is not engine.pool and pool.checkedin():
+                await other.dispose()
+
+    def end(self, connection: AsyncConnection, /) -> Callable[[], None]:
+        """Its socket is closed: a caller that waits for an answer gets an error, and nothing waits for a farewell."""
+        raw: Any = connection.sync_connection
+        return cast("Callable[[], None]", raw.connection.driver_connection.terminate)
+
+    def limits(self, *, waited: float) -> Executable | None:
+        """Behind PgBouncer always, else after a long wait."""
+        limits = dict(self._limits) if self._pooler else {}
+        if waited > _LONG_WAIT:
+            limits["lock_timeout"] = _milliseconds(max(self._timeouts.lock - waited, self._timeouts.lock / 10))
+        if not limits:
+            return None
+        return select(*(func.set_config(name, value, True) for name, value in limits.items()))
 
     def exists(self) -> bool:
         """True: only connecting can show it."""
         return True
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Rows are locked one by one: nobody waits here."""
-        yield
+    async def turn(self, *, reserved: bool = False) -> AsyncIterator[float]:
+        """Rows are locked one by one; but writers that wait for locks must leave connections to others."""
+        if reserved:
+            yield 0.0
+            return
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(self._timeouts.lock):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise _no_turn() from None
+        try:
+            yield clock() - began
+        finally:
+            self._turns.release()
 
     def lost(self, connection: AsyncConnection, /) -> bool:
         """Whether the server has closed it, as far as this process has noticed."""
@@ -139,6 +222,21 @@ class Postgresql:
         take = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
         await connection.execute(select(take(key)))
 
+    async def try_lock(self, connection: AsyncConnection, key: int, /) -> bool:
+        """Behind a savepoint, so that the transaction goes on after an attempt in vain."""
+        savepoint = await connection.begin_nested()
+        try:
+            await connection.execute(_lock_timeout(_milliseconds(self._timeouts.attempt)))
+            await connection.execute(select(func.pg_advisory_xact_lock(key)))
+        except DBAPIError as error:
+            if getattr(error.driver_exception, "sqlstate", None) != "55P03":  # lock_not_available
+                raise
+            await savepoint.rollback()
+            return False
+        await connection.execute(_lock_timeout(self._limits["lock_timeout"]))
+        await savepoint.commit()
+        return True
+
     async def announce(self, connection: AsyncConnection, /) -> None:
         """NOTIFY, which PostgreSQL holds back until the commit and drops with a rollback."""
         await connection.execute(select(func.pg_notify(_CHANNEL, "")))
@@ -148,7 +246,7 @@ class Postgresql:
 
         PgBouncer in transaction mode lends a connection for a transaction only: behind it nobody can listen.
         """
-        if "statement_cache_size" in self._arguments:
+        if self._pooler:
             return
         lost, pause = False, _FIRST_PAUSE
         while True:
@@ -175,6 +273,10 @@ class Postgresql:
         options.update(self._arguments | {"server_settings": {"application_name": "keyhall changes"}})
         connection = await asyncpg.connect(**options)
         try:
+            # Silent for as long as nothing changes. An older server has no such setting, and so no such row.
+            await connection.execute(
+                "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+            )
             await connection.add_listener(_CHANNEL, lambda *_: notify())
             yield connection
         finally:
@@ -207,6 +309,7 @@ class Postgresql:
             connect_args=self._arguments
             | {"command_timeout": _REBUILD_SECONDS, "server_settings": {"application_name": "keyhall"}},
             hide_parameters=True,
+            isolation_level=_ISOLATION,
             poolclass=NullPool,
         )
         async with engine.begin() as connection:
@@ -214,8 +317,34 @@ class Postgresql:
             await connection.run_sync(change)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.writer.dispose()
+        """Close every connection; one whose server does not take its leave within a second is ended without it."""
+        engines = (self.writer, self.reader, self.reserved_writer)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.gather(*(engine.dispose() for engine in engines))
+        for raw in list(self._open):
+            raw.terminate()
+        for engine in engines:
+            await engine.dispose()
+
+
+def _reading(engine: AsyncEngine) -> AsyncEngine:
+    """The same connections, for transactions in which nothing can be written and all is seen as of one moment."""
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}"
+
+
+def _lock_timeout(value: str) -> Executable:
+    return select(func.set_config("lock_timeout", value, True))
+
+
+def _no_turn() -> StorageBusy:
+    busy = StorageBusy()
+    busy.add_note("every connection of this process for writing was in use, see DATABASE_CONNECTIONS")
+    return busy
 
 
 async def _until_lost(connection: Any) -> None:

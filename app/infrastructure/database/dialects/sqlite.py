@@ -28,6 +28,7 @@ from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.dialects.integrity import check_file
 from app.infrastructure.database.schema import UtcDateTime
+from app.infrastructure.private_files import create, make_directory, owner_for
 
 _READERS: Final = 4
 """Connections for reading; each has a thread of its own."""
@@ -130,10 +131,10 @@ class Sqlite:
         with self._creating:
             if not self._may_create:
                 return
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._path.parent)
             # O_EXCL: closing a descriptor of a file that SQLite has open in this process would drop its locks.
             with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                os.close(create(self._path, owner=owner_for(self._path)))
             self._may_create = False
 
     def _ensure_wal(self, connection: sqlite3.Connection) -> None:
@@ -156,7 +157,7 @@ class Sqlite:
             return True
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, *, reserved: bool = False) -> AsyncIterator[float]:  # noqa: ARG002 - the file has one writer
         """First come, first served among the tasks of this process; busy_timeout alone would starve some."""
         try:
             async with asyncio.timeout(self._busy):
@@ -164,9 +165,46 @@ class Sqlite:
         except TimeoutError:
             raise StorageBusy from None
         try:
-            yield
+            yield 0.0
         finally:
             self._turn.release()
+
+    @property
+    def reserved_reader(self) -> AsyncEngine:
+        """The same: readers of WAL wait for nobody."""
+        return self.reader
+
+    @property
+    def reserved_writer(self) -> AsyncEngine:
+        """The same: the file has one writer at a time."""
+        return self.writer
+
+    @property
+    def excludes_within(self) -> float:
+        """See `Timeouts.busy`."""
+        return self._busy
+
+    @property
+    def answers_within(self) -> None:
+        """There is no connection to anywhere."""
+
+    def crowded(self, _error: Exception, /) -> bool:
+        """Never."""
+        return False
+
+    async def make_room(self, _engine: AsyncEngine, /) -> None:
+        """Nothing to do."""
+
+    def end(self, _connection: AsyncConnection, /) -> Callable[[], None]:
+        """Nothing to do."""
+        return lambda: None
+
+    def limits(self, *, waited: float) -> None:
+        """None: busy_timeout is set for each connection."""
+
+    async def try_lock(self, _connection: AsyncConnection, _key: int, /) -> bool:
+        """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
+        return True
 
     def lost(self, _connection: AsyncConnection, /) -> bool:
         """Never: there is no connection to anywhere."""
@@ -243,10 +281,10 @@ class Sqlite:
         return True
 
     def _copy(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         temporary = path.with_name(f".{path.name}.new")
         temporary.unlink(missing_ok=True)
-        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(create(temporary, owner=owner_for(path)))
         try:
             with closing(self._open_existing(busy=self._busy)) as source, closing(sqlite3.connect(temporary)) as target:
                 source.backup(target)

@@ -30,7 +30,7 @@ class KeyRepositoryImpl:
         return await self._connection.has_table(app_config.name)
 
     async def lock(self) -> None:
-        await self._connection.lock(_LOCK)
+        await self._connection.lock_out(_LOCK)
 
     async def get_manifest(self, *, share_lock: bool = False) -> str | None:
         if share_lock:

@@ -1,0 +1,85 @@
+"""Files and directories for one user alone: who owns them, and with which mode they are made.
+
+A command that root runs must not take files away from the user who runs the service: a file keeps the owner and group
+of the one that it replaces, and a new one has those of its directory. Modes do not depend on the umask.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and each missing one above it, with mode 0700 and durably. Raises OSError."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if path.is_dir():  # another process was faster
+            return
+        raise
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, 0o700)
+        give(descriptor, path.parent.stat())
+    finally:
+        os.close(descriptor)
+    above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
+
+
+def create(path: str | Path, *, owner: os.stat_result, flags: int = os.O_WRONLY, dir_fd: int | None = None) -> int:
+    """The descriptor of a new file with mode 0600 and that owner and group. Raises FileExistsError, OSError."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    try:
+        os.fchmod(descriptor, 0o600)  # a umask may have taken even the owner's bits
+        give(descriptor, owner)
+    except BaseException:
+        os.close(descriptor)
+        with suppress(FileNotFoundError):
+            os.unlink(path, dir_fd=dir_fd)
+        raise
+    return descriptor
+
+
+def owner_for(path: Path) -> os.stat_result:
+    """The owner for a file at that path: that of the present file, else of its directory. Raises OSError."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return path.parent.stat()
+
+
+def give(descriptor: int, owner: os.stat_result) -> None:
+    """Give a file to that owner and group, as far as this user may: anybody but root keeps what is theirs."""
+    found = os.fstat(descriptor)
+    if (found.st_uid, found.st_gid) == (owner.st_uid, owner.st_gid):
+        return
+    try:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    except PermissionError:
+        with suppress(PermissionError):
+            os.fchown(descriptor, -1, owner.st_gid)
+
+
+def write(path: Path, content: str, *, replace: bool) -> None:
+    """Make a file, or replace one, completely or not at all. Raises FileExistsError, OSError."""
+    made = path.with_name(f".{path.name}.new") if replace else path
+    if replace:
+        made.unlink(missing_ok=True)  # of a command that was killed here
+    descriptor = create(made, owner=owner_for(path))
+    try:
+        with open(descriptor, "w", encoding="utf-8") as opened:  # noqa: PTH123 - a descriptor has no path
+            opened.write(content)
+        if replace:
+            made.replace(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,49 @@
+"""The domain's limits as the OpenAPI document states them. The domain judges; nothing here refuses anything.
+
+A ``format`` beside a limit names a rule that JSON Schema cannot express, such as "no label looks like a key".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import WithJsonSchema
+
+from app.domain.credentials import LABEL_LONGEST, PROVIDER_LONGEST, PROVIDER_PATTERN, SECRET_LONGEST
+from app.domain.identity import (
+    PASSWORD_LONGEST,
+    PASSWORD_SHORTEST,
+    SNOWFLAKE_PATTERN,
+    USERNAME_LONGEST,
+    USERNAME_SHORTEST,
+)
+from app.domain.keys import LONGEST_SCHEDULE, SHORTEST_SCHEDULE
+
+
+def _text(shortest: int, longest: int, **more: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "minLength": shortest, "maxLength": longest, **more})
+
+
+def _number(smallest: int, largest: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": smallest, "maximum": largest})
+
+
+def whole(pattern: str) -> str:
+    """A pattern for the whole of a text, as JSON Schema writes it."""
+    return f"^(?:{pattern})$"
+
+
+Provider = Annotated[str, _text(1, PROVIDER_LONGEST, pattern=whole(PROVIDER_PATTERN), format="provider")]
+Label = Annotated[str, _text(1, LABEL_LONGEST, format="label")]
+Secret = Annotated[str, _text(1, SECRET_LONGEST, format="secret")]
+GuildId = Annotated[str, _text(1, 20, pattern=whole(SNOWFLAKE_PATTERN), format="snowflake")]
+NewUsername = Annotated[str, _text(USERNAME_SHORTEST, USERNAME_LONGEST, format="username")]
+NewPassword = Annotated[str, _text(PASSWORD_SHORTEST, PASSWORD_LONGEST, format="new-password")]
+Username = Annotated[str, _text(1, USERNAME_LONGEST, format="typed-text")]
+Password = Annotated[str, _text(1, PASSWORD_LONGEST, format="typed-text")]
+Token = Annotated[str, _text(1, 256, format="typed-text")]
+Cursor = Annotated[str, _text(1, 100, pattern=whole("[A-Za-z0-9_-]+"), format="cursor")]
+ScheduleDays = Annotated[int, _number(SHORTEST_SCHEDULE, LONGEST_SCHEDULE)]
+Version = Annotated[int, _number(1, 2**53)]
+
+IF_MATCH: Final[dict[str, Any]] = {"type": "string", "pattern": r'^(?:\*|(?:W/)?"(?:0|[1-9][0-9]{0,17})")$'}

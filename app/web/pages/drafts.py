@@ -1,0 +1,57 @@
+"""Drafts: the text of a form that was sent after its session had ended, kept until its sender has signed in again.
+
+A draft is a cookie of ten minutes in the sender's own browser. It never holds a secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote
+
+import orjson
+from aiohttp import web
+
+from app.web.origin import ORIGIN
+from app.web.pages.rendering import see_other
+
+_SECONDS: Final = 600
+_LONGEST: Final = 2_000
+
+
+def sign_in_first(request: web.Request, page: str, typed: Mapping[str, str]) -> web.Response:
+    """Lead to the sign-in form, which leads back to ``page``; that takes the draft and fills its form in again."""
+    response = see_other(f"/login?next={quote(page, safe='/')}&done=ended")
+    value = base64.urlsafe_b64encode(orjson.dumps({"page": page, "typed": dict(typed)})).decode().rstrip("=")
+    if len(value) <= _LONGEST:
+        response.set_cookie(
+            _name(request), value, max_age=_SECONDS, path="/", secure=_https(request), httponly=True, samesite="Lax"
+        )
+    return response
+
+
+def draft_for(request: web.Request, page: str) -> Mapping[str, str]:
+    """The draft that was kept for this page; empty without one, and for anything that is none."""
+    value = request.cookies.get(_name(request), "")
+    try:
+        draft = orjson.loads(base64.urlsafe_b64decode(value.encode() + b"=" * (-len(value) % 4)))
+    except (ValueError, binascii.Error):
+        return {}
+    if not isinstance(draft, dict) or draft.get("page") != page or not isinstance(draft.get("typed"), dict):
+        return {}
+    return {name: text for name, text in draft["typed"].items() if isinstance(name, str) and isinstance(text, str)}
+
+
+def forget_draft(request: web.Request, response: web.StreamResponse) -> None:
+    """Delete the draft: its form is filled in with it."""
+    response.del_cookie(_name(request), path="/", secure=_https(request), httponly=True, samesite="Lax")
+
+
+def _https(request: web.Request) -> bool:
+    return request.app[ORIGIN].https
+
+
+def _name(request: web.Request) -> str:
+    return f"{request.app[ORIGIN].cookie_name}-draft"
