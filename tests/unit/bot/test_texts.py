@@ -73,7 +73,8 @@ REASONS = {
     str(node.args[0].value)
     for service in (identity, credentials, messages)
     for node in ast.walk(ast.parse(inspect.getsource(service)))
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden" and isinstance(node.args[0], ast.Constant)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden" and node.args
+    if isinstance(node.args[0], ast.Constant)
 } | {Forbidden().detail}
 """The reasons that the services give for refusing somebody."""
 
