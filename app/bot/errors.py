@@ -240,6 +240,8 @@ async def explain(interaction: Interaction, error: Exception) -> None:
     if buttons := await _steps(interaction, progress, error):
         parts.append(ui.ActionRow(*buttons))
     await _answer(interaction, Notice(*parts), progress)
+    if isinstance(error, AppError):
+        await session.record_refusal(interaction, error)
 
 
 async def notify_interrupted(interaction: Interaction) -> None:
