@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from app.bootstrap import Backend
 from app.cli import build_cli
 from app.domain.errors import AppError, KeyhallError, StartupError
+from app.settings.invocation import runnable
 
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG})
 
@@ -66,7 +67,7 @@ def _write_no_more() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(runnable(line), file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -20,6 +20,7 @@ from app.bootstrap.keys import open_keys, open_keys_when_created
 from app.bootstrap.services import open_services
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.keys import Environment
+from app.settings.invocation import runnable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -213,7 +214,7 @@ async def _forget_bot(services: Services) -> None:
 
 def say(text: str) -> None:
     """Print a line for the operator, on standard error."""
-    print(f"keyhall: {text}", file=sys.stderr, flush=True)
+    print(runnable(f"keyhall: {text}"), file=sys.stderr, flush=True)
 
 
 def bind(host: str, port: int) -> socket.socket:

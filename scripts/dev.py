@@ -21,6 +21,7 @@ from pathlib import Path
 from app.domain.errors import ConfigInvalid
 from app.infrastructure.private_files import create, make_directory, owner_for
 from app.settings import Settings
+from app.settings.invocation import runnable
 
 ROOT = Path(__file__).resolve().parents[1]
 PID_FILE = ROOT / "data" / "dev.pid"
@@ -41,7 +42,7 @@ def up(pid_file: int) -> int:
     try:
         settings = Settings.load()
     except ConfigInvalid as halt:
-        print(halt.line(), file=sys.stderr)
+        print(runnable(halt.line()), file=sys.stderr)
         return halt.exit_code
     if not lock(pid_file):
         print(f"Keyhall is already running: {settings.origin} (process {read_pid(pid_file)}, log {shown(LOG_FILE)})")

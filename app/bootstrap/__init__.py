@@ -55,6 +55,11 @@ class Backend:
         log_to_stderr(self.settings, level)
         return self.settings
 
+    def runnable(self, text: str) -> str:
+        from app.settings.invocation import runnable  # noqa: PLC0415
+
+        return runnable(text)
+
     @asynccontextmanager
     async def keys(self) -> AsyncIterator[KeyManagementService]:
         from app.bootstrap.keys import open_keys  # noqa: PLC0415

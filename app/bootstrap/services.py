@@ -28,6 +28,7 @@ from app.services.authentication import (
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
+from app.services.deadlines import Deadlines
 from app.services.failures import FailureLog
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
@@ -123,6 +124,7 @@ def build_services(parts: Parts) -> Services:
     return Services(
         randomness=randomness,
         failures=failures,
+        deadlines=Deadlines(clock),
         feed=parts.feed,
         keys=keys,
         instances=instances,

@@ -31,6 +31,7 @@ from app.domain.errors import (
     OutcomeUnknown,
     Overloaded,
     QuotaExceeded,
+    RequestExpired,
     StorageError,
     StorageFull,
     StorageReadOnly,
@@ -61,6 +62,7 @@ _SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
     (OnlyInServers, "This only works in a server."),
     (NotServed, "I am not in this server, or may not serve it, so it can have no keys here."),
     (Outdated, "This form or button is too old: run the command again."),
+    (RequestExpired, "This took too long, so it was not carried out; try again in a few seconds."),
     (
         InvitationRequired,
         "This Keyhall is by invitation. Ask the person who runs it, and give them your Discord id: `{user}`.",

@@ -60,9 +60,10 @@ class Notice(ui.LayoutView):
             self.add_item(part)
 
 
-def credential(locale: discord.Locale, view: CredentialView, headline: str = "") -> list[str]:
-    """One credential, under a sentence about what happened to it."""
-    state = f"{say(locale, STATES[view.status])} {say(locale, _payer(view)).capitalize()}."
+def credential(locale: discord.Locale, view: CredentialView, headline: str = "", payer: str | None = None) -> list[str]:
+    """One credential, under a sentence about what happened to it. ``payer`` is as for ``facts``."""
+    billed = _billed(locale, payer)
+    state = f"{say(locale, STATES[view.status])} {billed[0].upper()}{billed[1:]}."
     facts = [masked(view), say(locale, "added {when}", when=_ago(view.created_at)), *_times(locale, view)]
     return [*([headline] if headline else []), f"{name(locale, view)}\n{state}\n-# {' · '.join(facts)}"]
 
@@ -112,9 +113,12 @@ def web_link(locale: discord.Locale, public_url: str | None) -> list[ui.Button[A
     return [ui.Button(label=say(locale, "Add on the web"), url=f"{public_url}/credentials")]
 
 
-def facts(locale: discord.Locale, view: CredentialView) -> str:
-    """The small line under a credential that was just stored."""
-    parts = [masked(view), say(locale, _payer(view)), *_times(locale, view, used=False)]
+def facts(locale: discord.Locale, view: CredentialView, payer: str | None = None) -> str:
+    """The small line under a credential that was just stored.
+
+    ``payer`` is the Discord id of the sharer whose account is billed, "" for one without, None for the reader.
+    """
+    parts = [masked(view), _billed(locale, payer), *_times(locale, view, used=False)]
     if view.fingerprint is None:
         parts.append(say(locale, "too simple for a fingerprint"))
     return f"-# {' · '.join(parts)}"
@@ -145,8 +149,10 @@ def _bitting(view: CredentialView) -> str:
     return f"`{_NO_CUT if view.fingerprint is None else cut(view.fingerprint)}`"
 
 
-def _payer(view: CredentialView) -> str:
-    return "billed to you" if view.owner.kind is OwnerKind.USER else "billed to the one who added it"
+def _billed(locale: discord.Locale, payer: str | None) -> str:
+    if payer is None:
+        return say(locale, "billed to you")
+    return say(locale, "billed to <@{payer}>", payer=payer) if payer else say(locale, "billed to the one who added it")
 
 
 def _ago(at: datetime) -> str:

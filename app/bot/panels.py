@@ -118,9 +118,17 @@ def replace_form(locale: discord.Locale, custom_id: ComponentId, view: Credentia
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def stored(locale: discord.Locale, headline: str, view: CredentialView, list_command: str, *, undo: bool) -> Notice:
+def stored(
+    locale: discord.Locale,
+    headline: str,
+    view: CredentialView,
+    list_command: str,
+    *,
+    undo: bool,
+    payer: str | None = None,
+) -> Notice:
     """A key that was stored or replaced a moment ago."""
-    small = layout.facts(locale, view)
+    small = layout.facts(locale, view, payer)
     found = say(locale, "You find it in {list}.", list=list_command)
     text = f"{say(locale, headline)}\n{layout.name(locale, view)}\n{small}\n{found}"
     buttons = [all_keys(locale, _guild_of(view))]
@@ -129,7 +137,7 @@ def stored(locale: discord.Locale, headline: str, view: CredentialView, list_com
     return Notice(text, ui.ActionRow(*buttons))
 
 
-def one(locale: discord.Locale, view: CredentialView, headline: str = "") -> Notice:
+def one(locale: discord.Locale, view: CredentialView, headline: str = "", *, payer: str | None = None) -> Notice:
     """One key, and what can be done with it."""
     said = say(locale, headline) if headline else ""
     row: ui.ActionRow[Any] = ui.ActionRow(
@@ -137,7 +145,7 @@ def one(locale: discord.Locale, view: CredentialView, headline: str = "") -> Not
         all_keys(locale, _guild_of(view)),
         views.button(locale, "Remove", _named(view, "ask"), danger=True),
     )
-    return Notice(*layout.credential(locale, view, said), row)
+    return Notice(*layout.credential(locale, view, said, payer), row)
 
 
 def listed(locale: discord.Locale, found: Stretch, guild_id: str | None, public_url: str | None) -> Notice:

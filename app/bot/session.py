@@ -75,7 +75,7 @@ class BotSession:
         self._guilds = guilds
         self._served: OrderedDict[int, None] = OrderedDict()
         self._serving: dict[asyncio.Task[Any], Interaction] = {}
-        self._strangers: OrderedDict[int, float] = OrderedDict()
+        self._strangers: OrderedDict[int, tuple[float, int]] = OrderedDict()
         self._lost: OrderedDict[int, Change] = OrderedDict()
         self._leaving = False
 
@@ -188,14 +188,16 @@ class BotSession:
         user, now = interaction.user.id, asyncio.get_running_loop().time()
         if self.serves(interaction.guild_id):
             return True
-        if interaction.type is discord.InteractionType.autocomplete or now < self._strangers.get(user, 0):
+        served = [guild for guild in self._guilds() if self.serves(guild.id)]
+        until, of = self._strangers.get(user, (0.0, 0))
+        if interaction.type is discord.InteractionType.autocomplete or (now < until and of == len(served)):
             return False
-        asked = [guild for guild in self._guilds() if self.serves(guild.id)][:_GUILDS_ASKED]
+        asked = served[:_GUILDS_ASKED]
         async with asyncio.timeout(_ASK_WITHIN):
             for begin in range(0, len(asked), _ASKED_AT_ONCE):
                 if await _member_of_any(asked[begin : begin + _ASKED_AT_ONCE], user):
                     return True
-        self._strangers[user] = now + _STRANGER_FOR
+        self._strangers[user] = now + _STRANGER_FOR, len(served)
         if len(self._strangers) > _REMEMBERED_STRANGERS:
             self._strangers.popitem(last=False)
         return False

@@ -175,6 +175,7 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "this server's": "von diesem Server",
         "yours": "deiner",
         "billed to you": "zahlst du",
+        "billed to <@{payer}>": "zahlt <@{payer}>",
         "billed to the one who added it": "zahlt, wer ihn abgelegt hat",
         "works": "funktioniert",
         "✕ refused: replace it": "✕ abgelehnt: ersetze ihn",
@@ -247,6 +248,10 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         ),
         "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it.": (
             "Keyhall kann gerade nichts speichern. Deine Schlüssel sind sicher; sage dem Betreiber Bescheid."
+        ),
+        "This took too long, so it was not carried out; try again in a few seconds.": (
+            "Das hat zu lange gedauert und wurde deshalb nicht ausgeführt; versuche es in ein paar Sekunden noch "
+            "einmal."
         ),
         "Keyhall is too busy right now; try again in a few seconds.": (
             "Keyhall ist gerade überlastet; versuche es in ein paar Sekunden noch einmal."

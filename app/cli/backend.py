@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """Each method opens only what its name says. Raises StartupError, and NoInstall where an install is needed."""
 
+    def runnable(self, text: str) -> str:
+        """The text, in which each `keyhall …` in backticks is typed as this machine can run it."""
+        ...
+
     def keys(self) -> AbstractAsyncContextManager[KeyManagementService]:
         """Verified keys alone."""
         ...

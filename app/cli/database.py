@@ -27,21 +27,21 @@ def upgrade(context: typer.Context) -> None:
 def current(context: typer.Context, as_json: AsJson = False) -> None:
     """Print the revision that the database is at."""
     state = asyncio.run(backend(context).schema())
-    _show(state, as_json=as_json)
+    _show(context, state, as_json=as_json)
 
 
 @group.command()
 def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Check every page, row and index of an SQLite file for damage; exit 1 if a migration is pending."""
     state = asyncio.run(backend(context).schema(check=True))
-    _show(state, as_json=as_json)
+    _show(context, state, as_json=as_json)
     if not as_json:
         typer.echo("no damage was found" if state.checked else "PostgreSQL is checked for damage by its own pg_amcheck")
     if not state.up_to_date:
         raise typer.Exit(1)
 
 
-def _show(state: SchemaState, *, as_json: bool) -> None:
+def _show(context: typer.Context, state: SchemaState, *, as_json: bool) -> None:
     if as_json:
         show_json(
             {
@@ -54,4 +54,4 @@ def _show(state: SchemaState, *, as_json: bool) -> None:
         )
     else:
         pending = "up to date" if state.up_to_date else f"head is {state.head}: run `keyhall db upgrade`"
-        typer.echo(f"{state.database} is at revision {state.current or 'none'} ({pending})")
+        typer.echo(f"{state.database} is at revision {state.current or 'none'} ({backend(context).runnable(pending)})")

@@ -80,7 +80,7 @@ async def _validate(opened: Backend, *, as_json: bool) -> bool:
         show_json([{"name": each.name.value, "ok": each.ok, "message": each.message} for each in verdicts])
     else:
         for each in verdicts:
-            typer.echo(f"{'✅' if each.ok else '❌'} {each.name.value}: {each.message}")
+            typer.echo(opened.runnable(f"{'✅' if each.ok else '❌'} {each.name.value}: {each.message}"))
     return all(each.ok for each in verdicts)
 
 

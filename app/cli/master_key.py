@@ -72,7 +72,7 @@ def rotate_master(
             }
         )
     else:
-        _tell_changed(changed)
+        _tell_changed(backend(context), changed)
 
 
 async def _change(opened: Backend, *, force: bool, yes: bool) -> ChangedMasterKey:
@@ -83,13 +83,13 @@ async def _change(opened: Backend, *, force: bool, yes: bool) -> ChangedMasterKe
             typer.echo(
                 f"backups made until now open with master key {_name(plan.under)} alone, and its file goes", err=True
             )
-            require_yes("Is it on paper (`keyhall keys print-master`)?", yes=yes)
+            require_yes(opened.runnable("Is it on paper (`keyhall keys print-master FILE`)?"), yes=yes)
         # Where this is no terminal nothing of it is shown.
         with Console(stderr=True).status("changing the master key") as status:
             return await change.carry_out(force=force, tell=status.update)
 
 
-def _tell_changed(changed: ChangedMasterKey) -> None:
+def _tell_changed(opened: Backend, changed: ChangedMasterKey) -> None:
     after = _name(changed.after)
     if changed.before is None:
         typer.echo(f"the install is under master key {after} already; nothing was left to do")
@@ -97,7 +97,8 @@ def _tell_changed(changed: ChangedMasterKey) -> None:
         typer.echo(f"master key {_name(changed.before)} → {after}")
         typer.echo(f"backups made until now still need {changed.before}: keep its page as long as you keep them")
     if changed.file is not None:
-        typer.echo(f"the key is in {changed.file}: print it with `keyhall keys print-master FILE`")
+        printing = opened.runnable("`keyhall keys print-master FILE`")
+        typer.echo(f"the key is in {changed.file}: print it with {printing}")
     if changed.previous_given:
         typer.echo("nothing needs the previous one any more: remove MASTER_KEY_PREVIOUS")
 
@@ -241,7 +242,7 @@ def print_master(
         except OSError as error:
             raise _unwritable(file, error) from None
         typer.echo(f"{file} holds the master key: print it, then run `shred -u {shlex.quote(str(file))}`", err=True)
-    typer.echo("test the paper with `keyhall keys restore-master --check`", err=True)
+    typer.echo(backend(context).runnable("test the paper with `keyhall keys restore-master --check`"), err=True)
 
 
 def restore_master(

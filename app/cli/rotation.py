@@ -290,7 +290,7 @@ def _changed(
     job = asyncio.run(_see_through(backend(context), name, begin, as_json=as_json, importing=importing))
     if job is not None and job.error is not None:
         goes_on = "" if job.state.over else "; a worker, or the same command, goes on where it stopped"
-        typer.echo(f"keyhall: {job.error}{goes_on}", err=True)
+        typer.echo(backend(context).runnable(f"keyhall: {job.error}{goes_on}"), err=True)
         raise typer.Exit(1)
 
 

@@ -130,7 +130,10 @@ class CredentialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialView:
-    """The view of a credential for people and programs; ``secret_age_days`` are whole days."""
+    """The view of a credential for people and programs; ``secret_age_days`` are whole days.
+
+    ``sharer_id`` is the user who shared a guild's credential and whose account is billed, None for a user's own.
+    """
 
     id: str
     owner: Owner
@@ -148,6 +151,7 @@ class CredentialView:
     deleted_at: datetime | None
     secret_age_days: int
     concern: Concern | None
+    sharer_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

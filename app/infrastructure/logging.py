@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.infrastructure.redaction import MULTILINE, Redactor, as_text
+from app.settings.invocation import runnable
 
 _LEVELS: Final = {
     "critical": logging.CRITICAL,
@@ -56,7 +57,7 @@ def _stated(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": _level(record.levelno),
         "logger": record.name,
-        "event": _interpolated(as_text(event.pop("event", "")), event.pop("positional_args", None)),
+        "event": runnable(_interpolated(as_text(event.pop("event", "")), event.pop("positional_args", None))),
     }
     passed = dict(event)
     if not passed.pop("_from_structlog"):

@@ -265,7 +265,7 @@ class MasterKeys:
             raise InsecureKey(
                 f"the master key from {source} is refused: {why}",
                 remedy="give the install's own master key; a new install takes 32 random bytes in base64 or hex, "
-                "such as keyhall keys generate-master prints",
+                "such as `keyhall keys generate-master` prints",
             ) from None
 
 

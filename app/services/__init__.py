@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
+    from app.services.deadlines import Deadlines
     from app.services.failures import FailureLog
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
@@ -28,6 +29,7 @@ class Services:
 
     randomness: Randomness
     failures: FailureLog
+    deadlines: Deadlines
     feed: ChangeFeed
     keys: KeyManagementService
     instances: InstanceService

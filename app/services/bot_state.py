@@ -26,10 +26,10 @@ class BotConnection:
 
     @property
     def state(self) -> str:
-        """`connected`, `stopped`, or `off` where no bot has started yet."""
+        """`logged_in`, `stopped`, or `off` where no bot has started yet."""
         if self.happened is not None:
             return "stopped"
-        return "off" if self.invite is None else "connected"
+        return "off" if self.invite is None else "logged_in"
 
 
 class BotStateService:

@@ -195,6 +195,12 @@ class IdentityService:
             unlinked = await uow.users.get(user.id)
         return unlinked or user
 
+    async def discord_id_of(self, user_id: str) -> str | None:
+        """Return the Discord account of a user; None where there is none."""
+        async with self._storage.read() as uow:
+            user = await uow.users.get(user_id)
+        return None if user is None else user.discord_id
+
     async def from_discord(self, event: DiscordEvent) -> Actor:
         """Return the sender of an interaction; a first use creates an account, if REGISTRATION allows it.
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from app.services.deadlines import restart_deadline
 from app.web.problems import MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 
 LARGEST_BODY: Final = 256 * 1024
@@ -146,8 +147,9 @@ async def _read(request: web.Request, largest: int) -> bytes:
                 body += chunk
                 if len(body) > largest:
                     raise TooLarge
-        return bytes(body)
     except TimeoutError:
         raise RequestTimeout from None
     except (RequestPayloadError, web.PayloadAccessError):
         raise MalformedRequest("The body ended too early") from None
+    restart_deadline()
+    return bytes(body)

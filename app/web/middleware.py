@@ -62,12 +62,13 @@ async def request_middleware(
                 origin.check_site(request, browser=False)
             if not static:
                 await request.app[SERVICES].instances.catch_up()
-        response = await handler(request)
+        with request.app[SERVICES].deadlines.request(lambda: _gone(request)):
+            response = await handler(request)
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
     except AppError as error:
         await record_refusal(request, error)
-        if status_of(type(error)) >= 500:
+        if status_of(type(error)) >= 500 and not _gone(request):
             what = f"{request.method} {route_of(request)}"
             request.app[SERVICES].failures.note(what, error, request_id)
         response = _error_response(request, error)
@@ -80,6 +81,11 @@ async def request_middleware(
     response.headers["X-Request-Id"] = request_id
     _record(request, response, time.perf_counter() - started)
     return response
+
+
+def _gone(request: web.Request) -> bool:
+    """Whether the client has closed the connection: nobody would read an answer."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _check_protocol(request: web.Request) -> None:

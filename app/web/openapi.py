@@ -208,6 +208,7 @@ def _errors(endpoint: Endpoint) -> Iterable[type[AppError]]:
         yield errors.StorageError
     if endpoint.method != "GET":
         yield errors.OutcomeUnknown
+        yield errors.RequestExpired
         yield problems.CrossSite
     if endpoint.asks.body is not None or endpoint.asks.form is not None:
         yield from (problems.RequestTimeout, problems.TooLarge, problems.UnsupportedMediaType, errors.InvalidInput)

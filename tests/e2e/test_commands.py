@@ -44,7 +44,7 @@ def _succeeded(place: Place, *arguments: str, stdin: str = "") -> str:
 def test_commands_before_the_first_start_say_what_to_do_and_make_nothing(place: Place) -> None:
     done = place.command("keys", "list")
     assert done.returncode == 1
-    assert "`keyhall run`" in done.stderr
+    assert "keyhall run`" in done.stderr
     assert not place.data_dir.exists()
 
 

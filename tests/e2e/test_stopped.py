@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -115,3 +118,44 @@ async def test_whatever_was_acknowledged_before_a_signal_under_load_is_there_aft
     assert len(found) <= len(stored.labels) + WRITERS  # at most one each was stored and not acknowledged
     done = await asyncio.to_thread(place.command, "credentials", "verify")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+async def test_what_a_client_gave_up_in_a_stopped_process_does_not_undo_what_it_did_through_another(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """A request waits for the database; its process is stopped, and its client gives up and asks another process."""
+    place = Place(sqlite_url, tmp_path / "data")
+    with place.running("web") as first:
+        address, token = await asyncio.to_thread(first.address), await asyncio.to_thread(first.setup_token)
+        with place.running("web") as second:
+            other = await asyncio.to_thread(second.address)
+            async with client_of(address) as client, client_of(other) as elsewhere:
+                await sign_up(client, token, "alice", PASSWORD)
+                await sign_in(client, "alice", PASSWORD)
+                elsewhere.headers.update(client.headers)
+                body = {"provider": "openai", "label": "main", "secret": "sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn"}
+                async with client.post("/api/v1/credentials", json=body) as answer:
+                    path = f"/api/v1/credentials/{(await answer.json())['id']}"
+                with closing(sqlite3.connect(tmp_path / "keyhall.db", isolation_level=None)) as database:
+                    database.execute("BEGIN IMMEDIATE")
+                    removing = asyncio.create_task(client.delete(path))
+                    for _ in range(20):  # round trips, after which it waits for the lock
+                        assert (await _asked(client, "/healthz"))[0] == 200
+                    os.kill(first.process.pid, signal.SIGSTOP)
+                    database.execute("ROLLBACK")
+                removing.cancel()
+                await asyncio.wait({removing})
+                replaced = {"secret": "sk-proj-0e8bUr6YaW1nMx9uJc4Zd5So"}
+                async with elsewhere.put(f"{path}/secret", json=replaced) as answer:
+                    assert answer.status == 200
+                os.kill(first.process.pid, signal.SIGCONT)
+                for _ in range(20):  # until that process has done whatever it was about to do
+                    await _asked(client, "/api/v1/credentials")
+                async with elsewhere.get(path) as answer:
+                    assert (answer.status, (await answer.json())["version"]) == (200, 2)
+
+
+async def _asked(client: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
+    async with client.get(path) as answer:
+        return answer.status, await answer.json()

@@ -244,6 +244,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
             return [panels.replace_instead(interaction.locale, before.label, named.guild_id, before.id)]
 
         progress.steps = steps
+        payer = await self._payer(actor, before)
         progress.begun = True
         replaced = await self._credentials.replace(
             actor,
@@ -262,7 +263,9 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
             else "**Nothing changed:** that secret is in force already."
         )
         listed = self._session.command("key list")
-        await views.show(interaction, panels.stored(interaction.locale, headline, replaced.view, listed, undo=False))
+        await views.show(
+            interaction, panels.stored(interaction.locale, headline, replaced.view, listed, undo=False, payer=payer)
+        )
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -281,7 +284,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         self._session.whose(interaction, named)
         actor = await self._session.admit(interaction)
         view = await self._credentials.get(actor, chosen(interaction) or "")
-        await views.show(interaction, panels.one(interaction.locale, view))
+        await views.show(interaction, panels.one(interaction.locale, view, payer=await self._payer(actor, view)))
 
     # -- removing ------------------------------------------------------------------------------------------------------
 
@@ -295,8 +298,10 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
     async def keep(self, interaction: Interaction, named: ComponentId) -> None:
         """Remove nothing."""
         self._session.whose(interaction, named)
-        view = await self._named(await self._session.admit(interaction), named)
-        await views.show(interaction, panels.one(interaction.locale, view, "Kept."))
+        actor = await self._session.admit(interaction)
+        view = await self._named(actor, named)
+        payer = await self._payer(actor, view)
+        await views.show(interaction, panels.one(interaction.locale, view, "Kept.", payer=payer))
 
     async def remove_asked(self, interaction: Interaction, named: ComponentId) -> None:
         """Remove the version that was shown. A second press finds it removed."""
@@ -316,7 +321,8 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         progress.begun = True
         view = await self._credentials.restore(actor, named.credential_id or "", expected_version=named.number)
         progress.done = True
-        await views.show(interaction, panels.one(interaction.locale, view, "**Restored.**"))
+        payer = None if view.sharer_id in {None, actor.user_id} else ""  # nothing is looked up after a change
+        await views.show(interaction, panels.one(interaction.locale, view, "**Restored.**", payer=payer))
 
     # -- which ---------------------------------------------------------------------------------------------------------
 
@@ -326,6 +332,12 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         if named.guild_id != (view.owner.id if view.owner.kind is OwnerKind.GUILD else None):
             raise NotFound
         return view
+
+    async def _payer(self, actor: Actor, view: CredentialView) -> str | None:
+        """The Discord id of whose account at the provider is billed; "" for one without, None for the actor."""
+        if view.sharer_id is None or view.sharer_id == actor.user_id:
+            return None
+        return await self._session.services.identity.discord_id_of(view.sharer_id) or ""
 
     async def _find(self, actor: Actor, key: str) -> str:
         """The id of a chosen suggestion, or of the one credential whose label was typed.

@@ -199,6 +199,13 @@ class DatabaseFault:
     about: str = ""
 
 
+class RequestExpired(AppError):
+    """Its time was over, or its client gone, before anything of it took effect."""
+
+    code = "request_expired"
+    title = "This took too long, so it was not carried out: try again"
+
+
 class StorageError(AppError):
     """The database did not answer: never to be read as 'nothing there'."""
 

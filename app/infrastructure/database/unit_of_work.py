@@ -21,6 +21,7 @@ from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
+from app.services.deadlines import check_deadline
 from app.services.ports import Randomness, UnitOfWork
 
 _T = TypeVar("_T")
@@ -64,9 +65,11 @@ class SqlStorage:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
-        """Commits at its end, rolls back if anything was raised."""
+        """Commits at its end, rolls back if anything was raised, or if the request that it belongs to has expired."""
         async with self._database.write(reserved=self._reserved) as connection:
             yield SqlUnitOfWork(connection, self._randomness)
+            if not self._reserved:  # the lease and the keys are everybody's
+                check_deadline()
 
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""

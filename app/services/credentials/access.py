@@ -227,6 +227,7 @@ def view_of(record: CredentialRecord, secret: str | None, now: datetime) -> Cred
         deleted_at=record.deleted_at,
         secret_age_days=max((now - record.secret_since).days, 0),
         concern=concern(record, now),
+        sharer_id=record.created_by if record.owner.kind is OwnerKind.GUILD else None,
     )
 
 

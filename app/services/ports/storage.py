@@ -101,7 +101,8 @@ class Storage(Protocol):
         """Open a unit of work that commits at its end, and rolls back if anything was raised in it.
 
         Never await anything slow inside. Raises StorageError, also at the end: then nothing was committed, except for
-        its kind OutcomeUnknown. Once it has committed it raises nothing.
+        its kind OutcomeUnknown. Once it has committed it raises nothing. Raises RequestExpired instead of committing
+        where the request that it belongs to has expired (deadlines.py).
         """
         ...
 

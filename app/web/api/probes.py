@@ -24,8 +24,8 @@ class Alive(TypedDict):
 class Ready(TypedDict):
     """`ready`, with every check by name; under status 503 `not_ready`.
 
-    `bot` is `connected`, `stopped`, `off` where none has started, or `unknown`; it does not decide whether requests
-    should be sent here.
+    `bot` is how the bot's last login ended: `logged_in`, `stopped`, `off` where there was none, or `unknown`. It does
+    not decide whether requests should be sent here.
     """
 
     status: str

@@ -130,7 +130,7 @@ class Community:
         self.services = bot.services
         self.guild = env.create_guild()
         self.channel = self.guild.create_text_channel("general")
-        manager = self.guild.create_role("managers", permissions=discord.Permissions(manage_guild=True))
+        self.manager = manager = self.guild.create_role("managers", permissions=discord.Permissions(manage_guild=True))
         self.alice = self.guild.add_member(env.create_user("alice"))
         self.bob = self.guild.add_member(env.create_user("bob"))
         self.mona = self.guild.add_member(env.create_user("mona"), roles=[manager])

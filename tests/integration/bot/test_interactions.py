@@ -639,6 +639,9 @@ class TestWhoAsks:
             assert "I only serve members" in (await live.wire.slash(mallory, "key list")).text
             assert await live.wire.autocomplete(mallory, "key remove", focused="label", value="w") == []
         assert len(live.wire.called("GET", f"/guilds/{live.guild.id}/members/")) == 1
+        live.wire.add_guild(id=3001, name="Mallory's", owner=mallory)
+        await live.list_keys()  # events are served in their order
+        assert "no keys yet" in (await live.wire.slash(mallory, "key list")).text
 
     async def test_an_allowlist_narrows_whose_members_may_come(self, stage: Stage) -> None:
         carol = stage.wire.user(1003, "carol")

@@ -188,6 +188,21 @@ class TestAddForTheServer:
             assert answer.endswith("This only works in a server.")
 
 
+class TestWhoPays:
+    async def test_the_sharer_is_named_to_other_managers(self, community: Any, shown: Any) -> None:
+        nora = community.guild.add_member(community.env.create_user("nora"), roles=[community.manager])
+        stored = await community.add(community.mona, for_server=True)
+        assert "billed to you" in shown(stored)
+        for member, said in [(community.mona, "Billed to you."), (nora, f"Billed to <@{community.mona.id}>.")]:
+            listed = await member.slash(community.channel, "key list", for_server=True)
+            number = re.findall("[0-9a-f-]{36}", str(listed.response.components))[0]
+            one = await community.choose(member, listed, number)
+            assert said in shown(one)
+            form = await community.press(member, one, "renew")
+            replaced = await member.submit_modal(form, {"secret": f"{OTHER_SECRET}-{member.id}"})
+            assert said[1:-1] in shown(replaced)
+
+
 class TestList:
     async def test_nothing_stored_says_how_to_begin(self, community: Any, shown: Any) -> None:
         text = shown(await community.alice.slash(community.channel, "key list"))

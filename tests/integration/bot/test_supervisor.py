@@ -71,7 +71,7 @@ class TestGivingUp:
         async with running(services, options):
             await wire.wait_ready()
             connected = await services.bot_state.connection()
-            assert connected.state == "connected"
+            assert connected.state == "logged_in"
             assert f"client_id={wire.application_id}" in str(connected.invite)
 
     async def test_a_database_that_does_not_answer_hides_neither_a_refusal_nor_the_bot(

@@ -40,7 +40,7 @@ async def test_a_bot_that_discord_refused_is_said_and_its_invitation_is_there_on
         assert (await site.submit("/setup", "", setup_token=token, username=OWNER, password=PASSWORD)).status == 303
         cookie, _ = await site.log_in_browser()
         assert f'href="{invite}"' in (await site.page("/", cookie)).text
-        assert (await site.request("GET", "/readyz", token="")).json["bot"] == "connected"
+        assert (await site.request("GET", "/readyz", token="")).json["bot"] == "logged_in"
         await bot.stopped("Discord refused the token", "set DISCORD_BOT_TOKEN")
         assert stopped in (await site.page("/", cookie)).text
 

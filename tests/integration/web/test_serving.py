@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from app.infrastructure.clock import SystemClock
+from app.services import deadlines
 from app.web import WebOptions
 from app.web.server import DRAIN_SECONDS, build_app, serving
 from tests.support.samples import PASSWORD
@@ -91,7 +93,8 @@ def test_the_drain_ends_before_the_process_must() -> None:
     assert DRAIN_SECONDS < 10
 
 
-async def test_a_client_that_gives_up_does_not_undo_what_it_asked_for(tmp_path: Path) -> None:
+async def test_a_request_whose_client_has_gone_changes_nothing(tmp_path: Path) -> None:
+    """It may have asked another process meanwhile, and what that has acknowledged must not be undone."""
     async with open_site(sqlite_place(tmp_path)) as site:
         slow = _Slow(site.services.credentials)
         async with served(replace(site.services, credentials=slow)) as other:  # type: ignore[arg-type]
@@ -100,7 +103,46 @@ async def test_a_client_that_gives_up_does_not_undo_what_it_asked_for(tmp_path: 
             await slow.entered.wait()
             asking.cancel()
             await asyncio.wait({asking})
+            await other.request("GET", "/healthz")  # by now the other end of the connection is known here
             slow.go_on.set()
         assert not slow.cancelled
-        stored = (await site.request("GET", "/api/v1/credentials")).json["items"]
-        assert [each["label"] for each in stored] == ["given up"]
+        assert (await site.request("GET", "/api/v1/credentials")).json["items"] == []
+
+
+async def test_a_request_that_took_too_long_changes_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time in which the process was stopped counts: the clock goes on."""
+    monkeypatch.setattr(deadlines, "REQUEST_SECONDS", 2.0)
+    async with open_site(sqlite_place(tmp_path)) as site:
+        slow = _Slow(site.services.credentials)
+        body = {"provider": "openai", "label": "late", "secret": PASSWORD}
+        async with served(replace(site.services, credentials=slow)) as other:  # type: ignore[arg-type]
+            asking = asyncio.create_task(other.request("POST", "/api/v1/credentials", json=body, token=site.token))
+            await slow.entered.wait()
+            now = SystemClock.monotonic
+            monkeypatch.setattr(SystemClock, "monotonic", lambda clock: now(clock) + 3)
+            slow.go_on.set()
+            answer = await asking
+        assert (answer.status, answer.code) == (503, "request_expired")
+        assert "Retry-After" in answer.headers
+        assert (await site.request("GET", "/api/v1/credentials")).json["items"] == []
+
+
+async def test_a_body_that_comes_slowly_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "REQUEST_SECONDS", 2.0)
+    async with open_site(sqlite_place(tmp_path)) as site:
+        host, _, port = site.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        sent = json.dumps({"provider": "openai", "label": "slow", "secret": PASSWORD}).encode()
+        writer.write(
+            b"POST /api/v1/credentials HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+            % (site.token.encode(), len(sent))
+        )
+        late = SystemClock().monotonic() + 3
+        while SystemClock().monotonic() < late:
+            await site.request("GET", "/healthz")
+        writer.write(sent)
+        assert (await reader.read()).startswith(b"HTTP/1.1 201")
+        writer.close()

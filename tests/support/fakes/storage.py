@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from app.domain.audit import Action, Result
 from app.domain.errors import StorageError, StorageFull
+from app.services.deadlines import check_deadline
 from app.services.ports import Clock
 from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
 from tests.support.fakes.identity import FakeAttemptRepository, FakeSessionRepository, FakeUserRepository
@@ -56,6 +57,7 @@ class FakeStorage:
             tables = self.tables.snapshot()
             with self._nothing_slow():
                 yield FakeUnitOfWork(tables, self._clock)
+            check_deadline()
             self.tables = tables
             self.commits += 1
             if self.commits == self._last_commit:

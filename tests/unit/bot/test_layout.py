@@ -35,6 +35,7 @@ def view(**changes: Any) -> CredentialView:
         "deleted_at": None,
         "secret_age_days": 0,
         "concern": None,
+        "sharer_id": None,
     }
     return CredentialView(**values | changes)
 
@@ -69,9 +70,12 @@ async def test_every_state_has_a_sentence(status: Status) -> None:
 
 
 async def test_a_servers_key_says_so_and_who_pays() -> None:
-    text = text_of(credential(view(owner=Owner(OwnerKind.GUILD, "1"))))
-    assert "Billed to the one who added it." in text
-    assert "this server's" in text
+    shared = view(owner=Owner(OwnerKind.GUILD, "1"))
+    for payer, said in [(None, "to you"), ("1003", "to <@1003>"), ("", "to the one who added it")]:
+        text = text_of(layout.Notice(*layout.credential(ENGLISH, shared, "", payer)))
+        assert f"Billed {said}." in text
+        assert "this server's" in text
+        assert f"billed {said}" in layout.facts(ENGLISH, shared, payer)
 
 
 async def test_a_secret_without_a_fingerprint_has_no_bitting() -> None:

@@ -70,11 +70,12 @@ def said_in_the_sources() -> set[str]:
 
 
 REASONS = {
-    str(node.args[0].value)
+    str(reason.value)
     for service in (identity, credentials, messages)
     for node in ast.walk(ast.parse(inspect.getsource(service)))
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden" and node.args
-    if isinstance(node.args[0], ast.Constant)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden"
+    for reason in node.args[:1]
+    if isinstance(reason, ast.Constant)
 } | {Forbidden().detail}
 """The reasons that the services give for refusing somebody."""
 

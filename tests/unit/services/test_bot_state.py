@@ -20,7 +20,7 @@ async def test_the_last_outcome_counts_and_the_invitation_stays(keyhall: Keyhall
     assert await bot.connection() == BotConnection(happened=REFUSED[0], remedy=REFUSED[1])
     await bot.logged_in(INVITE)
     assert await bot.connection() == BotConnection(invite=INVITE)
-    assert (await bot.connection()).state == "connected"
+    assert (await bot.connection()).state == "logged_in"
     await bot.stopped(*REFUSED)
     assert (await bot.connection()).invite == INVITE
     assert (await bot.connection()).state == "stopped"

@@ -1,0 +1,68 @@
+"""Whether a request may still take effect: judged before each of its commits, since it may be delayed anywhere.
+
+A process that was stopped must not carry out, when it goes on, what its clients have given up and done elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from app.domain.errors import RequestExpired
+from app.services.ports import Clock
+
+REQUEST_SECONDS: Final = 15.0
+"""From the arrival of a request, or of its body, to its commit; longer than a writer of SQLite waits."""
+
+
+class Deadline:
+    """Of one request. ``gone`` says whether its client has left."""
+
+    def __init__(self, clock: Clock, gone: Callable[[], bool]) -> None:
+        self._clock = clock
+        self._gone = gone
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on: the client was slow, not this process."""
+        self._until = self._clock.monotonic() + REQUEST_SECONDS
+
+    def check(self) -> None:
+        """Raises RequestExpired. Time in which the process was stopped or its machine asleep counts."""
+        if self._gone() or self._clock.monotonic() > self._until:
+            raise RequestExpired
+
+
+_CURRENT: ContextVar[Deadline | None] = ContextVar("keyhall.deadline", default=None)
+
+
+class Deadlines:
+    """Gives requests their deadlines."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @contextmanager
+    def request(self, gone: Callable[[], bool]) -> Iterator[None]:
+        """Everything inside belongs to one request."""
+        token = _CURRENT.set(Deadline(self._clock, gone))
+        try:
+            yield
+        finally:
+            _CURRENT.reset(token)
+
+
+def check_deadline() -> None:
+    """Before a commit. Raises RequestExpired; outside a request nothing."""
+    deadline = _CURRENT.get()
+    if deadline is not None:
+        deadline.check()
+
+
+def restart_deadline() -> None:
+    """After the body of a request has arrived."""
+    deadline = _CURRENT.get()
+    if deadline is not None:
+        deadline.restart()
