@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, confirm, read_secret, show_json, show_table, when
+from app.cli.output import AsJson, moment, read_secret, require_yes, show_json, show_table, when
 from app.domain.credentials import AGED_AFTER, SOON, Concern
-from app.domain.times import day_or_time
+from app.domain.times import END_OF_DAY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from app.services.credentials import HistoryView, Replaced
 
 group = typer.Typer(help="Credentials of members and guilds.", no_args_is_help=True)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return day_or_time(text)
-    except ValueError as refused:
-        raise typer.BadParameter(
-            f"must be a day such as 2027-03-01 or a time such as 2027-03-01T12:00:00Z: {refused}"
-        ) from None
 
 
 _User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Credentials of this user.")]
@@ -43,7 +34,7 @@ _Expires = Annotated[
     datetime | None,
     typer.Option(
         "--expires",
-        parser=_moment,
+        parser=moment(END_OF_DAY),
         metavar="DAY|TIME",
         help="When it expires: 2027-03-01 (the end of that day, in UTC) or 2027-03-01T12:00:00Z.",
     ),
@@ -308,7 +299,7 @@ def purge(
 ) -> None:
     """Delete a removed credential and its history for good, which frees its place in the quota."""
     _one_owner(user, guild)
-    confirm(f"Delete {credential_id} for good?", yes=yes)
+    require_yes(f"Delete {credential_id} for good? It cannot be undone.", yes=yes)
     asyncio.run(_remove(backend(context), credential_id, user, guild, purge=True))
     typer.echo(f"deleted {credential_id} for good")
 

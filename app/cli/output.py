@@ -5,16 +5,17 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.domain.errors import InvalidInput
 from app.domain.text import without_byte_order_mark
+from app.domain.times import day_or_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
@@ -54,13 +55,18 @@ def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
     return secret
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone. Without a terminal, `--yes` is needed; exit 2 without it."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("this cannot be undone: add --yes where no terminal can ask")
-    typer.confirm(question, abort=True, err=True)
+def moment(at: time) -> Callable[[str], datetime]:
+    """A reader of days, which mean that time of them in UTC, and of times."""
+
+    def read(text: str) -> datetime:
+        try:
+            return day_or_time(text, at)
+        except ValueError as refused:
+            raise typer.BadParameter(
+                f"{refused}: give a day such as 2027-03-01, or a time such as 2027-03-01T12:00:00Z"
+            ) from None
+
+    return read
 
 
 def typed_back(prompt: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, require_yes, show_json, show_table, typed_back, when
+from app.cli.output import AsJson, moment, read_secret, require_yes, show_json, show_table, typed_back, when
 from app.domain.bitting import cut
 from app.domain.errors import AppError
 from app.domain.jobs import Job, JobState
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
+from app.domain.times import BEGIN_OF_DAY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,7 +71,15 @@ def rotate(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     name: _Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
-    at: Annotated[datetime | None, typer.Option("--at", help="Announce it for that time, in UTC.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at",
+            parser=moment(BEGIN_OF_DAY),
+            metavar="DAY|TIME",
+            help="Announce it: for 2027-03-01 (the begin of that day, in UTC) or 2027-03-01T12:00:00Z.",
+        ),
+    ] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Call off a rotation that was announced.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -87,8 +96,7 @@ def rotate(  # noqa: PLR0917 - each is an argument or option of the command
         asyncio.run(_cancel(backend(context), key))
         typer.echo(f"the rotation of {key.value} is called off")
         return
-    moment = at.replace(tzinfo=UTC) if at else None
-    _changed(context, key, lambda services, actor: services.rotation.rotate(actor, key, at=moment), as_json=as_json)
+    _changed(context, key, lambda services, actor: services.rotation.rotate(actor, key, at=at), as_json=as_json)
 
 
 def rollback(context: typer.Context, name: _Name, as_json: AsJson = False) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d):(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_NO_ZONE = re.compile(r"[\d-]{10}[Tt][\d:]{8}(?:\.\d+)?", re.ASCII)
+BEGIN_OF_DAY: Final = time(0, 0)
+END_OF_DAY: Final = time(23, 59, 59)
 
 
 def rfc3339(text: str) -> datetime:
@@ -37,12 +41,18 @@ def rfc3339(text: str) -> datetime:
 
 def end_of_day(text: str) -> datetime:
     """The last second, in UTC, of a day such as 2027-03-31. Raises ValueError."""
+    return _day(text, END_OF_DAY)
+
+
+def day_or_time(text: str, at: time) -> datetime:
+    """A day, at that time of it, or a time; both in UTC unless the time has a zone. Raises ValueError."""
+    text = text.strip().replace(" ", "T")
+    if "T" not in text.upper():
+        return _day(text, at)
+    return rfc3339(f"{text}Z" if _NO_ZONE.fullmatch(text) else text)
+
+
+def _day(text: str, at: time) -> datetime:
     if _DAY.fullmatch(text) is None:
         raise ValueError("must be a day such as 2027-03-31")
-    return datetime.combine(date.fromisoformat(text), time(23, 59, 59), UTC)
-
-
-def day_or_time(text: str) -> datetime:
-    """The end of a day, or a time with its zone. Raises ValueError."""
-    text = text.strip()
-    return end_of_day(text) if _DAY.fullmatch(text) else rfc3339(text)
+    return datetime.combine(date.fromisoformat(text), at, UTC)

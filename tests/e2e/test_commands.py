@@ -200,7 +200,7 @@ def test_a_removed_credential_is_listed_restored_or_deleted_for_good(installed: 
     assert "restored openai spare" in _succeeded(installed, "credentials", "restore", one, *alice)
     _succeeded(installed, "credentials", "remove", one, *alice)
     refused = installed.command("credentials", "purge", one, *alice)
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "--yes" in refused.stderr
     assert "deleted" in _succeeded(installed, "credentials", "purge", one, *alice, "--yes")
     assert json.loads(_succeeded(installed, "credentials", "list", "--removed", *alice, "--json")) == []

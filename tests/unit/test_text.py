@@ -9,7 +9,7 @@ import pytest
 from app.domain.credentials import label_name, secret_value
 from app.domain.errors import InvalidInput
 from app.domain.text import line
-from app.domain.times import day_or_time, rfc3339
+from app.domain.times import BEGIN_OF_DAY, END_OF_DAY, day_or_time, rfc3339
 
 KEY = "sk-proj-4f9aC1xQ7mZr2LtW8vNb3KdYp6Hs0GjE"
 PEM = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIKuHzkCbmc\n-----END PRIVATE KEY-----\n"
@@ -185,9 +185,11 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
         rfc3339(text)
 
 
-def test_a_day_means_its_end_everywhere() -> None:
-    assert day_or_time(" 2027-03-01 ") == datetime(2027, 3, 1, 23, 59, 59, tzinfo=UTC)
-    assert day_or_time("2027-03-01T12:00:00Z") == datetime(2027, 3, 1, 12, tzinfo=UTC)
-    for text in ("1.3.2027", "20270301", "2027-3-1", "tomorrow"):
-        with pytest.raises(ValueError, match="must be a time"):
-            day_or_time(text)
+def test_what_expires_on_a_day_expires_at_its_end_and_what_begins_begins_with_it() -> None:
+    assert day_or_time(" 2027-03-01 ", END_OF_DAY) == datetime(2027, 3, 1, 23, 59, 59, tzinfo=UTC)
+    assert day_or_time("2027-03-01", BEGIN_OF_DAY) == datetime(2027, 3, 1, tzinfo=UTC)
+    for text in ("2027-03-01T12:00:00Z", "2027-03-01T12:00:00", "2027-03-01 12:00:00", "2027-03-01T14:00:00+02:00"):
+        assert day_or_time(text, END_OF_DAY) == datetime(2027, 3, 1, 12, tzinfo=UTC)
+    for text in ("1.3.2027", "20270301", "2027-3-1", "tomorrow", "2027-02-30", "2027-03-01T12:00", ""):
+        with pytest.raises(ValueError):
+            day_or_time(text, END_OF_DAY)
