@@ -70,7 +70,7 @@ class AttemptLimiter:
     async def hold(self) -> None:
         """Keep a refusal back for half a second where more than twenty a second are answered."""
         now = self._clock.monotonic()
-        self._prompt = min(PROMPT_REFUSALS, self._prompt + (now - self._paced_at) * PROMPT_REFUSALS)
+        self._prompt = min(PROMPT_REFUSALS, self._prompt + max(0.0, now - self._paced_at) * PROMPT_REFUSALS)
         self._paced_at = now
         if self._prompt >= 1:
             self._prompt -= 1
