@@ -274,7 +274,8 @@ class BotSession:
                         notify(interaction)
                         for interaction in waiting.values()
                         if interaction.type is not discord.InteractionType.autocomplete
-                    )
+                    ),
+                    return_exceptions=True,  # nothing keeps the bot from leaving
                 )
 
 
