@@ -594,12 +594,17 @@ class TestWhoAsks:
             assert "**work**" in reply.text
             assert reply.ephemeral
 
-    async def test_a_stranger_is_refused_and_told_why(self, live: Stage) -> None:
+    async def test_a_stranger_is_refused_and_told_why(self, live: Stage, sqlite_url: str) -> None:
         mallory = live.wire.user(1666, "mallory")
         foreign = live.wire.add_guild(id=2003, name="Foreign", owner=mallory, has_bot=False)
         for where in (Where(), Where(guild=foreign, user_install=True)):
             reply = await live.wire.slash(mallory, "key list", **where)
             assert reply.text.startswith("I only serve members of the servers I am in.")
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"))) as database:
+            denied = "SELECT action, detail, source FROM audit_events WHERE result = 'denied'"
+            rows = database.execute(denied).fetchall()
+        detail = '{"code":"forbidden","where":"/key list"}'
+        assert rows == [("access.refused", detail, "discord")] * 2
 
     @pytest.mark.parametrize("place", ["without the bot", "not on the allowlist", "the bot was removed"])
     async def test_a_server_that_is_not_served_has_no_keys_and_nothing_is_typed_for_it(
