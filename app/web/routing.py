@@ -166,7 +166,11 @@ def _reading_a_form(
                 if signed_out is None:
                     raise
                 await record_refusal(request, refused)
-                return signed_out(request, await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER))
+                try:
+                    typed = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER)
+                except AppError:  # no form, so there is nothing to keep for the time after signing in
+                    raise refused from None
+                return signed_out(request, typed)
         for name, read in asks.simple:
             given[name] = read(request)
         fields = await read_form(request, largest=largest)
