@@ -115,10 +115,12 @@ class StartupRetry:
 def _way_out(path: Path) -> str:
     """The remedy for a damaged SQLite file. A `-wal` beside it may be of another state of the file, before a copy."""
     beside = path.with_name(f"{path.name}-wal")
-    restore = 'stop every process and put the newest backup in its place (docs/operations.md, "Restore a backup")'
+    restore = 'put the newest backup in its place (docs/operations.md, "Restore a backup")'
     if not beside.exists() or not beside.stat().st_size:
         return f"stop every process and {restore}"
-    moved = " ".join(shlex.quote(str(each)) for each in (beside, beside.with_name(f"{beside.name}.aside")))
+    names = (f"{beside.name}.aside{number}" for number in ("", *range(2, 1000)))
+    aside = next(each for name in names if not (each := beside.with_name(name)).exists())
+    moved = f"{shlex.quote(str(beside))} {shlex.quote(str(aside))}"
     former = f"if the file was put there beside the -wal of a former one, run `mv {moved}`"
     return f"stop every process; {former}; else {restore}"
 

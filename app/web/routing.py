@@ -165,12 +165,12 @@ def _reading_a_form(
             except InvalidToken as refused:
                 if signed_out is None:
                     raise
-                await record_refusal(request, refused)
                 try:
-                    typed = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER)
-                except AppError:  # no form, so there is nothing to keep for the time after signing in
-                    raise refused from None
-                return signed_out(request, typed)
+                    fields = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER)
+                except AppError:
+                    raise refused from None  # no form, so there is nothing to keep
+                await record_refusal(request, refused)
+                return signed_out(request, fields)
         for name, read in asks.simple:
             given[name] = read(request)
         fields = await read_form(request, largest=largest)

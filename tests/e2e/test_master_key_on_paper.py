@@ -190,7 +190,6 @@ def test_what_is_wrong_with_the_words_is_said_without_repeating_them(installed: 
         (" ".join([*right[:6], "xyzzy", *right[7:]]), "word 7 is not on the list"),
         (swapped, "checksum"),
         (" ".join(right[:-1]), "23 were given"),
-        ("", "nothing was given"),
         (base64.b64encode(key).decode()[:-5], "43 characters of base64"),
     ):
         done = _restore(installed, stdin=typed)
@@ -198,6 +197,9 @@ def test_what_is_wrong_with_the_words_is_said_without_repeating_them(installed: 
         assert said in done.stderr
         assert "xyzzy" not in done.stderr
         _require_hidden(done, key)
+    done = _restore(installed, stdin="")
+    assert done.returncode == 2
+    assert "nothing came from standard input" in " ".join(done.stderr.split())
     assert not (installed.data_dir / "master.key").exists()
 
 

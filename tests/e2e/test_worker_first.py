@@ -14,7 +14,7 @@ from tests.support.installs import Place
 
 def test_a_worker_waits_for_the_install_that_web_and_bot_create(place: Place) -> None:
     with place.running("worker") as worker:
-        worker.wait_for("waiting for `keyhall run`")
+        worker.wait_for(r"waiting for `\S*keyhall run`")
         with place.running("web") as web:
             web.wait_for("NEW INSTALL")
             web.address()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from app.infrastructure.database.schema import app_config, users
+from app.infrastructure.database.schema import api_credentials, app_config, audit_events, users
 
 _SMALL: Final = 64 << 20
 """A file of so many bytes is checked within a second; of a larger one a start looks at the tables that come first."""
@@ -22,7 +22,8 @@ _NOT_DAMAGE: Final = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
 }
-_FIRST: Final = (app_config.name, "alembic_version", users.name)
+_FIRST: Final = (app_config.name, "alembic_version", users.name, api_credentials.name)
+_LAST: Final = {audit_events.name}
 
 
 class DamagedFile(sqlite3.DatabaseError):
@@ -67,13 +68,13 @@ def check_file(path: Path, *, busy: float, within: float | None) -> bool:
 def _check(connection: sqlite3.Connection, *, whole: bool) -> bool:
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("BEGIN")
+    named = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    first = [name for name in _FIRST if name in named]
+    for table in first if whole else [*first, *sorted(named - {*first, *_LAST}), *sorted(named & _LAST)]:
+        _require_ok(connection, f"PRAGMA integrity_check([{table}])")
     if whole:
         _require_ok(connection, "PRAGMA integrity_check(1)")
-        return True
-    named = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    for table in sorted(named, key=lambda name: (name not in _FIRST, name)):
-        _require_ok(connection, f"PRAGMA integrity_check([{table}])")
-    return False
+    return whole
 
 
 def _require_ok(connection: sqlite3.Connection, pragma: str) -> None:
