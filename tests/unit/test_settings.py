@@ -108,7 +108,7 @@ def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> N
         "TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,, 2001:db8::/32",
         "WEB_PORT": "0",
         "REGISTRATION": "OPEN",
-        "GUILD_ALLOWLIST": "81384788765712384 , 0042",
+        "GUILD_ALLOWLIST": "81384788765712384 , 42",
         "ENV_CREDENTIAL_GUILDS": "7",
         "SHARD_IDS": "0,2",
         "SHARD_COUNT": "3",
