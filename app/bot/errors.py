@@ -102,6 +102,7 @@ _FIELDS: Final[Mapping[str, str]] = {
 """The names that people see of the fields of the services."""
 
 _NO_NAME: Final = "“{field}” takes only the key: no quotes, no “Bearer”, no NAME="
+_UNSEEN: Final = "“{field}” has invisible characters in it: type it instead of pasting it."
 _WRONG_FIELD: Final = "“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?"
 _REASONS: Final[Mapping[str, str]] = {
     "must be text": "“{field}” must be text.",
@@ -110,10 +111,8 @@ _REASONS: Final[Mapping[str, str]] = {
     "must not hold control, private-use or other characters that are no text": (
         "“{field}” has characters in it that nobody can type: copy it again."
     ),
-    "must not hold other blanks than the ordinary space": (
-        "“{field}” has invisible characters in it: type it instead of pasting it."
-    ),
-    "must not hold invisible characters": ("“{field}” has invisible characters in it: type it instead of pasting it."),
+    "must not hold invisible characters": _UNSEEN,
+    "must not hold other blanks than the ordinary space": _UNSEEN,
     "holds an invisible character: copy it again, without formatting": (
         "“{field}” has an invisible character in it: copy it again, without formatting."
     ),
@@ -243,6 +242,8 @@ async def explain(interaction: Interaction, error: Exception) -> None:
     if buttons := await _steps(interaction, progress, error):
         parts.append(ui.ActionRow(*buttons))
     await _answer(interaction, Notice(*parts), progress)
+    if isinstance(error, AppError):
+        await session.record_refusal(interaction, error)
 
 
 async def notify_interrupted(interaction: Interaction) -> None:

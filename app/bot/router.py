@@ -42,7 +42,9 @@ class Router:
         if named is None or handler is None:
             self.outdated(interaction)
             raise Outdated
-        await handler(interaction, named)
+        # A process that was stopped must not carry out, when it goes on, what its user has done elsewhere since.
+        with self._session.services.deadlines.request(lambda: False):
+            await handler(interaction, named)
 
 
 def form_values(interaction: Interaction) -> dict[str, str]:

@@ -32,6 +32,7 @@ UNKNOWN_INTERACTION: Final = 10062
 ALREADY_ACKNOWLEDGED: Final = 40060
 """Discord's JSON error codes for an interaction that is over (3 s passed), or that has an acknowledgement."""
 
+_ACTOR: Final = "keyhall.actor"
 _REMEMBERED_INTERACTIONS: Final = 4096
 _REMEMBERED_LOSSES: Final = 1024
 _REMEMBERED_STRANGERS: Final = 1024
@@ -146,10 +147,19 @@ class BotSession:
             member_of_known_guild=member_of_known_guild,
         )
         try:
-            return await self.services.identity.from_discord(event)
+            actor = interaction.extras[_ACTOR] = await self.services.identity.from_discord(event)
         except Forbidden as refused:
-            await self.services.refusals.refuse(Client(source=Source.DISCORD), refused, "discord")
+            await self.record_refusal(interaction, refused)
             raise
+        return actor
+
+    async def record_refusal(self, interaction: Interaction, error: AppError) -> None:
+        """Record in the audit trail that somebody may not do this, unless a service has recorded it."""
+        if isinstance(error, Forbidden | NotServed) and not error.recorded:
+            who = interaction.extras.get(_ACTOR) or Client(source=Source.DISCORD)
+            command = interaction.command
+            await self.services.refusals.refuse(who, error, f"/{command.qualified_name}" if command else "a button")
+            error.as_recorded()
 
     async def beforehand(self, interaction: Interaction, check: Callable[[Actor], Awaitable[_T]]) -> _T | None:
         """The result of a check before a form opens, so that nobody types a secret in vain.
@@ -264,7 +274,8 @@ class BotSession:
                         notify(interaction)
                         for interaction in waiting.values()
                         if interaction.type is not discord.InteractionType.autocomplete
-                    )
+                    ),
+                    return_exceptions=True,  # nothing keeps the bot from leaving
                 )
 
 

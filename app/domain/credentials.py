@@ -186,15 +186,20 @@ def label_name(value: object) -> str:
 
 
 def require_label_without(secret: str, label: str) -> None:
-    """Refuse a label that shows the credential's own secret, in any case. Raises InvalidInput.
-
-    A short secret, such as a PIN, counts only as a word of its own: "1" may stand in "node 12".
-    """
-    shown, hidden = label.casefold(), unicodedata.normalize("NFC", secret).casefold()
-    if hidden == shown or (
-        re.search(rf"(?<!\w){re.escape(hidden)}(?!\w)", shown) if len(hidden) < _SHORT_SECRET else hidden in shown
-    ):
+    """Refuse a label that shows the credential's own secret. Raises InvalidInput."""
+    if shows(label, secret):
         raise InvalidInput("label", "holds the secret itself; labels are shown unencrypted")
+
+
+def shows(text: str, secret: str) -> bool:
+    """Whether a text shows a secret, in any case.
+
+    A short secret, such as a PIN, counts only as a word of its own: "1" may stand in "node 12". An empty one is none.
+    """
+    shown, hidden = text.casefold(), unicodedata.normalize("NFC", secret).casefold()
+    if len(hidden) >= _SHORT_SECRET:
+        return hidden in shown
+    return bool(hidden) and re.search(rf"(?<!\w){re.escape(hidden)}(?!\w)", shown) is not None
 
 
 def secret_value(value: object) -> str:

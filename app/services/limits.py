@@ -22,6 +22,10 @@ from app.services.ports import Clock, Storage, UnitOfWork
 STRANGERS_AT_ONCE: Final = 48
 """Attempts of strangers that one process judges or keeps waiting; the 16 others for which the password hasher has room
 are for sessions and devices that are known."""
+PROMPT_REFUSALS: Final = 20
+"""Refusals in a second that are answered at once; the others wait, or a flood would occupy the whole process."""
+_HELD_SECONDS: Final = 0.5
+_HELD_AT_ONCE: Final = 1000
 _REMEMBERED_SECONDS: Final = 1.0
 _REMEMBERED_REFUSALS: Final = 10_000
 
@@ -39,6 +43,7 @@ class AttemptLimiter:
         self._strangers = 0
         self._verdict = asyncio.Event()  # set, and replaced, when one of those being judged is done
         self._refused: dict[str, tuple[float, datetime]] = {}
+        self._prompt, self._paced_at, self._held = float(PROMPT_REFUSALS), float("-inf"), 0
 
     @asynccontextmanager
     async def admitted(self, terms: Terms, at_home: AtHome) -> AsyncIterator[None]:
@@ -61,6 +66,20 @@ class AttemptLimiter:
                 self._verdict = asyncio.Event()
         finally:
             self._strangers -= not terms.own
+
+    async def hold(self) -> None:
+        """Keep a refusal back for half a second where more than twenty a second are answered."""
+        now = self._clock.monotonic()
+        self._prompt = min(PROMPT_REFUSALS, self._prompt + max(0.0, now - self._paced_at) * PROMPT_REFUSALS)
+        self._paced_at = now
+        if self._prompt >= 1:
+            self._prompt -= 1
+        elif self._held < _HELD_AT_ONCE:
+            self._held += 1
+            try:
+                await self._clock.sleep(_HELD_SECONDS)
+            finally:
+                self._held -= 1
 
     async def count(self, uow: UnitOfWork, terms: Terms) -> None:
         """Count a wrong password, in this unit of work."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.web_protocol import RequestPayloadError, _ErrInfo
 
 from app.domain.errors import AppError
 from app.web.problems import MalformedRequest, Unexpected, as_app_error, problem_body, status_of
@@ -26,13 +26,14 @@ HEAD_SECONDS: Final = 10.0
 class Connection(web.RequestHandler):
     """The protocol of one connection; ``headers`` stand on the answers that no application makes."""
 
-    __slots__ = ("_deadline", "_handling", "_headers")
+    __slots__ = ("_deadline", "_handling", "_headers", "_unparsed")
 
     def __init__(self, server: web.Server, headers: tuple[tuple[str, str], ...], **options: Any) -> None:
         super().__init__(server, **options)
         self._headers = headers
         self._deadline: asyncio.TimerHandle | None = None
         self._handling = False
+        self._unparsed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give the first head its deadline."""
@@ -41,9 +42,24 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Give the next head its deadline when its first bytes arrive."""
+        if self._unparsed:
+            return
         if self._deadline is None and not self._handling:
             self._await_head()
         super().data_received(data)
+        self._stop_at_unparsed()
+
+    def _stop_at_unparsed(self) -> None:
+        """Read nothing more after input that is no HTTP: aiohttp would queue an error for each read, with its input.
+
+        One error is kept, without the input, and answered when its turn comes.
+        """
+        if not self._messages:
+            return
+        message, payload = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            self._unparsed = True
+            self._messages[-1] = (_ErrInfo(status=message.status, exc=MalformedRequest(), message=""), payload)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Cancel the deadline."""

@@ -65,10 +65,7 @@ class Origin:
         hosts = request.headers.getall("Host", ())
         if len(hosts) != 1:
             raise MalformedRequest("Exactly one Host header is needed")
-        host = hosts[0]
-        target = request.raw_path
-        if not target.startswith("/") and target != "*":
-            host = _authority_of(target)  # it counts instead of Host (RFC 9112, 3.2.2)
+        host = _named_host(request)
         if host == self._authority:
             return
         if self._authority is None:
@@ -134,8 +131,32 @@ class Origin:
             source=Source.WEB,
             address=self.address(request),
             device=device_name(request.headers.get("User-Agent", "")),
-            claim=request.cookies.get(self.device_cookie_name) if "Cookie" in request.headers else None,
+            claim=cookie_of(request, self.device_cookie_name),
         )
+
+
+def cookie_of(request: web.Request, name: str) -> str | None:
+    """The value of a cookie; None where it was not sent, or sent with two values.
+
+    Names and pairs are split as RFC 6265bis, 5.6.3 does it. aiohttp also splits values at blanks, so that a cookie
+    which another site of the domain may set could hold a second session, past the prefix `__Host-`.
+    """
+    values = {
+        value.strip(" \t")
+        for header in request.headers.getall("Cookie", ())
+        for pair in header.split(";")
+        for named, equals, value in (pair.partition("="),)
+        if equals and named.strip(" \t") == name
+    }
+    return values.pop() if len(values) == 1 else None
+
+
+def _named_host(request: web.Request) -> str:
+    """The host that a request names: that of an absolute target counts instead of Host (RFC 9112, 3.2.2)."""
+    target = request.raw_path
+    if target.startswith("/") or target == "*":
+        return request.headers.get("Host", "")
+    return _authority_of(target)
 
 
 def _authority_of(target: str) -> str:
@@ -150,7 +171,7 @@ def is_local(request: web.Request) -> bool:
     """Whether the request was made on this machine, and not passed on by a proxy on it."""
     address = _address(request.remote or "")
     forwarded = any(name in _FORWARDING or name.startswith("x-forwarded") for name in map(str.lower, request.headers))
-    called_here = _is_loopback_host(request.headers.get("Host", ""))
+    called_here = _is_loopback_host(_named_host(request))
     return address is not None and address.is_loopback and called_here and not forwarded
 
 

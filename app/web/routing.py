@@ -30,7 +30,7 @@ from app.web.inputs import Handler, Model, Signature, parse, parse_query
 from app.web.origin import ORIGIN
 from app.web.problems import status_of
 from app.web.refusals import record_refusal
-from app.web.sessions import actor_of, check_form_token
+from app.web.sessions import ACCOUNT, actor_of, check_form_token
 
 Bound = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Retry = Callable[[web.Request, AppError, Mapping[str, str]], Awaitable[web.StreamResponse]]
@@ -162,15 +162,21 @@ def _reading_a_form(
         if asks.wants_actor:
             try:
                 given["actor"] = await actor_of(request)
-            except InvalidToken:
+            except InvalidToken as refused:
                 if signed_out is None:
                     raise
-                return signed_out(request, await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER))
+                try:
+                    fields = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER)
+                except AppError:
+                    raise refused from None  # no form of ours, so there is nothing to keep
+                await record_refusal(request, refused)
+                return signed_out(request, fields)
         for name, read in asks.simple:
             given[name] = read(request)
         fields = await read_form(request, largest=largest)
         if asks.wants_actor:
             check_form_token(request, fields)
+            fields.pop(ACCOUNT, None)
         try:
             return await handler(request, form=parse(form, fields), **given)
         except AppError as refused:

@@ -12,9 +12,11 @@ from app.domain.identity import Actor
 from app.domain.secrets import SecretText
 from app.services.authentication import DEVICE_REMEMBERED_FOR, BrowserSession, lasting_part
 from app.web.options import SERVICES
-from app.web.origin import ORIGIN, UNSAFE
+from app.web.origin import ORIGIN, UNSAFE, cookie_of
 from app.web.problems import CrossSite
 
+ACCOUNT: Final = "account"
+"""The field that says whose form it is, so that its draft is shown to nobody else."""
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 _LONGEST_TOKEN: Final = 4096
 ACTOR: Final = web.RequestKey("keyhall.actor", Actor)
@@ -56,7 +58,7 @@ def session_cookie(request: web.Request) -> str | None:
     if _RENEWED in request:
         return request[_RENEWED].cookie.reveal()
     origin = request.app[ORIGIN]
-    cookie = request.cookies.get(origin.cookie_name)
+    cookie = cookie_of(request, origin.cookie_name)
     return cookie if cookie and origin.cookies_allowed(request) else None
 
 

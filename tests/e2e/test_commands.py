@@ -60,6 +60,8 @@ def test_accounts_are_made_listed_linked_and_parted(installed: Place) -> None:
     assert users["alice"]["discord_id"] == "123456789012345678"
     _succeeded(installed, "users", "unlink", "alice")
     assert installed.command("users", "unlink", "alice").returncode == 1
+    assert "alice may try again" in _succeeded(installed, "users", "unlock", "Alice")
+    assert installed.command("users", "unlock", "nobody").returncode == 1
 
 
 def test_credentials_are_stored_shown_masked_verified_and_removed(installed: Place) -> None:

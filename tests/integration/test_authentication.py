@@ -340,3 +340,42 @@ async def test_keys_that_are_damaged_while_running_are_served_no_longer(engine_u
         with pytest.raises(NotReady):
             await services.instances.catch_up()
         assert not services.instances.serving()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Limits, in several processes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def _refused(services: Services) -> bool:
+    try:
+        await services.authentication.login("alice", PASSWORD, WEB)
+    except TooManyAttempts:
+        return True
+    return False
+
+
+async def test_processes_share_their_counters_and_an_unlock(engine_url: str, tmp_path: Path) -> None:
+    place = await Place(engine_url, tmp_path / "data").install()
+    async with place.services() as one, place.services() as other:
+        await one.identity.create_owner("Alice", PASSWORD, WEB)
+        for number in range(PER_ACCOUNT_AND_NETWORK):
+            services = one if number % 2 else other
+            with pytest.raises(InvalidCredentials):
+                await services.authentication.login("alice", "not the password", WEB)
+        for services in (one, other):
+            with pytest.raises(TooManyAttempts):
+                await services.authentication.login("alice", PASSWORD, WEB)
+        await other.authentication.unlock(await other.identity.operator(), "alice")
+        await other.authentication.login("alice", PASSWORD, WEB)
+        async with asyncio.timeout(60):
+            while await _refused(one):  # for a second the other process goes by the refusal that it remembers
+                pass
+
+
+async def test_many_sign_ins_at_once_in_two_processes_all_get_in(engine_url: str, tmp_path: Path) -> None:
+    place = await Place(engine_url, tmp_path / "data").install()
+    async with place.services() as one, place.services() as other:
+        await one.identity.create_owner("Alice", PASSWORD, WEB)
+        sign_ins = [each.authentication.login("alice", PASSWORD, WEB) for each in (one, other) for _ in range(20)]
+        await asyncio.gather(*sign_ins)

@@ -387,6 +387,8 @@ async def test_a_refresh_token_is_used_up_by_its_first_use(with_alice: Storage) 
     async with with_alice.write() as unit:
         await unit.sessions.add(session(), cookie_hash=None)
         await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
+        assert await unit.sessions.has_refresh(b"token")
+        assert not await unit.sessions.has_refresh(b"unknown")
         first = await unit.sessions.use_refresh(b"token", NOW)
         again = await unit.sessions.use_refresh(b"token", NOW)
         assert first == RefreshUse(session_id="session-1", first=True, expires_at=LATER)

@@ -6,7 +6,7 @@ from typing import Final
 
 from app.domain.attempts import Network, Terms, terms_of_device, terms_of_session, terms_of_stranger
 from app.domain.audit import Action, Result
-from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, TooManyAttempts
+from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, Overloaded, TooManyAttempts
 from app.domain.identity import Actor, Client, Permission, User, name_key
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
@@ -107,8 +107,10 @@ class PasswordProof:
                 if user is None or not check.ok or user.disabled_at is not None:
                     await self._count(terms, who, action, user)
                     raise InvalidCredentials().as_recorded()
-        except TooManyAttempts:
-            await self._refusals.record(Refusal(who=who, action=action, detail=_LIMITED, at_once=1))
+        except (TooManyAttempts, Overloaded) as refused:
+            if isinstance(refused, TooManyAttempts):
+                await self._refusals.record(Refusal(who=who, action=action, detail=_LIMITED, at_once=1))
+            await self._limiter.hold()
             raise
         if check.needs_rehash:
             rehashed = await self._passwords.hash(typed)

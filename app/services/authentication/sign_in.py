@@ -181,7 +181,9 @@ class AuthenticationService:
 
         Raises InvalidToken.
         """
-        digest = token_digest(opaque(refresh_token, "refresh_token", longest=256))
+        digest = await self._stored_refresh(refresh_token)
+        if digest is None:
+            raise InvalidToken
         now = self._clock.now()
         pair: TokenPair | None = None
         refusal = InvalidToken()
@@ -199,9 +201,17 @@ class AuthenticationService:
             raise refusal
         return pair
 
+    async def _stored_refresh(self, refresh_token: str) -> bytes | None:
+        """The digest of a refresh token; None if it is unknown, which is found out without a write: anybody may ask."""
+        digest = token_digest(opaque(refresh_token, "refresh_token", longest=256))
+        async with self._storage.read() as uow:
+            return digest if await uow.sessions.has_refresh(digest) else None
+
     async def logout(self, refresh_token: str, client: Client) -> None:
         """End the session of a refresh token; an unknown token is no error (RFC 7009, 2.2)."""
-        digest = token_digest(opaque(refresh_token, "refresh_token", longest=256))
+        digest = await self._stored_refresh(refresh_token)
+        if digest is None:
+            return
         now = self._clock.now()
         async with self._storage.write() as uow:
             use = await uow.sessions.use_refresh(digest, now)

@@ -131,8 +131,15 @@ class CredentialService:
         owner = await self._new_owner(actor, guild_id)
         request = None
         if idempotency_key is not None:
-            stated = expires_at.isoformat() if expires_at else ""
-            texts = ("credentials.add", owner.kind.value, owner.id, provider, label, SecretText(secret), stated)
+            texts = (
+                "credentials.add",
+                owner.kind.value,
+                owner.id,
+                provider,
+                label,
+                SecretText(secret),
+                _stated(expires_at),
+            )
             request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
         if request and (replayed := await self._replayed(actor, request)):
             return replayed
@@ -221,7 +228,7 @@ class CredentialService:
         wanted = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, self._clock.now())
         request = None
         if idempotency_key is not None:
-            texts = ("credentials.replace", credential_id, SecretText(secret))
+            texts = ("credentials.replace", credential_id, SecretText(secret), _stated(expires_at))
             request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
         if request and (replayed := await self._replayed(actor, request)):
             return Replaced(view=replayed.view, new_secret=True, new_expiry=False)
@@ -483,6 +490,13 @@ class CredentialService:
         Raises NoCredential, CredentialUnreadable.
         """
         return self._use.use(actor, provider, label)
+
+
+def _stated(expires_at: datetime | Unset | None) -> str:
+    """An expiry as a text of a repeatable request."""
+    if isinstance(expires_at, Unset):
+        return "as before"
+    return "" if expires_at is None else expires_at.isoformat()
 
 
 def _quota_exceeded() -> QuotaExceeded:

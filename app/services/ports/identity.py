@@ -184,6 +184,10 @@ class SessionRepository(Protocol):
         """Store a refresh token of an existing session."""
         ...
 
+    async def has_refresh(self, token_hash: bytes) -> bool:
+        """Whether there is such a refresh token, used or not."""
+        ...
+
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
         """Use up a refresh token, atomically: of any number of uses one is first. None if there is no such token."""
         ...

@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from app.domain import errors
-from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status
+from app.domain.credentials import RECOVERABLE_FOR, CredentialView, Status, shows
 from app.domain.errors import AppError, InvalidInput
 from app.domain.identity import Actor
 from app.domain.key_shapes import looks_like_key
@@ -23,7 +23,7 @@ from app.web.options import SERVICES
 from app.web.pages.drafts import draft_for, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes
-from app.web.sessions import actor_of
+from app.web.sessions import ACCOUNT, actor_of
 
 routes = Routes("Pages")
 _ALL = "/credentials"
@@ -114,7 +114,8 @@ async def listing(request: web.Request, actor: Actor, query: CredentialsQuery) -
 def kept_of(fields: Mapping[str, str]) -> dict[str, str]:
     """The typed fields that a form is filled in with again: not the secret, nor one in the wrong field."""
     typed = {name: fields.get(name, "") for name in ("provider", "label", "expires")}
-    return {name: "" if looks_like_key(text) else text for name, text in typed.items()}
+    secret = fields.get("secret", "").strip()
+    return {name: "" if looks_like_key(text) or shows(text, secret) else text for name, text in typed.items()}
 
 
 async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
@@ -136,7 +137,7 @@ def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept:
 @routes("GET", _NEW, media_type="text/html")
 async def add_form(request: web.Request, actor: Actor) -> web.Response:
     """The form for a new credential."""
-    return _with_draft(request, _add_page(request, actor, None, kept_of(draft_for(request, _NEW))))
+    return _with_draft(request, _add_page(request, actor, None, kept_of(draft_for(request, _NEW, actor.user_id))))
 
 
 def _with_draft(request: web.Request, response: web.Response) -> web.Response:
@@ -145,11 +146,12 @@ def _with_draft(request: web.Request, response: web.Response) -> web.Response:
 
 
 def _add_signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
-    return sign_in_first(request, _NEW, kept_of(fields))
+    return sign_in_first(request, _NEW, fields.get(ACCOUNT, ""), kept_of(fields))
 
 
 def _signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
-    return sign_in_first(request, f"{_ALL}/{request.match_info['credential_id']}", kept_of(fields))
+    page = f"{_ALL}/{request.match_info['credential_id']}"
+    return sign_in_first(request, page, fields.get(ACCOUNT, ""), kept_of(fields))
 
 
 @routes(
@@ -214,7 +216,7 @@ def credential_page(
 async def one(request: web.Request, actor: Actor, credential_id: str, query: CredentialQuery) -> web.Response:
     """One credential."""
     view = await request.app[SERVICES].credentials.get(actor, credential_id)
-    draft = kept_of(draft_for(request, request.path))
+    draft = kept_of(draft_for(request, request.path, actor.user_id))
     return _with_draft(request, credential_page(request, actor, view, news=_NEWS.get(query.done), typed=draft))
 
 

@@ -14,32 +14,38 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from app.web.origin import ORIGIN
+from app.web.origin import ORIGIN, cookie_of
 from app.web.pages.rendering import see_other
 
 _SECONDS: Final = 600
 _LONGEST: Final = 2_000
 
 
-def sign_in_first(request: web.Request, page: str, typed: Mapping[str, str]) -> web.Response:
-    """Lead to the sign-in form, which leads back to ``page``; that takes the draft and fills its form in again."""
+def sign_in_first(request: web.Request, page: str, account: str, typed: Mapping[str, str]) -> web.Response:
+    """Lead to the sign-in form, which leads back to ``page``; that takes the draft and fills its form in again.
+
+    ``account`` is the user whose form it was: the draft is for nobody else.
+    """
     response = see_other(f"/login?next={quote(page, safe='/')}&done=ended")
-    value = base64.urlsafe_b64encode(orjson.dumps({"page": page, "typed": dict(typed)})).decode().rstrip("=")
-    if len(value) <= _LONGEST:
+    draft = {"page": page, "account": account, "typed": dict(typed)}
+    value = base64.urlsafe_b64encode(orjson.dumps(draft)).decode().rstrip("=")
+    if len(value) <= _LONGEST and request.app[ORIGIN].cookies_allowed(request):
         response.set_cookie(
             _name(request), value, max_age=_SECONDS, path="/", secure=_https(request), httponly=True, samesite="Lax"
         )
     return response
 
 
-def draft_for(request: web.Request, page: str) -> Mapping[str, str]:
-    """The draft that was kept for this page; empty without one, and for anything that is none."""
-    value = request.cookies.get(_name(request), "")
+def draft_for(request: web.Request, page: str, account: str) -> Mapping[str, str]:
+    """The draft that was kept for this page of this user; empty without one, and for anything that is none."""
+    value = cookie_of(request, _name(request)) or ""
     try:
         draft = orjson.loads(base64.urlsafe_b64decode(value.encode() + b"=" * (-len(value) % 4)))
     except (ValueError, binascii.Error):
         return {}
-    if not isinstance(draft, dict) or draft.get("page") != page or not isinstance(draft.get("typed"), dict):
+    if not isinstance(draft, dict) or (draft.get("page"), draft.get("account")) != (page, account):
+        return {}
+    if not isinstance(draft.get("typed"), dict):
         return {}
     return {name: text for name, text in draft["typed"].items() if isinstance(name, str) and isinstance(text, str)}
 

@@ -14,6 +14,7 @@ from app.domain.identity import Actor, Client
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
+from app.web.pages.drafts import forget_draft
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Routes
 from app.web.sessions import begin_session, end_session, session_cookie
@@ -138,6 +139,7 @@ async def logout(request: web.Request, actor: Actor, form: NoFields) -> web.Resp
     await request.app[SERVICES].authentication.end_session(actor)
     response = see_other("/login?done=out")
     end_session(request, response)
+    forget_draft(request, response)
     return response
 
 

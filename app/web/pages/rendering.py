@@ -61,6 +61,7 @@ def page(
             form_token_name=FORM_TOKEN,
             here=request.path,
             viewer=viewer.username if viewer else None,
+            account=viewer.user_id if viewer else "",
             **view,
         )
     )

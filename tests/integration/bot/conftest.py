@@ -39,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.simcord(settle_timeout=60))
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a check before a form takes long. Tests that are about giving up set their own time."""
+    monkeypatch.setattr("app.bot.session._CHECK_WITHIN", 60)
+
+
 @pytest.fixture
 async def services(tmp_path: Path, sqlite_url: str) -> AsyncIterator[Services]:
     await Place(sqlite_url, tmp_path / "data").install()

@@ -508,11 +508,33 @@ class TestAfterTheCommit:
         assert "no keys yet" in shown.text
 
 
+class TestTooLate:
+    async def test_what_could_not_be_committed_in_time_is_not_carried_out(
+        self, live: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in a process that was stopped in the middle of it."""
+        await live.add(guild=live.guild)
+        form = await live.wire.slash(live.alice, "key replace", {"label": "work"}, guild=live.guild)
+        question = await live.wire.slash(live.alice, "key remove", {"label": "work"}, guild=live.guild)
+        monkeypatch.setattr("app.services.deadlines.REQUEST_SECONDS", -1.0)
+        replies = [
+            await live.wire.submit_modal(form, {"secret": SECRET[::-1]}),
+            await live.wire.click(question, custom_id=component_of(question, "remove")),
+        ]
+        said = "This took too long, so it was not carried out; try again in a few seconds."
+        assert [reply.text.splitlines()[0] for reply in replies] == [
+            f"**Nothing was stored.** {said}",
+            f"**Nothing was removed.** {said}",
+        ]
+        assert [view.version for view in await live.stored()] == [1]
+
+
 class TestALockedDatabase:
     @pytest.fixture(autouse=True)
-    def own_timeouts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A database that is given up as busy after a second; requested before the services are."""
-        monkeypatch.setattr(engine, "DEFAULT_TIMEOUTS", replace(engine.DEFAULT_TIMEOUTS, busy=1.0))
+    def own_timeouts(self, released: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001 - a parameter
+        """A database that is given up as busy soon where it stays locked; requested before the services are."""
+        if not released:
+            monkeypatch.setattr(engine, "DEFAULT_TIMEOUTS", replace(engine.DEFAULT_TIMEOUTS, busy=3.0))
 
     @pytest.mark.parametrize("released", [True, False], ids=["for a moment", "for long"])
     async def test_the_answer_says_truly_whether_it_was_stored(
@@ -572,12 +594,17 @@ class TestWhoAsks:
             assert "**work**" in reply.text
             assert reply.ephemeral
 
-    async def test_a_stranger_is_refused_and_told_why(self, live: Stage) -> None:
+    async def test_a_stranger_is_refused_and_told_why(self, live: Stage, sqlite_url: str) -> None:
         mallory = live.wire.user(1666, "mallory")
         foreign = live.wire.add_guild(id=2003, name="Foreign", owner=mallory, has_bot=False)
         for where in (Where(), Where(guild=foreign, user_install=True)):
             reply = await live.wire.slash(mallory, "key list", **where)
             assert reply.text.startswith("I only serve members of the servers I am in.")
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"))) as database:
+            denied = "SELECT action, detail, source FROM audit_events WHERE result = 'denied'"
+            rows = database.execute(denied).fetchall()
+        detail = '{"code":"forbidden","where":"/key list"}'
+        assert rows == [("access.refused", detail, "discord")] * 2
 
     @pytest.mark.parametrize("place", ["without the bot", "not on the allowlist", "the bot was removed"])
     async def test_a_server_that_is_not_served_has_no_keys_and_nothing_is_typed_for_it(

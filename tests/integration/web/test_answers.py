@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import re
 import sys
@@ -9,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 from aiohttp import web
+from aiohttp.web_protocol import _ErrInfo
 
 from app.domain import errors
 from app.domain.errors import ConfigInvalid
@@ -196,8 +199,19 @@ async def _fail(request: web.Request) -> web.Response:
     raise errors.NoCredential
 
 
+_AT_WORK = asyncio.Event()
+_RELEASED = asyncio.Event()
+
+
+async def _wait(_: web.Request) -> web.Response:
+    _AT_WORK.set()
+    await _RELEASED.wait()
+    return web.Response()
+
+
 def setup(app: web.Application) -> None:
     """The setup function of a web extension, which this module is."""
+    app.router.add_get("/extension/wait", _wait)
     app.router.add_get("/extension/use", _use)
     app.router.add_get("/extension/fail", _fail)
 
@@ -215,6 +229,30 @@ async def test_an_extension_gets_the_same_services_and_the_same_gate(
         assert (await extended.request("GET", "/extension/fail")).code == "no_credential"
         assert (await extended.request("GET", "/extension/use", headers={"Host": "evil.example"})).status == 421
     await site.request("DELETE", f"/api/v1/credentials/{made['id']}")
+
+
+async def test_what_is_no_http_fills_no_memory_while_the_request_before_it_is_at_work(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "an_extension_of_ours", sys.modules[__name__])
+    async with served(site.services, WebOptions(extensions=("an_extension_of_ours",))) as extended:
+        host, _, port = extended.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /extension/wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await _AT_WORK.wait()
+        for number in range(20):
+            writer.write(b"KANARIENVOGEL%d\x00" % number + b"x" * 100_000 + b"\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await extended.request("GET", "/healthz")).status == 200
+        gc.collect()
+        queued = [each for each in gc.get_objects() if type(each) is _ErrInfo]
+        assert len(queued) <= 1
+        assert "KANARIENVOGEL" not in repr([(each.message, each.exc) for each in queued])
+        _RELEASED.set()
+        answers = await asyncio.wait_for(reader.read(), 60)
+        assert (answers.count(b"HTTP/1.1 200"), answers.count(b"HTTP/1.1 400")) == (1, 1)
+        writer.close()
 
 
 @pytest.mark.parametrize("name", ["no.such.module", "json"])

@@ -104,6 +104,27 @@ async def test_the_host_of_an_absolute_target_counts(site: Site, target: str, st
     assert answer.split(b" ", 2)[1] == status, answer
 
 
+async def test_the_host_of_an_absolute_target_counts_for_the_metrics_as_well(public: Site) -> None:
+    head = b"GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert (await raw(public, head)).startswith(b"HTTP/1.1 403")
+
+
+async def test_a_cookie_of_another_site_of_the_domain_never_stands_for_the_session(public: Site) -> None:
+    """Such a site cannot set a cookie whose name begins with `__Host-`, but it can set others, with any value."""
+    sent = {"Host": "keys.example.org", "Sec-Fetch-Site": "same-origin", "Origin": PUBLIC, "Accept": "text/html"}
+    own = (await public.submit("/login", "", headers=sent, username=OWNER, password=PASSWORD)).cookie()
+    name, _, value = own.partition("=")
+    assert name == "__Host-keyhall"
+
+    async def opened(cookies: str) -> int:
+        return (await public.request("GET", "/credentials", cookie=cookies, token="", headers=sent)).status
+
+    assert await opened(f"{own}; x=a {name}=khc_evil") == 200
+    assert await opened(f"x=a {name}=khc_evil; {own}") == 200
+    for planted in (f"x=a {name}={value}", f"\u2003{name}={value}", f"x=1,{name}={value}", f"{own}; {name}=khc_evil"):
+        assert await opened(planted) == 303, planted
+
+
 async def test_another_scheme_of_authorization_is_not_meant_for_keyhall(site: Site) -> None:
     """A proxy that asks for a password of its own passes it on with every request."""
     cookie, form_token = await site.log_in_browser()

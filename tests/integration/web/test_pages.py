@@ -213,6 +213,8 @@ async def test_a_removed_credential_is_deleted_for_good_on_the_page_of_the_remov
 async def test_a_form_sent_after_the_session_ended_keeps_all_but_the_secret(site: Site) -> None:
     cookie, token = await site.log_in_browser()
     made = await site.add("drafted")
+    form = await site.page("/credentials/new", cookie)
+    account = form.text.partition('name="account" value="')[2].partition('"')[0]
     await site.submit("/logout", cookie, form_token=token)
     forms = {
         "/credentials": ("/credentials/new", {"provider": "github", "label": "a long label", "expires": "2099-12-31"}),
@@ -222,7 +224,7 @@ async def test_a_form_sent_after_the_session_ended_keeps_all_but_the_secret(site
         ),
     }
     for path, (page, typed) in forms.items():
-        ended = await site.submit(path, cookie, {**typed, "secret": SECRET}, form_token=token)
+        ended = await site.submit(path, cookie, {**typed, "secret": SECRET}, form_token=token, account=account)
         assert (ended.status, ended.headers["Location"]) == (303, f"/login?next={page}&done=ended")
         draft = ended.headers["Set-Cookie"]
         assert draft.startswith("keyhall-draft=")
@@ -241,6 +243,11 @@ async def test_a_form_sent_after_the_session_ended_keeps_all_but_the_secret(site
         assert back.headers["Set-Cookie"].startswith("keyhall-draft=;") or 'draft=""' in back.headers["Set-Cookie"]
         other = await site.page(f"/credentials/{(await site.add(f'another {len(page)}'))['id']}", both)
         assert typed["label"] not in other.text
+        foreign = base64.urlsafe_b64encode(kept.replace(account, ABSENT).encode()).decode().rstrip("=")
+        stranger = await site.page(page, f"{again.cookie()}; keyhall-draft={foreign}")
+        assert typed["label"] not in stranger.text
+        out = await site.submit("/logout", both, form_token=back.form_token())
+        assert "keyhall-draft" in " ".join(out.headers.getall("Set-Cookie"))
     assert (await site.request("GET", f"/api/v1/credentials/{made['id']}")).json["label"] == "drafted"
 
 
@@ -258,6 +265,13 @@ async def test_a_key_in_the_wrong_field_is_in_no_draft(site: Site) -> None:
     ended = await site.submit("/credentials", cookie, form_token=token, label=SECRET, provider="openai", secret="x")
     draft = ended.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
     assert SECRET not in base64.urlsafe_b64decode(draft + "==").decode()
+    both = {"provider": "openai", "label": "my hunter2 again", "secret": " hunter2 "}
+    again = await site.submit("/credentials", cookie, both, form_token=token)
+    draft = again.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
+    assert "hunter2" not in base64.urlsafe_b64decode(draft + "==").decode()
+    fresh, token = await site.log_in_browser()
+    refused = await site.submit("/credentials", fresh, both, form_token=token)
+    assert (refused.status, "hunter2" in refused.text) == (422, False)
 
 
 async def test_a_change_in_another_tab_leaves_the_typed_text_and_shows_the_stored_one(site: Site) -> None:

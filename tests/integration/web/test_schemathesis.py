@@ -19,6 +19,7 @@ _SUPPORT: Final = Path(__file__).parents[2] / "support"
 _ENDS_THE_SESSION: Final = "/auth/logout|/revoke$"
 
 
+@pytest.mark.timeout(1200)  # a thousand requests, each judged in another process
 @pytest.mark.parametrize("who", ["stranger", "owner"])
 async def test_every_operation_does_what_the_document_says(who: str, sqlite_url: str, tmp_path: Path) -> None:
     async with open_site(Place(sqlite_url, tmp_path / "data")) as site:

@@ -135,6 +135,9 @@ class FakeSessionRepository:
             raise UniqueViolation
         self._tables.refresh_tokens[token_hash] = (session_id, expires_at, False)
 
+    async def has_refresh(self, token_hash: bytes) -> bool:
+        return token_hash in self._tables.refresh_tokens
+
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
         if token_hash not in self._tables.refresh_tokens:
             return None

@@ -7,11 +7,13 @@ from typing import Any
 
 import discord
 import pytest
+from discord import ui
 
 from app.bot import layout, panels
 from app.bot.component_ids import ComponentId
 from app.domain.credentials import CredentialView, Owner, OwnerKind, Status
 from app.services.credentials import Stretch
+from tests.support.discord_wire.rules import COMPONENTS_V2, check_message, check_modal
 
 ENGLISH = discord.Locale.american_english
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -129,6 +131,45 @@ async def test_a_form_for_a_new_secret_says_whose_key_and_which(locale: discord.
         assert "▁▂▃▄▆▇██" in text
         assert ("30 days" in text) or ("30 Tagen" in text)
         assert ("erver" in form.to_dict()["components"][0]["content"].split("\n")[0]) is (owner.kind is OwnerKind.GUILD)
+
+
+@pytest.mark.parametrize("locale", [ENGLISH, discord.Locale.german], ids=str)
+@pytest.mark.parametrize("guild_id", [None, "1"], ids=["own", "the server's"])
+async def test_every_form_is_one_that_discord_accepts(locale: discord.Locale, guild_id: str | None) -> None:
+    where = ComponentId(action="store", guild_id=guild_id, text="1")
+    address = f"https://{'k' * 200}.example"
+    owner = Owner(OwnerKind.USER, "u1") if guild_id is None else Owner(OwnerKind.GUILD, guild_id)
+    longest = view(owner=owner, label="🔑" * 64, provider="p" * 32, expires_at=NOW + timedelta(days=3650))
+    for form in (
+        panels.add_form(locale, where, provider=None, label=None, public_url=None),
+        panels.add_form(locale, where, provider="p" * 32, label="🔑" * 64, public_url=address),
+        panels.replace_form(locale, where, view(), NOW),
+        panels.replace_form(locale, where, longest, NOW),
+    ):
+        check_modal(form.to_dict())
+
+
+@pytest.mark.parametrize("locale", [ENGLISH, discord.Locale.german], ids=str)
+async def test_every_panel_is_one_that_discord_accepts(locale: discord.Locale) -> None:
+    owner = Owner(OwnerKind.GUILD, str((1 << 64) - 1))
+    long = view(owner=owner, label="x" * 64, provider="p" * 32, masked="•" * 20, version=10**9, expires_at=NOW)
+    named = ComponentId(action="remove", guild_id=owner.id, credential_id=long.id, number=10**9)
+    refused = ui.ActionRow[Any](
+        panels.add_again(locale, "Another label", owner.id, provider="p" * 32, label="x" * 64),
+        panels.replace_instead(locale, "x" * 64, owner.id, long.id),
+    )
+    for panel in (
+        panels.stored(locale, "**Stored.**", long, "</key list:1>", undo=True, payer=str((1 << 64) - 1)),
+        panels.one(locale, long, "Kept.", payer=""),
+        panels.listed(locale, Stretch(items=[long] * 8, begin=8, total=99), owner.id, None),
+        panels.listed(locale, Stretch(items=[], begin=0, total=0), None, "https://k.example"),
+        panels.removal_question(locale, long, NOW),
+        panels.removed(locale, named),
+        layout.Notice("Refused", refused),
+    ):
+        components: list[dict[str, Any]] = panel.to_components()  # type: ignore[no-untyped-call]
+        shown = {"content": "", "embeds": [], "attachments": [], "components": components, "flags": COMPONENTS_V2}
+        check_message(shown, 0)
 
 
 async def test_a_text_is_shown_to_the_letter_or_given_as_a_file() -> None:

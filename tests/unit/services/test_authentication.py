@@ -225,6 +225,14 @@ async def test_a_refresh_token_that_is_used_twice_ends_its_session_and_is_record
     assert [(each.result, each.subject_id) for each in reused] == [(Result.DENIED, None)]
 
 
+async def test_an_unknown_refresh_token_is_refused_without_a_write(services: Services, storage: FakeStorage) -> None:
+    commits = storage.commits
+    with pytest.raises(InvalidToken):
+        await services.authentication.refresh("khr_unknown", WEB)
+    await services.authentication.logout("khr_unknown", WEB)
+    assert storage.commits == commits
+
+
 async def test_a_refresh_token_ends_with_its_session(
     keyhall: Keyhall, services: Services, clock: FakeClock, mia: User
 ) -> None:

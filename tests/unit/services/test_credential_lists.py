@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from app.domain.errors import AlreadyExists, Forbidden, IdempotencyConflict, NotFound, QuotaExceeded, VersionConflict
@@ -131,7 +133,9 @@ async def test_a_check_refuses_what_adding_would_refuse(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_repeated_replacement_stores_once_and_is_a_success(keyhall: Keyhall, mia: Actor) -> None:
+async def test_a_repeated_replacement_stores_once_and_is_a_success(
+    keyhall: Keyhall, clock: FakeClock, mia: Actor
+) -> None:
     view = await add(keyhall, mia)
     for _ in range(2):
         replaced = await keyhall.credentials.replace(
@@ -141,6 +145,10 @@ async def test_a_repeated_replacement_stores_once_and_is_a_success(keyhall: Keyh
         assert replaced.new_secret
     with pytest.raises(IdempotencyConflict):
         await keyhall.credentials.replace(mia, view.id, SECRET[::-1], expected_version=2, idempotency_key="once")
+    with pytest.raises(IdempotencyConflict):
+        await keyhall.credentials.replace(
+            mia, view.id, OTHER_SECRET, expires_at=clock.now() + timedelta(days=1), idempotency_key="once"
+        )
     with pytest.raises(VersionConflict):
         await keyhall.credentials.replace(mia, view.id, SECRET[::-1], expected_version=1, idempotency_key="another")
 

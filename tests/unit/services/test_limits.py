@@ -13,7 +13,7 @@ from app.domain.errors import Forbidden, InvalidCredentials, NotFound, Overloade
 from app.domain.identity import Actor, Client, Role, Source, User
 from app.domain.keys import KeyName
 from app.services import Services
-from app.services.limits import STRANGERS_AT_ONCE
+from app.services.limits import PROMPT_REFUSALS, STRANGERS_AT_ONCE
 from tests.support.fakes import FakeClock, FakePasswords, FakeStorage
 from tests.support.keyhall import Keyhall
 from tests.support.samples import PASSWORD
@@ -227,12 +227,30 @@ async def test_a_refusal_writes_nothing_but_one_row_for_all(
     await wrong(services, HOME, PER_ACCOUNT_AND_NETWORK)
     await refused(services, HOME)
     commits, units = storage.commits, storage.units
-    for _ in range(50):
+    for _ in range(PROMPT_REFUSALS - 1):
         await refused(services, HOME)
     assert (storage.commits, storage.units) == (commits, units)
     keyhall.advance(clock, 2 * SECOND)
-    await refused(services, HOME)
+    for number in range(200):
+        keyhall.advance(clock, timedelta())
+        with pytest.raises(TooManyAttempts):
+            await services.authentication.login("mia", f"guess {number}", HOME)
     assert storage.commits == commits
+
+
+async def test_a_flood_of_refusals_is_answered_at_a_pace_that_leaves_time_for_others(
+    keyhall: Keyhall, services: Services, clock: FakeClock, mia: User
+) -> None:
+    await wrong(services, HOME, PER_ACCOUNT_AND_NETWORK)
+    began = clock.monotonic()
+    for _ in range(10 * PROMPT_REFUSALS):
+        keyhall.advance(clock, timedelta())
+        await refused(services, HOME)
+    assert clock.monotonic() - began >= 8
+    keyhall.advance(clock, 2 * SECOND)
+    began = clock.monotonic()
+    await refused(services, HOME)
+    assert clock.monotonic() == began
 
 
 @pytest.mark.parametrize("name", ["mia", "nobody"])

@@ -126,6 +126,10 @@ class SessionRepositoryImpl:
             )
         )
 
+    async def has_refresh(self, token_hash: bytes) -> bool:
+        this = select(refresh_tokens.c.session_id).where(refresh_tokens.c.token_hash == token_hash)
+        return await self._connection.value(this) is not None
+
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
         """Of any number of simultaneous uses exactly one is the first."""
         told = (refresh_tokens.c.session_id, refresh_tokens.c.expires_at)
