@@ -13,7 +13,13 @@ from datetime import timedelta
 from typing import Final
 
 from app.domain.errors import KeyhallError, NotReady, StartupError, with_cause
-from app.domain.instances import CONFIRM_EVERY_SECONDS, LEASE_SECONDS, RENEW_EVERY_SECONDS, Instance
+from app.domain.instances import (
+    CONFIRM_EVERY_SECONDS,
+    IDLE_CONFIRM_SECONDS,
+    LEASE_SECONDS,
+    RENEW_EVERY_SECONDS,
+    Instance,
+)
 from app.services.keys import KeyManagementService
 from app.services.ports import ChangeFeed, Clock, Randomness, Storage
 from app.services.processes import wait_for_processes
@@ -44,11 +50,15 @@ class InstanceService:
     ) -> None:
         self._storage = storage
         self._keys = keys
+        self._feed = feed
         self._changes = feed.subscribe()
         self._clock = clock
         self._id = randomness.new_id()
         self._kind = kind
         self._seen: int | None = None
+        self._used = True
+        self._idle = False
+        self._kept_at = float("-inf")
         self._acknowledged: dict[str, int] = {}
         self._renew_at = float("-inf")
         self._failed_at = float("-inf")
@@ -97,10 +107,15 @@ class InstanceService:
 
     def serving(self) -> bool:
         """True while the lease is valid and the key ring is current (on SQLite: no commit since it was read)."""
+        self._used = True
         moved = self._storage.data_version()
         if moved is not None and moved == self._seen and self._keys.leased:
             self._keys.confirm(self._clock.monotonic())
             return True
+        if self._idle:  # nobody needed the keys, so they were confirmed less often
+            self._idle = False
+            if self._clock.monotonic() - self._kept_at > CONFIRM_EVERY_SECONDS:
+                return False
         return moved is None and self._keys.leased and self._keys.confirmed
 
     async def catch_up(self) -> None:
@@ -124,6 +139,7 @@ class InstanceService:
 
     async def _keep(self) -> None:
         """Confirm the key ring, then renew the lease where it is due or where the epochs moved."""
+        began = self._clock.monotonic()
         moved = self._storage.data_version()
         if moved is None or moved != self._seen or not self._keys.leased:
             await self._keys.reload()
@@ -133,6 +149,7 @@ class InstanceService:
         now = self._clock.monotonic()
         if now >= self._renew_at or not self._keys.leased or self._acknowledged != self._keys.epochs:
             await self._renew(now)
+        self._kept_at = began
 
     async def _renew(self, now: float) -> None:
         try:
@@ -171,7 +188,8 @@ class InstanceService:
     async def _keep_going(self) -> None:
         failing = False
         while True:
-            await self._changes.changed(CONFIRM_EVERY_SECONDS)
+            self._idle, self._used = not self._used and self._feed.prompt, False
+            await self._changes.changed(IDLE_CONFIRM_SECONDS if self._idle else CONFIRM_EVERY_SECONDS)
             try:
                 async with self._catching_up:
                     await self._keep()

@@ -134,6 +134,11 @@ class JobService:
             job = await uow.jobs.claim(claim, JOB_LEASE, job_id=job_id)
         return None if job is None else JobRun(self._storage, job, claim)
 
+    async def due_in(self) -> timedelta | None:
+        """The time until a job is due, negative if one is already; None where none is unfinished. Reads only."""
+        async with self._storage.read() as uow:
+            return await uow.jobs.due_in()
+
     async def work(self, run: JobRun, handle: Callable[[JobRun], Awaitable[None]]) -> None:
         """Do a job with ``handle`` and keep its claim meanwhile; the outcome is stored in its row.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Final
 
 from app.domain.errors import KeyhallError, with_cause
@@ -16,7 +17,9 @@ log = logging.getLogger(__name__)
 
 QUEUE_EVERY_SECONDS: Final = 600.0
 LOOK_EVERY_SECONDS: Final = 1.0
-"""How often to look for jobs whose time has come; a new job wakes the worker at once."""
+"""How often to look for jobs, where no change of another process is noticed at once."""
+LOOK_WHEN_NOTIFIED_SECONDS: Final = 30.0
+"""How often where it is: a new job wakes the worker, and it wakes by itself when the next one is due."""
 
 
 async def run_worker(services: Services) -> None:
@@ -51,15 +54,26 @@ async def _work(services: Services) -> None:
     }
     changes = services.feed.subscribe()
     while True:
-        run = None
         try:
-            await services.instances.catch_up()
-            run = await services.jobs.claim()
-            if run is not None:
-                await services.jobs.work(run, handlers[run.job.kind])
+            due_in = await services.jobs.due_in()
+            pause = _pause(due_in, prompt=services.feed.prompt)
+            if pause <= 0:
+                await services.instances.catch_up()
+                run = await services.jobs.claim()
+                if run is not None:
+                    await services.jobs.work(run, handlers[run.job.kind])
+                    continue
+                pause = LOOK_EVERY_SECONDS  # another worker was faster
         except KeyhallError as error:
             log.warning("the jobs have to wait: %s", with_cause(error))
+            pause = LOOK_EVERY_SECONDS
         except Exception:  # a bug here must not end the web beside it
             log.exception("a job could not be taken or given back")
-        if run is None:
-            await changes.changed(LOOK_EVERY_SECONDS)
+            pause = LOOK_EVERY_SECONDS
+        await changes.changed(pause)
+
+
+def _pause(due_in: timedelta | None, *, prompt: bool) -> float:
+    """Seconds until the next look: a notified worker only needs the time at which the next job is due."""
+    longest = LOOK_WHEN_NOTIFIED_SECONDS if prompt else LOOK_EVERY_SECONDS
+    return longest if due_in is None else min(due_in.total_seconds(), longest)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from app.domain.errors import OutcomeUnknown, StorageError, UniqueViolation
 from app.infrastructure.database.dialects import Timeouts
@@ -76,6 +77,32 @@ async def test_a_commit_that_is_swallowed_is_in_doubt(behind: tuple[Database, Da
     with pytest.raises(OutcomeUnknown):
         await swallowed()
     proxy.speak_again()
+
+
+@pytest.mark.postgres
+async def test_a_process_that_was_stopped_during_a_commit_reads_the_answer_that_has_come_meanwhile(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time limit is over when it wakes up, and the answer is there: it must not be thrown away."""
+    async with (
+        migrated(postgres_url),
+        open_database(DatabaseUrl.parse(postgres_url), may_create=False, timeouts=Timeouts(command=2)) as database,
+    ):
+        commit = AsyncTransaction.commit
+
+        async def stopped(transaction: AsyncTransaction) -> None:
+            committing = asyncio.ensure_future(commit(transaction))
+            await asyncio.sleep(0)  # the message is on its way
+            until = time.monotonic() + 3
+            while time.monotonic() < until:  # nothing else of this process runs, as after SIGSTOP
+                pass
+            await committing
+
+        await put(database, "before")
+        monkeypatch.setattr(AsyncTransaction, "commit", stopped)
+        await put(database, "after")
+        monkeypatch.undo()
+        assert await found(database) == "after"
 
 
 @pytest.mark.postgres

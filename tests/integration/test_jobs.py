@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
+from app.bootstrap.services import open_services
 from app.domain.errors import NotReady, StorageError
 from app.domain.jobs import ATTEMPTS, JOB_LEASE, LONGEST_PAUSE, Job, JobKind, JobState, Progress, pause_after
 from app.infrastructure.clock import SystemClock, SystemRandomness
@@ -497,3 +499,52 @@ async def test_a_worker_that_is_told_to_end_leaves_its_job_to_the_next_at_once(
         run = await services.jobs.claim(job.id)
         assert run is not None
         assert run.job.attempts == 1
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+async def test_a_worker_with_nothing_to_do_costs_next_to_nothing(postgres_url: str, tmp_path: Path) -> None:
+    """In the time of some renewals of its lease; looks every second, for keys and for jobs, were four times more."""
+    place = await Place(postgres_url, tmp_path / "data").install()
+    begun: list[str] = []
+    renewed = asyncio.Semaphore(0)
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        begun.append(statement)
+        if statement.startswith("UPDATE instances"):
+            renewed.release()
+
+    async with place.keys() as opened, open_services(place.load(), opened, kind="worker") as services:
+        working = asyncio.create_task(run_worker(services))
+        async with asyncio.timeout(90):
+            due = timedelta()
+            while due < timedelta(minutes=1) or not services.feed.prompt:  # until the recurring jobs are done
+                due = await services.jobs.due_in() or timedelta()
+            dialect = opened.database.dialect
+            for engine in (dialect.writer, dialect.reader, dialect.reserved_writer):
+                event.listen(engine.sync_engine, "before_cursor_execute", note)
+            await renewed.acquire()  # until nothing is left of the start
+            begun.clear()
+            began = time.monotonic()
+            for _ in range(2):
+                await renewed.acquire()
+            passed, sent = time.monotonic() - began, list(begun)
+        working.cancel()
+        await asyncio.wait({working})
+    assert len(sent) / passed < 0.8, sent
+    reading = ("SELECT", "UPDATE instances")
+    assert [each for each in sent if not each.startswith(reading)] == []
+
+
+async def test_the_time_until_a_job_is_due(queue: Queue) -> None:
+    async with queue.storage.write() as uow:
+        assert await uow.jobs.due_in() is None
+        await uow.jobs.add(queue.jobs.new(JobKind.KEY_AGES, {}), at=datetime.now(UTC) + timedelta(hours=1))
+    due_in = await queue.jobs.due_in()
+    assert due_in is not None
+    assert timedelta(minutes=59) < due_in <= timedelta(hours=1)
+    async with queue.storage.write() as uow:
+        await uow.jobs.add(queue.jobs.new(JobKind.KEY_AGES, {}))
+    due_in = await queue.jobs.due_in()
+    assert due_in is not None
+    assert due_in <= timedelta()

@@ -196,6 +196,27 @@ async def test_an_attempt_in_vain_leaves_the_unit_of_work_usable(database: Datab
     assert await read(database) == "before the lock"
 
 
+async def test_transactions_that_share_the_keys_leave_no_trace_in_the_database(
+    database: Database, postgres_server: PostgresServer
+) -> None:
+    """Two that lock one row make a MultiXact, and PostgreSQL has only so many of them."""
+    async with SqlStorage(database).write() as uow:
+        await uow.keys.put("manifest", "value", NOW)
+    count = "SELECT next_multi_offset FROM pg_control_checkpoint()"
+    await asyncio.to_thread(postgres_server.execute, "CHECKPOINT")
+    before = await asyncio.to_thread(postgres_server.execute, count)
+    together = asyncio.Barrier(4)
+
+    async def share() -> None:
+        async with SqlStorage(database).write() as uow:
+            await uow.keys.get_manifest(share_lock=True)
+            await together.wait()
+
+    await asyncio.gather(*(share() for _ in range(4)))
+    await asyncio.to_thread(postgres_server.execute, "CHECKPOINT")
+    assert await asyncio.to_thread(postgres_server.execute, count) == before
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Silence
 # ---------------------------------------------------------------------------------------------------------------------

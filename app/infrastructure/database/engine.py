@@ -33,6 +33,7 @@ _PAUSE_FOR_OTHERS: Final = 0.5
 """Seconds between two attempts to lock everybody out, for those who queued behind the first."""
 _CROWDED_PAUSE: Final = 0.1
 _PATIENT_SECONDS: Final = 3600.0
+_MOMENT: Final = 0.1
 _GIVE_BACK_SECONDS: Final = 1.0
 """For a rollback at the end of a transaction that failed."""
 
@@ -58,7 +59,11 @@ class AnswerTimeout:
     def __enter__(self) -> None:
         if self._seconds is not None:
             loop = asyncio.get_running_loop()
-            self._handle = loop.call_at(self._until or loop.time() + self._seconds, self._end)
+            self._handle = loop.call_at(self._until or loop.time() + self._seconds, self._late)
+
+    def _late(self) -> None:
+        """End it a moment later: to a process that was stopped meanwhile the answer may have come already."""
+        self._handle = asyncio.get_running_loop().call_later(_MOMENT, self._end)
 
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:
@@ -237,9 +242,10 @@ class Database:
         lost. Any other error: certainly not committed. Once it has committed, nothing is raised.
         """
         engine = self.dialect.reserved_writer if reserved else self.dialect.writer
+        began = asyncio.get_running_loop().time()
         async with (
             self.dialect.turn(reserved=reserved) as waited,
-            self._connected(engine) as (connection, answering),
+            self._connected(engine, began) as (connection, answering),
         ):
             with translated():
                 transaction = await connection.begin()
@@ -271,9 +277,11 @@ class Database:
             raise (translation(error) or error) from None
 
     @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, AnswerTimeout]]:
+    async def _connected(
+        self, engine: AsyncEngine, began: float | None = None
+    ) -> AsyncIterator[tuple[AsyncConnection, AnswerTimeout]]:
         """A connection from the pool; what was begun and not committed is rolled back when it returns there."""
-        began = asyncio.get_running_loop().time()
+        began = asyncio.get_running_loop().time() if began is None else began
         with translated():
             connection = await self._connect(engine, began)
         answering = AnswerTimeout(self.dialect.answers_within, self.dialect.end(connection), began)

@@ -82,7 +82,9 @@ POSTGRESQL: Final = {
             "take out of DATABASE_URL, and of the role's settings, each parameter that the server does not have",
         ),
         _halts("53100", "has no space left", "free some space on the server's disk"),
-        _waits("53300", "has no connection left", "raise max_connections, or end other programs' connections"),
+        _waits(
+            "53300", "has no connection left", "raise max_connections, or lower DATABASE_CONNECTIONS of every process"
+        ),
         _halts("53400", "has reached a limit that its operator set", "raise that limit; the server's log names it"),
         _waits("55P03", "is locked by somebody else", "end the session that locks it"),
         _halts(

@@ -22,6 +22,7 @@ class DatabaseFeed:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._changes = 0
+        self.prompt = False
         self._next = asyncio.Event()
 
     def subscribe(self) -> DatabaseSubscription:
@@ -47,9 +48,13 @@ class DatabaseFeed:
 
     async def _listen(self) -> None:
         try:
-            await self._database.dialect.listen(self._tell)
+            await self._database.dialect.listen(self._tell, self._note_prompt)
         except Exception:  # a bug must not end the process: every waiter also looks by itself, only later
             log.exception("nobody listens for changes any more, they are noticed by polling alone")
+        self.prompt = False
+
+    def _note_prompt(self, prompt: bool) -> None:  # noqa: FBT001 - called with nothing else
+        self.prompt = prompt
 
     def _tell(self) -> None:
         self._changes += 1

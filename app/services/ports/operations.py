@@ -131,6 +131,10 @@ class JobRepository(Protocol):
         """Return jobs in descending order of their ids, those below ``before``."""
         ...
 
+    async def due_in(self) -> timedelta | None:
+        """Return the time until a job is due, negative if one is already, or None where none is unfinished."""
+        ...
+
     async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
         """Claim the job that has been due for longest, or the job of that id if it is due; None where there is none.
 
@@ -209,6 +213,11 @@ class ChangeFeed(Protocol):
     A change may go unnoticed, for instance while the connection is lost: look at the database also when ``changed``
     returns False.
     """
+
+    @property
+    def prompt(self) -> bool:
+        """Whether a change of any process would be noticed at once just now, so that polling may be rare."""
+        ...
 
     def subscribe(self) -> Subscription:
         """Return a subscription to changes from now on, for one waiter; dropping it ends it."""

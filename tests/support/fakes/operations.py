@@ -118,6 +118,13 @@ class FakeJobRepository:
         ids = sorted((key for key in self._tables.jobs if before is None or key < before), reverse=True)
         return [self._tables.jobs[key] for key in ids[:limit]]
 
+    async def due_in(self) -> timedelta | None:
+        moments = [each.run_at for each in self._tables.jobs.values() if each.state is JobState.WAITING]
+        moments += [
+            self._tables.claims[each.id][1] for each in self._tables.jobs.values() if each.state is JobState.RUNNING
+        ]
+        return min(moments) - self._clock.now() if moments else None
+
     async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
         now = self._clock.now()
         due = [

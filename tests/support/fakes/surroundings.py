@@ -101,6 +101,7 @@ class FakeChangeFeed:
 
     def __init__(self) -> None:
         self._subscriptions: list[FakeSubscription] = []
+        self.prompt = True
 
     def subscribe(self) -> FakeSubscription:
         self._subscriptions.append(FakeSubscription())

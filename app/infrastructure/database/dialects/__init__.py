@@ -143,8 +143,10 @@ class Dialect(Protocol):
         """Notify every listening process once the transaction has committed."""
         ...
 
-    async def listen(self, notify: Callable[[], None], /) -> None:
+    async def listen(self, notify: Callable[[], None], prompt: Callable[[bool], None], /) -> None:
         """Call ``notify`` after every announced change, and whenever one may have been missed, until cancelled.
+
+        ``prompt`` is called with whether changes are noticed at once from now on.
 
         Raises nothing of the driver's. Returns where nobody can listen.
         """

@@ -241,7 +241,7 @@ class Postgresql:
         """NOTIFY, which PostgreSQL holds back until the commit and drops with a rollback."""
         await connection.execute(select(func.pg_notify(_CHANNEL, "")))
 
-    async def listen(self, notify: Callable[[], None], /) -> None:
+    async def listen(self, notify: Callable[[], None], prompt: Callable[[bool], None], /) -> None:
         """LISTEN, on a connection of its own that is replaced when it is lost.
 
         PgBouncer in transaction mode lends a connection for a transaction only: behind it nobody can listen.
@@ -255,9 +255,11 @@ class Postgresql:
                     if lost:
                         log.info("listening for changes again")
                     lost, pause = False, _FIRST_PAUSE
+                    prompt(True)
                     notify()  # changes may have been announced while the connection was lost
                     await _until_lost(connection)
             except _LOST as error:  # its message may name the server
+                prompt(False)
                 if not lost:
                     log.warning(
                         "the connection for changes is lost (%s), polling until it is back", type(error).__name__

@@ -255,9 +255,10 @@ class Sqlite:
     async def announce(self, _connection: AsyncConnection, /) -> None:
         """Nothing to do: every commit moves data_version."""
 
-    async def listen(self, notify: Callable[[], None], /) -> None:
+    async def listen(self, notify: Callable[[], None], prompt: Callable[[bool], None], /) -> None:
         """Look at data_version ten times a second; commits of this process move it too."""
         seen: int | None = None
+        prompt(True)
         while True:
             # An unreadable file is reported by the statement that reads from it.
             with suppress(sqlite3.Error):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 
 from app.domain.canonical_json import canonical_json
 from app.domain.jobs import Job, JobKind, JobState, Progress
@@ -85,6 +85,15 @@ class JobRepositoryImpl:
         if before is not None:
             statement = statement.where(jobs.c.id < before)
         return [_to_job(row) for row in await self._connection.rows(statement)]
+
+    async def due_in(self) -> timedelta | None:
+        waiting = select(jobs.c.run_at).where(jobs.c.state == JobState.WAITING, _KNOWN)
+        running = select(jobs.c.lease_until).where(jobs.c.state == JobState.RUNNING, _KNOWN)
+        moments = waiting.union_all(running).subquery()
+        # The database's clock; of the earliest moment, so that at most one row is returned.
+        earliest = select(func.min(moments.c.run_at), self._now())
+        row = await self._connection.row(earliest)
+        return None if row is None or row[0] is None else row[0] - row[1]
 
     async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
         due = or_(

@@ -25,19 +25,21 @@ class KeyRepositoryImpl:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._locked = False
 
     async def exists(self) -> bool:
         return await self._connection.has_table(app_config.name)
 
     async def lock(self) -> None:
-        await self._connection.lock_out(_LOCK)
+        if not self._locked:
+            await self._connection.lock_out(_LOCK)
+            self._locked = True
 
     async def get_manifest(self, *, share_lock: bool = False) -> str | None:
         if share_lock:
-            # FOR SHARE alone would do, but for one thing: later transactions share the row as well, ahead of a change
-            # of keys that waits for it. Under a constant load of writers that change would never have its turn.
+            # First, so that the statement that reads sees everything that was committed before the lock was granted.
             await self._connection.lock(_LOCK, shared=True)
-        return await self._get(_MANIFEST, share_lock=share_lock)
+        return await self._get(_MANIFEST)
 
     async def get_keyset(self, name: KeyName) -> str | None:
         return await self._get(_KEYSET + name)
@@ -66,6 +68,7 @@ class KeyRepositoryImpl:
         return sum([await self._connection.value(select(func.count()).select_from(table)) for table in there])
 
     async def put(self, row: str, value: str, at: datetime) -> None:
+        await self.lock()  # it alone keeps changes away from those who share it: no row is locked
         # Without ON CONFLICT, which needs the primary key: a table that was restored without it can be written again.
         values = {"value": value, "updated_at": at}
         if not await self._connection.change(update(app_config).where(app_config.c.key == row).values(values)):
@@ -81,13 +84,11 @@ class KeyRepositoryImpl:
         return {row[0]: row[1] for row in await self._connection.rows(select(app_config.c.key, app_config.c.value))}
 
     async def clear(self) -> None:
+        await self.lock()
         await self._connection.change(delete(app_config))
 
-    async def _get(self, key: str, *, share_lock: bool = False) -> str | None:
-        statement = select(app_config.c.value).where(app_config.c.key == key)
-        if share_lock:
-            statement = statement.with_for_update(read=True)  # on SQLite the whole transaction is locked already
-        found = await self._connection.rows(statement)
+    async def _get(self, key: str) -> str | None:
+        found = await self._connection.rows(select(app_config.c.value).where(app_config.c.key == key))
         if len(found) > 1:
             raise there_twice([key])
         return str(found[0][0]) if found else None
