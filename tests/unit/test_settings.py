@@ -104,6 +104,7 @@ def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> N
     written = {
         "APP_ENV": " Production ",
         "INSTALL_ID": "0198c0de-0000-7000-8000-000000000001",
+        "DATABASE_CONNECTIONS": "24",
         "PUBLIC_URL": "https://Keyhall.Example.org:443/",
         "TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,, 2001:db8::/32",
         "WEB_PORT": "0",
@@ -127,6 +128,7 @@ def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> N
     settings = Settings.load()
     assert settings.app_env is Environment.PRODUCTION
     assert settings.install_id == UUID(written["INSTALL_ID"])
+    assert settings.database_connections == 24
     assert settings.public_url == settings.origin == "https://keyhall.example.org"
     assert settings.trusted_proxies == (
         ipaddress.ip_network("127.0.0.1/32"),
@@ -163,6 +165,7 @@ def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> N
         ("DATABASE_URL", "postgresql+psycopg://user@host/keyhall"),
         ("WEB_HOST", "two hosts"),
         ("WEB_PORT", "65536"),
+        ("DATABASE_CONNECTIONS", "1"),
         ("WEB_PORT", "-1"),
         ("WEB_PORT", "http"),
         ("PUBLIC_URL", "keyhall.example.org"),
