@@ -159,7 +159,6 @@ class BotSession:
             who = interaction.extras.get(_ACTOR) or Client(source=Source.DISCORD)
             command = interaction.command
             await self.services.refusals.refuse(who, error, f"/{command.qualified_name}" if command else "a button")
-            error.as_recorded()
 
     async def beforehand(self, interaction: Interaction, check: Callable[[Actor], Awaitable[_T]]) -> _T | None:
         """The result of a check before a form opens, so that nobody types a secret in vain.

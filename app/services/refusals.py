@@ -101,6 +101,7 @@ class Refusals:
             return
         detail = (("code", error.code), ("where", where))
         await self.record(Refusal(who=who, action=Action.ACCESS_REFUSED, detail=detail))
+        error.as_recorded()
 
     def first(self, refusal: Refusal) -> bool:
         """Whether the caller has to record it now; otherwise it was added to a sum."""

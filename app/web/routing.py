@@ -168,7 +168,7 @@ def _reading_a_form(
                 try:
                     fields = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER)
                 except AppError:
-                    raise refused from None  # no form of ours, so there is nothing to keep
+                    raise refused from None  # not one of our own forms, so nothing was typed
                 await record_refusal(request, refused)
                 return signed_out(request, fields)
         for name, read in asks.simple:

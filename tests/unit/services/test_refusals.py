@@ -70,6 +70,13 @@ async def test_a_flood_from_many_addresses_is_bounded_and_hides_no_member(
     assert denied(storage)[KINDS].subject_id == tom.subject_id
 
 
+async def test_an_error_that_two_places_refuse_with_is_recorded_once(refusals: Refusals, storage: FakeStorage) -> None:
+    refusal = Forbidden()
+    for where in ("the form", "the request"):
+        await refusals.refuse(HOME, refusal, where)
+    assert [each.detail["where"] for each in denied(storage)] == ["the form"]
+
+
 async def test_refusals_of_the_next_period_have_rows_of_their_own(
     refusals: Refusals, storage: FakeStorage, clock: FakeClock
 ) -> None:
