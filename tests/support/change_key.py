@@ -40,13 +40,16 @@ class Fate:
 
     def at_statements(self, database: Database) -> None:
         """Come right before a statement or a commit."""
-        for engine in {database.dialect.reader.sync_engine, database.dialect.writer.sync_engine}:
+        dialect = database.dialect
+        for engine in {each.sync_engine for each in (dialect.reader, dialect.writer, dialect.reserved_writer)}:
             event.listen(engine, "before_cursor_execute", self._meet)
             event.listen(engine, "commit", self._meet)
 
     def at_transactions(self, database: Database) -> None:
         """Come right before a transaction that writes: on SQLite none is open then, and nobody else is held up."""
-        event.listen(database.dialect.writer.sync_engine, "checkout", self._meet)
+        dialect = database.dialect
+        for engine in {dialect.writer.sync_engine, dialect.reserved_writer.sync_engine}:
+            event.listen(engine, "checkout", self._meet)
 
     def _meet(self, *_: object) -> None:
         self.met = next(self._numbers)
