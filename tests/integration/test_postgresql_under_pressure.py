@@ -96,14 +96,15 @@ async def locked(database: Database, statement: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "locks"),
     [
-        f"SELECT 1 FROM pg_advisory_xact_lock({_LOCK})",  # noqa: S608 - a number of our own
-        "SELECT count(*) FROM (SELECT * FROM bot_state FOR UPDATE) AS rows",
+        (f"SELECT 1 FROM pg_advisory_xact_lock({_LOCK})", 1),  # noqa: S608 - a number of our own
+        # Of many who wait for one row, PostgreSQL lets one wait for its transaction and the others for their turn.
+        ("SELECT count(*) FROM (SELECT * FROM bot_state FOR UPDATE) AS rows", 2),
     ],
 )
 async def test_writers_that_wait_for_a_lock_are_told_within_two_seconds_and_keep_nobody_from_reading(
-    database: Database, statement: str
+    database: Database, statement: str, locks: int
 ) -> None:
     await write(database)
     async with locked(database, statement):
@@ -117,7 +118,7 @@ async def test_writers_that_wait_for_a_lock_are_told_within_two_seconds_and_keep
             await database.probe()
             waits.append(clock() - asked)
         assert {each.result() for each in writing} == {StorageBusy}
-        assert pace.within(clock() - began, PRODUCT.lock + 1)
+        assert pace.within(clock() - began, locks * PRODUCT.lock + 1)
         assert pace.within(max(waits), 1)
     await write(database, "after")
     assert await read(database) == "after"

@@ -110,7 +110,9 @@ class Postgresql:
             max_overflow=more,
             pool_size=connections,
             pool_timeout=self._timeouts.command * _SHARE_FOR_SERVER,
-            pool_use_lifo=True,
+            # First in, first out: a place in the pool whose connection could not be opened is not tried again at once,
+            # while open connections wait behind it.
+            pool_use_lifo=False,
         )
         event.listen(engine.sync_engine, "connect", lambda raw, _: self._open.add(raw.driver_connection))
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
@@ -134,8 +136,13 @@ class Postgresql:
         """Of readers for writers, and the other way round."""
         for other in (self.reader, self.writer):
             pool: Any = other.pool
-            if pool is not engine.pool and pool.checkedin():
-                await other.dispose()
+            if pool is engine.pool or not pool.checkedin():
+                continue
+            # Not `dispose`: connections in use would go back to the former pool, and stay open there.
+            with suppress(DBAPIError):
+                idle = await other.connect()
+                await idle.invalidate()
+                await idle.close()
 
     def end(self, connection: AsyncConnection, /) -> Callable[[], None]:
         """Its socket is closed: a caller that waits for an answer gets an error, and nothing waits for a farewell."""
