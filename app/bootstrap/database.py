@@ -31,6 +31,7 @@ from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.infrastructure.data_directory import check_owners_and_mode
 from app.infrastructure.database.engine import Database, open_database
+from app.infrastructure.database.faults import of_a_server
 from app.infrastructure.database.migrate import (
     check_schema,
     current_revision,
@@ -77,6 +78,8 @@ class StartupRetry:
                 return await step()
             except StorageError as error:
                 fault = error.fault
+                if fault is not None and self._url.server is not None:
+                    fault = of_a_server(fault)
                 if fault is not None and not fault.heals:
                     raise self._halt(fault) from None
                 why = error.detail if fault is None else self._filled(f"it {fault.happened} ({fault.code})", fault)
@@ -105,11 +108,19 @@ class StartupRetry:
         server = self._url.server
         role = server.username if server is not None else None
         return text.format(
-            role=_identifier(role or pwd.getpwuid(os.geteuid()).pw_name),
+            role=_identifier(role or _own_user()),
             database=_identifier(server.database or "") if server is not None else self._url.name,
             about=fault.about,
             file=self._url.name,
         )
+
+
+def _own_user() -> str:
+    """The name of this process's user; its number where the system has no name for it, as in many containers."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _way_out(path: Path) -> str:

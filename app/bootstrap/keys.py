@@ -23,6 +23,7 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ async def open_keys_when_created(settings: Settings) -> AsyncIterator[OpenKeys]:
     """
     clock = SystemClock()
     deadline = clock.monotonic() + database.RETRY_BUDGET_SECONDS
+    pause = _PAUSE_SECONDS
     opened: OpenKeys | None = None
     said = False
     async with AsyncExitStack() as stack:
@@ -85,5 +87,6 @@ async def open_keys_when_created(settings: Settings) -> AsyncIterator[OpenKeys]:
                 if not said:
                     log.info("waiting for `keyhall run`, `keyhall web` or `keyhall bot`, which creates the install")
                     said = True
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(pause)  # longer each time: a start warns about its settings each time
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         yield opened

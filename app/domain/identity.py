@@ -199,8 +199,14 @@ def name_key(username: str) -> str:
 def new_username(value: object) -> str:
     """A username that a person chose: 2 to 64 characters. Raises InvalidInput."""
     text = line(value, "username", longest=USERNAME_LONGEST, shortest=USERNAME_SHORTEST)
-    if ":" in text or "/" in text or "@" in text or any(character.isspace() for character in text):
+    # In the form in which it is looked up: a full-width colon would make it another user's, such as "discord:<id>".
+    found = text + name_key(text)
+    if any(character in ":/@" or character.isspace() for character in found):
         raise InvalidInput("username", "must not hold spaces, ':', '/' or '@'")
+    if any(unicodedata.category(character) in {"Cf", "Cn"} for character in text):
+        raise InvalidInput("username", "must not hold characters that draw nothing or have no meaning yet")
+    if not any(character.isalnum() for character in text):
+        raise InvalidInput("username", "must hold a letter or a digit")
     return text
 
 

@@ -17,7 +17,7 @@ from app.domain.errors import InvalidInput
 # characters that draw nothing although they count as letters or symbols.
 _INVISIBLE: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _ANY_INVISIBLE: Final = re.compile(f"[{_INVISIBLE}]")
 # "Cn" also holds what a later Unicode will assign, and Python's table is as old as Python: so only those code points

@@ -18,6 +18,7 @@ from typing import Final
 
 from app.domain.errors import ConfigInvalid, InsecureKey
 from app.domain.key_material import WeakKey, master_key_from_text
+from app.domain.key_shapes import looks_like_key
 from app.domain.keys import MATERIAL_BYTES, Environment
 from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.data_directory import DataDirectory, LockedDirectory
@@ -204,7 +205,11 @@ class MasterKeys:
             return None
         content, mode = self._read("MASTER_KEY_FILE", path) or (None, 0)
         if content is None:
-            raise ConfigInvalid(f"MASTER_KEY_FILE names {path}, which is not there", remedy="correct MASTER_KEY_FILE")
+            named = "a file" if looks_like_key(str(path)) else str(path)  # it may be the key itself
+            raise ConfigInvalid(
+                f"MASTER_KEY_FILE names {named}, which is not there",
+                remedy="let MASTER_KEY_FILE name the file; the key itself belongs into MASTER_KEY",
+            )
         check_secret_file_mode("MASTER_KEY", path, mode, warn=not self._warned)
         return self._judge(str(path), content)
 

@@ -16,21 +16,21 @@ def make_directory(path: Path) -> None:
     if path.is_dir():
         return
     make_directory(path.parent)
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        if path.is_dir():  # another process was faster
-            return
-        raise
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fchmod(descriptor, 0o700)
-        give(descriptor, path.parent.stat())
-    finally:
-        os.close(descriptor)
+    # By descriptors: the owner of the parent could put a link in the new directory's place before root gives that away.
     above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        os.mkdir(path.name, mode=0o700, dir_fd=above)
+        made = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        try:
+            if os.fstat(made).st_uid == os.geteuid():
+                os.fchmod(made, 0o700)
+                give(made, os.fstat(above))
+        finally:
+            os.close(made)
         os.fsync(above)
+    except FileExistsError:
+        if not path.is_dir():  # else another process was faster
+            raise
     finally:
         os.close(above)
 
@@ -58,14 +58,17 @@ def owner_for(path: Path) -> os.stat_result:
 
 
 def give(descriptor: int, owner: os.stat_result) -> None:
-    """Give a file to that owner and group, as far as this user may: anybody but root keeps what is theirs."""
+    """Give a file to that owner and group, as far as this user may: anybody but root keeps what is theirs.
+
+    In a user namespace that does not map the owner even root may not (EINVAL).
+    """
     found = os.fstat(descriptor)
     if (found.st_uid, found.st_gid) == (owner.st_uid, owner.st_gid):
         return
     try:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    except PermissionError:
-        with suppress(PermissionError):
+    except OSError:
+        with suppress(OSError):
             os.fchown(descriptor, -1, owner.st_gid)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from typing import Final, TypeVar
 
 from app.domain.errors import NotReady, StorageError, with_cause
+from app.services.deadlines import regardless_of_deadline
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ async def follow_up(work: Awaitable[_T], otherwise: _T, what: str) -> _T:
         what: names the change, for the log.
     """
     try:
-        return await work
+        with regardless_of_deadline():
+            return await work
     except AWAY as error:
         log.warning("%s took effect; the work after it failed: %s", what, with_cause(error))
         return otherwise

@@ -5,6 +5,7 @@ A process that was stopped must not carry out, when it goes on, what its clients
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,11 @@ class Deadline:
         """Count from now on: the client was slow, not this process."""
         self._until = self._clock.monotonic() + REQUEST_SECONDS
 
+    def release(self) -> None:
+        """Note that the request was answered: a task that it started goes on by itself."""
+        self._until = math.inf
+        self._gone = lambda: False
+
     def check(self) -> None:
         """Raises RequestExpired. Time in which the process was stopped or its machine asleep counts."""
         if self._gone() or self._clock.monotonic() > self._until:
@@ -47,11 +53,13 @@ class Deadlines:
     @contextmanager
     def request(self, gone: Callable[[], bool]) -> Iterator[None]:
         """Everything inside belongs to one request."""
-        token = _CURRENT.set(Deadline(self._clock, gone))
+        deadline = Deadline(self._clock, gone)
+        token = _CURRENT.set(deadline)
         try:
             yield
         finally:
             _CURRENT.reset(token)
+            deadline.release()
 
 
 def check_deadline() -> None:
@@ -59,6 +67,19 @@ def check_deadline() -> None:
     deadline = _CURRENT.get()
     if deadline is not None:
         deadline.check()
+
+
+@contextmanager
+def regardless_of_deadline() -> Iterator[None]:
+    """For the record of something that has happened already: a wrong password, a refusal, the outcome of a use.
+
+    It must be written, whether or not the client of the request still waits.
+    """
+    token = _CURRENT.set(None)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
 
 
 def restart_deadline() -> None:

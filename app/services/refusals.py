@@ -19,13 +19,16 @@ from app.domain.audit import Action, Result
 from app.domain.errors import AppError, KeyhallError
 from app.domain.identity import Actor, Client
 from app.services.audit import AuditTrail
+from app.services.deadlines import regardless_of_deadline
 from app.services.ports import Clock, Storage
 
 log = logging.getLogger(__name__)
 
 PERIOD_SECONDS: Final = 300.0
-KINDS: Final = 50
+KINDS: Final = 200
 """How many kinds have rows of their own within a period, of people who are signed in and of others each."""
+KINDS_OF_ONE: Final = 10
+"""How many of them may be of one person, or of one network: nobody can hide the refusals of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +48,35 @@ class Refusal:
         return isinstance(self.who, Actor)
 
     @property
+    def source(self) -> object:
+        """The person; where nobody is signed in, the network: of IPv6 the /48, since one may be one person's."""
+        if isinstance(self.who, Actor):
+            return self.who.subject_id
+        network = Network.of(self.who.address, "")
+        return network.site or network.name
+
+    @property
     def kind(self) -> object:
         """Equal for refusals that differ in nothing but their time."""
         client = self.who.client if isinstance(self.who, Actor) else self.who
-        subject = self.who.subject_id if isinstance(self.who, Actor) else None
-        return subject, client.source, Network.of(client.address, "").name, self.action, self.about, self.detail
+        return self.source, client.source, Network.of(client.address, "").name, self.action, self.about, self.detail
+
+    def of_source(self) -> Refusal:
+        """The kind that stands for all further ones of its action and source."""
+        if isinstance(self.who, Actor):
+            return replace(self, who=replace(self.who, client=_nowhere(self.who.client)), about=None)
+        site = Network.of(self.who.address, "").site
+        return replace(self, who=replace(_nowhere(self.who), address=site or self.who.address))
 
     def of_many(self) -> Refusal:
-        """The kind that stands for all further ones of its action: no network, no object."""
-        if not isinstance(self.who, Actor):
-            return replace(self, who=replace(self.who, address=None, device=None, claim=None), about=None)
-        return replace(self, who=Client(source=self.who.client.source), about=None)
+        """The kind that stands for all further ones of its action: no network; an account that is attacked stays."""
+        if isinstance(self.who, Actor):
+            return self.of_source()
+        return replace(self, who=_nowhere(self.who))
+
+
+def _nowhere(client: Client) -> Client:
+    return replace(client, address=None, device=None, claim=None)
 
 
 @dataclass(slots=True)
@@ -82,18 +103,22 @@ class Refusals:
         if not self.first(refusal):
             return
         try:
-            async with self._storage.write() as uow:
-                await self._trail.record(
-                    uow,
-                    refusal.who,
-                    refusal.action,
-                    about=refusal.about,
-                    result=Result.DENIED,
-                    **dict(refusal.detail),
-                )
+            with regardless_of_deadline():
+                await self._commit(refusal)
         except KeyhallError as error:
             log.warning("a refusal could not be recorded in the audit trail yet: %s", error)
             self._add(refusal)
+
+    async def _commit(self, refusal: Refusal) -> None:
+        async with self._storage.write() as uow:
+            await self._trail.record(
+                uow,
+                refusal.who,
+                refusal.action,
+                about=refusal.about,
+                result=Result.DENIED,
+                **dict(refusal.detail),
+            )
 
     async def refuse(self, who: Actor | Client, error: AppError, where: str) -> None:
         """Record that an edge refused a request with that error; ``where`` names the route or the command."""
@@ -116,8 +141,11 @@ class Refusals:
                 return True
             self._add(refusal)
             return False
-        alike = sum(each.refusal.signed_in == refusal.signed_in for each in self._sums.values())
-        if alike >= KINDS:
+        alike = [each.refusal for each in self._sums.values() if each.refusal.signed_in == refusal.signed_in]
+        if sum(each.source == refusal.source for each in alike) >= KINDS_OF_ONE:
+            self._add(refusal.of_source() if len(alike) < 2 * KINDS else refusal.of_many())
+            return False
+        if len(alike) >= KINDS:
             self._add(refusal.of_many())
             return False
         self._sums[refusal.kind] = _Sum(refusal, self._clock.now())

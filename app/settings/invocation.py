@@ -20,7 +20,10 @@ def command() -> str:
     found = shutil.which("keyhall")
     if found is not None and Path(found).samefile(own):
         return "keyhall"
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it was deleted, as by a deployment that replaces it
+        return shlex.quote(str(own))
     return shlex.quote(str(own.relative_to(here) if own.is_relative_to(here) else own))
 
 

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from app.domain.key_shapes import looks_like_key
 from app.domain.placeholders import is_placeholder
 from app.domain.secrets import SecretText
 from app.settings.secret_files import read_text_file
@@ -217,6 +218,6 @@ class Sources(PydanticBaseSettingsSource):
 def _shown(path: str | Path) -> str:
     """A path for an error, but not what is more likely a secret that was put into the wrong variable."""
     text = str(path)
-    if not text.startswith(("/", "./", "../", "~")):
+    if not text.startswith(("/", "./", "../", "~")) or looks_like_key(text):
         return "the file in the project that it names"
     return "".join(character if character.isprintable() else "?" for character in text)

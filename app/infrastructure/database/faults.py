@@ -239,6 +239,10 @@ SYSTEM: Final = {
 }
 """By the name of the system's error, or of the exception where there is none."""
 
+_OF_FILES: Final = frozenset(
+    {"EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EEXIST", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOTSUP"}
+)
+
 _UNKNOWN: Final = _halts("", "refuses the connection", "look into the server's log, and correct DATABASE_URL")
 
 
@@ -253,6 +257,14 @@ def fault_of(cause: object) -> DatabaseFault | None:
             return replace(fault, about=about.rstrip(".,;:"))
     found_fault = next((row for key in _keys(cause, code) if (row := _TABLE.get(key)) is not None), None)
     return None if found_fault is None else replace(found_fault, code=code)
+
+
+def of_a_server(fault: DatabaseFault) -> DatabaseFault:
+    """The fault as it concerns a server: its connection was refused by a firewall or a socket's mode, and no file.
+
+    Either may be changed while a start waits.
+    """
+    return replace(_TABLE["OSError"], code=fault.code) if fault.code in _OF_FILES else fault
 
 
 def named(code: str) -> DatabaseFault:

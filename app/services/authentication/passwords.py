@@ -13,6 +13,7 @@ from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
 from app.services.authentication.devices import DeviceClaims
+from app.services.deadlines import check_deadline, regardless_of_deadline
 from app.services.keys import KeyManagementService
 from app.services.limits import AtHome, AttemptLimiter
 from app.services.ports import Clock, KeyDerivation, PasswordHasher, Storage, UnitOfWork
@@ -103,6 +104,7 @@ class PasswordProof:
             async with self._limiter.admitted(terms, at_home):
                 async with self._storage.read() as uow:
                     user = await uow.users.by_name(name)
+                check_deadline()  # where nobody waits for the verdict any more, there is no guess
                 check = await self._passwords.verify(user.password_hash if user else None, typed)
                 if user is None or not check.ok or user.disabled_at is not None:
                     await self._count(terms, who, action, user)
@@ -121,10 +123,12 @@ class PasswordProof:
     async def _count(self, terms: Terms, who: Actor | Client, action: Action, user: User | None) -> None:
         about = ("user", user.id) if user else None
         first = self._refusals.first(Refusal(who=who, action=action, about=about, detail=_WRONG))
-        async with self._storage.write() as uow:
-            await self._limiter.count(uow, terms)
-            if first:
-                await self._trail.record(uow, who, action, about=about, result=Result.DENIED, **dict(_WRONG))
+        # Also where the client has gone: a guess that was judged counts.
+        with regardless_of_deadline():
+            async with self._storage.write() as uow:
+                await self._limiter.count(uow, terms)
+                if first:
+                    await self._trail.record(uow, who, action, about=about, result=Result.DENIED, **dict(_WRONG))
 
     def _account(self, name: str) -> str:
         """The text that stands for a name among the counters: it may be a password, typed into the wrong field."""

@@ -271,8 +271,9 @@ class AuthenticationService:
             await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=about)
             if cookie is None or renewed is None:
                 return None
-            if not await uow.sessions.renew_cookie(token_digest(cookie), token_digest(renewed.reveal())):
-                raise InvalidToken  # another request renewed it meanwhile
+            # By the session, not by its present cookie: of two clicks at once the browser keeps the later answer.
+            if not await uow.sessions.renew_cookie(found.session.id, token_digest(renewed.reveal())):
+                raise InvalidToken
         return BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
 
     async def unlock(self, actor: Actor, username: str) -> User:

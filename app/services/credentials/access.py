@@ -31,6 +31,7 @@ from app.domain.identity import Actor, Permission
 from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
+from app.services.deadlines import regardless_of_deadline
 from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.refusals import Refusal, Refusals
 
@@ -129,8 +130,9 @@ class CredentialAccess:
     async def record_failure(self, actor: Actor, action: Action, record: CredentialRecord) -> None:
         """Record an unreadable secret, and commit that the actor's action failed."""
         await self.note_unreadable(record)
-        async with self._storage.write() as uow:
-            await self.record(uow, actor, action, record, Result.FAILED)
+        with regardless_of_deadline():
+            async with self._storage.write() as uow:
+                await self.record(uow, actor, action, record, Result.FAILED)
 
     async def view(self, record: CredentialRecord) -> CredentialView:
         """Return the view of a record; one that does not decrypt is shown, and recorded, as unreadable."""
@@ -196,16 +198,22 @@ class CredentialAccess:
         if record.status is Status.UNREADABLE:
             return
         try:
-            async with self._storage.write() as uow:
-                present = await uow.credentials.get(record.id)
-                if present is None or present.status is Status.UNREADABLE or present.version != record.version:
+            with regardless_of_deadline():
+                if not await self._mark_unreadable(record):
                     return
-                await uow.credentials.set_status(record.id, Status.UNREADABLE, self._clock.now())
-                await self._trail.record(uow, SYSTEM, Action.CREDENTIAL_UNREADABLE, about=("credential", record.id))
         except StorageError as error:  # a reader must not suffer from a disk that takes no writes
             log.warning("credential %s does not decrypt, which could not be recorded: %s", record.id, with_cause(error))
         else:
             log.warning("credential %s does not decrypt with its key: its owner has to enter it again", record.id)
+
+    async def _mark_unreadable(self, record: CredentialRecord) -> bool:
+        async with self._storage.write() as uow:
+            present = await uow.credentials.get(record.id)
+            if present is None or present.status is Status.UNREADABLE or present.version != record.version:
+                return False
+            await uow.credentials.set_status(record.id, Status.UNREADABLE, self._clock.now())
+            await self._trail.record(uow, SYSTEM, Action.CREDENTIAL_UNREADABLE, about=("credential", record.id))
+        return True
 
 
 def view_of(record: CredentialRecord, secret: str | None, now: datetime) -> CredentialView:

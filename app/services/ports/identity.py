@@ -176,8 +176,8 @@ class SessionRepository(Protocol):
         """Return the addresses of the user's sessions, also of those that ended, each once."""
         ...
 
-    async def renew_cookie(self, cookie_hash: bytes, new_hash: bytes) -> bool:
-        """Give the session of that cookie another one; False where there is none."""
+    async def renew_cookie(self, session_id: str, new_hash: bytes) -> bool:
+        """Give a session of a browser another cookie; False where there is no such session."""
         ...
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,3 +127,17 @@ async def test_many_wrong_names_shut_out_nobody_who_is_signed_in_or_was_here_bef
     assert (await program_signs_in(site)).status == 200
     proof = {"password": PASSWORD}
     assert (await site.request("POST", "/api/v1/auth/reauthenticate", json=proof)).status == 204
+
+
+async def test_two_clicks_at_once_that_prove_the_password_leave_the_browser_signed_in(site: Site) -> None:
+    """It drops the first answer, with its cookie, and keeps the second."""
+    made = await site.add("clicked twice")
+    cookie, form_token = await site.log_in_browser()
+    path = f"/credentials/{made['id']}/reveal"
+    answers = await asyncio.gather(
+        *(site.submit(path, cookie, form_token=form_token, password=PASSWORD) for _ in range(2))
+    )
+    shown = [each for each in answers if each.status == 200]
+    assert shown  # one that arrives after the cookie of the other was renewed leads to signing in
+    kept = [each for each in shown if (await site.page("/credentials", each.cookie())).status == 200]
+    assert len(kept) == 1

@@ -121,10 +121,11 @@ class FakeSessionRepository:
     async def addresses_of(self, user_id: str) -> Collection[str]:
         return {each.address for each in self._tables.sessions.values() if each.user_id == user_id and each.address}
 
-    async def renew_cookie(self, cookie_hash: bytes, new_hash: bytes) -> bool:
-        session_id = self._tables.cookies.pop(cookie_hash, None)
-        if session_id is None:
+    async def renew_cookie(self, session_id: str, new_hash: bytes) -> bool:
+        former = next((each for each, owner in self._tables.cookies.items() if owner == session_id), None)
+        if former is None:
             return False
+        del self._tables.cookies[former]
         self._tables.cookies[new_hash] = session_id
         return True
 

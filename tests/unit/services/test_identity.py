@@ -291,3 +291,24 @@ async def test_the_operator_acts_for_a_user_or_a_guild_and_is_recorded_without_a
     assert await identity.operator_for() == await identity.operator()
     with pytest.raises(NotFound):
         await identity.operator_for(username="nobody")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "discord\uff1a123456789012345678",
+        "a\uff20b",
+        "a\uff0fb",
+        "owner\U0001d159",
+        "owner\U00013430",
+        "owner\U00016fe4",
+        "owner\u0378",
+        "\U0001d159",
+        "--",
+        "...",
+    ],
+)
+async def test_a_name_that_stands_for_another_or_for_nothing_is_refused(keyhall: Keyhall, name: str) -> None:
+    identity = keyhall.services.identity
+    with pytest.raises(InvalidInput, match="username"):
+        await identity.create(await identity.operator(), name, PASSWORD, Role.MEMBER)

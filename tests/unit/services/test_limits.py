@@ -9,11 +9,13 @@ import pytest
 
 from app.domain.attempts import PER_ACCOUNT, PER_ACCOUNT_AND_NETWORK, PER_NETWORK, PER_OWN, WINDOW
 from app.domain.audit import Action, Result
-from app.domain.errors import Forbidden, InvalidCredentials, NotFound, Overloaded, TooManyAttempts
+from app.domain.errors import Forbidden, InvalidCredentials, NotFound, Overloaded, RequestExpired, TooManyAttempts
 from app.domain.identity import Actor, Client, Role, Source, User
 from app.domain.keys import KeyName
 from app.services import Services
+from app.services.deadlines import Deadlines
 from app.services.limits import PROMPT_REFUSALS, STRANGERS_AT_ONCE
+from app.services.ports import PasswordCheck
 from tests.support.fakes import FakeClock, FakePasswords, FakeStorage
 from tests.support.keyhall import Keyhall
 from tests.support.samples import PASSWORD
@@ -95,18 +97,77 @@ async def test_of_many_at_once_with_wrong_passwords_exactly_so_many_are_judged(s
     assert sum(isinstance(each, TooManyAttempts) for each in results) == 3 * PER_ACCOUNT_AND_NETWORK
 
 
-async def test_strangers_leave_room_for_those_who_are_known(services: Services, mia: User) -> None:
+async def test_strangers_leave_room_for_those_who_are_known(
+    services: Services, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     actor, known = await signed_in(services)
-    crowd = [services.authentication.login("mia", "a guess", stranger(n)) for n in range(2 * STRANGERS_AT_ONCE)]
-    *results, first, second = await asyncio.gather(
-        *crowd,
-        services.authentication.login("mia", PASSWORD, known),
-        services.authentication.reauthenticate(actor, PASSWORD),
-        return_exceptions=True,
-    )
-    assert sum(isinstance(each, Overloaded) for each in results) == STRANGERS_AT_ONCE
-    assert not isinstance(first, BaseException)
-    assert second is None
+    await services.authentication.login("mia", PASSWORD, HOME)
+    full, released, judging, most = asyncio.Event(), asyncio.Event(), 0, 0
+    judge = FakePasswords.verify
+
+    async def slowly(passwords: FakePasswords, phc: str | None, password: str) -> PasswordCheck:
+        nonlocal judging, most
+        judging += 1
+        most = max(most, judging)
+        if judging == STRANGERS_AT_ONCE:
+            full.set()
+        await released.wait()
+        try:
+            return await judge(passwords, phc, password)
+        finally:
+            judging -= 1
+
+    monkeypatch.setattr(FakePasswords, "verify", slowly)
+    strangers = [services.authentication.login("mia", "a guess", stranger(n)) for n in range(2 * STRANGERS_AT_ONCE)]
+    crowd = [asyncio.create_task(each) for each in strangers]
+    await full.wait()
+    rightful = [
+        asyncio.create_task(services.authentication.login("mia", PASSWORD, known)),
+        asyncio.create_task(services.authentication.login("mia", PASSWORD, HOME)),  # another device, a known network
+        asyncio.create_task(services.authentication.reauthenticate(actor, PASSWORD)),
+    ]
+    released.set()
+    await asyncio.gather(*rightful)
+    results = await asyncio.gather(*crowd, return_exceptions=True)
+    assert {type(each) for each in results} == {Overloaded, InvalidCredentials}
+    assert most <= STRANGERS_AT_ONCE + len(rightful)
+
+
+async def test_names_tried_from_an_exhausted_network_take_no_place_from_others(services: Services, mia: User) -> None:
+    await services.authentication.login("mia", PASSWORD, HOME)
+    for number in range(PER_NETWORK):
+        await wrong(services, stranger(1), name=f"name {number}")
+    crowd = [services.authentication.login(f"nobody {n}", "a guess", stranger(1)) for n in range(40)]
+    rightful = [services.authentication.login("mia", PASSWORD, HOME) for _ in range(20)]
+    *results, last = await asyncio.gather(*crowd, asyncio.gather(*rightful), return_exceptions=True)
+    assert all(isinstance(each, TooManyAttempts) for each in results)
+    assert not isinstance(last, BaseException)
+
+
+async def test_a_guess_counts_although_the_client_hangs_up_before_the_verdict(
+    services: Services, clock: FakeClock, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = False
+
+    def gone() -> bool:
+        return left
+
+    judge = FakePasswords.verify
+
+    async def while_it_leaves(passwords: FakePasswords, phc: str | None, password: str) -> PasswordCheck:
+        nonlocal left
+        left = True
+        return await judge(passwords, phc, password)
+
+    monkeypatch.setattr(FakePasswords, "verify", while_it_leaves)
+    for number in range(PER_ACCOUNT_AND_NETWORK):
+        left = False
+        with Deadlines(clock).request(gone), pytest.raises(InvalidCredentials):
+            await services.authentication.login("mia", f"guess {number}", HOME)
+    await refused(services, HOME)
+    left = True
+    with Deadlines(clock).request(gone), pytest.raises(RequestExpired):
+        await services.authentication.login("mia", PASSWORD, ELSEWHERE)  # no verdict that nobody waits for
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -115,8 +115,8 @@ class SessionRepositoryImpl:
         named = (sessions.c.user_id == user_id, sessions.c.address.is_not(None))
         return [row[0] for row in await self._connection.rows(select(sessions.c.address).where(*named).distinct())]
 
-    async def renew_cookie(self, cookie_hash: bytes, new_hash: bytes) -> bool:
-        this = sessions.c.cookie_hash == cookie_hash
+    async def renew_cookie(self, session_id: str, new_hash: bytes) -> bool:
+        this = (sessions.c.id == session_id) & sessions.c.cookie_hash.is_not(None)
         return await self._connection.change(update(sessions).where(this).values(cookie_hash=new_hash)) == 1
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
