@@ -18,12 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.domain.errors import StorageError
 from app.domain.keys import KeyName
+from app.infrastructure.database import dialects
+from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.engine import Database, open_database
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.settings import DatabaseUrl
 from tests.support import pace
 from tests.support.database import NOW, finish, migrated, start_python
+from tests.support.database_proxy import proxied
 from tests.support.installs import Place
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_postgres
 
@@ -285,3 +288,22 @@ async def test_a_key_change_is_taken_up_and_acknowledged_by_every_process_within
                 assert services.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
     finally:
         await engine.dispose()
+
+
+async def test_a_server_that_falls_silent_is_noticed_and_listened_to_again(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{dialects.__name__}.postgresql._PROBE_EVERY_SECONDS", 0.1)
+    heard: asyncio.Queue[bool] = asyncio.Queue()
+    async with (
+        proxied(postgres_url, tmp_path) as (url, proxy),
+        open_database(DatabaseUrl.parse(url), may_create=False, timeouts=Timeouts(command=1)) as database,
+    ):
+        listening = asyncio.create_task(database.dialect.listen(lambda: None, heard.put_nowait))
+        try:
+            assert await heard.get() is True
+            proxy.fall_silent()
+            assert await heard.get() is False
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -64,3 +65,37 @@ async def test_a_deletion_keeps_to_its_limit(sql: SqlStorage) -> None:
     async with sql.write() as unit:
         for purge in (unit.sessions.purge, unit.attempts.purge, unit.credentials.purge_removed):
             assert [await purge(LATER, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_a_row_that_is_restored_while_its_deletion_waits_stays(database: Database, sql: SqlStorage) -> None:
+    async with sql.write() as unit:
+        await unit.users.add(user())
+        await unit.credentials.add(credential("credential"))
+        await unit.credentials.set_removed("credential", expected_version=1, at=NOW, removed=True)
+    restored = asyncio.Event()
+
+    async def restore() -> None:
+        async with sql.write() as unit:
+            assert await unit.credentials.set_removed("credential", expected_version=2, at=LATER, removed=False)
+            restored.set()
+            await waits_for_the_row(database)
+
+    async def purge() -> int:
+        await restored.wait()
+        async with sql.write() as unit:
+            return await unit.credentials.purge_removed(LATER, limit=10)
+
+    _, purged = await asyncio.gather(restore(), purge())
+    async with sql.read() as unit:
+        assert await unit.credentials.get("credential") is not None
+    assert purged == 0
+
+
+async def waits_for_the_row(database: Database) -> None:
+    """Return when PostgreSQL has somebody wait for a lock; on SQLite one writer comes after the other by itself."""
+    if database.dialect.writer.dialect.name == "sqlite":
+        return
+    while True:
+        async with database.read() as connection:
+            if await connection.value(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                return

@@ -112,7 +112,8 @@ class Connection:
             return await self.change(delete(table).where(condition))
         key = tuple_(*table.primary_key.columns)
         some = select(*table.primary_key.columns).where(condition).limit(limit)
-        return await self.change(delete(table).where(key.in_(some)))
+        # The condition twice: where a row was changed meanwhile, PostgreSQL judges it again by the outer one alone.
+        return await self.change(delete(table).where(condition, key.in_(some)))
 
     async def change_many(
         self, table: Table, *, change: Sequence[str], where: Sequence[str], rows: Sequence[tuple[object, ...]]

@@ -279,7 +279,9 @@ class Postgresql:
     async def _listening(self, notify: Callable[[], None]) -> AsyncIterator[Any]:
         _, options = self.writer.dialect.create_connect_args(self._url)
         options.pop("prepared_statement_cache_size", None)  # SQLAlchemy's own
-        options.update(self._arguments | {"server_settings": {"application_name": "keyhall changes"}})
+        # The other connections are watched by their callers (AnswerTimeout); here a silent server must be noticed, too.
+        limit = {"command_timeout": self._timeouts.command}
+        options.update(self._arguments | limit | {"server_settings": {"application_name": "keyhall changes"}})
         connection = await asyncpg.connect(**options)
         try:
             # Silent for as long as nothing changes. An older server has no such setting, and so no such row.
