@@ -78,12 +78,18 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
     waiting.cancel()
     if not working.done():
         log.info("shutting down")
+        ends = loop.time() + SHUTDOWN_WITHIN_SECONDS
         working.cancel()
-        done, _ = await asyncio.wait({working}, timeout=SHUTDOWN_WITHIN_SECONDS)
-        if not done:
+        await asyncio.wait({working}, timeout=SHUTDOWN_WITHIN_SECONDS)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=max(0.0, ends - loop.time()))
+        if left:
             log.error("the shutdown took longer than %.1f seconds and was cut short", SHUTDOWN_WITHIN_SECONDS)
             logging.shutdown()
-            os._exit(0)  # the end of the loop would wait for the tasks and threads that did not end
+            os._exit(0)  # the end of the loop would wait for the tasks that did not end
     if not working.cancelled():
         await working
 
