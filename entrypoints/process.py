@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_WITHIN_SECONDS = 9.5
+SHUTDOWN_WITHIN_SECONDS = 9.0
 """Supervisors kill after ten. Work that waits for a database or a disk then is left as a crash would leave it."""
 
 
