@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -95,6 +96,7 @@ class Refusals:
         self._clock = clock
         self._trail = AuditTrail(clock)
         self._sums: dict[object, _Sum] = {}
+        self._kinds: Counter[object] = Counter()  # how many sums there are, of each side and of each source
         self._ends = float("-inf")
         self._something = asyncio.Event()
 
@@ -133,6 +135,7 @@ class Refusals:
         now = self._clock.monotonic()
         if now >= self._ends and not any(each.times for each in self._sums.values()):
             self._sums.clear()
+            self._kinds.clear()
             self._ends = now + PERIOD_SECONDS
         found = self._sums.get(refusal.kind)
         if found is not None:
@@ -141,18 +144,22 @@ class Refusals:
                 return True
             self._add(refusal)
             return False
-        alike = [each.refusal for each in self._sums.values() if each.refusal.signed_in == refusal.signed_in]
-        if sum(each.source == refusal.source for each in alike) >= KINDS_OF_ONE:
-            self._add(refusal.of_source() if len(alike) < 2 * KINDS else refusal.of_many())
+        side, source = refusal.signed_in, (refusal.signed_in, refusal.source)
+        if self._kinds[source] >= KINDS_OF_ONE:
+            self._add(refusal.of_source() if self._kinds[side] < 2 * KINDS else refusal.of_many())
             return False
-        if len(alike) >= KINDS:
+        if self._kinds[side] >= KINDS:
             self._add(refusal.of_many())
             return False
+        self._kinds.update((side, source))
         self._sums[refusal.kind] = _Sum(refusal, self._clock.now())
         return True
 
     def _add(self, refusal: Refusal) -> None:
-        found = self._sums.setdefault(refusal.kind, _Sum(refusal, self._clock.now()))
+        found = self._sums.get(refusal.kind)
+        if found is None:
+            found = self._sums[refusal.kind] = _Sum(refusal, self._clock.now())
+            self._kinds[refusal.signed_in] += 1
         found.times += 1
         self._something.set()
 
