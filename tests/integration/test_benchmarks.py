@@ -10,7 +10,10 @@ from tests.benchmarks.__main__ import GROUPS
 from tests.benchmarks.figures import Figure, Size
 from tests.benchmarks.servers import PEER
 
-_MARKS = {"reencryption": [pytest.mark.postgres], "serving": [pytest.mark.skipif(not PEER.exists(), reason="no peer")]}
+_MARKS = {
+    "reencryption": [pytest.mark.postgres],
+    "serving": [pytest.mark.skipif(not PEER.exists(), reason="only make bench installs the peer")],
+}
 _STARTING = {"starts", "commands", "serving", "revocation"}
 """They start one process after the other."""
 
