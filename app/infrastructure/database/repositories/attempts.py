@@ -1,8 +1,8 @@
-"""Counters of wrong passwords: one upsert, so that of any number at once each gets a number of its own."""
+"""Counters of wrong passwords: one upsert, so that of any number at once each is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, delete, false, or_, select
@@ -17,10 +17,13 @@ class AttemptRepositoryImpl:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def hit(self, key: str, minute: datetime) -> int:
-        first = self._connection.dialect.insert(attempts).values(key=key, window=minute, n=1)
-        counted = first.on_conflict_do_update(index_elements=["key", "window"], set_={"n": attempts.c.n + 1})
-        return int(await self._connection.value(counted.returning(attempts.c.n)))
+    async def hit(self, keys: Collection[str], minute: datetime) -> None:
+        # In one order, so that two units of work never wait for each other.
+        rows = [{"key": key, "window": minute, "n": 1} for key in sorted(keys)]
+        first = self._connection.dialect.insert(attempts).values(rows)
+        await self._connection.change(
+            first.on_conflict_do_update(index_elements=["key", "window"], set_={"n": attempts.c.n + 1})
+        )
 
     async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
         recent = [and_(attempts.c.key == key, attempts.c.window > moment) for key, moment in since.items()]
@@ -34,9 +37,11 @@ class AttemptRepositoryImpl:
             found.setdefault(key, []).append((window, number))
         return found
 
-    async def forget(self, prefix: str) -> int:
-        after = prefix[:-1] + chr(ord(prefix[-1]) + 1)  # a range: LIKE ignores case on SQLite
-        return await self._connection.change(delete(attempts).where(attempts.c.key >= prefix, attempts.c.key < after))
+    async def forget(self, prefixes: Collection[str]) -> int:
+        key = attempts.c.key
+        # Ranges: LIKE ignores case on SQLite.
+        ranges = [and_(key >= each, key < each[:-1] + chr(ord(each[-1]) + 1)) for each in prefixes]
+        return await self._connection.change(delete(attempts).where(or_(false(), *ranges)))
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         return await self._connection.remove(attempts, attempts.c.window < before, limit)

@@ -10,8 +10,10 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.domain.identity import User
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import api_credentials, credential_history
+from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
+from app.infrastructure.database.schema import api_credentials, credential_history, users
 
 _COLUMNS: Final = (
     api_credentials.c.id,
@@ -147,6 +149,15 @@ class CredentialRepositoryImpl:
     async def count(self, owner: Owner) -> int:
         statement = select(func.count()).select_from(api_credentials).where(*_of(owner))
         return int(await self._connection.value(statement))
+
+    async def count_and_account(self, owner: Owner) -> tuple[int, User | None]:
+        """One statement."""
+        if owner.kind is not OwnerKind.USER:
+            return await self.count(owner), None
+        rows = select(func.count().label("rows")).select_from(api_credentials).where(*_of(owner)).subquery()
+        statement = select(rows.c.rows, *USER_COLUMNS).select_from(rows.outerjoin(users, users.c.id == owner.id))
+        count, *account = await self._connection.row(statement) or (0, None)
+        return count, None if account[0] is None else to_user(account)
 
     async def change(
         self, credential_id: str, *, expected_version: int, label: str, expires_at: datetime | None, at: datetime

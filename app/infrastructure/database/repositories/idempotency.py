@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 
+from app.domain.errors import UniqueViolation
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import idempotency_keys
 from app.services.ports import IdempotentRequest
@@ -26,22 +27,21 @@ class IdempotencyRepositoryImpl:
             return None
         return IdempotentRequest(user_id=user_id, key=key, mac=row[0], resource_id=row[1], created_at=row[2])
 
-    async def add(self, request: IdempotentRequest) -> None:
-        await self._connection.change(
-            insert(idempotency_keys).values(
-                user_id=request.user_id,
-                key=request.key,
-                mac=request.mac,
-                resource_id=request.resource_id,
-                created_at=request.created_at,
-            )
+    async def add(self, request: IdempotentRequest, *, lapsed_before: datetime) -> None:
+        new = self._connection.dialect.insert(idempotency_keys).values(
+            user_id=request.user_id,
+            key=request.key,
+            mac=request.mac,
+            resource_id=request.resource_id,
+            created_at=request.created_at,
         )
-
-    async def forget(self, user_id: str, key: str, before: datetime) -> None:
-        """By the primary key."""
-        table = idempotency_keys.c
-        this = (table.user_id == user_id, table.key == key, table.created_at < before)
-        await self._connection.change(delete(idempotency_keys).where(*this))
+        stored = new.on_conflict_do_update(
+            index_elements=["user_id", "key"],
+            set_={name: new.excluded[name] for name in ("mac", "resource_id", "created_at")},
+            where=idempotency_keys.c.created_at < lapsed_before,
+        )
+        if not await self._connection.change(stored):
+            raise UniqueViolation("a request of this user under this key is there")
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         return await self._connection.remove(idempotency_keys, idempotency_keys.c.created_at < before, limit)
