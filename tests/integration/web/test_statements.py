@@ -17,7 +17,7 @@ from app.domain.credentials import HISTORY_KEPT
 from app.domain.identity import Client, Source
 from tests.support.installs import Place
 from tests.support.samples import OTHER_SECRET, OWNER, PASSWORD, SECRET
-from tests.support.statements import Sent, on_the_wire, traced
+from tests.support.traffic import Sent, on_the_wire, traced
 from tests.support.web import Answer, Site, open_site
 
 if TYPE_CHECKING:
