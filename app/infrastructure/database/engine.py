@@ -96,15 +96,15 @@ class Connection:
         with self._asking():
             return (await self._connection.execute(statement, parameters)).one_or_none()
 
-    async def rows(self, statement: Executable) -> Sequence[AnyRow]:
+    async def rows(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Sequence[AnyRow]:
         """All rows."""
         with self._asking():
-            return (await self._connection.execute(statement)).all()
+            return (await self._connection.execute(statement, parameters)).all()
 
-    async def value(self, statement: Executable) -> Any:
+    async def value(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Any:
         """The first column of the only row, or None."""
         with self._asking():
-            return (await self._connection.execute(statement)).scalar_one_or_none()
+            return (await self._connection.execute(statement, parameters)).scalar_one_or_none()
 
     async def change(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import and_, delete, false, or_, select
+from sqlalchemy import Select, and_, bindparam, delete, false, or_, select
 
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import attempts
+
+
+@cache
+def _counts(keys: int) -> Select[*tuple[Any, ...]]:
+    """The counts of so many keys, each since a moment of its own."""
+    recent = [
+        and_(attempts.c.key == bindparam(f"key{at}"), attempts.c.window > bindparam(f"moment{at}"))
+        for at in range(keys)
+    ]
+    statement = select(attempts.c.key, attempts.c.window, attempts.c.n).where(or_(false(), *recent))
+    return statement.order_by(attempts.c.window)
 
 
 class AttemptRepositoryImpl:
@@ -26,14 +39,10 @@ class AttemptRepositoryImpl:
         )
 
     async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
-        recent = [and_(attempts.c.key == key, attempts.c.window > moment) for key, moment in since.items()]
-        statement = (
-            select(attempts.c.key, attempts.c.window, attempts.c.n)
-            .where(or_(false(), *recent))
-            .order_by(attempts.c.window)
-        )
+        given: dict[str, object] = {f"key{at}": key for at, key in enumerate(since)}
+        given |= {f"moment{at}": moment for at, moment in enumerate(since.values())}
         found: dict[str, list[tuple[datetime, int]]] = {}
-        for key, window, number in await self._connection.rows(statement):
+        for key, window, number in await self._connection.rows(_counts(len(since)), given):
             found.setdefault(key, []).append((window, number))
         return found
 

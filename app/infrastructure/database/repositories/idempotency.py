@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from app.domain.errors import UniqueViolation
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import idempotency_keys
 from app.services.ports import IdempotentRequest
+
+_TABLE: Final = idempotency_keys.c
+_ONE: Final = select(_TABLE.mac, _TABLE.resource_id, _TABLE.created_at).where(
+    _TABLE.user_id == bindparam("user"), _TABLE.key == bindparam("this")
+)
 
 
 class IdempotencyRepositoryImpl:
@@ -19,10 +25,7 @@ class IdempotencyRepositoryImpl:
         self._connection = connection
 
     async def get(self, user_id: str, key: str) -> IdempotentRequest | None:
-        table = idempotency_keys.c
-        row = await self._connection.row(
-            select(table.mac, table.resource_id, table.created_at).where(table.user_id == user_id, table.key == key)
-        )
+        row = await self._connection.row(_ONE, {"user": user_id, "this": key})
         if row is None:
             return None
         return IdempotentRequest(user_id=user_id, key=key, mac=row[0], resource_id=row[1], created_at=row[2])

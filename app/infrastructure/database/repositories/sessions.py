@@ -35,6 +35,11 @@ _BY_REFRESH: Final = _WITH_USER.where(
     sessions.c.id
     == select(refresh_tokens.c.session_id).where(refresh_tokens.c.token_hash == bindparam("key")).scalar_subquery()
 )
+_TOUCH: Final = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("this"), sessions.c.last_seen_at < bindparam("moment"))
+    .values(last_seen_at=bindparam("moment"))
+)
 
 
 def _to_session(row: Sequence[Any]) -> Session:
@@ -60,21 +65,20 @@ class SessionRepositoryImpl:
         self._connection = connection
 
     async def add(self, session: Session, *, cookie_hash: bytes | None) -> None:
-        await self._connection.change(
-            insert(sessions).values(
-                id=session.id,
-                user_id=session.user_id,
-                cookie_hash=cookie_hash,
-                token_version=session.token_version,
-                device=session.device,
-                address=session.address,
-                created_at=session.created_at,
-                last_seen_at=session.last_seen_at,
-                authenticated_at=session.authenticated_at,
-                expires_at=session.expires_at,
-                revoked_at=session.revoked_at,
-            )
-        )
+        row = {
+            "id": session.id,
+            "user_id": session.user_id,
+            "cookie_hash": cookie_hash,
+            "token_version": session.token_version,
+            "device": session.device,
+            "address": session.address,
+            "created_at": session.created_at,
+            "last_seen_at": session.last_seen_at,
+            "authenticated_at": session.authenticated_at,
+            "expires_at": session.expires_at,
+            "revoked_at": session.revoked_at,
+        }
+        await self._connection.change(insert(sessions), row)
 
     async def get(self, session_id: str) -> SessionAndUser | None:
         """One statement."""
@@ -94,10 +98,7 @@ class SessionRepositoryImpl:
 
     async def touch(self, session_id: str, at: datetime) -> None:
         """A late writer never sets the time back."""
-        seen_earlier = sessions.c.last_seen_at < at
-        await self._connection.change(
-            update(sessions).where(sessions.c.id == session_id, seen_earlier).values(last_seen_at=at)
-        )
+        await self._connection.change(_TOUCH, {"this": session_id, "moment": at})
 
     async def prove(self, session_id: str, at: datetime) -> None:
         await self._connection.change(update(sessions).where(sessions.c.id == session_id).values(authenticated_at=at))
