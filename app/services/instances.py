@@ -91,7 +91,7 @@ class InstanceService:
         """Confirm the keys and take or renew the lease, once. Raises StorageError, NotReady, StartupError."""
         async with self._catching_up:
             confirmed = await self._confirm()
-        # No request waits behind this, which may have to wait for whoever holds the database's write lock.
+        # No request waits behind this, which may have to wait for the write lock of the database.
         await self._renew_where_due(confirmed)
 
     async def load_committed_change(self) -> None:
