@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, delete, false, or_, select
+from sqlalchemy import and_, delete, or_, select
 
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import attempts
@@ -23,12 +23,11 @@ class AttemptRepositoryImpl:
         return int(await self._connection.value(counted.returning(attempts.c.n)))
 
     async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
+        if not since:
+            return {}
         recent = [and_(attempts.c.key == key, attempts.c.window > moment) for key, moment in since.items()]
-        statement = (
-            select(attempts.c.key, attempts.c.window, attempts.c.n)
-            .where(or_(false(), *recent))
-            .order_by(attempts.c.window)
-        )
+        statement = select(attempts.c.key, attempts.c.window, attempts.c.n).where(or_(*recent))
+        statement = statement.order_by(attempts.c.window)
         found: dict[str, list[tuple[datetime, int]]] = {}
         for key, window, number in await self._connection.rows(statement):
             found.setdefault(key, []).append((window, number))

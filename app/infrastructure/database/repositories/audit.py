@@ -7,7 +7,7 @@ from sqlalchemy import insert, select
 from app.domain.audit import AuditEvent
 from app.domain.canonical_json import canonical_json
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import audit_events, subjects
+from app.infrastructure.database.schema import ADDRESSES, audit_events, subjects
 from app.services.ports import Randomness
 
 
@@ -36,14 +36,12 @@ class AuditRepositoryImpl:
 
     async def _address_id(self, address: str) -> str:
         """The random id that stands for an address, so that the address can be erased and the chain still verifies."""
-        known = select(subjects.c.id).where(subjects.c.kind == "address", subjects.c.value == address)
+        known = select(subjects.c.id).where(ADDRESSES, subjects.c.value == address)
         if (found := await self._connection.value(known)) is None:
             # Another process may be storing the same address: its row wins, whenever it commits.
             new = self._connection.dialect.insert(subjects).values(
                 id=self._randomness.new_id(), kind="address", value=address
             )
-            await self._connection.change(
-                new.on_conflict_do_nothing(index_elements=["value"], index_where=subjects.c.kind == "address")
-            )
+            await self._connection.change(new.on_conflict_do_nothing(index_elements=["value"], index_where=ADDRESSES))
             found = await self._connection.value(known)
         return str(found)

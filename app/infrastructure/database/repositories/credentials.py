@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, sele
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import api_credentials, credential_history
+from app.infrastructure.database.schema import SHARED, api_credentials, credential_history
 
 _COLUMNS: Final = (
     api_credentials.c.id,
@@ -136,8 +136,8 @@ class CredentialRepositoryImpl:
 
     async def reassign_sharer(self, source: str, target: str) -> int:
         """`created_by` is not part of what the envelope is bound to."""
-        shared = (api_credentials.c.created_by == source, api_credentials.c.owner_kind == OwnerKind.GUILD)
-        return await self._connection.change(update(api_credentials).where(*shared).values(created_by=target))
+        of_source = update(api_credentials).where(api_credentials.c.created_by == source, SHARED)
+        return await self._connection.change(of_source.values(created_by=target))
 
     async def lock_owner(self, owner: Owner) -> None:
         """An advisory lock per owner; two owners whose numbers collide only wait for each other."""
