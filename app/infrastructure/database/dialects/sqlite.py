@@ -28,6 +28,7 @@ from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.dialects.integrity import check_file
 from app.infrastructure.database.dialects.on_loop import LoopLookups
+from app.infrastructure.database.dialects.one_hop import OneHopConnection
 from app.infrastructure.database.schema import UtcDateTime
 from app.infrastructure.private_files import create, make_directory, owner_for
 
@@ -80,17 +81,20 @@ class Sqlite:
     def _engine(self, begin: str, *, connections: int, pragmas: tuple[str, ...]) -> AsyncEngine:
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self._path)),
-            async_creator=partial(self._connect, pragmas),
             hide_parameters=True,
             max_overflow=0,
             pool_size=connections,
             pool_timeout=self._busy,
         )
 
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def _connect(dialect: Any, *_: object) -> OneHopConnection:
+            return OneHopConnection(dialect.dbapi, await_only(self._connect(pragmas)))
+
         @event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: Connection) -> None:
-            raw: Any = connection.connection.driver_connection
-            await_only(raw.execute_fetchall(begin))  # one hop to the connection's thread; a cursor would take three
+            adapted: Any = connection.connection.dbapi_connection
+            adapted.begin(begin)
 
         return engine
 
