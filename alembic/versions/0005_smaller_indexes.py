@@ -1,6 +1,6 @@
 """Indexes that hold only the rows that somebody looks for, and one that nobody used. Runs on: Keyhall 0.1.0 and newer.
 
-What is removed or ended is found by when it was; a row that is not has no entry any more, so writing it costs less.
+Removed credentials and revoked sessions are found by their time; the other rows have no entry, and cost less to write.
 """
 
 from __future__ import annotations

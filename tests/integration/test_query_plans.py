@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.statements import Sent
 
 PAGE: Final = "a page walks the primary key, and reads no row beyond its limit"
-PASS: Final = "a part of a pass over every row, all of which it opens: decision record 0024 on an index of key_version"
+PASS: Final = "a part of a pass over every row, all of which it opens: see decision record 0024"
 FEW: Final = "rows do not accumulate here"
 UNFINISHED: Final = "reads the jobs that are not over, and no others"
 RESET: Final = "a reset of lost keys changes every row, while nobody else is there"
