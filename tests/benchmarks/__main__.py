@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,11 +54,17 @@ def main() -> None:
     began = time.perf_counter()
     size = Size.of(arguments.rounds)
     measured: dict[str, list[Figure]] = {}
+    failed = False
     with tempfile.TemporaryDirectory(prefix="keyhall-bench-") as name:
         for group in arguments.only or GROUPS:
-            place = Path(name) / group
+            place, since = Path(name) / group, time.perf_counter()
             place.mkdir()
-            measured[group] = GROUPS[group](place, size)
+            try:
+                measured[group] = GROUPS[group](place, size)
+            except Exception:  # noqa: BLE001 - it is printed, and the figures of the other groups still mean something
+                failed = True
+                traceback.print_exc()
+            print(f"{group}: {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
     seconds = time.perf_counter() - began
     tables = {group: markdown(figures) for group, figures in measured.items()}
     if arguments.write:
@@ -72,6 +80,8 @@ def main() -> None:
         console = Console()
         console.print(_table(figures))
         console.print(f"{seconds:.0f} s, {machine}")
+    if failed:
+        sys.exit(1)
 
 
 def _item(figure: Figure) -> dict[str, object]:
