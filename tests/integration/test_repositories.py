@@ -788,6 +788,14 @@ async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, 
     assert len(await rows(database, "audit_events", "address_id")) == 10
 
 
+async def test_any_number_of_addresses_is_met_on_one_connection(database: Database, sql: SqlStorage) -> None:
+    """From the sixth time on PostgreSQL plans a statement without its parameters."""
+    async with sql.write() as unit:
+        for number in range(12):
+            await unit.audit.append(event(address=f"192.0.2.{number}"))
+    assert len(await rows(database, "subjects")) == 12
+
+
 async def test_an_audit_row_goes_with_its_unit_of_work(database: Database, sql: SqlStorage) -> None:
     async def fail_after_it() -> None:
         async with sql.write() as unit:
