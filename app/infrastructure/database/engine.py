@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import StorageBusy, StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
-from app.infrastructure.database.errors import DRIVER_ERRORS, committing, refusal, translated, translation
+from app.infrastructure.database.errors import DRIVER_ERRORS, asked, committing, refusal, translated
 from app.infrastructure.database.faults import named
 from app.settings.database_url import DatabaseUrl
 
@@ -96,10 +96,10 @@ class Connection:
         with self._asking():
             return (await self._connection.execute(statement, parameters)).one_or_none()
 
-    async def rows(self, statement: Executable) -> Sequence[AnyRow]:
+    async def rows(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Sequence[AnyRow]:
         """All rows."""
         with self._asking():
-            return (await self._connection.execute(statement)).all()
+            return (await self._connection.execute(statement, parameters)).all()
 
     async def tuples(self, statement: Executable) -> Sequence[tuple[Any, ...]]:
         """All rows as the driver returns them, for many: no type of the schema converts or checks what is in them."""
@@ -109,15 +109,15 @@ class Connection:
             result.close()
             return rows
 
-    async def value(self, statement: Executable) -> Any:
+    async def value(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Any:
         """The first column of the only row, or None."""
         with self._asking():
-            return (await self._connection.execute(statement)).scalar_one_or_none()
+            return (await self._connection.execute(statement, parameters)).scalar_one_or_none()
 
-    async def change(self, statement: Executable) -> int:
+    async def change(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         with self._asking():
-            return (await self._connection.execute(statement)).rowcount
+            return (await self._connection.execute(statement, parameters)).rowcount
 
     async def remove(self, table: Table, condition: ColumnElement[bool], limit: int | None) -> int:
         """Delete rows, at most ``limit`` of them where there is one, found by an index of ``condition``; how many."""
@@ -245,14 +245,17 @@ class Database:
     @asynccontextmanager
     async def lookup(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
         """A few rows: each statement sees a moment of its own. Nothing can be written."""
-        if self.dialect.lookups is None:
-            async with self.read(reserved=reserved) as unit:
-                yield unit
-            return
         async with AsyncExitStack() as stack:
-            with translated():
-                connection = await stack.enter_async_context(self.dialect.lookups.statements())
-            yield Connection(cast("AsyncConnection", connection), self.dialect, _NOTHING_TO_AWAIT)
+            if self.dialect.lookups is not None:
+                with translated():
+                    looking = await stack.enter_async_context(self.dialect.lookups.statements())
+                yield Connection(cast("AsyncConnection", looking), self.dialect, _NOTHING_TO_AWAIT)
+            elif self.dialect.autocommitting is not None and not reserved:
+                connected = self._connected(self.dialect.autocommitting)
+                connection, answering = await stack.enter_async_context(connected)
+                yield Connection(connection, self.dialect, answering)
+            else:
+                yield await stack.enter_async_context(self.read(reserved=reserved))
 
     @asynccontextmanager
     async def write(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
@@ -293,11 +296,11 @@ class Database:
 
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
-        return _number(self.dialect.data_version)
+        return asked(self.dialect.data_version)
 
     def announced_version(self) -> int | None:
         """The same, but commits of this process that announced nothing do not change it."""
-        return _number(self.dialect.announced_version)
+        return asked(self.dialect.announced_version)
 
     @asynccontextmanager
     async def _connected(
@@ -345,13 +348,6 @@ class Database:
             if refused is not None:
                 raise refused from None
             raise
-
-
-def _number(look: Callable[[], int | None]) -> int | None:
-    try:  # not `with translated()`: this stands before every request, and takes less time than that
-        return look()
-    except DRIVER_ERRORS as error:
-        raise (translation(error) or error) from None
 
 
 def _ended() -> StorageError:
