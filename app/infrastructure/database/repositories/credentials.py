@@ -13,10 +13,10 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    Update,
     bindparam,
     delete,
     func,
-    insert,
     or_,
     select,
     update,
@@ -67,10 +67,14 @@ _MARK_USED: Final = (
 
 _VERIFYING: Final = frozenset({Status.VALID, Status.REFUSED})
 """The states that only the provider can give; the others leave the time of the last verification alone."""
-_SWAP: Final = update(api_credentials).where(
-    api_credentials.c.id == bindparam("this"), api_credentials.c.version == bindparam("expected")
-)
-"""Sets the columns that the parameters name."""
+
+
+@cache
+def _swap(columns: tuple[str, ...]) -> Update:
+    """Set these columns of a row that still has the expected version."""
+    unchanged = (api_credentials.c.id == bindparam("this"), api_credentials.c.version == bindparam("expected"))
+    values: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in columns}
+    return update(api_credentials).where(*unchanged).values(values)
 
 
 def _to_record(row: Sequence[Any]) -> CredentialRecord:
@@ -146,7 +150,7 @@ class CredentialRepositoryImpl:
             "last_verified_at": record.last_verified_at,
             "deleted_at": record.deleted_at,
         }
-        await self._connection.change(insert(api_credentials), row)
+        await self._connection.insert(api_credentials, row)
 
     async def get(self, credential_id: str) -> CredentialRecord | None:
         row = await self._connection.row(_BY_ID, {"key": credential_id})
@@ -309,7 +313,7 @@ class CredentialRepositoryImpl:
             "created_at": record.created_at,
             "replaced_at": record.replaced_at,
         }
-        await self._connection.change(insert(credential_history), row)
+        await self._connection.insert(credential_history, row)
 
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
         history = credential_history.c
@@ -351,6 +355,7 @@ class CredentialRepositoryImpl:
 
     async def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: object) -> bool:
         """Compare and swap on the version: a caller that read an older row changes nothing."""
-        next_one = {"version": expected_version + 1, "updated_at": at}
+        values |= {"version": expected_version + 1, "updated_at": at}
+        given = {f"new_{name}": value for name, value in values.items()}
         this = {"this": credential_id, "expected": expected_version}
-        return await self._connection.change(_SWAP, this | next_one | values) == 1
+        return await self._connection.change(_swap(tuple(values)), this | given) == 1
