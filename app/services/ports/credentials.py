@@ -88,6 +88,19 @@ class MessageCipher(Protocol):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderTotals:
+    """Live credentials of one provider, counted; one that has expired may be aged, too."""
+
+    provider: str
+    total: int
+    expired: int
+    aged: int
+    oldest_update: datetime
+    last_used: datetime | None
+    last_verified: datetime | None
+
+
 class CredentialRepository(Protocol):
     """Rows of `api_credentials`, removed ones included until they are purged.
 
@@ -191,6 +204,14 @@ class CredentialRepository(Protocol):
         """Return rows of all owners, removed ones included, in the order of their ids."""
         ...
 
+    async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
+        """Count the owner's live rows per provider."""
+        ...
+
+    async def totals_between(self, after: str | None, last: str, now: datetime) -> Sequence[ProviderTotals]:
+        """Count the live rows of all owners per provider, of the ids after ``after`` up to ``last``."""
+        ...
+
     async def purge(self, credential_id: str, *, expected_version: int) -> bool:
         """Delete a removed credential, with its history."""
         ...
@@ -205,6 +226,10 @@ class CredentialRepository(Protocol):
 
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
         """Return the former secrets, latest version first."""
+        ...
+
+    async def former(self, record_id: str) -> HistoryRecord | None:
+        """Return one former secret, or None."""
         ...
 
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:

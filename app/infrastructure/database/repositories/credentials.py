@@ -9,10 +9,19 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.domain.credentials import AGED_AFTER, CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import SHARED, api_credentials, credential_history
+from app.infrastructure.database.schema import LIVE, SHARED, api_credentials, credential_history
+from app.services.ports import ProviderTotals
 
+# The index of the unique (credential_id, version) leads to the one row that is read.
+_REPLACED_AT: Final = (
+    select(credential_history.c.replaced_at)
+    .where(credential_history.c.credential_id == api_credentials.c.id)
+    .order_by(credential_history.c.version.desc())
+    .limit(1)
+    .scalar_subquery()
+)
 _COLUMNS: Final = (
     api_credentials.c.id,
     api_credentials.c.owner_kind,
@@ -31,12 +40,7 @@ _COLUMNS: Final = (
     api_credentials.c.last_used_at,
     api_credentials.c.last_verified_at,
     api_credentials.c.deleted_at,
-    # The index of the unique (credential_id, version) leads to the one row that is read.
-    select(credential_history.c.replaced_at)
-    .where(credential_history.c.credential_id == api_credentials.c.id)
-    .order_by(credential_history.c.version.desc())
-    .limit(1)
-    .scalar_subquery(),
+    _REPLACED_AT,
 )
 _ALL: Final = select(*_COLUMNS)
 _BY_ID: Final = _ALL.where(api_credentials.c.id == bindparam("key"))  # built once: it stands before every use
@@ -64,6 +68,29 @@ def _to_record(row: Sequence[Any]) -> CredentialRecord:
         last_verified_at=row[15],
         deleted_at=row[16],
         replaced_at=row[17],
+    )
+
+
+_HISTORY: Final = select(
+    credential_history.c.id,
+    credential_history.c.credential_id,
+    credential_history.c.version,
+    credential_history.c.encrypted_value,
+    credential_history.c.key_version,
+    credential_history.c.created_at,
+    credential_history.c.replaced_at,
+)
+
+
+def _to_former(row: Sequence[Any]) -> HistoryRecord:
+    return HistoryRecord(
+        id=row[0],
+        credential_id=row[1],
+        version=row[2],
+        encrypted_value=row[3],
+        key_version=row[4],
+        created_at=row[5],
+        replaced_at=row[6],
     )
 
 
@@ -242,6 +269,43 @@ class CredentialRepositoryImpl:
             statement = statement.where(api_credentials.c.id > after)
         return [_to_record(row) for row in await self._connection.rows(statement)]
 
+    async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
+        return await self._totals(now, *_of(owner))
+
+    async def totals_between(self, after: str | None, last: str, now: datetime) -> Sequence[ProviderTotals]:
+        begin = [] if after is None else [api_credentials.c.id > after]
+        return await self._totals(now, *begin, api_credentials.c.id <= last)
+
+    async def _totals(self, now: datetime, *conditions: ColumnElement[bool]) -> Sequence[ProviderTotals]:
+        """As `expired` and `aged` have it (domain/credentials.py)."""
+        columns = api_credentials.c
+        statement = (
+            select(
+                columns.provider,
+                func.count(),
+                func.count().filter(columns.expires_at <= now),
+                func.count().filter(func.coalesce(_REPLACED_AT, columns.created_at) < now - AGED_AFTER),
+                func.min(columns.updated_at),
+                func.max(columns.last_used_at),
+                func.max(columns.last_verified_at),
+            )
+            .where(LIVE, *conditions)
+            .group_by(columns.provider)
+            .order_by(columns.provider)
+        )
+        return [
+            ProviderTotals(
+                provider=row[0],
+                total=row[1],
+                expired=row[2],
+                aged=row[3],
+                oldest_update=row[4],
+                last_used=row[5],
+                last_verified=row[6],
+            )
+            for row in await self._connection.rows(statement)
+        ]
+
     async def purge(self, credential_id: str, *, expected_version: int) -> bool:
         """The history goes with the row."""
         removed = delete(api_credentials).where(
@@ -269,32 +333,13 @@ class CredentialRepositoryImpl:
         )
 
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
-        history = credential_history.c
-        statement = (
-            select(
-                history.id,
-                history.credential_id,
-                history.version,
-                history.encrypted_value,
-                history.key_version,
-                history.created_at,
-                history.replaced_at,
-            )
-            .where(history.credential_id == credential_id)
-            .order_by(history.version.desc())
-        )
-        return [
-            HistoryRecord(
-                id=row[0],
-                credential_id=row[1],
-                version=row[2],
-                encrypted_value=row[3],
-                key_version=row[4],
-                created_at=row[5],
-                replaced_at=row[6],
-            )
-            for row in await self._connection.rows(statement)
-        ]
+        this = _HISTORY.where(credential_history.c.credential_id == credential_id)
+        rows = await self._connection.rows(this.order_by(credential_history.c.version.desc()))
+        return [_to_former(row) for row in rows]
+
+    async def former(self, record_id: str) -> HistoryRecord | None:
+        row = await self._connection.row(_HISTORY.where(credential_history.c.id == record_id))
+        return None if row is None else _to_former(row)
 
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
         await self._connection.change(
