@@ -1,4 +1,4 @@
-"""Indexes that hold only the rows that somebody looks for, and one that nobody used. Runs on: Keyhall 0.1.0 and newer.
+"""Indexes that hold only the rows that somebody looks for. Runs on: Keyhall 0.1.0 and newer.
 
 Removed credentials and revoked sessions are found by their time; the other rows have no entry, and cost less to write.
 """
@@ -23,4 +23,3 @@ def upgrade() -> None:
     op.create_index(
         "ix_api_credentials_sharer", "api_credentials", ["created_by"], sqlite_where=shared, postgresql_where=shared
     )
-    op.drop_index(op.f("ix_api_credentials_fingerprint"), "api_credentials")

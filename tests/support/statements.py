@@ -7,7 +7,7 @@ parameter has no sample yet.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -162,6 +162,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     Progress: [Progress()],
     Session: [replace(session(ID), user_id=ID)],
     User: [replace(user(), id=ID, subject_id=ID)],
+    Collection[str]: [[ID], [ID, "y"]],
     Mapping[str, datetime]: [{}, {ID: NOW, "y": NOW}],
     Mapping[str, int]: [{ID: 1}],
     Sequence[Reencrypted]: [[], [Reencrypted(_ROW, 1, b"envelope")]],
@@ -189,3 +190,4 @@ async def _fill(unit: SqlUnitOfWork) -> None:
     ):
         *_, arguments = choices(method)
         await _call(unit, method, {**arguments, **({"at": None} if method == "jobs.add" else {})})  # a job that is due
+    await unit.credentials.add(replace(credential("removed", owner=_OWNER), deleted_at=NOW))

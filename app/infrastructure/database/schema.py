@@ -240,7 +240,7 @@ api_credentials: Final = Table(
     Column("encrypted_value", Sealed, nullable=False, info=_ENCRYPTED),
     Column("key_version", BigInteger, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("fingerprint", PlainText),
+    Column("fingerprint", PlainText, index=True),
     Column("status", PlainText, nullable=False),
     Column("created_by", PlainText, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),

@@ -29,14 +29,14 @@ from app.services.credentials.values import (
 from app.services.paging import pages
 from app.services.ports import Clock, ProviderTotals, Storage
 
-_PAGE: Final = 500
+_PAGE: Final = 250
 _SLICE: Final = 100
 """Secrets that are decrypted in one go: about a millisecond."""
 _MOST_NAMED: Final = 100
 
 
 class CredentialHealth:
-    """One check of everybody's credentials at a time, whoever asks for one."""
+    """One check of everybody's credentials at a time, however many ask for one."""
 
     def __init__(self, *, storage: Storage, access: CredentialAccess, cipher: CredentialCipher, clock: Clock) -> None:
         self._storage = storage

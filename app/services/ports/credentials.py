@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
 from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
+from app.domain.identity import User
 from app.domain.secrets import SecretBytes
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -88,8 +89,7 @@ class MessageCipher(Protocol):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderTotals:
+class ProviderTotals(NamedTuple):
     """Live credentials of one provider, counted; one that has expired may be aged, too."""
 
     provider: str
@@ -140,6 +140,10 @@ class CredentialRepository(Protocol):
 
     async def count(self, owner: Owner) -> int:
         """Count the owner's rows, removed ones included."""
+        ...
+
+    async def count_and_account(self, owner: Owner) -> tuple[int, User | None]:
+        """As ``count``; and the owner's account, None for a guild or where there is none."""
         ...
 
     async def change(

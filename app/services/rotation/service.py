@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.domain.audit import Action
+from app.domain.encrypted_columns import columns_under
 from app.domain.errors import InvalidInput, KeyStateConflict, NotFound
 from app.domain.identity import Actor, Permission
 from app.domain.jobs import Job, JobKind
@@ -298,7 +299,6 @@ class RotationService:
         self._require(actor, name)
         if typed.strip() != name.value:
             raise InvalidInput("confirmation", f"must be the name of the key, {name.value}: nothing was destroyed")
-        epoch = self._keys.ring.keysets[name].epoch
         needed = await self._inspection.dependents(actor, name, version)
         if needed.rows:
             raise KeyStateConflict(
@@ -310,11 +310,6 @@ class RotationService:
             keyset = ring.keysets[name]
             if keyset.primary.version == version:
                 raise KeyStateConflict(f"{name.value} version {version} is primary: rotate the key first")
-            # It was not primary then, so unless the keyset changed nothing was encrypted under it since.
-            if keyset.epoch != epoch:
-                raise KeyStateConflict(
-                    f"{name.value} changed while the stored secrets were read: nothing was destroyed, try again"
-                )
             try:
                 return keyset.mark(version, KeyState.DESTROYED, self._clock.now())
             except IllegalKeyset as illegal:
@@ -322,6 +317,10 @@ class RotationService:
 
         async with self._storage.write() as uow:
             await self._keys.change(uow, name, edit)
+            columns = columns_under(name)
+            # Under the lock, for a rollback may have made it primary for a moment since the scan.
+            if sum([(await uow.encrypted_rows.counts(each)).get(version, 0) for each in columns]) > needed.unreadable:
+                raise KeyStateConflict(f"{name.value} version {version} came into use meanwhile: nothing was destroyed")
             await self._audit.record(uow, actor, Action.KEY_DESTROYED, about=_about(name), version=version)
         await self._instances.load_committed_change()
         return needed
