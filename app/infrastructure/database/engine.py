@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import StorageBusy, StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
-from app.infrastructure.database.errors import DRIVER_ERRORS, committing, refusal, translated, translation
+from app.infrastructure.database.errors import DRIVER_ERRORS, asked, committing, refusal, translated
 from app.infrastructure.database.faults import named
 from app.settings.database_url import DatabaseUrl
 
@@ -296,11 +296,11 @@ class Database:
 
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
-        return _number(self.dialect.data_version)
+        return asked(self.dialect.data_version)
 
     def announced_version(self) -> int | None:
         """The same, but commits of this process that announced nothing do not change it."""
-        return _number(self.dialect.announced_version)
+        return asked(self.dialect.announced_version)
 
     @asynccontextmanager
     async def _connected(
@@ -348,13 +348,6 @@ class Database:
             if refused is not None:
                 raise refused from None
             raise
-
-
-def _number(look: Callable[[], int | None]) -> int | None:
-    try:  # not `with translated()`: this stands before every request, and takes less time than that
-        return look()
-    except DRIVER_ERRORS as error:
-        raise (translation(error) or error) from None
 
 
 def _ended() -> StorageError:
