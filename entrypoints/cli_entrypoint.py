@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from app.bootstrap import Backend
 from app.cli import build_cli
 from app.domain.errors import AppError, KeyhallError, StartupError
-from app.settings.invocation import runnable
+from app.infrastructure.invocation import runnable
 
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG})
 

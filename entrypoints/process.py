@@ -20,7 +20,7 @@ from app.bootstrap.keys import open_keys, open_keys_when_created
 from app.bootstrap.services import open_services
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.keys import Environment
-from app.settings.invocation import runnable
+from app.infrastructure.invocation import runnable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -19,6 +19,7 @@ def build_cli(backend: Backend, run: Run) -> typer.Typer:
         help="Your community's API keys, usable by everyone, visible to no one.",
         no_args_is_help=True,
         add_completion=False,
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

@@ -10,8 +10,8 @@ from typing import Final, Literal, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.infrastructure.invocation import runnable
 from app.infrastructure.redaction import MULTILINE, Redactor, as_text
-from app.settings.invocation import runnable
 
 _LEVELS: Final = {
     "critical": logging.CRITICAL,
