@@ -44,7 +44,7 @@ class BotStateService:
 
     async def synced_tree(self) -> str | None:
         """Return the digest of the commands after the last sync to Discord, None before the first one."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             return await uow.bot_state.get(_TREE)
 
     async def remember_tree(self, digest: str) -> None:
@@ -54,7 +54,7 @@ class BotStateService:
 
     async def connection(self) -> BotConnection:
         """Return the outcome of the last login."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             stored = await uow.bot_state.get(_CONNECTION)
         return BotConnection() if stored is None else BotConnection(**json.loads(stored))
 

@@ -127,7 +127,7 @@ class DashboardService:
         )
 
     async def _ages(self) -> Sequence[KeyAge]:
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             schedules = await uow.schedules.all()
         return [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]
 
@@ -148,7 +148,7 @@ class DashboardService:
     async def _first_run(self, actor: Actor, counts: CredentialCounts) -> FirstRun | None:
         if actor.role is not Role.OWNER:
             return None
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             user = await uow.users.get(actor.user_id)
             guilds = await uow.bot_state.get(_BOT_GUILDS)
         steps = FirstRun(
@@ -168,7 +168,7 @@ class DashboardService:
     async def readiness(self) -> dict[str, bool]:
         """Whether the database can be read, the keys are confirmed and the lease is valid: ready when all are."""
         try:
-            async with self._reserved.read() as uow:  # not behind the requests
+            async with self._reserved.lookup() as uow:  # not behind the requests
                 readable = await uow.keys.exists()
         except StorageError as error:
             self._failures.note("a look at the database for /readyz", error)

@@ -85,7 +85,7 @@ class IdentityService:
 
     async def owner_ever_existed(self) -> bool:
         """Whether an owner was ever created, even if the account is gone."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             return await uow.users.owner_ever_existed()
 
     async def setup(self, setup_token: str, username: str, password: str, client: Client) -> User:
@@ -148,7 +148,7 @@ class IdentityService:
         """Return users in the order in which they were created. Raises Forbidden, InvalidInput."""
         actor.require(Permission.MANAGE_USERS)
         size = page_size(limit)
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             rows = await uow.users.page(after=read_cursor(after), limit=size + 1)
         return paged(rows, size, lambda user: user.id)
 
@@ -197,7 +197,7 @@ class IdentityService:
 
     async def discord_id_of(self, user_id: str) -> str | None:
         """Return the Discord account of a user; None where there is none."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             user = await uow.users.get(user_id)
         return None if user is None else user.discord_id
 
@@ -207,7 +207,7 @@ class IdentityService:
         Raises Forbidden.
         """
         number = snowflake(event.discord_id)
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             user = await uow.users.by_discord(number)
         if user is None:
             user = await self._register(number, event)
@@ -248,7 +248,7 @@ class IdentityService:
                 await uow.users.add(user)
                 await self._trail.record(uow, SYSTEM, Action.USER_CREATED, about=("user", user.id))
         except UniqueViolation:  # another process was faster, or an account of that name was linked elsewhere since
-            async with self._storage.read() as uow:
+            async with self._storage.lookup() as uow:
                 known = await uow.users.by_discord(number)
             if known is None:
                 raise Forbidden("Ask the owner to link your account again") from None
@@ -268,7 +268,7 @@ class IdentityService:
             return _operator(user_id="operator", username="operator", guild=guild)
         if username is None:
             return await self.operator()
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             user = await self._named(uow, username)
         return _operator(user_id=user.id, username=user.username, discord_id=user.discord_id)
 

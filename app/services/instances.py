@@ -220,5 +220,5 @@ class InstanceService:
 
     async def live(self) -> Sequence[Instance]:
         """Every process whose lease has not lapsed."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             return await uow.instances.live()

@@ -111,7 +111,7 @@ class JobService:
     async def get(self, actor: Actor, job_id: str) -> Job:
         """One job. Raises Forbidden, NotFound."""
         actor.require(Permission.SEE_KEYS)
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             job = await uow.jobs.get(job_id)
         if job is None:
             raise NotFound
@@ -121,7 +121,7 @@ class JobService:
         """Jobs, the latest first. Raises Forbidden, InvalidInput."""
         actor.require(Permission.SEE_KEYS)
         size, begin = page_size(limit), read_cursor(after)
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             rows = await uow.jobs.page(before=begin, limit=size + 1)
         return paged(rows, size, lambda job: job.id)
 
@@ -136,7 +136,7 @@ class JobService:
 
     async def due_in(self) -> timedelta | None:
         """The time until a job is due, negative if one is already; None where none is unfinished. Reads only."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             return await uow.jobs.due_in()
 
     async def work(self, run: JobRun, handle: Callable[[JobRun], Awaitable[None]]) -> None:
@@ -185,7 +185,7 @@ class JobService:
         failing_since: float | None = None
         try:
             while True:
-                async with self._storage.read() as uow:
+                async with self._storage.lookup() as uow:
                     job = await uow.jobs.get(job_id)
                 if job is None:
                     return
@@ -212,7 +212,7 @@ class JobService:
 
     async def _waits_for_its_time(self, job_id: str) -> bool:
         """Whether a job that could not be claimed is not due yet, instead of being worked on by another process."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             job = await uow.jobs.get(job_id)
         return job is not None and job.state is JobState.WAITING and job.error is None
 

@@ -149,7 +149,7 @@ class AttemptLimiter:
 
     async def _look(self, terms: Terms, at_home: AtHome, now: datetime) -> tuple[Terms, Counts]:
         """Read the counters, and which terms apply: those of a network where the account is at home, or these."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             counts = await uow.attempts.counts(terms.since(now))
             full = terms.admitted_at(counts, self._pending, now) != now or self._strangers >= STRANGERS_AT_ONCE
             if terms.alone is not None and full and await at_home(uow):

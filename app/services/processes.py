@@ -28,7 +28,7 @@ async def wait_for_processes(
     deadline = clock.monotonic() + within
     reported: list[str] | None = None
     while True:
-        async with storage.read() as uow:
+        async with storage.lookup() as uow:
             live = await uow.instances.live()
         behind = [each for each in live if not done(each)]
         if not behind or clock.monotonic() >= deadline:

@@ -49,6 +49,14 @@ class FlakyStorage:
             yield unit.around(inner)
 
     @asynccontextmanager
+    async def lookup(self) -> AsyncIterator[UnitOfWork]:
+        """As ``read``."""
+        unit = self._unit(Failure.AT_BEGIN, Failure.AT_A_CALL)
+        unit.meet(Failure.AT_BEGIN)
+        async with self._storage.lookup() as inner:
+            yield unit.around(inner)
+
+    @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
         """Fails anywhere."""
         unit = self._unit(*Failure)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
+import weakref
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.hmac import HMAC
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow
 from app.domain.errors import CryptoError
+from app.domain.keys import KeyName
 from app.domain.secrets import SecretBytes
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.crypto import envelope as module
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
-from app.services.ports import EncryptionContext
+from app.services.ports import EncryptionContext, Randomness
 from tests.support.vectors import GivenRandomness
 
-ENVELOPE = AesGcmEnvelope(SystemRandomness())
+FRESH = SystemRandomness()
+ENVELOPE = AesGcmEnvelope(FRESH)
 MATERIAL = SecretBytes(bytes(range(32)))
 OTHER = SecretBytes(bytes(range(1, 33)))
 PLACE = EncryptionContext(
@@ -139,10 +147,10 @@ def test_a_ciphertext_for_two_keys_is_refused() -> None:
 
     The second envelope is what a forger who knows ``OTHER`` can make: right tag, but the commitment of the first key.
     """
-    context = module._info(module._encode(PLACE), 7)
+    context = module._context(module._encode(PLACE), 7)
     salt, nonce = bytes(32), bytes(12)
-    _, commitment = module._derive(MATERIAL, salt, context)
-    other_key, _ = module._derive(OTHER, salt, context)
+    _, commitment = module._derive(module._keyed(MATERIAL), context, salt)
+    other_key, _ = module._derive(module._keyed(OTHER), context, salt)
     header = module._HEADER.pack(1, 1, 7, salt, nonce, commitment)
     with pytest.raises(CryptoError):
         _open(header + AESGCM(other_key).encrypt(nonce, SECRET, context), material=OTHER)
@@ -159,7 +167,8 @@ def test_the_commitment_is_checked_before_anything_is_decrypted(monkeypatch: pyt
 def test_record_key_and_commitment_share_nothing() -> None:
     """Knowing an envelope's commitment must not help with its record key: they are separate halves of HKDF's output."""
     envelope = _seal()
-    key, commitment = module._derive(MATERIAL, envelope[6:38], module._info(module._encode(PLACE), 7))
+    context = module._context(module._encode(PLACE), 7)
+    key, commitment = module._derive(module._keyed(MATERIAL), context, envelope[6:38])
     assert commitment == envelope[50:82]
     assert key != commitment
     assert key not in envelope
@@ -168,25 +177,58 @@ def test_record_key_and_commitment_share_nothing() -> None:
 def test_the_format_never_changes_unnoticed() -> None:
     """A digest of one envelope with given randomness; docs/vectors holds more of them."""
     sealed = AesGcmEnvelope(GivenRandomness(bytes(44))).encrypt(SECRET, PLACE, key_version=7, material=MATERIAL)
-    assert hashlib.sha256(sealed).hexdigest() == ("c467bd7fdc3766068f72aa42ff1864293cf0b084b41a5957d74fcec0a4a151b8")
+    assert hashlib.sha256(sealed).hexdigest() == ("30250b37722ecc702467318a8bfe4b04cf381c818b4b2b40b09c002043c4f1b5")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # In bulk
 # ---------------------------------------------------------------------------------------------------------------------
 
-ELSEWHERE = dataclasses.replace(PLACE, row_id="other", owner_kind="guild", owner_id="900000000000000001")
+COLUMN = EncryptedColumn(table=PLACE.table, field=PLACE.field)
+ROW = EncryptedRow(PLACE.row_id, PLACE.owner_kind, PLACE.owner_id, 1, 7, b"")
+
+
+def _row(value: bytes, **moved: Any) -> EncryptedRow:
+    return ROW._replace(value=value, **moved)
+
+
+def _reseal(
+    rows: list[EncryptedRow],
+    materials: dict[int, SecretBytes],
+    key_version: int = 8,
+    material: SecretBytes = OTHER,
+    randomness: Randomness = FRESH,
+) -> list[bytes | None]:
+    return AesGcmEnvelope(randomness).reencrypt(
+        rows,
+        COLUMN,
+        install_id=PLACE.install_id,
+        materials=materials,
+        key_version=key_version,
+        material=material,
+    )
+
+
+def _opened_by(rows: list[EncryptedRow], materials: dict[int, SecretBytes]) -> list[int | None]:
+    return ENVELOPE.opened_by(rows, COLUMN, install_id=PLACE.install_id, materials=materials)
 
 
 def test_what_was_resealed_opens_in_its_place_under_the_new_version_only() -> None:
     third = SecretBytes(bytes(32))
-    items = [
-        (_seal(), PLACE),
-        (ENVELOPE.encrypt(b"", ELSEWHERE, key_version=9, material=OTHER), ELSEWHERE),
+    elsewhere = dataclasses.replace(PLACE, row_id="other", owner_kind="guild", owner_id="900000000000000001")
+    places = [PLACE, elsewhere]
+    rows = [
+        _row(_seal()),
+        _row(
+            ENVELOPE.encrypt(b"", elsewhere, key_version=9, material=OTHER),
+            id=elsewhere.row_id,
+            owner_kind=elsewhere.owner_kind,
+            owner_id=elsewhere.owner_id,
+        ),
     ]
-    resealed = ENVELOPE.reencrypt(items, materials={7: MATERIAL, 9: OTHER}, key_version=70_000, material=third)
+    resealed = _reseal(rows, {7: MATERIAL, 9: OTHER}, 70_000, third)
     opened = []
-    for value, (_, place) in zip(resealed, items, strict=True):
+    for value, place in zip(resealed, places, strict=True):
         assert value is not None
         assert ENVELOPE.key_version(value) == 70_000
         opened.append(ENVELOPE.decrypt(value, place, material=third))
@@ -198,17 +240,15 @@ def test_what_was_resealed_opens_in_its_place_under_the_new_version_only() -> No
 
 
 def test_every_row_is_resealed_with_salt_and_nonce_of_its_own() -> None:
-    items = [(_seal(), PLACE)] * 50
-    resealed = ENVELOPE.reencrypt(items, materials={7: MATERIAL}, key_version=7, material=MATERIAL)
-    values = [value for value in (*resealed, items[0][0]) if value is not None]
+    row = _row(_seal())
+    resealed = _reseal([row] * 50, {7: MATERIAL}, 7, MATERIAL)
+    values = [value for value in (*resealed, row.value) if value is not None]
     assert len({value[6:38] for value in values}) == len({value[38:50] for value in values}) == 51
 
 
 def test_reseal_and_seal_agree_to_the_letter() -> None:
     random = bytes(range(44))
-    resealed = AesGcmEnvelope(GivenRandomness(random)).reencrypt(
-        [(_seal(), PLACE)], materials={7: MATERIAL}, key_version=8, material=OTHER
-    )
+    resealed = _reseal([_row(_seal())], {7: MATERIAL}, randomness=GivenRandomness(random))
     assert resealed == [AesGcmEnvelope(GivenRandomness(random)).encrypt(SECRET, PLACE, key_version=8, material=OTHER)]
 
 
@@ -216,17 +256,76 @@ def test_reseal_and_seal_agree_to_the_letter() -> None:
 def test_what_does_not_open_is_told_and_holds_up_no_other(position: int) -> None:
     changed = bytearray(_seal())
     changed[position] ^= 1
-    items = [(_seal(), PLACE), (bytes(changed), PLACE), (_seal(), ELSEWHERE), (_seal()[:90], PLACE), (_seal(), PLACE)]
+    rows = [_row(_seal()), _row(bytes(changed)), _row(_seal(), id="other"), _row(_seal()[:90]), _row(_seal())]
     materials = {7: MATERIAL, 6: MATERIAL}  # the bit that makes 6 of 7 is changed as well
-    assert ENVELOPE.verify(items, materials=materials) == [True, False, False, False, True]
-    resealed = ENVELOPE.reencrypt(items, materials=materials, key_version=8, material=OTHER)
+    assert _opened_by(rows, materials) == [7, None, None, None, 7]
+    resealed = _reseal(rows, materials)
     assert [value is not None for value in resealed] == [True, False, False, False, True]
 
 
+@pytest.mark.parametrize("field", ["install_id", "table", "field", "key_name", "id", "owner_kind", "owner_id"])
+def test_in_bulk_as_well_the_context_binds_ciphertext_to_its_row(field: str) -> None:
+    row, column, install_id = _row(_seal()), COLUMN, PLACE.install_id
+    match field:
+        case "install_id":
+            install_id = "another"
+        case "table":
+            column = dataclasses.replace(column, table="another")
+        case "field":
+            column = dataclasses.replace(column, field="another")
+        case "key_name":
+            column = dataclasses.replace(column, key_name=KeyName.ENCRYPTION_KEY)
+        case _:
+            row = _row(row.value, **{field: "another"})
+    materials = {7: MATERIAL}
+    assert ENVELOPE.opened_by([row], column, install_id=install_id, materials=materials) == [None]
+    assert ENVELOPE.reencrypt(
+        [row], column, install_id=install_id, materials=materials, key_version=8, material=OTHER
+    ) == [None]
+
+
 def test_what_a_version_that_is_gone_sealed_does_not_open() -> None:
-    assert ENVELOPE.verify([(_seal(), PLACE)], materials={8: MATERIAL}) == [False]
-    assert ENVELOPE.reencrypt([(_seal(), PLACE)], materials={8: MATERIAL}, key_version=8, material=MATERIAL) == [None]
+    assert _opened_by([_row(_seal())], {8: MATERIAL}) == [None]
+    assert _reseal([_row(_seal())], {8: MATERIAL}, 8, MATERIAL) == [None]
 
 
 def test_nothing_to_reseal_is_nothing() -> None:
-    assert ENVELOPE.reencrypt([], materials={}, key_version=8, material=MATERIAL) == []
+    assert _reseal([], {}) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What holds a key version
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_no_keyed_hmac_outlives_the_call_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that is destroyed or compromised must be gone with the key ring that held it."""
+    made: list[weakref.ref[Keyed]] = []
+
+    class Keyed:
+        """An HMAC that can be watched; those of `cryptography` cannot."""
+
+        def __init__(self, key: bytes, algorithm: SHA512) -> None:
+            self._hmac = HMAC(key, algorithm)
+            made.append(weakref.ref(self))
+
+        def copy(self) -> HMAC:
+            return self._hmac.copy()
+
+    monkeypatch.setattr(module, "HMAC", Keyed)
+    rows = [_row(_seal()), _row(b"damaged"), _row(_seal(), id="other")]
+    assert _open(rows[0].value) == SECRET
+    assert _opened_by(rows, {7: MATERIAL, 6: OTHER}) == [7, None, None]
+    assert _reseal(rows, {7: MATERIAL})[1:] == [None, None]
+    with pytest.raises(CryptoError):
+        _open(_seal(), material=OTHER)
+    gc.collect()
+    assert len(made) >= 8
+    assert [each() for each in made] == [None] * len(made)
+
+
+def test_nothing_that_holds_a_key_version_shows_it() -> None:
+    keyed = module._keyed(MATERIAL)
+    shown = repr(keyed) + repr(keyed.copy()) + repr(ENVELOPE)
+    assert MATERIAL.reveal().hex() not in shown
+    assert repr(MATERIAL.reveal()) not in shown

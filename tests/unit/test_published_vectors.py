@@ -16,6 +16,10 @@ import pytest
 import time_machine
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.domain.errors import CryptoError, InvalidToken
 from app.domain.keys import KeyName
@@ -57,13 +61,13 @@ def test_hkdf_gives_what_rfc_5869_says() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# HMAC-SHA256
+# HMAC-SHA256 and HMAC-SHA512
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _hmac_cases() -> Iterator[tuple[bytes, bytes, bytes]]:
+def _hmac_cases(algorithm: str = "sha256") -> Iterator[tuple[bytes, bytes, bytes]]:
     """Key, message and MAC of RFC 4231; its case 5, a truncation that nothing of ours makes, is not in the package."""
-    cases = list(nist_cases("HMAC/rfc-4231-sha256.txt", first="len"))
+    cases = list(nist_cases(f"HMAC/rfc-4231-{algorithm}.txt", first="len"))
     assert len(cases) >= 6
     for case in cases:
         key, message, mac = (bytes.fromhex(case[name]) for name in ("key", "msg", "md"))
@@ -87,6 +91,22 @@ def test_the_mac_for_services_is_hmac_as_rfc_4231_says(monkeypatch: pytest.Monke
         assert Derivation().mac(MATERIAL, "credential-fingerprint", message) == mac
 
 
+def test_the_keyed_object_of_an_envelope_is_hmac_as_rfc_4231_says() -> None:
+    """The vector's key stands for the key version. A copy is made for every value, so two copies are."""
+    for key, message, mac in _hmac_cases("sha512"):
+        keyed = envelope._keyed(SecretBytes(key))
+        for copy in (keyed.copy(), keyed.copy()):
+            copy.update(message)
+            assert copy.finalize() == mac
+
+
+@given(context=st.binary(max_size=400), salt=st.binary(min_size=32, max_size=32), key=st.binary(min_size=32))
+def test_record_key_and_commitment_are_hkdf_expand_with_sha512(context: bytes, salt: bytes, key: bytes) -> None:
+    """No vectors of HKDF with SHA-512 are in the package: an implementation other than ours takes their place."""
+    expected = HKDFExpand(SHA512(), 64, context + salt).derive(key)
+    assert b"".join(envelope._derive(envelope._keyed(SecretBytes(key)), context, salt)) == expected
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # AES-256-GCM
 # ---------------------------------------------------------------------------------------------------------------------
@@ -108,7 +128,7 @@ def test_an_envelope_is_aes_gcm_as_nist_defines_it(monkeypatch: pytest.MonkeyPat
     """The vector's key stands for the record's key, its AAD for the place; salt and commitment are zeros."""
     sealed = refused = 0
     for case in _gcm_cases():
-        monkeypatch.setattr(envelope, "_info", lambda *_, case=case: case["aad"])
+        monkeypatch.setattr(envelope, "_context", lambda *_, case=case: case["aad"])
         monkeypatch.setattr(envelope, "_derive", lambda *_, case=case: (case["key"], bytes(32)))
         header = envelope._HEADER.pack(1, 1, 7, bytes(32), case["iv"], bytes(32))
         expected = header + case["ct"] + case["tag"]

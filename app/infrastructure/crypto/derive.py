@@ -37,8 +37,11 @@ def encode_tuple(*parts: str | bytes) -> bytes:
     Text is UTF-8; lone surrogates, which only an edited row can hold, are kept instead of raising, so that such a text
     equals nothing that was ever encrypted.
     """
-    encoded = (part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts)
-    return b"".join([len(part).to_bytes(4, "big") + part for part in encoded])
+    encoded: list[bytes] = []
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+        encoded += (len(data).to_bytes(4, "big"), data)
+    return b"".join(encoded)
 
 
 def hkdf_sha256(material: bytes, *, salt: bytes | None, info: bytes, length: int) -> bytes:

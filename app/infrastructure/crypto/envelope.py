@@ -1,29 +1,33 @@
 """A value at rest: AES-256-GCM under a key of its own, committed to it and bound to its context (docs/envelope.md).
 
 A key per value, derived from a 32-byte salt, lifts the limit of 2**32 random nonces per key (SP 800-38D, 8.3). AES-GCM
-alone does not commit to its key, so HKDF also yields a commitment: one envelope opens under one key only.
+alone does not commit to its key, so the derivation also yields a commitment: one envelope opens under one key only.
 """
 
 from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.hmac import HMAC
 
+from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow
 from app.domain.errors import CryptoError
 from app.domain.secrets import SecretBytes
-from app.infrastructure.crypto.derive import encode_tuple, hkdf_sha256
+from app.infrastructure.crypto.derive import encode_tuple
 from app.services.ports import EncryptionContext, Randomness
 
 FORMAT: Final = 1
 AES_256_GCM: Final = 1
 
 _SCHEME: Final = "keyhall/v1/envelope"
+_SHA512: Final = SHA512()
+_ONLY_BLOCK: Final = b"\x01"
 _SALT_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
@@ -46,68 +50,91 @@ class AesGcmEnvelope:
     def encrypt(
         self, plaintext: bytes, context: EncryptionContext, *, key_version: int, material: SecretBytes
     ) -> bytes:
-        return _encrypt(plaintext, _encode(context), self._randomness.token_bytes(_RANDOM_BYTES), key_version, material)
+        random = self._randomness.token_bytes(_RANDOM_BYTES)
+        return _encrypt(plaintext, _encode(context), random, key_version, _keyed(material))
 
     def key_version(self, envelope: bytes) -> int:
         return _parse(envelope)[0]
 
     def decrypt(self, envelope: bytes, context: EncryptionContext, *, material: SecretBytes) -> bytes:
-        return _decrypt(envelope, _encode(context), lambda _: material)
+        return _decrypt(envelope, _encode(context), lambda _: _keyed(material))[1]
 
-    def verify(
-        self, items: Sequence[tuple[bytes, EncryptionContext]], *, materials: Mapping[int, SecretBytes]
-    ) -> list[bool]:
-        return [_decrypted(envelope, _encode(context), materials) is not None for envelope, context in items]
+    def opened_by(
+        self,
+        rows: Sequence[EncryptedRow],
+        column: EncryptedColumn,
+        *,
+        install_id: str,
+        materials: Mapping[int, SecretBytes],
+    ) -> list[int | None]:
+        opened = _decrypted(rows, column, install_id, materials)
+        return [None if found is None else found[1] for found in opened]
 
     def reencrypt(
         self,
-        items: Sequence[tuple[bytes, EncryptionContext]],
+        rows: Sequence[EncryptedRow],
+        column: EncryptedColumn,
         *,
+        install_id: str,
         materials: Mapping[int, SecretBytes],
         key_version: int,
         material: SecretBytes,
     ) -> list[bytes | None]:
-        random = self._randomness.token_bytes(_RANDOM_BYTES * len(items))  # one system call for all of them
+        random = self._randomness.token_bytes(_RANDOM_BYTES * len(rows))  # one system call for all of them
+        keyed = _keyed(material)
         reencrypted: list[bytes | None] = []
-        for start, (envelope, context) in zip(range(0, len(random), _RANDOM_BYTES), items, strict=True):
-            encoded = _encode(context)
-            plaintext = _decrypted(envelope, encoded, materials)
-            if plaintext is None:
+        opened = _decrypted(rows, column, install_id, materials)
+        for start, found in zip(range(0, len(random), _RANDOM_BYTES), opened, strict=True):
+            if found is None:
                 reencrypted.append(None)
             else:
+                encoded, _, plaintext = found
                 fresh = random[start : start + _RANDOM_BYTES]
-                reencrypted.append(_encrypt(plaintext, encoded, fresh, key_version, material))
+                reencrypted.append(_encrypt(plaintext, encoded, fresh, key_version, keyed))
         return reencrypted
 
 
-def _encrypt(plaintext: bytes, encoded: bytes, random: bytes, key_version: int, material: SecretBytes) -> bytes:
+def _decrypted(
+    rows: Sequence[EncryptedRow], column: EncryptedColumn, install_id: str, materials: Mapping[int, SecretBytes]
+) -> Iterable[tuple[bytes, int, bytes] | None]:
+    """Of each row its encoded context, the key version that opens it and the plaintext; None where it does not open.
+
+    The keyed HMACs, which end with this call, and the column's part of the context are made once for all rows.
+    """
+    keyed = {version: _keyed(material) for version, material in materials.items()}
+    before, after = _before_row(install_id, column.table), _after_row(column.field, column.key_name)
+    for row in rows:
+        encoded = before + encode_tuple(row.id, row.owner_kind, row.owner_id) + after
+        try:
+            key_version, plaintext = _decrypt(row.value, encoded, keyed.get)
+        except CryptoError:
+            yield None
+        else:
+            yield encoded, key_version, plaintext
+
+
+def _encrypt(plaintext: bytes, encoded: bytes, random: bytes, key_version: int, keyed: HMAC) -> bytes:
     salt, nonce = random[:_SALT_BYTES], random[_SALT_BYTES:]
-    info = _info(encoded, key_version)
-    record_key, commitment = _derive(material, salt, info)
+    context = _context(encoded, key_version)
+    record_key, commitment = _derive(keyed, context, salt)
     header = _HEADER.pack(FORMAT, AES_256_GCM, key_version, salt, nonce, commitment)
-    return header + AESGCM(record_key).encrypt(nonce, plaintext, info)
+    return header + AESGCM(record_key).encrypt(nonce, plaintext, context)
 
 
-def _decrypt(envelope: bytes, encoded: bytes, material_of: Callable[[int], SecretBytes | None]) -> bytes:
+def _decrypt(envelope: bytes, encoded: bytes, keyed_of: Callable[[int], HMAC | None]) -> tuple[int, bytes]:
+    """Key version and plaintext."""
     key_version, salt, nonce, commitment = _parse(envelope)
-    material = material_of(key_version)
-    if material is None:
+    keyed = keyed_of(key_version)
+    if keyed is None:
         raise _refused()
-    info = _info(encoded, key_version)
-    record_key, expected = _derive(material, salt, info)
+    context = _context(encoded, key_version)
+    record_key, expected = _derive(keyed, context, salt)
     if not hmac.compare_digest(commitment, expected):
         raise _refused()
     try:
-        return AESGCM(record_key).decrypt(nonce, envelope[_HEADER.size :], info)
+        return key_version, AESGCM(record_key).decrypt(nonce, envelope[_HEADER.size :], context)
     except InvalidTag:
         raise _refused() from None
-
-
-def _decrypted(envelope: bytes, encoded: bytes, materials: Mapping[int, SecretBytes]) -> bytes | None:
-    try:
-        return _decrypt(envelope, encoded, materials.get)
-    except CryptoError:
-        return None
 
 
 def _parse(envelope: bytes) -> tuple[int, bytes, bytes, bytes]:
@@ -120,30 +147,40 @@ def _parse(envelope: bytes) -> tuple[int, bytes, bytes, bytes]:
     return key_version, salt, nonce, commitment
 
 
-def _info(encoded: bytes, key_version: int) -> bytes:
-    """Both the HKDF info and the AAD. Another algorithm must take another scheme, as the record key would be shared."""
+def _context(encoded: bytes, key_version: int) -> bytes:
+    """With the key version: what the record key depends on, and the AAD.
+
+    Another algorithm must take another scheme, as the record key would be shared.
+    """
     return encoded + _VERSION.pack(4, key_version)  # its length and itself, as encode_tuple has it
 
 
 def _encode(context: EncryptionContext) -> bytes:
-    """Encode a context; the parts that all rows of a column share are encoded once."""
     row = encode_tuple(context.row_id, context.owner_kind, context.owner_id)
     return _before_row(context.install_id, context.table) + row + _after_row(context.field, context.key_name)
 
 
-@lru_cache(maxsize=16)
 def _before_row(install_id: str, table: str) -> bytes:
     return encode_tuple(_SCHEME, FORMAT.to_bytes(1, "big"), install_id, table)
 
 
-@lru_cache(maxsize=16)
 def _after_row(field: str, key_name: str) -> bytes:
     return encode_tuple(field, key_name)
 
 
-def _derive(material: SecretBytes, salt: bytes, info: bytes) -> tuple[bytes, bytes]:
-    """Record key and commitment."""
-    derived = hkdf_sha256(material.reveal(), salt=salt, info=info, length=_KEY_BYTES + _COMMITMENT_BYTES)
+def _keyed(material: SecretBytes) -> HMAC:
+    """HMAC-SHA-512 with a key version in it. It is as secret as that: no one keeps it for longer than one call."""
+    return HMAC(material.reveal(), _SHA512)
+
+
+def _derive(keyed: HMAC, context: bytes, salt: bytes) -> tuple[bytes, bytes]:
+    """Record key and commitment: HKDF-Expand with SHA-512 (RFC 5869, 2.3), info = context || salt, 64 bytes.
+
+    So many bytes are one block. Nothing is extracted, because a key version is uniformly random (RFC 5869, 3.3).
+    """
+    block = keyed.copy()
+    block.update(context + salt + _ONLY_BLOCK)
+    derived = block.finalize()
     return derived[:_KEY_BYTES], derived[_KEY_BYTES:]
 
 

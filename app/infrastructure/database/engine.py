@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import ColumnElement, Executable, Row, Table, delete, inspect, select, tuple_
 from sqlalchemy.engine import Connection as SyncConnection
-from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -23,7 +22,6 @@ from app.infrastructure.database.faults import named
 from app.settings.database_url import DatabaseUrl
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
-AnyResult: TypeAlias = CursorResult[*tuple[Any, ...]]
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +74,9 @@ class AnswerTimeout:
         return AnswerTimeout(None if self._seconds is None else seconds, self._end, now)
 
 
+_NOTHING_TO_AWAIT: Final = AnswerTimeout(None, lambda: None, began=0.0)
+
+
 class Connection:
     """A transaction and the statements in it. Errors of the driver leave translated (errors.py).
 
@@ -92,19 +93,23 @@ class Connection:
 
     async def row(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> AnyRow | None:
         """The only row, or None."""
-        return (await self._execute(statement, parameters)).one_or_none()
+        with self._asking():
+            return (await self._connection.execute(statement, parameters)).one_or_none()
 
     async def rows(self, statement: Executable) -> Sequence[AnyRow]:
         """All rows."""
-        return (await self._execute(statement, None)).all()
+        with self._asking():
+            return (await self._connection.execute(statement)).all()
 
     async def value(self, statement: Executable) -> Any:
         """The first column of the only row, or None."""
-        return (await self._execute(statement, None)).scalar_one_or_none()
+        with self._asking():
+            return (await self._connection.execute(statement)).scalar_one_or_none()
 
     async def change(self, statement: Executable) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""
-        return (await self._execute(statement, None)).rowcount
+        with self._asking():
+            return (await self._connection.execute(statement)).rowcount
 
     async def remove(self, table: Table, condition: ColumnElement[bool], limit: int | None) -> int:
         """Delete rows, at most ``limit`` of them where there is one, found by an index of ``condition``; how many."""
@@ -158,10 +163,6 @@ class Connection:
         """Notify every process once this transaction has committed: keys changed, or a job was queued."""
         with self._asking():
             await self.dialect.announce(self._connection)
-
-    async def _execute(self, statement: Executable, parameters: Mapping[str, object] | None) -> AnyResult:
-        with self._asking():
-            return await self._connection.execute(statement, parameters)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -232,6 +233,18 @@ class Database:
                 await connection.begin()
             await self._limit(connection, answering, waited=0.0)
             yield Connection(connection, self.dialect, answering)
+
+    @asynccontextmanager
+    async def lookup(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
+        """A few rows: each statement sees a moment of its own. Nothing can be written."""
+        if self.dialect.lookups is None:
+            async with self.read(reserved=reserved) as unit:
+                yield unit
+            return
+        async with AsyncExitStack() as stack:
+            with translated():
+                connection = await stack.enter_async_context(self.dialect.lookups.statements())
+            yield Connection(cast("AsyncConnection", connection), self.dialect, _NOTHING_TO_AWAIT)
 
     @asynccontextmanager
     async def write(self, *, reserved: bool = False) -> AsyncIterator[Connection]:

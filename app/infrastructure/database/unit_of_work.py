@@ -64,6 +64,12 @@ class SqlStorage:
             yield SqlUnitOfWork(connection, self._randomness)
 
     @asynccontextmanager
+    async def lookup(self) -> AsyncIterator[UnitOfWork]:
+        """A few rows, each statement by itself."""
+        async with self._database.lookup(reserved=self._reserved) as connection:
+            yield SqlUnitOfWork(connection, self._randomness)
+
+    @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
         """Commits at its end, rolls back if anything was raised, or if the request that it belongs to has expired."""
         async with self._database.write(reserved=self._reserved) as connection:
@@ -79,11 +85,11 @@ class SqlStorage:
         """A row as of now. An absent row is not remembered: guessed keys would evict real rows."""
         position = self._database.data_version()
         if position is None:
-            async with self.read() as unit:
+            async with self.lookup() as unit:
                 return await load(unit)
         row: _T | None = self._cache.get(kind, key, position)
         if row is None:
-            async with self.read() as unit:
+            async with self.lookup() as unit:
                 row = await load(unit)
             if row is not None:
                 self._cache.put(kind, key, position, row)

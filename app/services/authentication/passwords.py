@@ -58,7 +58,7 @@ class PasswordProof:
         terms = terms_of_stranger(self._account(name), network)
         claim = self._devices.read(client.claim)
         if claim is not None:
-            async with self._storage.read() as uow:
+            async with self._storage.lookup() as uow:
                 user = await uow.users.by_name(name)
             if user is not None and claim.of(user):
                 terms = terms_of_device(self._account(name), claim.device_id)
@@ -102,7 +102,7 @@ class PasswordProof:
     ) -> User:
         try:
             async with self._limiter.admitted(terms, at_home):
-                async with self._storage.read() as uow:
+                async with self._storage.lookup() as uow:
                     user = await uow.users.by_name(name)
                 check_deadline()  # where nobody waits for the verdict any more, there is no guess
                 check = await self._passwords.verify(user.password_hash if user else None, typed)

@@ -204,7 +204,7 @@ class AuthenticationService:
     async def _stored_refresh(self, refresh_token: str) -> bytes | None:
         """The digest of a refresh token; None if it is unknown, which is found out without a write: anybody may ask."""
         digest = token_digest(opaque(refresh_token, "refresh_token", longest=256))
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             return digest if await uow.sessions.has_refresh(digest) else None
 
     async def logout(self, refresh_token: str, client: Client) -> None:
@@ -236,7 +236,7 @@ class AuthenticationService:
 
     async def revoke_session(self, actor: Actor, session_id: str) -> None:
         """End one of the actor's own sessions. Raises NotFound."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             found = await uow.sessions.get(session_id)
         if found is None:
             raise NotFound

@@ -159,7 +159,7 @@ class CredentialAccess:
         )
 
     async def _read_again(self, stored: CredentialRecord, secret: str, now: datetime) -> CredentialView:
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             record = await uow.credentials.get(stored.id)
         opened = await self.open(record) if record else None
         # A later version was stored meanwhile by another request, which reads it back itself.

@@ -50,7 +50,7 @@ class CredentialHealth:
 
     async def _named(self, records: Sequence[CredentialRecord]) -> Sequence[UnreadableCredential]:
         owners = {record.owner.id for record in records if record.owner.kind is OwnerKind.USER}
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             users = {owner: await uow.users.get(owner) for owner in owners}
         return [
             UnreadableCredential(

@@ -183,7 +183,7 @@ class CredentialService:
     ) -> None:
         """Raise what ``add`` would for lack of rights or room, or for a taken label: before anything is typed."""
         owner = await self._new_owner(actor, guild_id)
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             if await uow.credentials.count(owner) >= QUOTA:
                 raise _quota_exceeded()
             if provider and label and await uow.credentials.of_owner(owner, provider=provider, label=label, limit=1):
@@ -200,7 +200,7 @@ class CredentialService:
         return Owner(OwnerKind.GUILD, guild_id)
 
     async def _replayed(self, actor: Actor, request: RepeatableRequest) -> Added | None:
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             credential_id = await self._idempotency.earlier(uow, request)
             record = await uow.credentials.get(credential_id) if credential_id else None
         if credential_id is None:
@@ -432,7 +432,7 @@ class CredentialService:
         owner = own(actor) if guild_id is None else Owner(OwnerKind.GUILD, snowflake(guild_id, "guild_id"))
         limit = page_size(limit)
         begin = read_cursor(after)
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             rows = await uow.credentials.of_owner(
                 owner, removed=removed, created_by=only_sharer(actor, owner), after=begin, limit=limit + 1
             )

@@ -230,9 +230,12 @@ class KeyManagementService:
         async with self._reloading:
             started = self._clock.monotonic()
             remembered = self._record.read()
-            async with self._storage.read() as uow:
+            ring: KeyRing | None = self.ring
+            async with self._storage.lookup() as uow:
                 value = await uow.keys.get_manifest()
-                ring = self.ring if value == self.ring.manifest_value else await self._reader.load(uow, remembered)
+            if value != self.ring.manifest_value:
+                async with self._storage.read() as uow:
+                    ring = await self._reader.load(uow, remembered)
             if ring is None:
                 raise NotReady
             self._use(ring)

@@ -180,7 +180,7 @@ class MasterKeyChange:
         return await wait_for_processes(self._storage, self._clock, done, within=WAIT_SECONDS, report=report)
 
     async def _live(self) -> Sequence[Instance]:
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             return await uow.instances.live()
 
     # -- the keys that are given ---------------------------------------------------------------------------------------

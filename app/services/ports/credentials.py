@@ -48,8 +48,10 @@ class Envelope(Protocol):
 
     def reencrypt(
         self,
-        items: Sequence[tuple[bytes, EncryptionContext]],
+        rows: Sequence[EncryptedRow],
+        column: EncryptedColumn,
         *,
+        install_id: str,
         materials: Mapping[int, SecretBytes],
         key_version: int,
         material: SecretBytes,
@@ -57,10 +59,15 @@ class Envelope(Protocol):
         """Decrypt each with the version in its header and encrypt it with this one; None for one that does not open."""
         ...
 
-    def verify(
-        self, items: Sequence[tuple[bytes, EncryptionContext]], *, materials: Mapping[int, SecretBytes]
-    ) -> Sequence[bool]:
-        """Whether each decrypts with the version in its header."""
+    def opened_by(
+        self,
+        rows: Sequence[EncryptedRow],
+        column: EncryptedColumn,
+        *,
+        install_id: str,
+        materials: Mapping[int, SecretBytes],
+    ) -> Sequence[int | None]:
+        """Return the version in each row's header, if that version decrypts it; else None."""
         ...
 
 

@@ -94,7 +94,15 @@ class Storage(Protocol):
     """The database, one unit of work at a time."""
 
     def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """Open a consistent view; writes in it are never kept. Raises StorageError."""
+        """Open a consistent view, for any number of rows; writes in it are never kept. Raises StorageError."""
+        ...
+
+    def lookup(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Open a view for statements that find a few rows by a key and can be judged one by one: the cheapest read.
+
+        Each statement sees what was committed before it, so two of them may see different moments. It may run on the
+        event loop's thread: never read more than a page in it. Writes in it are refused. Raises StorageError.
+        """
         ...
 
     def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
@@ -113,7 +121,7 @@ class Storage(Protocol):
         ...
 
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
-        """Return a row: from memory while no process has committed since it was read, else loaded in a read.
+        """Return a row: from memory while no process has committed since it was read, else loaded in a lookup.
 
         Where ``data_version()`` is None nothing is kept. Only ciphertext and metadata may be cached, never plaintext.
         Raises StorageError.

@@ -95,7 +95,7 @@ class KeyInspection:
 
     async def every_status(self) -> Sequence[KeyStatus]:
         """The same for Keyhall itself."""
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             schedules = await uow.schedules.all()
             jobs = {name: await uow.jobs.unfinished(unique_key(name)) for name in APPLICATION_KEYS}
         return [self.status(name, schedules.get(name.value), jobs[name]) for name in APPLICATION_KEYS]
@@ -126,7 +126,7 @@ class KeyInspection:
         actor.require(Permission.SEE_KEYS)
         require_application_key(name)
         rows, failing = await self._scan(name, None)
-        async with self._storage.read() as uow:
+        async with self._storage.lookup() as uow:
             live = await uow.instances.live()
         match name:
             case KeyName.JWT_SECRET_KEY:

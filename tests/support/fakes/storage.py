@@ -48,6 +48,8 @@ class FakeStorage:
         with self._nothing_slow():
             yield FakeUnitOfWork(self.tables.snapshot(), self._clock)
 
+    lookup = read
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[FakeUnitOfWork]:
         async with self._writer:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from app.infrastructure.database.dialects.on_loop import LoopLookups
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
@@ -55,6 +57,11 @@ class Dialect(Protocol):
     @property
     def reserved_writer(self) -> AsyncEngine:
         """As ``writer``, on the same connections."""
+        ...
+
+    @property
+    def lookups(self) -> LoopLookups | None:
+        """Reads a few rows on the event loop's thread; None where that would wait for a network."""
         ...
 
     @property

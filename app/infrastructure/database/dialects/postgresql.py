@@ -119,6 +119,10 @@ class Postgresql:
         return engine
 
     @property
+    def lookups(self) -> None:
+        """None: a server is on the other end of a network."""
+
+    @property
     def excludes_within(self) -> float:
         """See `Timeouts.busy`."""
         return self._timeouts.busy

@@ -27,6 +27,8 @@ from sqlalchemy.util import await_only
 from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.dialects.integrity import check_file
+from app.infrastructure.database.dialects.on_loop import LoopLookups
+from app.infrastructure.database.dialects.one_hop import OneHopConnection
 from app.infrastructure.database.schema import UtcDateTime
 from app.infrastructure.private_files import create, make_directory, owner_for
 
@@ -38,6 +40,7 @@ _LOOK_EVERY_SECONDS: Final = 0.1
 # secure_delete: what is removed or replaced is overwritten, so that old ciphertext does not linger in the file.
 # trusted_schema=OFF: a file that was tampered with cannot run functions through its views and triggers.
 _PRAGMAS: Final = ("foreign_keys=ON", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF", "temp_store=MEMORY")
+_READING: Final = (*_PRAGMAS, "query_only=ON")
 
 
 class _Releasing(sqlite3.Connection):
@@ -70,24 +73,28 @@ class Sqlite:
         self._watch: sqlite3.Cursor | None = None
         # aiosqlite repeats every parameter at DEBUG, and parameters hold hashes and envelopes.
         logging.getLogger("aiosqlite").setLevel(logging.INFO)
-        self.reader = self._engine("BEGIN", connections=_READERS, pragmas=(*_PRAGMAS, "query_only=ON"))
+        self.reader = self._engine("BEGIN", connections=_READERS, pragmas=_READING)
+        self.lookups = LoopLookups(partial(self._open, (*_READING, "busy_timeout=0"), any_thread=True), self.reader)
         # An immediate transaction takes the write lock before it reads: no lost update, no deadlock, no retrying.
         self.writer = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=_PRAGMAS)
 
     def _engine(self, begin: str, *, connections: int, pragmas: tuple[str, ...]) -> AsyncEngine:
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self._path)),
-            async_creator=partial(self._connect, pragmas),
             hide_parameters=True,
             max_overflow=0,
             pool_size=connections,
             pool_timeout=self._busy,
         )
 
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def _connect(dialect: Any, *_: object) -> OneHopConnection:
+            return OneHopConnection(dialect.dbapi, await_only(self._connect(pragmas)))
+
         @event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: Connection) -> None:
-            raw: Any = connection.connection.driver_connection
-            await_only(raw.execute_fetchall(begin))  # one hop to the connection's thread; a cursor would take three
+            adapted: Any = connection.connection.dbapi_connection
+            adapted.begin(begin)
 
         return engine
 
@@ -103,10 +110,10 @@ class Sqlite:
             await asyncio.to_thread(thread.join)
             raise
 
-    def _open(self, pragmas: tuple[str, ...]) -> sqlite3.Connection:
-        """Connect, in the connection's own thread, where waiting is allowed."""
+    def _open(self, pragmas: tuple[str, ...], *, any_thread: bool = False) -> sqlite3.Connection:
+        """Connect, in a thread in which waiting is allowed."""
         self._create_file()
-        connection = self._open_existing(busy=self._busy)
+        connection = self._open_existing(busy=self._busy, any_thread=any_thread)
         try:
             self._ensure_wal(connection)
             for pragma in pragmas:
@@ -116,11 +123,17 @@ class Sqlite:
             raise
         return connection
 
-    def _open_existing(self, *, busy: float) -> sqlite3.Connection:
+    def _open_existing(self, *, busy: float, any_thread: bool = False) -> sqlite3.Connection:
         # mode=rw: a file that went away is an error, not an empty database.
         uri = f"file:{quote(str(self._path))}?mode=rw"
         connection = sqlite3.connect(
-            uri, uri=True, timeout=busy, isolation_level=None, cached_statements=256, factory=_Releasing
+            uri,
+            uri=True,
+            timeout=busy,
+            isolation_level=None,
+            cached_statements=256,
+            factory=_Releasing,
+            check_same_thread=not any_thread,
         )
         # SQLite keeps bytes that are no UTF-8 as text. They are read as text that no code has stored, so that a reader
         # finds a damaged value among sound ones, instead of the driver's refusal of them all.
@@ -317,6 +330,7 @@ class Sqlite:
         if self._watch is not None:
             self._watch.connection.close()
             self._watch = None
+        self.lookups.close()
         await self.reader.dispose()
         await self.writer.dispose()
 

@@ -1,0 +1,112 @@
+"""Lookups in an SQLite file on the event loop's thread: to read a few rows by key takes less than a hop to another.
+
+Decision 0021 says for how long this may block the loop, and which work stays away from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import Executable, create_engine
+from sqlalchemy.engine import Connection, CursorResult
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from app.domain.errors import StorageError
+
+_T = TypeVar("_T")
+
+
+class LoopLookups:
+    """One connection for all lookups of a process. Each statement is read to its end before another one begins.
+
+    ``connect`` opens it, in a thread, because that may wait. From then on it waits for no lock: a statement that would
+    have to is repeated on the engine ``waiting``.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], waiting: AsyncEngine) -> None:
+        self._connect = connect
+        self._waiting = waiting
+        self._opening = asyncio.Lock()
+        self._connection: Connection | None = None
+
+    @asynccontextmanager
+    async def statements(self) -> AsyncIterator[LoopConnection]:
+        """Statements by themselves, not a transaction: each sees all that was committed before it."""
+        connection = self._connection or await self._open()
+        unit = LoopConnection(connection, self._waiting)
+        try:
+            yield unit
+        except StorageError:
+            if connection is self._connection:  # it may be broken: the next lookup opens another one
+                self.close()
+            raise
+        finally:
+            await unit.close()
+
+    async def _open(self) -> Connection:
+        async with self._opening:
+            if self._connection is None:
+                raw = await asyncio.to_thread(self._connect)
+                url = "sqlite+pysqlite://"
+                engine = create_engine(url, creator=lambda: raw, poolclass=NullPool, hide_parameters=True)
+                self._connection = engine.connect()
+            return self._connection
+
+    def close(self) -> None:
+        """Close the connection; the next lookup opens another one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class LoopConnection:
+    """As much of AsyncConnection as a lookup needs. Nothing is awaited while a statement runs and is read."""
+
+    __slots__ = ("_connection", "_engine", "_waiting")
+
+    def __init__(self, connection: Connection, engine: AsyncEngine) -> None:
+        self._connection = connection
+        self._engine = engine
+        self._waiting: AsyncConnection | None = None
+
+    async def execute(
+        self, statement: Executable, parameters: Mapping[str, object] | None = None
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Execute a statement; its result has to be read before anything is awaited."""
+        return await self._run(
+            lambda connection: connection.execute(statement, parameters),
+            lambda connection: connection.execute(statement, parameters),
+        )
+
+    async def run_sync(self, look: Callable[[Connection], _T]) -> _T:
+        """Call ``look`` with a connection."""
+        return await self._run(look, lambda connection: connection.run_sync(look))
+
+    async def _run(
+        self, at_once: Callable[[Connection], _T], waiting: Callable[[AsyncConnection], Awaitable[_T]]
+    ) -> _T:
+        if self._waiting is None:
+            try:
+                return at_once(self._connection)
+            except DBAPIError as error:
+                if not _busy(error):
+                    raise
+            self._waiting = await self._engine.connect()
+        return await waiting(self._waiting)
+
+    async def close(self) -> None:
+        """Give back the connection on which it waited."""
+        if self._waiting is not None:
+            await self._waiting.close()
+
+
+def _busy(error: DBAPIError) -> bool:
+    """Whether a process excludes even readers: in a restore, or while it recovers the file after a crash."""
+    cause = error.driver_exception
+    return isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
