@@ -1,6 +1,7 @@
 """Every table, as SQLAlchemy Core. Migrations are written by hand and compared with this by a test.
 
-Columns with ``info={"encrypted": True}`` hold envelopes (docs/envelope.md); re-encryption covers them all.
+Columns with ``info={"encrypted": True}`` hold envelopes (docs/envelope.md); re-encryption covers them all. A partial
+index states its condition once, as ``sqlite_where``, and has it on both engines; see the end.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
 )
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from app.domain.audit import Result
@@ -168,7 +170,6 @@ Index(
     subjects.c.value,
     unique=True,
     sqlite_where=subjects.c.kind == "address",
-    postgresql_where=subjects.c.kind == "address",
 )
 
 users: Final = Table(
@@ -261,7 +262,6 @@ Index(
     api_credentials.c.label_key,
     unique=True,
     sqlite_where=api_credentials.c.deleted_at.is_(None),
-    postgresql_where=api_credentials.c.deleted_at.is_(None),
 )
 
 credential_history: Final = Table(
@@ -343,7 +343,6 @@ Index(
     jobs.c.unique_key,
     unique=True,
     sqlite_where=jobs.c.state.in_(["waiting", "running"]),
-    postgresql_where=jobs.c.state.in_(["waiting", "running"]),
 )
 
 key_schedules: Final = Table(
@@ -381,3 +380,14 @@ bot_state: Final = Table(
     Column("value", PlainText, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
 )
+
+
+@event.listens_for(metadata, "before_create")
+def _partial_on_both_engines(target: MetaData, connection: Connection, **_: object) -> None:
+    """Give partial indexes their condition on PostgreSQL too, not before tables are created from this.
+
+    An argument ``postgresql_where`` would make SQLAlchemy import all that it has for PostgreSQL in every process.
+    """
+    for table in target.tables.values():
+        for index in table.indexes:
+            index.dialect_options[connection.dialect.name]["where"] = index.dialect_options["sqlite"]["where"]
