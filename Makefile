@@ -4,6 +4,7 @@
 #   .run-ready   the locked dependencies of the software and the `keyhall` command
 #   .dev-ready   the additional dependencies of tests and checks, and .venv/generator, which has those of a public
 #                generator of clients: it needs an older release of something that the software uses
+# .venv/peer has what `make bench` compares Keyhall with; nothing else makes or needs it.
 
 PYTHON ?= python3
 # Twice the cores of a small machine: many tests wait for a lease, a lock or another process.
@@ -14,6 +15,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 GENERATOR := $(VENV)/generator
+PEER := $(VENV)/peer
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Installation resolves nothing: --no-deps installs exactly the lock, and `pip check` reports if the lock is incomplete.
 INSTALL_LOCKED := $(PIP_INSTALL) --require-hashes --no-deps
@@ -64,8 +66,8 @@ faults: $(DEV_READY)  ## run the long tests: kills, races, broken disks and cloc
 	$(BIN)/python -m pytest -m faults
 
 .PHONY: bench
-bench: $(DEV_READY)  ## measure speed and memory, as ratios to a floor measured in the same run
-	$(BIN)/python -m tests.benchmarks
+bench: $(DEV_READY) $(PEER)/.ready  ## measure speed and memory, as ratios to floors of the same run (BENCH_ARGS=--help)
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 .PHONY: coverage
 coverage: $(DEV_READY)  ## run the whole suite and write branch coverage to htmlcov/
@@ -89,6 +91,9 @@ lock:  ## pin the dependencies again, with hashes and without addresses (needs u
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 	echo openapi-python-client | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/generator.txt
+	echo "$(PEER_NEEDS)" | tr ' ' '\n' | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/peer.txt
+
+PEER_NEEDS = aiosqlite fastapi fastapi-users[sqlalchemy] uvicorn[standard]
 
 # Extras stay in the lock, so that it states them itself: coverage[toml], which pytest-cov requires.
 LOCK_OPTIONS = --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header $(LOCK_ARGS)
@@ -116,10 +121,11 @@ $(BIN)/python:
 	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(GENERATOR)/.ready: requirements/generator.txt | $(BIN)/python
-	@echo "Installing requirements/generator.txt"
-	@$(PYTHON) -m venv $(GENERATOR)
-	@$(GENERATOR)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+# Environments beside .venv, each with one lock.
+$(GENERATOR)/.ready $(PEER)/.ready: $(VENV)/%/.ready: requirements/%.txt | $(BIN)/python
+	@echo "Installing requirements/$*.txt"
+	@$(PYTHON) -m venv $(VENV)/$*
+	@$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
 # Editable and without build isolation: the build backend is locked too, so nothing is downloaded without a hash.

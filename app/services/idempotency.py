@@ -69,17 +69,15 @@ class Idempotency:
         Raises UniqueViolation where another process was faster.
         """
         now = self._clock.now()
-        # A request that has lapsed and was not purged yet must not block its key.
-        await uow.idempotency.forget(request.user_id, request.key, now - REMEMBERED_FOR)
-        await uow.idempotency.add(
-            IdempotentRequest(
-                user_id=request.user_id,
-                key=request.key,
-                mac=self._mac(request, primary.material),
-                resource_id=resource_id,
-                created_at=now,
-            )
+        done = IdempotentRequest(
+            user_id=request.user_id,
+            key=request.key,
+            mac=self._mac(request, primary.material),
+            resource_id=resource_id,
+            created_at=now,
         )
+        # A request that has lapsed and was not purged yet must not block its key.
+        await uow.idempotency.add(done, lapsed_before=now - REMEMBERED_FOR)
 
     def _mac(self, request: RepeatableRequest, material: SecretBytes) -> bytes:
         texts = (text.reveal() if isinstance(text, SecretText) else text for text in request.texts)

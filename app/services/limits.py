@@ -103,15 +103,12 @@ class AttemptLimiter:
 
     async def count(self, uow: UnitOfWork, terms: Terms) -> None:
         """Count a wrong password, in this unit of work."""
-        minute = minute_of(self._clock.now())
-        for key in sorted(terms.keys):  # in one order, so that two units of work never wait for each other
-            await uow.attempts.hit(key, minute)
+        await uow.attempts.hit(terms.keys, minute_of(self._clock.now()))
 
     async def forget(self, uow: UnitOfWork, account: str) -> None:
         """Forget every wrong password for an account, and what networks have used of the budgets of their own."""
         self._refused.clear()
-        for prefix in (account_prefix(account), NETWORKS):
-            await uow.attempts.forget(prefix)
+        await uow.attempts.forget([account_prefix(account), NETWORKS])
 
     async def _take_room(self, terms: Terms, at_home: AtHome) -> bool:
         """Return once the attempt may be judged, with its room taken: True where it has the place of a stranger.

@@ -1,4 +1,4 @@
-"""`make bench`: how fast Keyhall is, as ratios against a floor measured in the same run. docs/performance.md."""
+"""`make bench`: how fast Keyhall is, as ratios against floors measured in the same run. docs/performance.md."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.measures import Figure, serving, starts
+from tests.benchmarks.durable_use import durable_use
+from tests.benchmarks.figures import Figure, Size
+from tests.benchmarks.readers import readers
+from tests.benchmarks.reads import reads
 from tests.benchmarks.reencryption import reencryption
 from tests.benchmarks.revocation import revocation
+from tests.benchmarks.serving import serving
+from tests.benchmarks.starts import commands, starts
 from tests.support.environment import forget_settings
 
-GROUPS: dict[str, Callable[[Path, int], list[Figure]]] = {
+GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "starts": starts,
+    "commands": commands,
     "serving": serving,
+    "reads": reads,
     "reencryption": reencryption,
+    "use": durable_use,
+    "readers": readers,
     "revocation": revocation,
 }
 
@@ -32,23 +41,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of everything; the storm gets three fifths (default 5)")
     parser.add_argument("--only", choices=GROUPS, action="append", metavar="GROUP", help=f"of {', '.join(GROUPS)}")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    form.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
     arguments = parser.parse_args()
     forget_settings()
     began = time.perf_counter()
+    size = Size.of(arguments.rounds)
+    measured: dict[str, list[Figure]] = {}
     with tempfile.TemporaryDirectory(prefix="keyhall-bench-") as name:
-        place, rounds = Path(name), arguments.rounds
-        figures = [each for group in arguments.only or GROUPS for each in GROUPS[group](place, rounds)]
+        for group in arguments.only or GROUPS:
+            place = Path(name) / group
+            place.mkdir()
+            measured[group] = GROUPS[group](place, size)
     seconds = time.perf_counter() - began
-    if arguments.json:
-        print(json.dumps({"seconds": round(seconds, 1), "figures": [_item(figure) for figure in figures]}, indent=2))  # noqa: T201
-        return
-    console = Console()
-    console.print(_table(figures))
     load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
-    console.print(
+    machine = (
         f"{seconds:.0f} s, Python {platform.python_version()}, {os.cpu_count()} cores, load averages at the end {load}"
     )
+    figures = [figure for group in measured.values() for figure in group]
+    if arguments.json:
+        print(json.dumps({"seconds": round(seconds, 1), "figures": [_item(figure) for figure in figures]}, indent=2))  # noqa: T201
+    elif arguments.markdown:
+        print("\n\n".join([*(_markdown(group, each) for group, each in measured.items()), machine]))  # noqa: T201
+    else:
+        console = Console()
+        console.print(_table(figures))
+        console.print(machine)
 
 
 def _item(figure: Figure) -> dict[str, object]:
@@ -69,11 +88,25 @@ def _table(figures: list[Figure]) -> Table:
     for heading in ("median", "min", "max", "aim", ""):
         table.add_column(heading, justify="right")
     for figure in figures:
-        digits = 0 if figure.unit == "/s" else 1 if figure.unit in {"ms", "MB"} else 2
-        numbers = (f"{value:,.{digits}f}" for value in (figure.median, min(figure.values), max(figure.values)))
-        aim = "" if figure.aim is None else f"{'≥' if figure.more else '≤'} {figure.aim:g}"
-        table.add_row(figure.name, figure.unit, *numbers, aim, {None: "", True: "met", False: "missed"}[figure.met])
+        numbers = (figure.shown(value) for value in (figure.median, min(figure.values), max(figure.values)))
+        table.add_row(figure.name, figure.unit, *numbers, figure.wanted, _judged(figure))
     return table
+
+
+def _markdown(group: str, figures: list[Figure]) -> str:
+    lines = [f"### {group}", "", "| what | median | min to max | aim | |", "|---|---|---|---|---|"]
+    for figure in figures:
+        unit = figure.unit if figure.unit in {"", "/s"} else f" {figure.unit}"
+        few, many = min(figure.values), max(figure.values)
+        spread = f"{figure.shown(few)} to {figure.shown(many)}" if len(figure.values) > 1 else ""
+        judged = _judged(figure).replace("missed", "**missed**")
+        cells = (figure.name, f"{figure.shown(figure.median)}{unit}", spread, figure.wanted, judged)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _judged(figure: Figure) -> str:
+    return {None: "", True: "met", False: "missed"}[figure.met]
 
 
 if __name__ == "__main__":

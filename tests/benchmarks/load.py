@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -35,6 +35,8 @@ class Load:
     seconds: float
     pause: float = 0.0
     core: int | None = None
+    samples: bool = False
+    """Whether the outcome has every answer, not only how long they took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class Outcome:
     p50: float
     p99: float
     slowest: float
+    samples: list[tuple[float, float]] = field(default_factory=list)
+    """When each request was sent, by ``time.perf_counter``, and how long its answer took."""
 
     @property
     def answers(self) -> int:
@@ -105,7 +109,7 @@ class _Connection(Asking):
     def __init__(self, load: Load, requests: list[bytes], until: float) -> None:
         super().__init__()
         self.statuses: Counter[str] = Counter()
-        self.latencies: list[float] = []
+        self.samples: list[tuple[float, float]] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._load = load
         self._requests = itertools.cycle(requests)
@@ -120,7 +124,7 @@ class _Connection(Asking):
 
     def answered(self, status: str, sent: float, received: float) -> None:
         self.statuses[status] += 1
-        self.latencies.append((received - sent) * 1000)
+        self.samples.append((sent, (received - sent) * 1000))
         if received >= self._until:
             self._transport.close()
         elif self._load.pause:
@@ -145,16 +149,19 @@ async def _play(load: Load) -> Outcome:
         connection = _Connection(load, dealt, began + load.seconds)
         await loop.create_connection(lambda it=connection: it, "127.0.0.1", load.port)  # type: ignore[misc]
         connections.append(connection)
+    print("began", flush=True)  # noqa: T201 - whoever started us reads it
     async with asyncio.timeout(load.seconds + 30):
         await asyncio.gather(*(connection.done for connection in connections))
     seconds = time.perf_counter() - began
-    latencies = sorted(latency for connection in connections for latency in connection.latencies)
+    samples = [sample for connection in connections for sample in connection.samples]
+    latencies = sorted(latency for _, latency in samples)
     return Outcome(
         seconds=seconds,
         statuses=dict(sum((connection.statuses for connection in connections), Counter())),
         p50=latencies[len(latencies) // 2],
         p99=latencies[len(latencies) * 99 // 100],
         slowest=latencies[-1],
+        samples=samples if load.samples else [],
     )
 
 
@@ -169,19 +176,30 @@ class Playing:
         self._process.stdin.write(json.dumps(asdict(load)))
         self._process.stdin.close()
 
+    def begun(self) -> None:
+        """Wait until every connection is there, and return while the load goes on."""
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
     def outcome(self) -> Outcome:
         """Wait for the end of it."""
         assert self._process.stdout is not None
         with self._process.stdout as stdout:
-            written = stdout.read()
+            written = stdout.read().splitlines()[-1:]
         if self._process.wait():
             raise RuntimeError("the load failed; its traceback stands above")
-        return Outcome(**json.loads(written))
+        return Outcome(**json.loads(written[0]))
 
 
 def run_load(load: Load) -> Outcome:
     """Play a load to its end."""
     return Playing(load).outcome()
+
+
+def expect(outcome: Outcome, statuses: set[str]) -> None:
+    """Raise if there were other answers."""
+    if not set(outcome.statuses) <= statuses:
+        raise RuntimeError(f"expected {sorted(statuses)}, got {outcome.statuses}: these figures would mean nothing")
 
 
 def main() -> None:

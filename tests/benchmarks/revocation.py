@@ -6,7 +6,6 @@ A tenth process revokes, as `keyhall keys revoke` does; it also asks, so that al
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections import Counter
@@ -17,36 +16,33 @@ import uvloop
 
 from app.domain.identity import Client, Source
 from app.domain.keys import KeyName
+from tests.benchmarks.figures import Figure, Size, quantile
 from tests.benchmarks.load import Asking, request
-from tests.benchmarks.measures import PASSWORD, Figure
+from tests.benchmarks.servers import PASSWORD
 from tests.support.installs import Place
 from tests.support.postgres import running_postgres
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROCESSES = 9
 PAUSE = 0.02
 """Seconds between an answer and the next request to the same process: this is as exact as the figures are, and leaves
 two cores something to do besides answering."""
-FEWEST = 20
-"""Rounds, so that a p99, which is the slowest of so few, means something."""
 BETWEEN = (0.2, 1.2)
 """Seconds from the last refusal to the next token. They differ, and so meet every phase of what is looked at once a
 second; meanwhile the old token goes on being shown, and must not be accepted any more."""
 WITHIN = 30.0
 
 
-def revocation(directory: Path, rounds: int) -> list[Figure]:
+def revocation(directory: Path, size: Size) -> list[Figure]:
     """Seconds from the revocation to the last answer 200 of any process, on both engines."""
-    rounds = max(FEWEST, rounds * 4)
-    figures = uvloop.run(_measured("SQLite", f"sqlite+aiosqlite:///{directory}/revoked.db", directory, rounds))
+    figures = uvloop.run(_measured("SQLite", f"sqlite+aiosqlite:///{directory}/revoked.db", directory, size))
     with running_postgres() as postgres, postgres.database() as url:
-        figures += uvloop.run(_measured("PostgreSQL", url, directory, rounds))
+        figures += uvloop.run(_measured("PostgreSQL", url, directory, size))
     return figures
 
 
-async def _measured(where: str, url: str, directory: Path, rounds: int) -> list[Figure]:
+async def _measured(where: str, url: str, directory: Path, size: Size) -> list[Figure]:
     place = Place(url, directory / f"revoked-{where}").having(APP_ENV="development")
     since_call, since_return = [], []
     async with AsyncExitStack() as stack:
@@ -56,9 +52,9 @@ async def _measured(where: str, url: str, directory: Path, rounds: int) -> list[
         pair = await services.authentication.login("owner", PASSWORD, client)
         # One after the other, since they share few cores; nobody is connected to before all are there, for the first
         # would not wait so long for a request.
-        ports = [await _start(stack, place) for _ in range(PROCESSES)]
+        ports = [await _start(stack, place) for _ in range(size.processes)]
         witnesses = [await _witness(stack, each) for each in ports]
-        for _ in range(rounds):
+        for _ in range(size.revocations):
             pair = await services.authentication.refresh(pair.refresh_token.reveal(), client)
             for each in witnesses:
                 each.show(pair.access_token.reveal())
@@ -80,15 +76,10 @@ async def _measured(where: str, url: str, directory: Path, rounds: int) -> list[
             raise RuntimeError(f"neither accepted nor refused: {dict(others)}; these figures would mean nothing")
     said = f"revoke to last acceptance, {where}"
     return [
-        Figure(name=f"{said}: p50", unit="s", values=[_quantile(since_call, 0.5)]),
-        Figure(name=f"{said}: p99", unit="s", aim=1, values=[_quantile(since_call, 0.99)]),
-        Figure(name=f"{said}, after it returned: p99", unit="s", values=[_quantile(since_return, 0.99)]),
+        Figure(name=f"{said}: p50", unit="s", values=[quantile(since_call, 0.5)]),
+        Figure(name=f"{said}: p99", unit="s", aim=1, values=[quantile(since_call, 0.99)]),
+        Figure(name=f"{said}, after it returned: p99", unit="s", values=[quantile(since_return, 0.99)]),
     ]
-
-
-def _quantile(values: list[float], part: float) -> float:
-    """By nearest rank: a value that was measured."""
-    return sorted(values)[math.ceil(len(values) * part) - 1]
 
 
 async def _start(stack: AsyncExitStack, place: Place) -> int:

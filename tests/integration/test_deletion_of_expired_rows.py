@@ -24,7 +24,6 @@ DELETIONS: Final[dict[str, Callable[[UnitOfWork], Awaitable[Any]]]] = {
     "sessions": lambda unit: unit.sessions.purge(NOW, limit=10),
     "attempts": lambda unit: unit.attempts.purge(NOW, limit=10),
     "idempotency_keys": lambda unit: unit.idempotency.purge(NOW, limit=10),
-    "idempotency_keys of one request": lambda unit: unit.idempotency.forget("u", "k", NOW),
     "api_credentials": lambda unit: unit.credentials.purge_removed(NOW, limit=10),
     "jobs": lambda unit: unit.jobs.purge(NOW, limit=10),
 }
@@ -59,7 +58,7 @@ async def test_a_deletion_keeps_to_its_limit(sql: SqlStorage) -> None:
         await unit.users.add(user())
         for number in range(5):
             await unit.sessions.add(session(f"session-{number}"), cookie_hash=None)
-            await unit.attempts.hit(f"key-{number}", NOW)
+            await unit.attempts.hit([f"key-{number}"], NOW)
             await unit.credentials.add(credential(f"credential-{number}", label=f"label {number}"))
             await unit.credentials.set_removed(f"credential-{number}", expected_version=1, at=NOW, removed=True)
     async with sql.write() as unit:

@@ -12,7 +12,7 @@ from app.domain.errors import StorageBusy, StorageError
 from app.domain.jobs import JobState
 from app.domain.keys import KeyName
 from app.infrastructure.database.dialects import Timeouts
-from app.infrastructure.database.engine import Database, open_database
+from app.infrastructure.database.engine import Connection, Database, open_database
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.settings import DatabaseUrl
 from tests.support import pace
@@ -23,7 +23,8 @@ from tests.support.rotations import follow, under
 from tests.support.samples import OTHER_SECRET, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
 pytestmark = pytest.mark.postgres
@@ -47,9 +48,11 @@ async def database(postgres_url: str, pooled_url: str) -> AsyncIterator[Database
         yield database
 
 
-@pytest.mark.parametrize("writing", [True, False])
-async def test_every_transaction_has_its_time_limits(database: Database, *, writing: bool) -> None:
-    async with database.write() if writing else database.read() as connection:
+@pytest.mark.parametrize("unit", [Database.write, Database.read, Database.lookup])
+async def test_every_statement_has_its_time_limits(
+    database: Database, unit: Callable[[Database], AbstractAsyncContextManager[Connection]]
+) -> None:
+    async with unit(database) as connection:
         limits = [
             await connection.value(text(f"SHOW {name}"))
             for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")

@@ -387,12 +387,14 @@ async def test_a_refresh_token_is_used_up_by_its_first_use(with_alice: Storage) 
     async with with_alice.write() as unit:
         await unit.sessions.add(session(), cookie_hash=None)
         await unit.sessions.add_refresh(b"token", "session-1", at=NOW, expires_at=LATER)
-        assert await unit.sessions.has_refresh(b"token")
-        assert not await unit.sessions.has_refresh(b"unknown")
+        found = await unit.sessions.by_refresh(b"token")
+        assert found is not None
+        assert (found.session, found.user.id) == (session(), "user-alice")
+        assert await unit.sessions.by_refresh(b"unknown") is None
         first = await unit.sessions.use_refresh(b"token", NOW)
         again = await unit.sessions.use_refresh(b"token", NOW)
-        assert first == RefreshUse(session_id="session-1", first=True, expires_at=LATER)
-        assert again == RefreshUse(session_id="session-1", first=False, expires_at=LATER)
+        assert first == RefreshUse(found=found, first=True, expires_at=LATER)
+        assert again == RefreshUse(found=found, first=False, expires_at=LATER)
         assert await unit.sessions.use_refresh(b"unknown", NOW) is None
 
 
@@ -512,6 +514,20 @@ async def test_the_credentials_of_an_owner_are_found_by_provider_label_and_state
         assert await unit.credentials.count(Owner(OwnerKind.USER, "nobody")) == 0
         assert [each.id for each in await unit.credentials.page(after=None, limit=4)] == ["a", "b", "c", "d"]
         assert [each.id for each in await unit.credentials.page(after="d", limit=4)] == ["e", "f"]
+
+
+async def test_rows_of_an_owner_are_counted_together_with_a_look_at_the_account(with_alice: Storage) -> None:
+    there, alone = user("Alice"), Owner(OwnerKind.USER, "user-bob")
+    guild = Owner(OwnerKind.GUILD, ALICE.id)  # of the same id, which makes it nobody's account
+    async with with_alice.write() as unit:
+        await unit.users.add(user("Bob"))
+        await unit.credentials.add(credential("a", label="First"))
+        await unit.credentials.add(replace(credential("b", label="Gone"), deleted_at=NOW))
+        await unit.credentials.add(credential("c", owner=guild))
+        assert await unit.credentials.count_and_account(ALICE) == (2, there)
+        assert await unit.credentials.count_and_account(alone) == (0, user("Bob"))
+        assert await unit.credentials.count_and_account(guild) == (1, None)
+        assert await unit.credentials.count_and_account(Owner(OwnerKind.USER, "nobody")) == (0, None)
 
 
 async def test_changes_that_people_make_count_the_version_up(storage: Storage) -> None:
@@ -843,9 +859,10 @@ async def test_a_lapsed_lease_is_not_live_and_can_be_renewed_until_it_is_purged(
 
 async def test_wrong_passwords_are_counted_per_key_and_minute(storage: Storage) -> None:
     async with storage.write() as unit:
-        assert [await unit.attempts.hit("alice", NOW) for _ in range(3)] == [1, 2, 3]
-        assert await unit.attempts.hit("alice", LATER) == 1
-        assert await unit.attempts.hit("bob", NOW) == 1
+        await unit.attempts.hit(["alice"], NOW)
+        await unit.attempts.hit(["bob", "alice"], NOW)
+        await unit.attempts.hit(["alice"], NOW)
+        await unit.attempts.hit(["alice"], LATER)
     before = NOW - timedelta(microseconds=1)
     async with storage.read() as unit:
         counts = await unit.attempts.counts({"alice": before, "bob": before, "carol": before})
@@ -857,43 +874,54 @@ async def test_wrong_passwords_are_counted_per_key_and_minute(storage: Storage) 
 async def test_the_counts_of_a_prefix_are_forgotten_and_no_others(storage: Storage) -> None:
     async with storage.write() as unit:
         for key in ("account/a/x", "account/a/x", "account/a/y", "account/A/x", "account/ab/x", "account/%/x", "a"):
-            await unit.attempts.hit(key, NOW)
-        assert await unit.attempts.forget("account/%/") == 1
-        assert await unit.attempts.forget("account/a/") == 2
-        assert await unit.attempts.forget("account/a/") == 0
+            await unit.attempts.hit([key], NOW)
+        assert await unit.attempts.forget(["account/%/"]) == 1
+        assert await unit.attempts.forget(["account/a/"]) == 2
+        assert await unit.attempts.forget(["account/a/"]) == 0
+        assert await unit.attempts.forget(["account/A/", "nobody/"]) == 1
         left = await unit.attempts.counts(dict.fromkeys(["account/a/x", "account/ab/x", "a"], EARLIER))
         assert set(left) == {"account/ab/x", "a"}
 
 
 async def test_old_counts_are_purged(storage: Storage) -> None:
     async with storage.write() as unit:
-        await unit.attempts.hit("k", NOW)
-        await unit.attempts.hit("k", LATER)
+        await unit.attempts.hit(["k"], NOW)
+        await unit.attempts.hit(["k"], LATER)
         assert await unit.attempts.purge(LATER) == 1
         assert await unit.attempts.counts({"k": EARLIER}) == {"k": [(LATER, 1)]}
 
 
-async def test_of_twenty_attempts_at_once_each_gets_a_number_of_its_own(storage: Storage) -> None:
-    async def hit() -> int:
+async def test_of_twenty_attempts_at_once_each_is_counted(storage: Storage) -> None:
+    async def hit(keys: list[str]) -> None:
         async with storage.write() as unit:
-            return await unit.attempts.hit("k", NOW)
+            await unit.attempts.hit(keys, NOW)
 
-    assert sorted(await asyncio.gather(*(hit() for _ in range(20)))) == list(range(1, 21))
+    keys = ["a", "b", "c"]
+    await asyncio.gather(*(hit(keys[:: 1 if even else -1]) for even in [True, False] * 10))
+    async with storage.lookup() as unit:
+        counts = await unit.attempts.counts(dict.fromkeys(keys, EARLIER))
+    assert counts == {key: [(NOW, 20)] for key in keys}
 
 
 async def test_an_idempotent_request_is_remembered_once_per_user(storage: Storage) -> None:
     request = IdempotentRequest(user_id="u", key="k", mac=b"\x00mac", resource_id="credential-1", created_at=NOW)
     async with storage.write() as unit:
-        await unit.idempotency.add(request)
-        await unit.idempotency.add(replace(request, user_id="another"))
+        await unit.idempotency.add(request, lapsed_before=NOW)
+        await unit.idempotency.add(replace(request, user_id="another"), lapsed_before=NOW)
         assert await unit.idempotency.get("u", "k") == request
         assert await unit.idempotency.get("u", "unknown") is None
     with pytest.raises(UniqueViolation):
         async with storage.write() as unit:
-            await unit.idempotency.add(replace(request, mac=b"other"))
+            await unit.idempotency.add(replace(request, mac=b"other"), lapsed_before=NOW)
+    later = replace(request, mac=b"other", resource_id="credential-2", created_at=LATER)
+    async with storage.write() as unit:
+        await unit.idempotency.add(later, lapsed_before=LATER)
+        assert await unit.idempotency.get("u", "k") == later
+        assert await unit.idempotency.get("another", "k") is not None
     async with storage.write() as unit:
         assert await unit.idempotency.purge(NOW) == 0
-        assert await unit.idempotency.purge(LATER) == 2
+        assert await unit.idempotency.purge(LATER) == 1
+        assert await unit.idempotency.purge(LATER + timedelta(microseconds=1)) == 1
         assert await unit.idempotency.get("u", "k") is None
 
 
@@ -1082,7 +1110,7 @@ async def test_moments_are_compared_as_moments(storage: Storage) -> None:
     """Half a second before and after, across the change of a digit, a day and a zone."""
     edge = datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
     async with storage.write() as unit:
-        await unit.attempts.hit("k", edge)
+        await unit.attempts.hit(["k"], edge)
         assert await unit.attempts.purge(edge.astimezone(timezone(timedelta(hours=14)))) == 0
         assert await unit.attempts.purge(edge + timedelta(microseconds=1)) == 1
 

@@ -29,6 +29,7 @@ from tests.support.database import NOW, finish, migrated, start_python, user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+    from contextlib import AbstractAsyncContextManager
 
     from app.infrastructure.database.engine import Database
     from app.services.ports import UnitOfWork
@@ -126,8 +127,8 @@ def cancelled_at(step: int, work: Coroutine[Any, Any, None]) -> Generator[Any, A
 async def test_a_unit_that_is_cancelled_at_any_await_counts_whole_or_not_at_all(storage: SqlStorage) -> None:
     async def hit_twice() -> None:
         async with storage.write() as unit:
-            await unit.attempts.hit("k", NOW)
-            await unit.attempts.hit("k", NOW)
+            await unit.attempts.hit(["k"], NOW)
+            await unit.attempts.hit(["k"], NOW)
 
     async def counted() -> int:
         async with storage.read() as unit:
@@ -167,7 +168,7 @@ async def test_whoever_was_cancelled_inside_a_unit_can_write_while_the_cancellat
     async def look_and_hit() -> None:
         async with storage.write() as unit:
             await unit.keys.keyset_names()
-            await unit.attempts.hit("k", NOW)
+            await unit.attempts.hit(["k"], NOW)
             await unit.keys.keyset_names()
 
     async def given_back(step: int) -> bool | None:
@@ -208,9 +209,17 @@ async def test_a_read_unit_sees_one_moment(storage: SqlStorage) -> None:
     assert await fact(storage, "k") == "v"
 
 
-async def test_a_read_unit_cannot_write(storage: SqlStorage) -> None:
+@pytest.mark.parametrize("reserved", [False, True])
+@pytest.mark.parametrize("reading", [SqlStorage.read, SqlStorage.lookup])
+async def test_what_reads_cannot_write(
+    database: Database,
+    storage: SqlStorage,
+    reading: Callable[[SqlStorage], AbstractAsyncContextManager[UnitOfWork]],
+    *,
+    reserved: bool,
+) -> None:
     async def write_while_reading() -> None:
-        async with storage.read() as unit:
+        async with reading(SqlStorage(database, reserved=reserved)) as unit:
             await unit.bot_state.put("k", "v", NOW)
 
     with pytest.raises(StorageReadOnly):
@@ -244,7 +253,7 @@ async def main(url, tasks, rounds):
                     await unit.keys.lock()
                     value = int(await unit.bot_state.get("read and write") or 0)
                     await unit.bot_state.put("read and write", str(value + 1), NOW)
-                    await unit.attempts.hit("upsert", NOW)
+                    await unit.attempts.hit(["upsert"], NOW)
         async with asyncio.TaskGroup() as group:
             for _ in range(tasks):
                 group.create_task(count())
@@ -308,7 +317,7 @@ async def test_units_run_on_uvloop_as_well(database: Database, engine_url: str) 
 
 async def test_more_units_at_once_than_connections_all_get_their_turn(storage: SqlStorage) -> None:
     async def work(unit: UnitOfWork, number: int) -> None:
-        await unit.attempts.hit(f"k{number}", NOW)
+        await unit.attempts.hit([f"k{number}"], NOW)
 
     async def one(number: int) -> int:
         async with storage.write() as unit:

@@ -47,6 +47,7 @@ IMPATIENT: Final = Timeouts(connect=5, busy=0.1, command=0.1)
 # ---------------------------------------------------------------------------------------------------------------------
 
 ARGUMENTS: Final[dict[str, Any]] = {
+    "Collection[str]": ["text", "another"],
     "AuditEvent": event(address="192.0.2.7"),
     "CredentialRecord": credential(),
     "HistoryRecord": former(1),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 _SOCKET = ".s.PGSQL.5432"
 
@@ -18,8 +18,9 @@ _SOCKET = ".s.PGSQL.5432"
 class DatabaseProxy:
     """Passes everything on, until it is told otherwise."""
 
-    def __init__(self, server: Path) -> None:
+    def __init__(self, server: Path, hear: Callable[[object, bytes], None] | None) -> None:
         self._server = server / _SOCKET
+        self._hear = hear
         self._ends: set[asyncio.StreamWriter] = set()
         self._passing = asyncio.Event()
         self._passing.set()
@@ -47,6 +48,8 @@ class DatabaseProxy:
             answering = asyncio.create_task(self._answer(answers, client))
             while data := await questions.read(65536):
                 await self._passing.wait()
+                if self._hear is not None:
+                    self._hear(client, data)
                 last = self._last_words is not None and self._last_words in data
                 if last:
                     answering.cancel()
@@ -75,10 +78,15 @@ class DatabaseProxy:
 
 
 @asynccontextmanager
-async def proxied(url: str, directory: Path) -> AsyncIterator[tuple[str, DatabaseProxy]]:
-    """The URL of the same database through a proxy, whose socket is in ``directory``; and the proxy."""
+async def proxied(
+    url: str, directory: Path, hear: Callable[[object, bytes], None] | None = None
+) -> AsyncIterator[tuple[str, DatabaseProxy]]:
+    """The URL of the same database through a proxy, whose socket is in ``directory``; and the proxy.
+
+    ``hear`` gets everything that is sent to the server, with what distinguishes its connection.
+    """
     parsed = make_url(url)
-    proxy = DatabaseProxy(Path(str(parsed.query["host"])))
+    proxy = DatabaseProxy(Path(str(parsed.query["host"])), hear)
     listening = await asyncio.start_unix_server(proxy.serve, directory / _SOCKET)
     try:
         through = parsed.set(query={**parsed.query, "host": str(directory)})

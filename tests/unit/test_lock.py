@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-LOCKS = {name: ROOT / "requirements" / f"{name}.txt" for name in ("run", "dev", "generator")}
+LOCKS = {name: ROOT / "requirements" / f"{name}.txt" for name in ("run", "dev", "generator", "peer")}
 INSTALLED = ("run", "dev")
-"""In this environment; the generator of clients has one of its own."""
+"""In this environment; the generator of clients and the benchmark's peer have their own."""
 
 
 def _locked(lock: str) -> dict[str, Requirement]:

@@ -96,20 +96,20 @@ class Connection:
         with self._asking():
             return (await self._connection.execute(statement, parameters)).one_or_none()
 
-    async def rows(self, statement: Executable) -> Sequence[AnyRow]:
+    async def rows(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Sequence[AnyRow]:
         """All rows."""
         with self._asking():
-            return (await self._connection.execute(statement)).all()
+            return (await self._connection.execute(statement, parameters)).all()
 
-    async def value(self, statement: Executable) -> Any:
+    async def value(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Any:
         """The first column of the only row, or None."""
         with self._asking():
-            return (await self._connection.execute(statement)).scalar_one_or_none()
+            return (await self._connection.execute(statement, parameters)).scalar_one_or_none()
 
-    async def change(self, statement: Executable) -> int:
+    async def change(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> int:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         with self._asking():
-            return (await self._connection.execute(statement)).rowcount
+            return (await self._connection.execute(statement, parameters)).rowcount
 
     async def remove(self, table: Table, condition: ColumnElement[bool], limit: int | None) -> int:
         """Delete rows, at most ``limit`` of them where there is one, found by an index of ``condition``; how many."""
@@ -237,14 +237,17 @@ class Database:
     @asynccontextmanager
     async def lookup(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
         """A few rows: each statement sees a moment of its own. Nothing can be written."""
-        if self.dialect.lookups is None:
-            async with self.read(reserved=reserved) as unit:
-                yield unit
-            return
         async with AsyncExitStack() as stack:
-            with translated():
-                connection = await stack.enter_async_context(self.dialect.lookups.statements())
-            yield Connection(cast("AsyncConnection", connection), self.dialect, _NOTHING_TO_AWAIT)
+            if self.dialect.lookups is not None:
+                with translated():
+                    looking = await stack.enter_async_context(self.dialect.lookups.statements())
+                yield Connection(cast("AsyncConnection", looking), self.dialect, _NOTHING_TO_AWAIT)
+            elif self.dialect.autocommitting is not None and not reserved:
+                connected = self._connected(self.dialect.autocommitting)
+                connection, answering = await stack.enter_async_context(connected)
+                yield Connection(connection, self.dialect, answering)
+            else:
+                yield await stack.enter_async_context(self.read(reserved=reserved))
 
     @asynccontextmanager
     async def write(self, *, reserved: bool = False) -> AsyncIterator[Connection]:

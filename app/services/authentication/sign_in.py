@@ -181,42 +181,38 @@ class AuthenticationService:
 
         Raises InvalidToken.
         """
-        digest = await self._stored_refresh(refresh_token)
-        if digest is None:
+        digest = _refresh_digest(refresh_token)
+        if await self._of_refresh(digest) is None:
             raise InvalidToken
         now = self._clock.now()
         pair: TokenPair | None = None
         refusal = InvalidToken()
         async with self._storage.write() as uow:
             use = await uow.sessions.use_refresh(digest, now)
-            found = await uow.sessions.get(use.session_id) if use else None
-            if use and found and not use.first:
-                if await uow.sessions.revoke(use.session_id, now):
-                    about = ("session", use.session_id)
+            session = use.found.session if use else None
+            if use and session and not use.first:
+                if await uow.sessions.revoke(session.id, now):
+                    about = ("session", session.id)
                     await self._trail.record(uow, client, Action.REFRESH_REUSED, about=about, result=Result.DENIED)
                     refusal = refusal.as_recorded()
-            elif use and found and now < use.expires_at and found.session.alive(found.user, now):
-                pair = await self._issue(uow, found.session, found.user)
+            elif use and session and now < use.expires_at and session.alive(use.found.user, now):
+                pair = await self._issue(uow, session, use.found.user)
         if pair is None:
             raise refusal
         return pair
 
-    async def _stored_refresh(self, refresh_token: str) -> bytes | None:
-        """The digest of a refresh token; None if it is unknown, which is found out without a write: anybody may ask."""
-        digest = token_digest(opaque(refresh_token, "refresh_token", longest=256))
+    async def _of_refresh(self, digest: bytes) -> SessionAndUser | None:
+        """The session of a refresh token; that there is none is found out without a write, since anybody may ask."""
         async with self._storage.lookup() as uow:
-            return digest if await uow.sessions.has_refresh(digest) else None
+            return await uow.sessions.by_refresh(digest)
 
     async def logout(self, refresh_token: str, client: Client) -> None:
         """End the session of a refresh token; an unknown token is no error (RFC 7009, 2.2)."""
-        digest = await self._stored_refresh(refresh_token)
-        if digest is None:
+        found = await self._of_refresh(_refresh_digest(refresh_token))
+        if found is None:
             return
-        now = self._clock.now()
         async with self._storage.write() as uow:
-            use = await uow.sessions.use_refresh(digest, now)
-            found = await uow.sessions.get(use.session_id) if use else None
-            if found and await uow.sessions.revoke(found.session.id, now):
+            if await uow.sessions.revoke(found.session.id, self._clock.now()):
                 about = ("session", found.session.id)
                 await self._trail.record(uow, actor_of(found, client), Action.LOGOUT, about=about)
 
@@ -279,3 +275,7 @@ class AuthenticationService:
     async def unlock(self, actor: Actor, username: str) -> User:
         """Forget the wrong passwords that keep a user out. Raises Forbidden, NotFound."""
         return await self._proof.unlock(actor, username)
+
+
+def _refresh_digest(refresh_token: str) -> bytes:
+    return token_digest(opaque(refresh_token, "refresh_token", longest=256))

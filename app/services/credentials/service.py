@@ -37,7 +37,7 @@ from app.domain.errors import (
     UniqueViolation,
     VersionConflict,
 )
-from app.domain.identity import Actor, Permission, Source, snowflake
+from app.domain.identity import Actor, Permission, Source, User, snowflake
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.services.credentials.access import (
@@ -149,8 +149,9 @@ class CredentialService:
         try:
             async with self._storage.write() as uow:
                 await uow.credentials.lock_owner(owner)
-                await _require_present(uow, owner)
-                if await uow.credentials.count(owner) >= QUOTA:
+                count, account = await uow.credentials.count_and_account(owner)
+                _require_present(account)
+                if count >= QUOTA:
                     raise _quota_exceeded()
                 ring = await self._keys.ring_under_lock(uow)
                 primary = ring.primary(KeyName.AES_KEY)
@@ -513,15 +514,13 @@ def _taken() -> AlreadyExists:
     return AlreadyExists("There is a credential of this provider with this label already")
 
 
-async def _require_present(uow: UnitOfWork, owner: Owner) -> None:
+def _require_present(user: User | None) -> None:
     """Refuse to store for an account that could not use it: disabled, joined to another, or an auditor's.
 
     It is judged by the owner's row and not by the actor, whom the operator may act for, or whose account may have
     changed since the request was authenticated.
     """
-    if owner.kind is OwnerKind.USER:
-        user = await uow.users.get(owner.id)
-        if user is not None and user.disabled_at is not None:
-            raise Forbidden("This account was disabled or joined to another: sign in again")
-        if user is not None and not user.role.grants(Permission.USE_OWN_CREDENTIALS):
-            raise Forbidden(f"The role {user.role.value} has no credentials of its own: choose another account or role")
+    if user is not None and user.disabled_at is not None:
+        raise Forbidden("This account was disabled or joined to another: sign in again")
+    if user is not None and not user.role.grants(Permission.USE_OWN_CREDENTIALS):
+        raise Forbidden(f"The role {user.role.value} has no credentials of its own: choose another account or role")

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
 from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
+from app.domain.identity import User
 from app.domain.secrets import SecretBytes
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -127,6 +128,10 @@ class CredentialRepository(Protocol):
 
     async def count(self, owner: Owner) -> int:
         """Count the owner's rows, removed ones included."""
+        ...
+
+    async def count_and_account(self, owner: Owner) -> tuple[int, User | None]:
+        """As ``count``; and the owner's account, None for a guild or where there is none."""
         ...
 
     async def change(

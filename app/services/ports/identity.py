@@ -130,9 +130,9 @@ class SessionAndUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshUse:
-    """The result of presenting a refresh token; ``first`` is False when it was used before."""
+    """The result of presenting a refresh token of that session; ``first`` is False when it was used before."""
 
-    session_id: str
+    found: SessionAndUser
     first: bool
     expires_at: datetime
 
@@ -184,8 +184,8 @@ class SessionRepository(Protocol):
         """Store a refresh token of an existing session."""
         ...
 
-    async def has_refresh(self, token_hash: bytes) -> bool:
-        """Whether there is such a refresh token, used or not."""
+    async def by_refresh(self, token_hash: bytes) -> SessionAndUser | None:
+        """Return the session of that refresh token, used or not, with its user, or None."""
         ...
 
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
@@ -200,8 +200,8 @@ class SessionRepository(Protocol):
 class AttemptRepository(Protocol):
     """Wrong passwords, counted by key and minute, exact under concurrency."""
 
-    async def hit(self, key: str, minute: datetime) -> int:
-        """Count one more and return how many there are in this minute."""
+    async def hit(self, keys: Collection[str], minute: datetime) -> None:
+        """Count one more in this minute for each of these keys, which differ."""
         ...
 
     async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
@@ -211,8 +211,8 @@ class AttemptRepository(Protocol):
         """
         ...
 
-    async def forget(self, prefix: str) -> int:
-        """Delete every count whose key begins so; return how many."""
+    async def forget(self, prefixes: Collection[str]) -> int:
+        """Delete every count whose key begins with one of these; return how many."""
         ...
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:

@@ -92,12 +92,11 @@ class IdempotencyRepository(Protocol):
         """Return the request that this user made under this key, or None."""
         ...
 
-    async def add(self, request: IdempotentRequest) -> None:
-        """Store a request. Raises UniqueViolation when another process was faster."""
-        ...
+    async def add(self, request: IdempotentRequest, *, lapsed_before: datetime) -> None:
+        """Store a request, in place of one of this user under this key that was made before then.
 
-    async def forget(self, user_id: str, key: str, before: datetime) -> None:
-        """Delete the request of this user under this key if it was made before then."""
+        Raises UniqueViolation where there is a later one: another process was faster.
+        """
         ...
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import UniqueViolation
+from app.domain.identity import User
 from app.infrastructure.database.errors import ConstraintBroken
 from tests.support.fakes.tables import Tables, like_an_engine
 
@@ -62,6 +63,10 @@ class FakeCredentialRepository:
         for each in shared:
             self._tables.credentials[each.id] = replace(each, created_by=target)
         return len(shared)
+
+    async def count_and_account(self, owner: Owner) -> tuple[int, User | None]:
+        account = self._tables.users.get(owner.id) if owner.kind is OwnerKind.USER else None
+        return await self.count(owner), account
 
     async def count(self, owner: Owner) -> int:
         return sum(each.owner == owner for each in self._tables.credentials.values())

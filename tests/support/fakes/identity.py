@@ -136,15 +136,16 @@ class FakeSessionRepository:
             raise UniqueViolation
         self._tables.refresh_tokens[token_hash] = (session_id, expires_at, False)
 
-    async def has_refresh(self, token_hash: bytes) -> bool:
-        return token_hash in self._tables.refresh_tokens
+    async def by_refresh(self, token_hash: bytes) -> SessionAndUser | None:
+        return await self.get(self._tables.refresh_tokens.get(token_hash, ("",))[0])
 
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
-        if token_hash not in self._tables.refresh_tokens:
+        found = await self.by_refresh(token_hash)
+        if found is None:
             return None
         session_id, expires_at, used = self._tables.refresh_tokens[token_hash]
         self._tables.refresh_tokens[token_hash] = (session_id, expires_at, True)
-        return RefreshUse(session_id=session_id, first=not used, expires_at=expires_at)
+        return RefreshUse(found=found, first=not used, expires_at=expires_at)
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         ended = [
@@ -172,9 +173,9 @@ class FakeAttemptRepository:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def hit(self, key: str, minute: datetime) -> int:
-        self._tables.attempts[key, minute] = self._tables.attempts.get((key, minute), 0) + 1
-        return self._tables.attempts[key, minute]
+    async def hit(self, keys: Collection[str], minute: datetime) -> None:
+        for key in keys:
+            self._tables.attempts[key, minute] = self._tables.attempts.get((key, minute), 0) + 1
 
     async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
         found: dict[str, list[tuple[datetime, int]]] = {}
@@ -183,8 +184,8 @@ class FakeAttemptRepository:
                 found.setdefault(key, []).append((minute, number))
         return found
 
-    async def forget(self, prefix: str) -> int:
-        gone = [each for each in self._tables.attempts if each[0].startswith(prefix)]
+    async def forget(self, prefixes: Collection[str]) -> int:
+        gone = [each for each in self._tables.attempts if each[0].startswith(tuple(prefixes))]
         for each in gone:
             del self._tables.attempts[each]
         return len(gone)

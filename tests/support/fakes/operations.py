@@ -73,15 +73,11 @@ class FakeIdempotencyRepository:
     async def get(self, user_id: str, key: str) -> IdempotentRequest | None:
         return self._tables.idempotency.get((user_id, key))
 
-    async def add(self, request: IdempotentRequest) -> None:
-        if (request.user_id, request.key) in self._tables.idempotency:
+    async def add(self, request: IdempotentRequest, *, lapsed_before: datetime) -> None:
+        known = self._tables.idempotency.get((request.user_id, request.key))
+        if known is not None and known.created_at >= lapsed_before:
             raise UniqueViolation
         self._tables.idempotency[request.user_id, request.key] = request
-
-    async def forget(self, user_id: str, key: str, before: datetime) -> None:
-        known = self._tables.idempotency.get((user_id, key))
-        if known is not None and known.created_at < before:
-            del self._tables.idempotency[user_id, key]
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         gone = [each for each, request in self._tables.idempotency.items() if request.created_at < before][:limit]

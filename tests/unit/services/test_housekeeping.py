@@ -53,7 +53,7 @@ async def test_sessions_go_30_days_after_they_ended(keyhall: Keyhall, storage: F
 
 async def test_attempts_go_after_a_day(keyhall: Keyhall, storage: FakeStorage, clock: FakeClock) -> None:
     async with storage.write() as uow:
-        await uow.attempts.hit("login/account/x", EPOCH)
+        await uow.attempts.hit(["login/account/x"], EPOCH)
     keyhall.advance(clock, timedelta(days=1))
     await keyhall.housekeeping.sweep()
     assert len(storage.tables.attempts) == 1
@@ -65,7 +65,7 @@ async def test_attempts_go_after_a_day(keyhall: Keyhall, storage: FakeStorage, c
 async def test_idempotency_keys_go_after_24_hours(keyhall: Keyhall, storage: FakeStorage, clock: FakeClock) -> None:
     request = IdempotentRequest(user_id="user-mia", key="k", mac=b"m", resource_id="r", created_at=EPOCH)
     async with storage.write() as uow:
-        await uow.idempotency.add(request)
+        await uow.idempotency.add(request, lapsed_before=EPOCH)
     keyhall.advance(clock, timedelta(hours=24))
     await keyhall.housekeeping.sweep()
     assert len(storage.tables.idempotency) == 1
@@ -116,7 +116,7 @@ async def test_a_sweep_goes_in_batches_so_that_nobody_waits_for_all_of_it(
 ) -> None:
     async with storage.write() as uow:
         for number in range(2 * BATCH + 1):
-            await uow.attempts.hit(f"login/{number}", EPOCH)
+            await uow.attempts.hit([f"login/{number}"], EPOCH)
     keyhall.advance(clock, timedelta(days=2))
     before = storage.commits
     assert not await keyhall.housekeeping.sweep()
@@ -132,7 +132,7 @@ async def test_a_kind_that_fails_does_not_keep_the_rest_from_being_swept(
 
     monkeypatch.setattr(FakeSessionRepository, "purge", fail)
     async with storage.write() as uow:
-        await uow.attempts.hit("login/account/x", EPOCH)
+        await uow.attempts.hit(["login/account/x"], EPOCH)
     keyhall.advance(clock, timedelta(days=2))
     with pytest.raises(StorageBusy):
         await keyhall.housekeeping.sweep()
@@ -182,7 +182,7 @@ async def test_a_sweep_whose_claim_was_lost_purges_nothing(
     keyhall: Keyhall, storage: FakeStorage, clock: FakeClock
 ) -> None:
     async with storage.write() as uow:
-        await uow.attempts.hit("login/account/x", EPOCH)
+        await uow.attempts.hit(["login/account/x"], EPOCH)
     keyhall.advance(clock, timedelta(days=2))
     await keyhall.housekeeping.watch()
     run = await keyhall.jobs.claim()

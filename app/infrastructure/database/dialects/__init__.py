@@ -60,6 +60,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def autocommitting(self) -> AsyncEngine | None:
+        """Runs statements without a transaction, and none that writes; None where only a transaction ensures that."""
+        ...
+
+    @property
     def lookups(self) -> LoopLookups | None:
         """Reads a few rows on the event loop's thread; None where that would wait for a network."""
         ...

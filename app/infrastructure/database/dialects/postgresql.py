@@ -97,14 +97,21 @@ class Postgresql:
         self._turns = asyncio.Semaphore(writers)
         self._open: WeakSet[Any] = WeakSet()
         self.writer = self._engine(writers)
-        self.reader = _reading(self._engine(max(connections - writers, 1)))
+        readers = self._engine(max(connections - writers, 1), read_only=True)
+        self.reader = _reading(readers)
+        # Behind PgBouncer only a transaction is surely read-only and limited in time, and only within one a statement
+        # meets the connection on which it was prepared.
+        self.autocommitting = None if self._pooler else readers.execution_options(isolation_level="AUTOCOMMIT")
         self.reserved_writer = self._engine(1, more=_RESERVED - 1)
         self.reserved_reader = _reading(self.reserved_writer)
 
-    def _engine(self, connections: int, *, more: int = 0) -> AsyncEngine:
+    def _engine(self, connections: int, *, more: int = 0, read_only: bool = False) -> AsyncEngine:
+        arguments = dict(self._arguments)
+        if read_only and not self._pooler:
+            arguments["server_settings"] = arguments["server_settings"] | {"default_transaction_read_only": "on"}
         engine = create_async_engine(
             self._url,
-            connect_args=self._arguments,
+            connect_args=arguments,
             hide_parameters=True,
             isolation_level=_ISOLATION,
             max_overflow=more,

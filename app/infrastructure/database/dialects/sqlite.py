@@ -193,6 +193,10 @@ class Sqlite:
         return self.writer
 
     @property
+    def autocommitting(self) -> None:
+        """None: `lookups` have no transaction either."""
+
+    @property
     def excludes_within(self) -> float:
         """See `Timeouts.busy`."""
         return self._busy

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import bot_state
+
+_VALUE: Final = select(bot_state.c.value).where(bot_state.c.key == bindparam("this"))
 
 
 class BotStateRepositoryImpl:
@@ -17,7 +20,7 @@ class BotStateRepositoryImpl:
         self._connection = connection
 
     async def get(self, key: str) -> str | None:
-        value: str | None = await self._connection.value(select(bot_state.c.value).where(bot_state.c.key == key))
+        value: str | None = await self._connection.value(_VALUE, {"this": key})
         return value
 
     async def put(self, key: str, value: str, at: datetime) -> None:

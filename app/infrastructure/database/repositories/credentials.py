@@ -5,13 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.domain.identity import User
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import api_credentials, credential_history
+from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
+from app.infrastructure.database.schema import api_credentials, credential_history, users
 
 _COLUMNS: Final = (
     api_credentials.c.id,
@@ -39,10 +54,23 @@ _COLUMNS: Final = (
     .scalar_subquery(),
 )
 _ALL: Final = select(*_COLUMNS)
-_BY_ID: Final = _ALL.where(api_credentials.c.id == bindparam("key"))  # built once: it stands before every use
+# Built once, because building a statement takes longer than executing it.
+_BY_ID: Final = _ALL.where(api_credentials.c.id == bindparam("key"))
+_MARK_USED: Final = (
+    update(api_credentials)
+    .where(
+        api_credentials.c.id == bindparam("this"),
+        or_(api_credentials.c.last_used_at.is_(None), api_credentials.c.last_used_at < bindparam("moment")),
+    )
+    .values(last_used_at=bindparam("moment"))
+)
 
 _VERIFYING: Final = frozenset({Status.VALID, Status.REFUSED})
 """The states that only the provider can give; the others leave the time of the last verification alone."""
+_SWAP: Final = update(api_credentials).where(
+    api_credentials.c.id == bindparam("this"), api_credentials.c.version == bindparam("expected")
+)
+"""Sets the columns that the parameters name."""
 
 
 def _to_record(row: Sequence[Any]) -> CredentialRecord:
@@ -76,6 +104,21 @@ def _of(owner: Owner) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return api_credentials.c.owner_kind == owner.kind, api_credentials.c.owner_id == owner.id
 
 
+@cache
+def _of_owner(given: tuple[str, ...], *, removed: bool) -> Select[*tuple[Any, ...]]:
+    """The rows of an owner that have these values, in the order of their ids, from a page's end on."""
+    column = api_credentials.c
+    statement = _ALL.where(
+        column.owner_kind == bindparam("kind"),
+        column.owner_id == bindparam("owner"),
+        column.deleted_at.is_not(None) if removed else column.deleted_at.is_(None),
+    )
+    for name in given:
+        value: BindParameter[Any] = bindparam(name)
+        statement = statement.where(column.id > value if name == "after" else column[name] == value)
+    return statement.order_by(column.id).limit(bindparam("most", type_=Integer()))
+
+
 class CredentialRepositoryImpl:
     """See `app.services.ports.CredentialRepository`."""
 
@@ -83,28 +126,27 @@ class CredentialRepositoryImpl:
         self._connection = connection
 
     async def add(self, record: CredentialRecord) -> None:
-        await self._connection.change(
-            insert(api_credentials).values(
-                id=record.id,
-                owner_kind=record.owner.kind,
-                owner_id=record.owner.id,
-                provider=record.provider,
-                label=record.label,
-                label_key=_label_key(record.label),
-                encrypted_value=record.encrypted_value,
-                key_version=record.key_version,
-                version=record.version,
-                fingerprint=record.fingerprint,
-                status=record.status,
-                created_by=record.created_by,
-                created_at=record.created_at,
-                updated_at=record.updated_at,
-                expires_at=record.expires_at,
-                last_used_at=record.last_used_at,
-                last_verified_at=record.last_verified_at,
-                deleted_at=record.deleted_at,
-            )
-        )
+        row = {
+            "id": record.id,
+            "owner_kind": record.owner.kind,
+            "owner_id": record.owner.id,
+            "provider": record.provider,
+            "label": record.label,
+            "label_key": _label_key(record.label),
+            "encrypted_value": record.encrypted_value,
+            "key_version": record.key_version,
+            "version": record.version,
+            "fingerprint": record.fingerprint,
+            "status": record.status,
+            "created_by": record.created_by,
+            "created_at": record.created_at,
+            "updated_at": record.updated_at,
+            "expires_at": record.expires_at,
+            "last_used_at": record.last_used_at,
+            "last_verified_at": record.last_verified_at,
+            "deleted_at": record.deleted_at,
+        }
+        await self._connection.change(insert(api_credentials), row)
 
     async def get(self, credential_id: str) -> CredentialRecord | None:
         row = await self._connection.row(_BY_ID, {"key": credential_id})
@@ -121,17 +163,15 @@ class CredentialRepositoryImpl:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[CredentialRecord]:
-        deleted_at = api_credentials.c.deleted_at
-        statement = _ALL.where(*_of(owner), deleted_at.is_not(None) if removed else deleted_at.is_(None))
-        if provider is not None:
-            statement = statement.where(api_credentials.c.provider == provider)
-        if created_by is not None:
-            statement = statement.where(api_credentials.c.created_by == created_by)
-        if label is not None:
-            statement = statement.where(api_credentials.c.label_key == _label_key(label))
-        if after is not None:
-            statement = statement.where(api_credentials.c.id > after)
-        rows = await self._connection.rows(statement.order_by(api_credentials.c.id).limit(limit))
+        wanted = {
+            "provider": provider,
+            "created_by": created_by,
+            "label_key": None if label is None else _label_key(label),
+            "after": after,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        owned = {"kind": owner.kind, "owner": owner.id, "most": limit}
+        rows = await self._connection.rows(_of_owner(tuple(given), removed=removed), owned | given)
         return [_to_record(row) for row in rows]
 
     async def reassign_sharer(self, source: str, target: str) -> int:
@@ -147,6 +187,15 @@ class CredentialRepositoryImpl:
     async def count(self, owner: Owner) -> int:
         statement = select(func.count()).select_from(api_credentials).where(*_of(owner))
         return int(await self._connection.value(statement))
+
+    async def count_and_account(self, owner: Owner) -> tuple[int, User | None]:
+        """One statement."""
+        if owner.kind is not OwnerKind.USER:
+            return await self.count(owner), None
+        rows = select(func.count().label("rows")).select_from(api_credentials).where(*_of(owner)).subquery()
+        statement = select(rows.c.rows, *USER_COLUMNS).select_from(rows.outerjoin(users, users.c.id == owner.id))
+        count, *account = await self._connection.row(statement) or (0, None)
+        return count, None if account[0] is None else to_user(account)
 
     async def change(
         self, credential_id: str, *, expected_version: int, label: str, expires_at: datetime | None, at: datetime
@@ -207,12 +256,7 @@ class CredentialRepositoryImpl:
 
     async def mark_used(self, credential_id: str, at: datetime) -> None:
         """A late writer never sets the time back."""
-        last = api_credentials.c.last_used_at
-        await self._connection.change(
-            update(api_credentials)
-            .where(api_credentials.c.id == credential_id, or_(last.is_(None), last < at))
-            .values(last_used_at=at)
-        )
+        await self._connection.change(_MARK_USED, {"this": credential_id, "moment": at})
 
     async def set_status(self, credential_id: str, status: Status, at: datetime) -> None:
         """Not a change that people make, so the version stays."""
@@ -256,17 +300,16 @@ class CredentialRepositoryImpl:
         return await self._connection.remove(api_credentials, api_credentials.c.deleted_at < before, limit)
 
     async def add_history(self, record: HistoryRecord) -> None:
-        await self._connection.change(
-            insert(credential_history).values(
-                id=record.id,
-                credential_id=record.credential_id,
-                version=record.version,
-                encrypted_value=record.encrypted_value,
-                key_version=record.key_version,
-                created_at=record.created_at,
-                replaced_at=record.replaced_at,
-            )
-        )
+        row = {
+            "id": record.id,
+            "credential_id": record.credential_id,
+            "version": record.version,
+            "encrypted_value": record.encrypted_value,
+            "key_version": record.key_version,
+            "created_at": record.created_at,
+            "replaced_at": record.replaced_at,
+        }
+        await self._connection.change(insert(credential_history), row)
 
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
         history = credential_history.c
@@ -308,9 +351,6 @@ class CredentialRepositoryImpl:
 
     async def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: object) -> bool:
         """Compare and swap on the version: a caller that read an older row changes nothing."""
-        statement = (
-            update(api_credentials)
-            .where(api_credentials.c.id == credential_id, api_credentials.c.version == expected_version)
-            .values(**values, version=expected_version + 1, updated_at=at)
-        )
-        return await self._connection.change(statement) == 1
+        next_one = {"version": expected_version + 1, "updated_at": at}
+        this = {"this": credential_id, "expected": expected_version}
+        return await self._connection.change(_SWAP, this | next_one | values) == 1

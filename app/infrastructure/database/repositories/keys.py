@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from app.domain.keys import KeyName
 from app.infrastructure.database.engine import Connection
@@ -18,6 +18,8 @@ _LOCK: Final = 0x6B65_7968_616C_6C01
 
 _MANIFEST: Final = "manifest"
 _KEYSET: Final = "keyset/"
+
+_VALUES: Final = select(app_config.c.value).where(app_config.c.key == bindparam("this"))
 
 
 class KeyRepositoryImpl:
@@ -88,7 +90,7 @@ class KeyRepositoryImpl:
         await self._connection.change(delete(app_config))
 
     async def _get(self, key: str) -> str | None:
-        found = await self._connection.rows(select(app_config.c.value).where(app_config.c.key == key))
+        found = await self._connection.rows(_VALUES, {"this": key})
         if len(found) > 1:
             raise there_twice([key])
         return str(found[0][0]) if found else None

@@ -31,6 +31,15 @@ _WITH_USER: Final = select(*_COLUMNS, *USER_COLUMNS).join_from(sessions, users)
 # Built once: these two stand before every request.
 _BY_ID: Final = _WITH_USER.where(sessions.c.id == bindparam("key"))
 _BY_COOKIE: Final = _WITH_USER.where(sessions.c.cookie_hash == bindparam("key"))
+_BY_REFRESH: Final = _WITH_USER.where(
+    sessions.c.id
+    == select(refresh_tokens.c.session_id).where(refresh_tokens.c.token_hash == bindparam("key")).scalar_subquery()
+)
+_TOUCH: Final = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("this"), sessions.c.last_seen_at < bindparam("moment"))
+    .values(last_seen_at=bindparam("moment"))
+)
 
 
 def _to_session(row: Sequence[Any]) -> Session:
@@ -56,21 +65,20 @@ class SessionRepositoryImpl:
         self._connection = connection
 
     async def add(self, session: Session, *, cookie_hash: bytes | None) -> None:
-        await self._connection.change(
-            insert(sessions).values(
-                id=session.id,
-                user_id=session.user_id,
-                cookie_hash=cookie_hash,
-                token_version=session.token_version,
-                device=session.device,
-                address=session.address,
-                created_at=session.created_at,
-                last_seen_at=session.last_seen_at,
-                authenticated_at=session.authenticated_at,
-                expires_at=session.expires_at,
-                revoked_at=session.revoked_at,
-            )
-        )
+        row = {
+            "id": session.id,
+            "user_id": session.user_id,
+            "cookie_hash": cookie_hash,
+            "token_version": session.token_version,
+            "device": session.device,
+            "address": session.address,
+            "created_at": session.created_at,
+            "last_seen_at": session.last_seen_at,
+            "authenticated_at": session.authenticated_at,
+            "expires_at": session.expires_at,
+            "revoked_at": session.revoked_at,
+        }
+        await self._connection.change(insert(sessions), row)
 
     async def get(self, session_id: str) -> SessionAndUser | None:
         """One statement."""
@@ -90,10 +98,7 @@ class SessionRepositoryImpl:
 
     async def touch(self, session_id: str, at: datetime) -> None:
         """A late writer never sets the time back."""
-        seen_earlier = sessions.c.last_seen_at < at
-        await self._connection.change(
-            update(sessions).where(sessions.c.id == session_id, seen_earlier).values(last_seen_at=at)
-        )
+        await self._connection.change(_TOUCH, {"this": session_id, "moment": at})
 
     async def prove(self, session_id: str, at: datetime) -> None:
         await self._connection.change(update(sessions).where(sessions.c.id == session_id).values(authenticated_at=at))
@@ -126,24 +131,24 @@ class SessionRepositoryImpl:
             )
         )
 
-    async def has_refresh(self, token_hash: bytes) -> bool:
-        this = select(refresh_tokens.c.session_id).where(refresh_tokens.c.token_hash == token_hash)
-        return await self._connection.value(this) is not None
+    async def by_refresh(self, token_hash: bytes) -> SessionAndUser | None:
+        """One statement."""
+        return await self._one(_BY_REFRESH, token_hash)
 
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
         """Of any number of simultaneous uses exactly one is the first."""
-        told = (refresh_tokens.c.session_id, refresh_tokens.c.expires_at)
-        this = refresh_tokens.c.token_hash == token_hash
         # The session's row is locked before its tokens, as `revoke` does: in any other order two reuses of one token
         # could wait for each other.
-        of_token = select(refresh_tokens.c.session_id).where(this).scalar_subquery()
-        await self._connection.row(select(sessions.c.id).where(sessions.c.id == of_token).with_for_update())
+        found = await self._one(_BY_REFRESH.with_for_update(of=sessions), token_hash)
+        if found is None:
+            return None
+        this, expires_at = refresh_tokens.c.token_hash == token_hash, refresh_tokens.c.expires_at
         unused = refresh_tokens.c.used_at.is_(None)
-        used = update(refresh_tokens).where(this, unused).values(used_at=at).returning(*told)
-        if row := await self._connection.row(used):
-            return RefreshUse(session_id=row[0], first=True, expires_at=row[1])
-        if row := await self._connection.row(select(*told).where(this)):
-            return RefreshUse(session_id=row[0], first=False, expires_at=row[1])
+        used = update(refresh_tokens).where(this, unused).values(used_at=at).returning(expires_at)
+        if until := await self._connection.value(used):
+            return RefreshUse(found=found, first=True, expires_at=until)
+        if until := await self._connection.value(select(expires_at).where(this)):
+            return RefreshUse(found=found, first=False, expires_at=until)
         return None
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:

@@ -1,0 +1,37 @@
+"""The code of `make bench` runs, in its smallest size. What it measures then says nothing about speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.__main__ import GROUPS
+from tests.benchmarks.figures import Figure, Size
+from tests.benchmarks.servers import PEER
+
+_MARKS = {
+    "reencryption": [pytest.mark.postgres],
+    "serving": [pytest.mark.skipif(not PEER.exists(), reason="only make bench installs the peer")],
+}
+_STARTING = {"starts", "commands", "serving", "revocation"}
+"""They start one process after the other."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(name, marks=[*_MARKS.get(name, []), *([pytest.mark.faults] if name in _STARTING else [])])
+        for name in GROUPS
+    ],
+)
+def test_every_figure_of_a_group_is_measured(group: str, tmp_path: Path) -> None:
+    figures = GROUPS[group](tmp_path, Size.smallest())
+    assert figures
+    assert [figure.name for figure in figures if not figure.values] == []
+
+
+def test_a_figure_is_judged_by_its_median() -> None:
+    most, least = Figure(name="most", aim=2, values=[1, 2, 9]), Figure(name="least", aim=2, more=True, values=[1, 1, 9])
+    assert (most.met, least.met, Figure(name="no aim", values=[1]).met) == (True, False, None)
