@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Final
 
 from app.domain.errors import RequestExpired
@@ -19,26 +19,37 @@ REQUEST_SECONDS: Final = 15.0
 
 
 class Deadline:
-    """Of one request. ``gone`` says whether its client has left."""
+    """Of one request: everything inside ``with`` belongs to it. ``gone`` says whether its client has left."""
+
+    __slots__ = ("_clock", "_gone", "_outer", "_until")
 
     def __init__(self, clock: Clock, gone: Callable[[], bool]) -> None:
         self._clock = clock
         self._gone = gone
+        self._outer: Token[Deadline | None]
         self.restart()
 
     def restart(self) -> None:
         """Count from now on: the client was slow, not this process."""
         self._until = self._clock.monotonic() + REQUEST_SECONDS
 
-    def release(self) -> None:
-        """Note that the request was answered: a task that it started goes on by itself."""
-        self._until = math.inf
-        self._gone = lambda: False
-
     def check(self) -> None:
         """Raises RequestExpired. Time in which the process was stopped or its machine asleep counts."""
         if self._gone() or self._clock.monotonic() > self._until:
             raise RequestExpired
+
+    def __enter__(self) -> None:
+        self._outer = _CURRENT.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        """The request was answered: a task that it started goes on by itself."""
+        _CURRENT.reset(self._outer)
+        self._until = math.inf
+        self._gone = _never
+
+
+def _never() -> bool:
+    return False
 
 
 _CURRENT: ContextVar[Deadline | None] = ContextVar("keyhall.deadline", default=None)
@@ -50,16 +61,9 @@ class Deadlines:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    @contextmanager
-    def request(self, gone: Callable[[], bool]) -> Iterator[None]:
-        """Everything inside belongs to one request."""
-        deadline = Deadline(self._clock, gone)
-        token = _CURRENT.set(deadline)
-        try:
-            yield
-        finally:
-            _CURRENT.reset(token)
-            deadline.release()
+    def request(self, gone: Callable[[], bool]) -> Deadline:
+        """The deadline of a request that arrives now, to be entered."""
+        return Deadline(self._clock, gone)
 
 
 def check_deadline() -> None:

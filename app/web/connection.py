@@ -41,21 +41,20 @@ class Connection(web.RequestHandler):
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Give the next head its deadline when its first bytes arrive."""
+        """Give the next head its deadline when its first bytes arrive, unless all of it did."""
         if self._unparsed:
             return
-        if self._deadline is None and not self._handling:
-            self._await_head()
         super().data_received(data)
-        self._stop_at_unparsed()
+        if self._messages:
+            self._stop_at_unparsed()
+        elif self._deadline is None and not self._handling:
+            self._await_head()
 
     def _stop_at_unparsed(self) -> None:
         """Read nothing more after input that is no HTTP: aiohttp would queue an error for each read, with its input.
 
         One error is kept, without the input, and answered when its turn comes.
         """
-        if not self._messages:
-            return
         message, payload = self._messages[-1]
         if isinstance(message, _ErrInfo):
             self._unparsed = True
@@ -111,11 +110,12 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Write the response. A refusal that aiohttp makes itself (an unknown Expect) becomes a problem as well."""
         try:
-            if isinstance(resp, _Unparsed):
-                self._write_unparsed()
-                return resp, True
-            if isinstance(resp, web.HTTPException):
-                resp = self._refusal(as_app_error(resp))
+            if type(resp) is not web.Response:
+                if isinstance(resp, _Unparsed):
+                    self._write_unparsed()
+                    return resp, True
+                if isinstance(resp, web.HTTPException):
+                    resp = self._refusal(as_app_error(resp))
             return await super().finish_response(request, resp, start_time)
         finally:
             self._handling = False

@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_BOUNDS: Final = Histogram.DEFAULT_BUCKETS
+"""Seconds, the last of them infinite."""
+_BOUND_NAMES: Final = (*map(str, _BOUNDS[:-1]), "+Inf")
 
 
-class Metrics:
-    """Requests by the pattern of their route, never by path: paths hold ids, and labels are never dropped."""
+class _Route:
+    """How often a route answered in time for each bound, and not for the one below it."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(_BOUNDS)
+        self.seconds = 0.0
+
+
+class Metrics(Collector):
+    """Requests by the pattern of their route, never by path: paths hold ids, and labels are never dropped.
+
+    Plain numbers, made into metrics when somebody asks for them: every request is counted, on the loop's thread alone.
+    """
 
     content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self) -> None:
+        self._answers: dict[tuple[str, str, int], int] = {}
+        self._routes: dict[str, _Route] = {}
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
-        self._requests = Counter(
-            "keyhall_http_requests", "HTTP requests answered", ["method", "route", "status"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "keyhall_http_request_seconds", "Time to answer an HTTP request", ["route"], registry=self._registry
-        )
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._registry.register(self)
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one response."""
         key = (method if method in _METHODS else "other", route, status)
-        found = self._children.get(key)
-        if found is None:
-            found = self._requests.labels(key[0], route, str(status)), self._seconds.labels(route)
-            self._children[key] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        self._answers[key] = self._answers.get(key, 0) + 1
+        observed = self._routes.get(route)
+        if observed is None:
+            observed = self._routes[route] = _Route()
+        observed.counts[bisect_left(_BOUNDS, seconds)] += 1
+        observed.seconds += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers as the registry wants them."""
+        answers = CounterMetricFamily(
+            "keyhall_http_requests", "HTTP requests answered", labels=["method", "route", "status"]
+        )
+        for (method, route, status), count in self._answers.items():
+            answers.add_metric([method, route, str(status)], count)
+        yield answers
+        times = HistogramMetricFamily(
+            "keyhall_http_request_seconds", "Time to answer an HTTP request", labels=["route"]
+        )
+        for route, observed in self._routes.items():
+            buckets = list(zip(_BOUND_NAMES, accumulate(observed.counts), strict=True))
+            times.add_metric([route], buckets, observed.seconds)
+        yield times
 
     def text(self) -> bytes:
         """All metrics in the text format of Prometheus."""

@@ -48,12 +48,14 @@ async def request_middleware(
 ) -> web.StreamResponse:
     """Check host and origin, bring the keys up to date, call the handler. Errors become responses here only."""
     started = time.perf_counter()
-    request_id = request[REQUEST_ID] = request.app[SERVICES].randomness.token_bytes(8).hex()
+    app = request.app
+    services = app[SERVICES]
+    request_id = request[REQUEST_ID] = services.randomness.token_bytes(8).hex()
     response: web.StreamResponse
     try:
         _check_protocol(request)
         if request.path not in PROBES:
-            origin = request.app[ORIGIN]
+            origin = app[ORIGIN]
             static = request.path.startswith(_STATIC)
             if not static:  # the page that explains the refusal needs its stylesheet
                 origin.check_transport()
@@ -61,8 +63,8 @@ async def request_middleware(
             if request.method in UNSAFE:
                 origin.check_site(request, browser=False)
             if not static:
-                await request.app[SERVICES].instances.catch_up()
-        with request.app[SERVICES].deadlines.request(lambda: _gone(request)):
+                await services.instances.catch_up()
+        with services.deadlines.request(lambda: _gone(request)):
             response = await handler(request)
     except web.HTTPException as refusal:
         response = _refusal(request, refusal)
@@ -70,7 +72,7 @@ async def request_middleware(
         await record_refusal(request, error)
         if status_of(type(error)) >= 500 and not _gone(request):
             what = f"{request.method} {route_of(request)}"
-            request.app[SERVICES].failures.note(what, error, request_id)
+            services.failures.note(what, error, request_id)
         response = _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
@@ -151,8 +153,7 @@ def add_default_headers(app: web.Application) -> None:
     async def on_prepare(_: web.Request, response: web.StreamResponse) -> None:
         headers = response.headers
         for name, value in defaults:
-            if name not in headers:
-                headers[name] = value
+            headers.setdefault(name, value)
         headers.popall(hdrs.SERVER, None)
 
     app.on_response_prepare.append(on_prepare)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -99,9 +100,10 @@ class Origin:
 
     def address(self, request: web.Request) -> str | None:
         """The client's IP address: the right-most one of X-Forwarded-For that no trusted proxy added itself."""
-        address = _address(request.remote or "")
-        if not self._proxies or address is None or not self._trusted(address):
-            return str(address) if address else None
+        remote = request.remote or ""
+        address = _address(remote) if self._proxies else None
+        if address is None or not self._trusted(address):
+            return _canonical(remote)
         hops = [hop for header in request.headers.getall("X-Forwarded-For", ()) for hop in header.split(",")]
         for hop in reversed(hops):
             named = _forwarded(hop)
@@ -127,12 +129,9 @@ class Origin:
 
     def client(self, request: web.Request) -> Client:
         """The client, as the services record it."""
-        return Client(
-            source=Source.WEB,
-            address=self.address(request),
-            device=device_name(request.headers.get("User-Agent", "")),
-            claim=cookie_of(request, self.device_cookie_name),
-        )
+        client = _client(self.address(request), device_name(request.headers.get("User-Agent", "")))
+        claim = cookie_of(request, self.device_cookie_name)
+        return client if claim is None else replace(client, claim=claim)
 
 
 def cookie_of(request: web.Request, name: str) -> str | None:
@@ -141,9 +140,12 @@ def cookie_of(request: web.Request, name: str) -> str | None:
     Names and pairs are split as RFC 6265bis, 5.6.3 does it. aiohttp also splits values at blanks, so that a cookie
     which another site of the domain may set could hold a second session, past the prefix `__Host-`.
     """
+    headers = request.headers.getall("Cookie", None)
+    if headers is None:
+        return None
     values = {
         value.strip(" \t")
-        for header in request.headers.getall("Cookie", ())
+        for header in headers
         for pair in header.split(";")
         for named, equals, value in (pair.partition("="),)
         if equals and named.strip(" \t") == name
@@ -210,6 +212,17 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+@lru_cache(maxsize=1024)
+def _client(address: str | None, device: str | None) -> Client:
+    return Client(source=Source.WEB, address=address, device=device)
+
+
+@lru_cache(maxsize=1024)
+def _canonical(text: str) -> str | None:
+    address = _address(text)
+    return str(address) if address else None
 
 
 @lru_cache(maxsize=1024)

@@ -39,4 +39,4 @@ async def record_refusal(request: web.Request, error: AppError) -> None:
 def route_of(request: web.Request) -> str:
     """The pattern of the address, such as `/credentials/{credential_id}`."""
     resource = request.match_info.route.resource
-    return resource.canonical if resource else UNMATCHED
+    return UNMATCHED if resource is None else resource.canonical

@@ -195,7 +195,8 @@ async def test_users_are_paged_in_the_order_of_their_ids(storage: Storage) -> No
 async def test_a_password_and_a_discord_account_can_be_replaced(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.users.add(user())
-        await unit.users.set_password("user-alice", "new hash", LATER)
+        await unit.users.rehash("user-alice", "new hash", former=user().password_hash, at=LATER)
+        await unit.users.rehash("user-alice", "a hash of the former password", former=user().password_hash, at=LATER)
         await unit.users.set_discord("user-alice", "42", LATER)
         found = await unit.users.get("user-alice")
         assert found == replace(user(), password_hash="new hash", discord_id="42")
@@ -258,7 +259,7 @@ async def test_a_user_has_an_id_and_a_subject_of_their_own(storage: Storage, twi
 async def test_a_change_of_an_unknown_user_changes_nothing(storage: Storage) -> None:
     async with storage.write() as unit:
         await unit.users.add(user())
-        await unit.users.set_password("unknown", "hash", LATER)
+        await unit.users.rehash("unknown", "hash", former=user().password_hash, at=LATER)
         await unit.users.set_discord("unknown", "42", LATER)
         await unit.users.disable("unknown", LATER)
         assert await unit.users.page(after=None, limit=10) == [user()]
@@ -785,6 +786,14 @@ async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, 
     await asyncio.gather(*(append() for _ in range(10)))
     assert len(await rows(database, "subjects")) == 1
     assert len(await rows(database, "audit_events", "address_id")) == 10
+
+
+async def test_any_number_of_addresses_is_met_on_one_connection(database: Database, sql: SqlStorage) -> None:
+    """From the sixth time on PostgreSQL plans a statement without its parameters."""
+    async with sql.write() as unit:
+        for number in range(12):
+            await unit.audit.append(event(address=f"192.0.2.{number}"))
+    assert len(await rows(database, "subjects")) == 12
 
 
 async def test_an_audit_row_goes_with_its_unit_of_work(database: Database, sql: SqlStorage) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
+    literal_column,
 )
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -165,12 +166,10 @@ subjects: Final = Table(
 )
 """Whom the random ids of the audit trail stand for: people by name, and addresses."""
 
-Index(
-    "uq_subjects_address",
-    subjects.c.value,
-    unique=True,
-    sqlite_where=subjects.c.kind == "address",
-)
+ADDRESSES: Final = subjects.c.kind == literal_column("'address'")
+"""Which subjects are addresses. A condition of an index names values literally: with parameters none matches it."""
+
+Index("uq_subjects_address", subjects.c.value, unique=True, sqlite_where=ADDRESSES)
 
 users: Final = Table(
     "users",
@@ -215,8 +214,11 @@ sessions: Final = Table(
     Column("last_seen_at", UtcDateTime, nullable=False),
     Column("authenticated_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
-    Column("revoked_at", UtcDateTime, index=True),
+    Column("revoked_at", UtcDateTime),
 )
+
+REVOKED: Final = sessions.c.revoked_at.is_not(None)
+Index(None, sessions.c.revoked_at, sqlite_where=REVOKED)
 
 refresh_tokens: Final = Table(
     "refresh_tokens",
@@ -248,11 +250,15 @@ api_credentials: Final = Table(
     Column("expires_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
     Column("last_verified_at", UtcDateTime),
-    Column("deleted_at", UtcDateTime, index=True),
+    Column("deleted_at", UtcDateTime),
     _one_of("owner_kind", OwnerKind),
     Index(None, "owner_kind", "owner_id", "id"),
 )
 """Credentials, the removed ones too until they are purged. A key's version goes up to 2**32 - 1."""
+
+LIVE: Final = api_credentials.c.deleted_at.is_(None)
+REMOVED: Final = api_credentials.c.deleted_at.is_not(None)
+SHARED: Final = api_credentials.c.owner_kind == literal_column("'guild'")
 
 Index(
     "uq_api_credentials_live_label",
@@ -261,8 +267,10 @@ Index(
     api_credentials.c.provider,
     api_credentials.c.label_key,
     unique=True,
-    sqlite_where=api_credentials.c.deleted_at.is_(None),
+    sqlite_where=LIVE,
 )
+Index(None, api_credentials.c.deleted_at, sqlite_where=REMOVED)
+Index("ix_api_credentials_sharer", api_credentials.c.created_by, sqlite_where=SHARED)
 
 credential_history: Final = Table(
     "credential_history",
@@ -338,12 +346,10 @@ jobs: Final = Table(
 )
 """Work that outlives a process; ``payload`` and ``cursor`` are JSON. A claim ends with its lease."""
 
-Index(
-    "uq_jobs_unfinished",
-    jobs.c.unique_key,
-    unique=True,
-    sqlite_where=jobs.c.state.in_(["waiting", "running"]),
-)
+UNFINISHED: Final = jobs.c.state.in_([literal_column("'waiting'"), literal_column("'running'")])
+"""Which jobs are not over."""
+
+Index("uq_jobs_unfinished", jobs.c.unique_key, unique=True, sqlite_where=UNFINISHED)
 
 key_schedules: Final = Table(
     "key_schedules",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from app.domain.attempts import Network, Terms, terms_of_device, terms_of_session, terms_of_stranger
@@ -21,6 +22,14 @@ from app.services.refusals import Refusal, Refusals
 
 _WRONG: Final = (("reason", "wrong"),)
 _LIMITED: Final = (("reason", TooManyAttempts.code),)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenUser:
+    """A user whose password was right; ``rehashed`` has present parameters where the stored hash has outdated ones."""
+
+    user: User
+    rehashed: str | None
 
 
 class PasswordProof:
@@ -47,8 +56,10 @@ class PasswordProof:
         self._trail = AuditTrail(clock)
         self._clock = clock
 
-    async def sign_in(self, username: str, password: str, client: Client) -> User:
+    async def sign_in(self, username: str, password: str, client: Client) -> ProvenUser:
         """Return the user of that name and password. Unknown, disabled and wrong take as long and get one answer.
+
+        The caller stores a new hash with ``keep_hash``.
 
         Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded.
         """
@@ -70,17 +81,23 @@ class PasswordProof:
 
         return await self._judge(name, typed, terms, who=client, action=Action.LOGIN, at_home=at_home)
 
-    async def again(self, actor: Actor, password: str) -> User:
+    async def again(self, actor: Actor, password: str) -> ProvenUser:
         """Prove the password of a session once more. Raises as ``sign_in``, and InvalidToken without a session."""
         if actor.session_id is None:
             raise InvalidToken
         name = name_key(actor.username)
         typed = opaque(password, "password", longest=1024)
         terms = terms_of_session(self._account(name), actor.session_id)
-        user = await self._judge(name, typed, terms, who=actor, action=Action.REAUTHENTICATED, at_home=_nowhere)
-        if user.id != actor.user_id:
+        proven = await self._judge(name, typed, terms, who=actor, action=Action.REAUTHENTICATED, at_home=_nowhere)
+        if proven.user.id != actor.user_id:
             raise InvalidCredentials
-        return user
+        return proven
+
+    async def keep_hash(self, uow: UnitOfWork, proven: ProvenUser) -> None:
+        """Store a new hash, in the unit of work that the password was proven for; one that was changed since stays."""
+        if proven.rehashed is not None:
+            user = proven.user
+            await uow.users.rehash(user.id, proven.rehashed, former=user.password_hash, at=self._clock.now())
 
     async def unlock(self, actor: Actor, username: str) -> User:
         """Forget the wrong passwords for an account, and what networks have used of the budgets of their own.
@@ -99,7 +116,7 @@ class PasswordProof:
 
     async def _judge(
         self, name: str, typed: str, terms: Terms, *, who: Actor | Client, action: Action, at_home: AtHome
-    ) -> User:
+    ) -> ProvenUser:
         try:
             async with self._limiter.admitted(terms, at_home):
                 async with self._storage.lookup() as uow:
@@ -114,11 +131,7 @@ class PasswordProof:
                 await self._refusals.record(Refusal(who=who, action=action, detail=_LIMITED, at_once=1))
             await self._limiter.hold()
             raise
-        if check.needs_rehash:
-            rehashed = await self._passwords.hash(typed)
-            async with self._storage.write() as uow:
-                await uow.users.set_password(user.id, rehashed, self._clock.now())
-        return user
+        return ProvenUser(user, await self._passwords.hash(typed) if check.needs_rehash else None)
 
     async def _count(self, terms: Terms, who: Actor | Client, action: Action, user: User | None) -> None:
         about = ("user", user.id) if user else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from app.domain.errors import InvalidToken, StorageError, with_cause
 from app.domain.identity import Actor, Client
-from app.domain.keys import KeyName
-from app.services.keys import KeyManagementService, KeyRing
+from app.domain.keys import KeyName, Manifest
+from app.services.keys import KeyManagementService
 from app.services.ports import AccessClaims, AccessTokens, Clock, SessionAndUser, Storage, UnknownKeyId
 
 log = logging.getLogger(__name__)
@@ -30,17 +30,18 @@ class RequestAuthenticator:
         self._tokens = tokens
         self._clock = clock
         self._remembered: dict[bytes, AccessClaims] = {}
-        self._remembered_under: KeyRing | None = None
+        self._remembered_under: Manifest | None = None
 
     async def authenticate(self, access_token: str, client: Client) -> Actor:
         """Return the actor of an access token. Raises InvalidToken, NotReady, StorageError."""
-        claims = await self._claims(access_token)
+        now = self._clock.now()
+        claims = await self._claims(access_token, now)
         found = await self._storage.cached(
             "session", claims.session_id, lambda uow: uow.sessions.get(claims.session_id)
         )
         if found is None or found.user.id != claims.user_id or found.user.token_version != claims.token_version:
             raise InvalidToken
-        return await self._admit(found, client)
+        return await self._admit(found, client, now)
 
     async def authenticate_browser(self, cookie: str, client: Client) -> Actor:
         """Return the actor of a session cookie. Raises InvalidToken, StorageError."""
@@ -50,20 +51,19 @@ class RequestAuthenticator:
         found = await self._storage.cached("cookie", digest.hex(), lambda uow: uow.sessions.by_cookie(digest))
         if found is None:
             raise InvalidToken
-        return await self._admit(found, client)
+        return await self._admit(found, client, self._clock.now())
 
-    async def _claims(self, token: str) -> AccessClaims:
-        """Return the claims of a token; they are remembered while the key ring is the same and the token is valid."""
-        now = self._clock.now()
-        materials = self._keys.usable_materials(KeyName.JWT_SECRET_KEY)
-        if self._remembered_under is not self._keys.ring or len(self._remembered) >= _REMEMBERED_TOKENS:
+    async def _claims(self, token: str, now: datetime) -> AccessClaims:
+        """Return the claims of a token; they are remembered while the keys are the same and the token is valid."""
+        keys = self._keys.confirmed_manifest()
+        if self._remembered_under is not keys or len(self._remembered) >= _REMEMBERED_TOKENS:
             self._remembered.clear()
-            self._remembered_under = self._keys.ring
+            self._remembered_under = keys
         digest = token_digest(token)
         claims = self._remembered.get(digest)
         if claims is None:
             try:
-                claims = self._tokens.read(token, materials, now)
+                claims = self._tokens.read(token, self._keys.usable_materials(KeyName.JWT_SECRET_KEY), now)
             except UnknownKeyId:
                 await self._keys.reload_for_unknown_key()
                 try:  # with the keys as they are now, whether this reload or another one loaded them
@@ -76,8 +76,7 @@ class RequestAuthenticator:
             raise InvalidToken
         return claims
 
-    async def _admit(self, found: SessionAndUser, client: Client) -> Actor:
-        now = self._clock.now()
+    async def _admit(self, found: SessionAndUser, client: Client, now: datetime) -> Actor:
         if not found.session.alive(found.user, now):
             raise InvalidToken
         if now - found.session.last_seen_at > _TOUCH_AFTER:

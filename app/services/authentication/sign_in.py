@@ -14,7 +14,7 @@ from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
-from app.services.authentication.passwords import PasswordProof
+from app.services.authentication.passwords import PasswordProof, ProvenUser
 from app.services.authentication.requests import COOKIE_PREFIX, actor_of, lasting_part, token_digest
 from app.services.keys import KeyManagementService
 from app.services.paging import Page, page_size, paged, read_cursor
@@ -96,24 +96,24 @@ class AuthenticationService:
 
         Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded.
         """
-        user = await self._proof.sign_in(username, password, client)
+        proven = await self._proof.sign_in(username, password, client)
         async with self._storage.write() as uow:
             await self._end_former(uow, former_cookie, client)
-            session = await self._begin(uow, user, client, cookie_hash=None)
-            pair = await self._issue(uow, session, user)
-        return replace(pair, device_claim=self._proof.device_claim(user, client))
+            session = await self._begin(uow, proven, client, cookie_hash=None)
+            pair = await self._issue(uow, session, proven.user)
+        return replace(pair, device_claim=self._proof.device_claim(proven.user, client))
 
     async def login_browser(
         self, username: str, password: str, client: Client, *, former_cookie: str | None = None
     ) -> BrowserSession:
         """Sign a browser in; otherwise as ``login``."""
-        user = await self._proof.sign_in(username, password, client)
+        proven = await self._proof.sign_in(username, password, client)
         cookie = self._cookie(self._secret("", 16))
         async with self._storage.write() as uow:
             await self._end_former(uow, former_cookie, client)
-            session = await self._begin(uow, user, client, cookie_hash=token_digest(cookie.reveal()))
+            session = await self._begin(uow, proven, client, cookie_hash=token_digest(cookie.reveal()))
         return BrowserSession(
-            cookie=cookie, expires_at=session.expires_at, device_claim=self._proof.device_claim(user, client)
+            cookie=cookie, expires_at=session.expires_at, device_claim=self._proof.device_claim(proven.user, client)
         )
 
     def _cookie(self, lasting: SecretText) -> SecretText:
@@ -126,12 +126,15 @@ class AuthenticationService:
             about = ("session", found.session.id)
             await self._trail.record(uow, actor_of(found, client), Action.LOGOUT, about=about)
 
-    async def _begin(self, uow: UnitOfWork, user: User, client: Client, *, cookie_hash: bytes | None) -> Session:
-        now = self._clock.now()
+    async def _begin(
+        self, uow: UnitOfWork, proven: ProvenUser, client: Client, *, cookie_hash: bytes | None
+    ) -> Session:
+        now, user = self._clock.now(), proven.user
         present = await uow.users.get(user.id)
         # Between the password check and now the account may have been disabled or its password changed.
         if present is None or present.disabled_at is not None or present.token_version != user.token_version:
             raise InvalidCredentials
+        await self._proof.keep_hash(uow, proven)
         session = Session(
             id=self._randomness.new_id(),
             user_id=user.id,
@@ -256,13 +259,14 @@ class AuthenticationService:
         Returns the session with its new cookie. Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded,
         and InvalidToken where the session ended meanwhile.
         """
-        await self._proof.again(actor, password)
+        proven = await self._proof.again(actor, password)
         renewed = self._cookie(SecretText(lasting_part(cookie))) if cookie else None
         async with self._storage.write() as uow:
             found = await uow.sessions.get(actor.session_id or "")
             if found is None or not found.session.alive(found.user, self._clock.now()):
                 raise InvalidToken
             about = ("session", found.session.id)
+            await self._proof.keep_hash(uow, proven)
             await uow.sessions.prove(found.session.id, self._clock.now())
             await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=about)
             if cookie is None or renewed is None:

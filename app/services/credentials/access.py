@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Final
@@ -16,6 +17,7 @@ from typing import Final
 from app.domain.audit import Action, Result
 from app.domain.credentials import (
     RECOVERABLE_FOR,
+    Concern,
     CredentialRecord,
     CredentialView,
     HistoryRecord,
@@ -28,6 +30,7 @@ from app.domain.credentials import (
 )
 from app.domain.errors import CredentialUnreadable, CryptoError, NotFound, StorageError, with_cause
 from app.domain.identity import Actor, Permission
+from app.domain.keys import Manifest
 from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
@@ -81,6 +84,15 @@ def own(actor: Actor) -> Owner:
     return Owner(OwnerKind.USER, actor.user_id)
 
 
+@dataclass(slots=True)
+class _Known:
+    """A cached row and, once it was shown, its view: gone with the row, and not used under other keys."""
+
+    record: CredentialRecord
+    view: CredentialView | None = None
+    opened_by: Manifest | None = None
+
+
 class CredentialAccess:
     """Finds, decrypts and records for one credential at a time; shared by the classes of this package."""
 
@@ -104,17 +116,40 @@ class CredentialAccess:
 
         Raises NotFound.
         """
+        return (await self._find(actor, credential_id, action, need=need, removed=removed)).record
+
+    async def show(self, actor: Actor, credential_id: str) -> CredentialView:
+        """Return the view of a credential, if the actor may read it. Raises NotFound."""
+        known = await self._find(actor, credential_id, Action.CREDENTIAL_READ)
+        keys = self._cipher.keys()
+        if known.view is not None and known.opened_by is keys:
+            known.view = _as_of(self._clock.now(), known.view, known.record)
+            return known.view
+        view = await self.view(known.record)
+        if view.status is not Status.UNREADABLE:
+            known.view, known.opened_by = view, keys
+        return view
+
+    async def _find(
+        self, actor: Actor, credential_id: str, action: Action, *, need: Reach = Reach.MANAGES, removed: bool = False
+    ) -> _Known:
         if _ID.fullmatch(credential_id) is None:  # malformed ids reach neither the cache nor the database
             raise NotFound
-        record = await self._storage.cached("credential", credential_id, lambda uow: uow.credentials.get(credential_id))
-        if record is None:
+
+        async def load(uow: UnitOfWork) -> _Known | None:
+            record = await uow.credentials.get(credential_id)
+            return None if record is None else _Known(record)
+
+        known = await self._storage.cached("credential", credential_id, load)
+        if known is None:
             raise NotFound
+        record = known.record
         if reach(actor, record) < need:
             await self.deny(actor, action, ("credential", record.id))
             raise NotFound
         if (record.deleted_at is not None) is not removed:
             raise NotFound
-        return record
+        return known
 
     async def deny(self, actor: Actor, action: Action, about: tuple[str, str]) -> None:
         """Record a refusal in the audit trail."""
@@ -145,7 +180,7 @@ class CredentialAccess:
         """Return the view of a record whose change has committed; a secret that cannot be opened now stays hidden."""
         now = self._clock.now()
         hidden = view_of(changed, None, now)
-        hidden = dataclasses.replace(hidden, status=_status(changed, now, readable=True))
+        hidden = dataclasses.replace(hidden, status=_by_clock(changed, now)[0])
         return await follow_up(self.view(changed), hidden, f"the change of the credential {changed.id}")
 
     async def read_back(self, stored: CredentialRecord, secret: str) -> CredentialView:
@@ -218,6 +253,7 @@ class CredentialAccess:
 
 def view_of(record: CredentialRecord, secret: str | None, now: datetime) -> CredentialView:
     """Return the view of a record with that secret; None where it does not decrypt."""
+    status, age, why = _by_clock(record, now)
     return CredentialView(
         id=record.id,
         owner=record.owner,
@@ -225,7 +261,7 @@ def view_of(record: CredentialRecord, secret: str | None, now: datetime) -> Cred
         label=record.label,
         masked=UNREADABLE_MASK if secret is None else mask(secret),
         version=record.version,
-        status=_status(record, now, readable=secret is not None),
+        status=Status.UNREADABLE if secret is None else status,
         fingerprint=record.fingerprint,
         created_at=record.created_at,
         updated_at=record.updated_at,
@@ -233,19 +269,27 @@ def view_of(record: CredentialRecord, secret: str | None, now: datetime) -> Cred
         last_used_at=record.last_used_at,
         last_verified_at=record.last_verified_at,
         deleted_at=record.deleted_at,
-        secret_age_days=max((now - record.secret_since).days, 0),
-        concern=concern(record, now),
+        secret_age_days=age,
+        concern=why,
         sharer_id=record.created_by if record.owner.kind is OwnerKind.GUILD else None,
     )
 
 
-def _status(record: CredentialRecord, now: datetime, *, readable: bool) -> Status:
-    """Return the status as of now: decrypting and the clock overrule the stored one."""
-    if not readable:
-        return Status.UNREADABLE
+def _as_of(now: datetime, view: CredentialView, record: CredentialRecord) -> CredentialView:
+    """Return the earlier view of a record that decrypts as it is now: the same where the clock changes nothing."""
+    by_clock = _by_clock(record, now)
+    if by_clock == (view.status, view.secret_age_days, view.concern):
+        return view
+    status, age, why = by_clock
+    return dataclasses.replace(view, status=status, secret_age_days=age, concern=why)
+
+
+def _by_clock(record: CredentialRecord, now: datetime) -> tuple[Status, int, Concern | None]:
+    """Return what the clock decides of a view: the status of a secret that decrypts, its age, and the concern."""
+    status = Status.UNCHECKED if record.status is Status.UNREADABLE else record.status
     if expired(record, now):
-        return Status.EXPIRED
-    return Status.UNCHECKED if record.status is Status.UNREADABLE else record.status
+        status = Status.EXPIRED
+    return status, max((now - record.secret_since).days, 0), concern(record, now)
 
 
 async def set_removed(

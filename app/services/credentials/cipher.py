@@ -8,7 +8,7 @@ from typing import Final
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, has_fingerprint
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, FORMER_SECRETS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import CryptoError, NotReady, StartupError
-from app.domain.keys import KeyName
+from app.domain.keys import KeyName, Manifest
 from app.services.keys import KeyManagementService, KeyRing, Primary
 from app.services.ports import EncryptionContext, Envelope, KeyDerivation
 
@@ -83,6 +83,10 @@ class CredentialCipher:
             return None
         mac = self._derivation.mac(primary.material, "credential-fingerprint", secret.encode())
         return mac[:_FINGERPRINT_BYTES].hex()
+
+    def keys(self) -> Manifest:
+        """Return the manifest of the keys that decrypt at this moment. Raises NotReady while they are stale."""
+        return self._keys.confirmed_manifest()
 
     async def refresh(self) -> bool:
         """Read the keysets again; True when they changed, so that a secret that did not decrypt may do so now.

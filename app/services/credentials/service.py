@@ -448,7 +448,7 @@ class CredentialService:
 
     async def get(self, actor: Actor, credential_id: str) -> CredentialView:
         """Return one credential, its secret as a mask."""
-        return await self._access.view(await self._access.find(actor, credential_id, Action.CREDENTIAL_READ))
+        return await self._access.show(actor, credential_id)
 
     async def versions(
         self, actor: Actor, credential_id: str, *, after: str | None = None, limit: int = 50

@@ -14,7 +14,7 @@ from typing import Final
 
 from app.domain.errors import MasterKeyMissing, NoInstall, NotReady, StartupError
 from app.domain.instances import CONFIRMED_FOR_SECONDS
-from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, Origin
+from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, Manifest, Origin
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import rows as key_rows
 from app.services.keys.reading import KeyReader
@@ -65,6 +65,7 @@ class KeyManagementService:
             reader=self._reader, derivation=derivation, record=record, clock=clock, randomness=randomness
         )
         self._ring: KeyRing | None = None
+        self._usable: Mapping[KeyName, Mapping[int, SecretBytes]] = {}
         self._remembered: KeyRing | None = None
         self._confirmed_at = float("-inf")
         self._lease_until = float("-inf")
@@ -185,9 +186,16 @@ class KeyManagementService:
         """Every version that may open, decrypt or verify, by number. Raises NotReady while not confirmed."""
         if not self.confirmed:
             raise NotReady
-        ring = self.ring
-        keyset = ring.keysets[name]
-        return {each.version: ring.materials[name][each.version] for each in keyset if keyset.opens(each)}
+        return self._usable[name]
+
+    def confirmed_manifest(self) -> Manifest:
+        """The manifest of the ring, another object after every change of keys. Raises NotReady while not confirmed.
+
+        Views and claims that were made with the keys are remembered under it: it names them and holds no material.
+        """
+        if not self.confirmed:
+            raise NotReady
+        return self.ring.manifest
 
     def primary(self, name: KeyName) -> Primary:
         """The version that protects what is not stored. Raises NotReady while not confirmed or not leased."""
@@ -298,6 +306,7 @@ class KeyManagementService:
         epochs = ring.manifest.epochs
         if self._ring is None or all(epochs[name] >= epoch for name, epoch in self._ring.manifest.epochs.items()):
             self._ring = ring
+            self._usable = {name: ring.usable(name) for name in ring.keysets}
 
     def _remember(self, ring: KeyRing) -> None:
         """Record the ring's epochs outside the database, also those of a ring that a unit of work loaded."""

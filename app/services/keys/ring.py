@@ -79,6 +79,11 @@ class KeyRing:
         version = self.keysets[name].primary.version
         return Primary(version, self.materials[name][version])
 
+    def usable(self, name: KeyName) -> Mapping[int, SecretBytes]:
+        """Every version of that key that may open, decrypt or verify, by number."""
+        keyset = self.keysets[name]
+        return {each.version: self.materials[name][each.version] for each in keyset if keyset.opens(each)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstallRules:

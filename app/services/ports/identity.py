@@ -99,8 +99,8 @@ class UserRepository(Protocol):
         """Return users in the order of their ids, those after ``after``."""
         ...
 
-    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
-        """Replace the password's hash."""
+    async def rehash(self, user_id: str, password_hash: str, *, former: str | None, at: datetime) -> None:
+        """Replace the hash ``former`` by another one of the same password; any other hash stays."""
         ...
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from argon2 import PasswordHasher
 
 from app.domain.credentials import HISTORY_KEPT
 from app.domain.identity import Client, Source
@@ -141,9 +142,22 @@ async def _login(watched: Watched) -> list[str]:
     return await watched.during(watched.site.request("POST", f"{_AUTH}/login", json=_LOGIN, token=""))
 
 
+async def _login_with_outdated_hash(watched: Watched) -> list[str]:
+    outdated = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
+    await watched.place.execute("UPDATE users SET password_hash = :hash", hash=outdated)
+    sent = await _login(watched)
+    assert outdated not in repr(await watched.place.contents())
+    return sent
+
+
 async def _failed_login(watched: Watched) -> list[str]:
     body = _LOGIN | {"username": watched.label(), "password": "wrong"}
     return await watched.during(watched.site.request("POST", f"{_AUTH}/login", json=body, token=""), status=401)
+
+
+async def _reauthenticate(watched: Watched) -> list[str]:
+    body = {"password": PASSWORD}
+    return await watched.during(watched.site.request("POST", f"{_AUTH}/reauthenticate", json=body), status=204)
 
 
 async def _refresh(watched: Watched) -> list[str]:
@@ -177,7 +191,9 @@ _REQUESTS: Final[dict[str, tuple[Callable[[Watched], Awaitable[list[str]]], int,
     "remove": (_remove, 6, 6),
     "use, intent and outcome": (_use, 8, 8),
     "log in": (_login, 10, 9),
+    "log in with an outdated hash": (_login_with_outdated_hash, 11, 10),
     "fail to log in": (_failed_login, 6, 6),
+    "prove the password": (_reauthenticate, 8, 8),
     "refresh": (_refresh, 8, 7),
     "log out": (_logout, 6, 6),
     "revoke a session": (_revoke, 7, 7),

@@ -36,8 +36,10 @@ class FakeUserRepository:
     async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
         return [self._tables.users[key] for key in sorted(self._tables.users) if key > (after or "")][:limit]
 
-    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
-        self._change(user_id, password_hash=password_hash)
+    async def rehash(self, user_id: str, password_hash: str, *, former: str | None, at: datetime) -> None:
+        user = self._tables.users.get(user_id)
+        if user is not None and user.password_hash == former:
+            self._change(user_id, password_hash=password_hash)
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         self._change(user_id, discord_id=discord_id)

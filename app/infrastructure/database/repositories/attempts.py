@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, false, or_, select
+from sqlalchemy import Select, and_, bindparam, delete, or_, select
 
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import attempts
@@ -20,7 +20,7 @@ def _counts(keys: int) -> Select[*tuple[Any, ...]]:
         and_(attempts.c.key == bindparam(f"key{at}"), attempts.c.window > bindparam(f"moment{at}"))
         for at in range(keys)
     ]
-    statement = select(attempts.c.key, attempts.c.window, attempts.c.n).where(or_(false(), *recent))
+    statement = select(attempts.c.key, attempts.c.window, attempts.c.n).where(or_(*recent))
     return statement.order_by(attempts.c.window)
 
 
@@ -39,6 +39,8 @@ class AttemptRepositoryImpl:
         )
 
     async def counts(self, since: Mapping[str, datetime]) -> Mapping[str, Sequence[tuple[datetime, int]]]:
+        if not since:
+            return {}
         given: dict[str, object] = {f"key{at}": key for at, key in enumerate(since)}
         given |= {f"moment{at}": moment for at, moment in enumerate(since.values())}
         found: dict[str, list[tuple[datetime, int]]] = {}
@@ -48,9 +50,11 @@ class AttemptRepositoryImpl:
 
     async def forget(self, prefixes: Collection[str]) -> int:
         key = attempts.c.key
+        if not prefixes:
+            return 0
         # Ranges: LIKE ignores case on SQLite.
         ranges = [and_(key >= each, key < each[:-1] + chr(ord(each[-1]) + 1)) for each in prefixes]
-        return await self._connection.change(delete(attempts).where(or_(false(), *ranges)))
+        return await self._connection.change(delete(attempts).where(or_(*ranges)))
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         return await self._connection.remove(attempts, attempts.c.window < before, limit)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Column, bindparam, insert, literal_column, select
+from sqlalchemy import Column, bindparam, insert, select
 
 from app.domain.audit import AuditEvent
 from app.domain.canonical_json import canonical_json
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import audit_events, subjects
+from app.infrastructure.database.schema import ADDRESSES, audit_events, subjects
 from app.services.ports import Randomness
 
 _GIVEN: Final[tuple[Column[Any], ...]] = (
@@ -22,13 +22,11 @@ _GIVEN: Final[tuple[Column[Any], ...]] = (
     audit_events.c.object_id,
     audit_events.c.detail,
 )
-_IS_ADDRESS: Final = subjects.c.kind == literal_column("'address'")
-"""Not a parameter, for which neither engine would use the index of addresses."""
 # Built once: it stands in every unit of work that changes something.
 _FROM_KNOWN_ADDRESS: Final = insert(audit_events).from_select(
     [*(column.name for column in _GIVEN), "address_id"],
     select(*(bindparam(column.name, type_=column.type) for column in _GIVEN), subjects.c.id).where(
-        _IS_ADDRESS, subjects.c.value == bindparam("address")
+        ADDRESSES, subjects.c.value == bindparam("address")
     ),
 )
 
@@ -64,4 +62,4 @@ class AuditRepositoryImpl:
         new = self._connection.dialect.insert(subjects).values(
             id=self._randomness.new_id(), kind="address", value=address
         )
-        await self._connection.change(new.on_conflict_do_nothing(index_elements=["value"], index_where=_IS_ADDRESS))
+        await self._connection.change(new.on_conflict_do_nothing(index_elements=["value"], index_where=ADDRESSES))

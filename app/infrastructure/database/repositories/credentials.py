@@ -26,7 +26,7 @@ from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Owner
 from app.domain.identity import User
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
-from app.infrastructure.database.schema import api_credentials, credential_history, users
+from app.infrastructure.database.schema import SHARED, api_credentials, credential_history, users
 
 _COLUMNS: Final = (
     api_credentials.c.id,
@@ -176,8 +176,8 @@ class CredentialRepositoryImpl:
 
     async def reassign_sharer(self, source: str, target: str) -> int:
         """`created_by` is not part of what the envelope is bound to."""
-        shared = (api_credentials.c.created_by == source, api_credentials.c.owner_kind == OwnerKind.GUILD)
-        return await self._connection.change(update(api_credentials).where(*shared).values(created_by=target))
+        of_source = update(api_credentials).where(api_credentials.c.created_by == source, SHARED)
+        return await self._connection.change(of_source.values(created_by=target))
 
     async def lock_owner(self, owner: Owner) -> None:
         """An advisory lock per owner; two owners whose numbers collide only wait for each other."""

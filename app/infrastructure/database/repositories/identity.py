@@ -88,8 +88,9 @@ class UserRepositoryImpl:
             statement = statement.where(users.c.id > after)
         return [to_user(row) for row in await self._connection.rows(statement)]
 
-    async def set_password(self, user_id: str, password_hash: str, at: datetime) -> None:
-        await self._update(user_id, password_hash=password_hash, updated_at=at)
+    async def rehash(self, user_id: str, password_hash: str, *, former: str | None, at: datetime) -> None:
+        this = (users.c.id == user_id, users.c.password_hash == former)
+        await self._connection.change(update(users).where(*this).values(password_hash=password_hash, updated_at=at))
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         await self._update(user_id, discord_id=discord_id, updated_at=at)

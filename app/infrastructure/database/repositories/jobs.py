@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from app.domain.canonical_json import canonical_json
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.infrastructure.database.engine import AnyRow, Connection
-from app.infrastructure.database.schema import jobs
+from app.infrastructure.database.schema import UNFINISHED, jobs
 
 _COLUMNS: Final = (
     jobs.c.id,
@@ -34,10 +34,6 @@ _COLUMNS: Final = (
 )
 _KNOWN: Final = jobs.c.kind.in_(list(JobKind))
 """A later version may have queued what this one cannot do: it is left to those that can."""
-_UNFINISHED: Final = jobs.c.state.in_([JobState.WAITING, JobState.RUNNING])
-
-_OF_THE_INDEX: Final = text("state IN ('waiting', 'running')")
-"""Literally the predicate of `uq_jobs_unfinished`: with parameters PostgreSQL could not match it to the index."""
 
 
 class JobRepositoryImpl:
@@ -61,7 +57,7 @@ class JobRepositoryImpl:
             **_progress(job.progress),
         )
         added = await self._connection.change(
-            insert.on_conflict_do_nothing(index_elements=["unique_key"], index_where=_OF_THE_INDEX)
+            insert.on_conflict_do_nothing(index_elements=["unique_key"], index_where=UNFINISHED)
         )
         if added:
             await self._connection.announce()
@@ -72,11 +68,11 @@ class JobRepositoryImpl:
         return None if row is None else _to_job(row)
 
     async def unfinished(self, unique_key: str) -> Job | None:
-        row = await self._connection.row(select(*_COLUMNS).where(jobs.c.unique_key == unique_key, _UNFINISHED, _KNOWN))
+        row = await self._connection.row(select(*_COLUMNS).where(jobs.c.unique_key == unique_key, UNFINISHED, _KNOWN))
         return None if row is None else _to_job(row)
 
     async def unfinished_of(self, kind: JobKind) -> Sequence[Job]:
-        statement = select(*_COLUMNS).where(jobs.c.kind == kind, _UNFINISHED).order_by(jobs.c.id.desc())
+        statement = select(*_COLUMNS).where(jobs.c.kind == kind, UNFINISHED).order_by(jobs.c.id.desc())
         return [_to_job(row) for row in await self._connection.rows(statement)]
 
     async def page(self, *, before: str | None, limit: int) -> Sequence[Job]:
@@ -162,7 +158,7 @@ class JobRepositoryImpl:
 
     async def cancel_all(self, kind: JobKind) -> int:
         values = {"state": JobState.CANCELLED, "claim": None, "lease_until": None, "finished_at": self._now()}
-        return await self._connection.change(update(jobs).where(jobs.c.kind == kind, _UNFINISHED).values(values))
+        return await self._connection.change(update(jobs).where(jobs.c.kind == kind, UNFINISHED).values(values))
 
     async def purge(self, finished_before: datetime, *, limit: int | None = None) -> int:
         return await self._connection.remove(jobs, jobs.c.finished_at < finished_before, limit)
