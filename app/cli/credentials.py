@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app.domain.credentials import CredentialView
     from app.services.credentials import HistoryView, Replaced, UnreadableSecret
 
-group = typer.Typer(help="Credentials of members and guilds.", no_args_is_help=True)
+group = typer.Typer(rich_markup_mode=None)
 
 
 _User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Credentials of this user.")]

@@ -264,10 +264,14 @@ async def test_a_column_that_is_not_there_is_not_left_out(sql: SqlStorage, datab
     async with database.write() as connection:
         with pytest.raises(KeyError, match="bot_state has no vlaue"):
             await connection.insert(bot_state, {"key": "k", "vlaue": "v", "updated_at": NOW})
-    async with sql.write() as unit:
-        repository: Any = unit.credentials
-        with pytest.raises(CompileError, match="lable"):
+
+    async def swap() -> None:
+        async with sql.write() as unit:
+            repository: Any = unit.credentials
             await repository._swap("x", 1, NOW, lable="y")
+
+    with pytest.raises(CompileError, match="lable"):
+        await swap()
 
 
 @pytest.mark.postgres
