@@ -234,10 +234,13 @@ class Database:
             yield Connection(connection, self.dialect, answering)
 
     @asynccontextmanager
-    async def lookup(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
-        """A few rows: each statement sees a moment of its own. Nothing can be written."""
+    async def lookup(self, *, large: bool = False, reserved: bool = False) -> AsyncIterator[Connection]:
+        """A few rows: each statement sees a moment of its own. Nothing can be written.
+
+        ``large`` ones may hold megabytes, which are read in a thread.
+        """
         async with AsyncExitStack() as stack:
-            if self.dialect.lookups is not None:
+            if self.dialect.lookups is not None and not large:
                 with translated():
                     looking = await stack.enter_async_context(self.dialect.lookups.statements())
                 yield Connection(cast("AsyncConnection", looking), self.dialect, _NOTHING_TO_AWAIT)

@@ -64,9 +64,9 @@ class SqlStorage:
             yield SqlUnitOfWork(connection, self._randomness)
 
     @asynccontextmanager
-    async def lookup(self) -> AsyncIterator[UnitOfWork]:
+    async def lookup(self, *, large: bool = False) -> AsyncIterator[UnitOfWork]:
         """A few rows, each statement by itself."""
-        async with self._database.lookup(reserved=self._reserved) as connection:
+        async with self._database.lookup(large=large, reserved=self._reserved) as connection:
             yield SqlUnitOfWork(connection, self._randomness)
 
     @asynccontextmanager
