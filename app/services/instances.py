@@ -166,7 +166,20 @@ class InstanceService:
             if confirmed >= self._renew_at or not self._keys.leased or self._acknowledged != self._keys.epochs:
                 await self._renew(confirmed)
 
-    async def _renew(self, now: float) -> None:
+    async def _renew_and_confirm(self) -> bool:
+        """Do both in one unit of work, where the keys can be confirmed by reading alone; False where that did not."""
+        if self._storage.announced_version() is not None or not self._keys.leased:
+            return False
+        async with self._renewing:
+            began = self._clock.monotonic()
+            if not await self._renew(began, confirming=True):
+                return False
+            self._keys.confirm(began)
+            self._kept_at = began
+            return True
+
+    async def _renew(self, now: float, *, confirming: bool = False) -> bool:
+        """Renew the lease, counted from ``now``; with ``confirming``, whether the keys are those that were loaded."""
         try:
             held = tuple(self._keys.master_key_ids())
         except StartupError as error:
@@ -182,10 +195,12 @@ class InstanceService:
                 epochs = dict(self._keys.epochs)
                 await uow.instances.purge(_FORGET_AFTER)
                 await uow.instances.register(self._describe(epochs, held), _LEASE)
+            current = confirming and await self._keys.current_in(uow)
         # Counted from before the transaction began, so that our own idea of the lease never outlasts the row's.
         self._keys.lease(now + LEASE_SECONDS)
         self._renew_at = now + RENEW_EVERY_SECONDS
         self._acknowledged = epochs
+        return current
 
     def _describe(self, epochs: dict[str, int], master_key_ids: tuple[str, ...]) -> Instance:
         now = self._clock.now()
@@ -204,9 +219,10 @@ class InstanceService:
         failing = False
         while True:
             self._idle, self._used = not self._used and self._feed.prompt, False
-            await self._changes.changed(IDLE_CONFIRM_SECONDS if self._idle else CONFIRM_EVERY_SECONDS)
+            woken = await self._changes.changed(IDLE_CONFIRM_SECONDS if self._idle else CONFIRM_EVERY_SECONDS)
             try:
-                await self.refresh()
+                if woken or not self._idle or not await self._renew_and_confirm():
+                    await self.refresh()
             except KeyhallError as error:
                 if not failing:
                     log.warning("the keys cannot be confirmed, this process stops serving: %s", with_cause(error))
