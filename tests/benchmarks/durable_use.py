@@ -1,7 +1,7 @@
 """Credentials in use by many at once, each use durable: the intent committed before it, the outcome after it.
 
 The floor sends the SQL that Keyhall sends, statement by statement, by the sqlite3 module: a connection and a thread for
-each writer, the same pragmas, the same waiting for the lock. The SQL is taken from Keyhall while it runs.
+each writer, the same pragmas, each transaction in its turn. The SQL is taken from Keyhall while it runs.
 """
 
 from __future__ import annotations
@@ -178,25 +178,31 @@ class _Replay:
             ]
         )
 
-    def send(self, connection: sqlite3.Connection) -> None:
-        """Send them all, and read what they answer."""
-        for sql, values, moments in self.statements:
-            given = list(values)
-            for at in moments:
-                given[at] = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-            connection.execute(sql, given).fetchall()
+    def send(self, connection: sqlite3.Connection, turn: threading.Lock) -> None:
+        """Send them all, and read what they answer; each transaction in its turn among the writers of this process."""
+        with ExitStack() as stack:
+            for sql, values, moments in self.statements:
+                if sql.startswith("BEGIN"):
+                    stack.enter_context(turn)
+                given = list(values)
+                for at in moments:
+                    given[at] = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+                connection.execute(sql, given).fetchall()
+                if sql in {"COMMIT", "ROLLBACK"}:
+                    stack.close()
 
 
 def _raw(path: Path, replays: Sequence[_Replay], times: int) -> Spent:
     """Send each use so many times, all writers at once."""
     ready = threading.Barrier(len(replays) + 1)
     failures: list[Exception] = []
+    turn = threading.Lock()  # without it the writers sleep most of the time, since SQLite only polls for its lock
 
     def write(replay: _Replay, connection: sqlite3.Connection) -> None:
         ready.wait()
         try:
             for _ in range(times):
-                replay.send(connection)
+                replay.send(connection, turn)
         except sqlite3.Error as failure:
             failures.append(failure)
 
