@@ -80,6 +80,7 @@ def _swap(columns: tuple[str, ...]) -> Update:
     values: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in columns}
     return update(api_credentials).where(*unchanged).values(values)
 
+
 _ROWS_OF_ACCOUNT: Final = (
     select(func.count().label("rows"))
     .select_from(api_credentials)
