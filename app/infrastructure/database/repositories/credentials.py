@@ -25,6 +25,7 @@ from sqlalchemy import (
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
 from app.domain.identity import User
 from app.infrastructure.database.engine import Connection
+from app.infrastructure.database.repositories.edited import id_of, is_end
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
 from app.infrastructure.database.schema import SHARED, api_credentials, credential_history, users
 
@@ -65,6 +66,9 @@ _MARK_USED: Final = (
     .values(last_used_at=bindparam("moment"))
 )
 
+_KINDS: Final = frozenset(OwnerKind)
+_NOBODY: Final = Owner(OwnerKind.USER, "")
+"""In the place of an owner that no code has stored: the row does not open, and belongs to nobody."""
 _VERIFYING: Final = frozenset({Status.VALID, Status.REFUSED})
 """The states that only the provider can give; the others leave the time of the last verification alone."""
 _SWAP: Final = update(api_credentials).where(
@@ -75,8 +79,8 @@ _SWAP: Final = update(api_credentials).where(
 
 def _to_record(row: Sequence[Any]) -> CredentialRecord:
     return CredentialRecord(
-        id=row[0],
-        owner=Owner(OwnerKind(row[1]), row[2]),
+        id=id_of(row[0]),
+        owner=_owner(row[1], row[2]),
         provider=row[3],
         label=row[4],
         encrypted_value=row[5],
@@ -93,6 +97,10 @@ def _to_record(row: Sequence[Any]) -> CredentialRecord:
         deleted_at=row[16],
         replaced_at=row[17],
     )
+
+
+def _owner(kind: Any, owner_id: Any) -> Owner:
+    return Owner(OwnerKind(kind), owner_id) if kind in _KINDS and isinstance(owner_id, str) else _NOBODY
 
 
 def _label_key(label: str) -> str:
@@ -284,7 +292,7 @@ class CredentialRepositoryImpl:
         statement = _ALL.order_by(api_credentials.c.id).limit(limit)
         if after is not None:
             statement = statement.where(api_credentials.c.id > after)
-        return [_to_record(row) for row in await self._connection.rows(statement)]
+        return [] if is_end(after) else [_to_record(row) for row in await self._connection.rows(statement)]
 
     async def purge(self, credential_id: str, *, expected_version: int) -> bool:
         """The history goes with the row."""
