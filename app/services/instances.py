@@ -106,9 +106,12 @@ class InstanceService:
             )
 
     def serving(self) -> bool:
-        """True while the lease is valid and the key ring is current (on SQLite: no commit since it was read)."""
+        """True while the lease is valid and the key ring is current.
+
+        On SQLite: since it was read, no other process has committed, and this one has announced nothing.
+        """
         self._used = True
-        moved = self._storage.data_version()
+        moved = self._storage.announced_version()
         if moved is not None and moved == self._seen and self._keys.leased:
             self._keys.confirm(self._clock.monotonic())
             return True
@@ -140,7 +143,7 @@ class InstanceService:
     async def _keep(self) -> None:
         """Confirm the key ring, then renew the lease where it is due or where the epochs moved."""
         began = self._clock.monotonic()
-        moved = self._storage.data_version()
+        moved = self._storage.announced_version()
         if moved is None or moved != self._seen or not self._keys.leased:
             await self._keys.reload()
             self._seen = moved

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PAGE: Final = "a page walks the primary key, and reads no row beyond its limit"
 PASS: Final = "a part of a pass over every row, all of which it opens: see decision record 0024"
+COUNT: Final = "reads an index and no row, once before a pass over every row, for its progress"
+COUNTS: Final = "once in a reset, and once before a key version is destroyed: see decision record 0024"
 FEW: Final = "rows do not accumulate here"
 UNFINISHED: Final = "reads the jobs that are not over, and no others"
 RESET: Final = "a reset of lost keys changes every row, while nobody else is there"
@@ -37,8 +39,10 @@ WHOLE: Final[Mapping[str, str]] = {
     "encrypted_rows.all: credential_history": PAGE,
     "encrypted_rows.batch: api_credentials": PASS,
     "encrypted_rows.batch: credential_history": PASS,
-    "encrypted_rows.counts: api_credentials": PASS,
-    "encrypted_rows.counts: credential_history": PASS,
+    "encrypted_rows.count: api_credentials": COUNT,
+    "encrypted_rows.count: credential_history": COUNT,
+    "encrypted_rows.counts: api_credentials": COUNTS,
+    "encrypted_rows.counts: credential_history": COUNTS,
     "instances.live: instances": FEW,
     "instances.purge: instances": FEW,
     "jobs.cancel_all: jobs": UNFINISHED,

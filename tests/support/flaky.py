@@ -72,6 +72,10 @@ class FlakyStorage:
         """As it is."""
         return self._storage.data_version()
 
+    def announced_version(self) -> int | None:
+        """As it is."""
+        return self._storage.announced_version()
+
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
         """Nothing is remembered: everything is read, and may fail."""
         async with self.read() as uow:

@@ -21,6 +21,7 @@ from app.domain.keys import KeyName
 from app.domain.secrets import SecretBytes
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.crypto import envelope as module
+from app.infrastructure.crypto.derive import encode_tuple
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.services.ports import EncryptionContext, Randomness
 from tests.support.vectors import GivenRandomness
@@ -211,6 +212,11 @@ def _reseal(
 
 def _opened_by(rows: list[EncryptedRow], materials: dict[int, SecretBytes]) -> list[int | None]:
     return ENVELOPE.opened_by(rows, COLUMN, install_id=PLACE.install_id, materials=materials)
+
+
+@given(st.text(), st.text(), st.text())
+def test_the_context_of_a_row_is_the_tuple_that_is_documented(row_id: str, owner_kind: str, owner_id: str) -> None:
+    assert module._of_row(row_id, owner_kind, owner_id) == encode_tuple(row_id, owner_kind, owner_id)
 
 
 def test_what_was_resealed_opens_in_its_place_under_the_new_version_only() -> None:

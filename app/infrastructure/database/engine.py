@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import StorageBusy, StorageError, StorageReadOnly
 from app.infrastructure.database.dialects import Dialect, Timeouts
-from app.infrastructure.database.errors import DRIVER_ERRORS, committing, refusal, translated, translation
+from app.infrastructure.database.errors import DRIVER_ERRORS, asked, committing, refusal, translated
 from app.infrastructure.database.faults import named
 from app.settings.database_url import DatabaseUrl
 
@@ -100,6 +100,14 @@ class Connection:
         """All rows."""
         with self._asking():
             return (await self._connection.execute(statement, parameters)).all()
+
+    async def tuples(self, statement: Executable) -> Sequence[tuple[Any, ...]]:
+        """All rows as the driver returns them, for many: no type of the schema converts or checks what is in them."""
+        with self._asking():
+            result = await self._connection.execute(statement)
+            rows: Sequence[tuple[Any, ...]] = cast("Any", result.cursor).fetchall()
+            result.close()
+            return rows
 
     async def value(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Any:
         """The first column of the only row, or None."""
@@ -288,10 +296,11 @@ class Database:
 
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
-        try:  # not `with translated()`: this stands before every request, and takes less time than that
-            return self.dialect.data_version()
-        except DRIVER_ERRORS as error:
-            raise (translation(error) or error) from None
+        return asked(self.dialect.data_version)
+
+    def announced_version(self) -> int | None:
+        """The same, but commits of this process that announced nothing do not change it."""
+        return asked(self.dialect.announced_version)
 
     @asynccontextmanager
     async def _connected(

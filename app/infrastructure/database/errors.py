@@ -12,9 +12,9 @@ import errno
 import socket
 import sqlite3
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -35,6 +35,8 @@ from app.infrastructure.database.faults import fault_of, unknown
 class ConstraintBroken(Exception):
     """A bug: a row was refused for another reason than uniqueness. Names the rule, never the row."""
 
+
+_T = TypeVar("_T")
 
 _SQLITE_UNIQUE: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
 _SQLITE: Final = {
@@ -87,6 +89,14 @@ _SYSTEM: Final = {
 
 DRIVER_ERRORS: Final = (StatementError, PoolTimeout, sqlite3.Error, OSError)
 """The exceptions of SQLAlchemy and the drivers, bugs among them."""
+
+
+def asked(question: Callable[[], _T]) -> _T:
+    """Call it, its errors translated as ``translated`` does, in less time: one stands before every request."""
+    try:
+        return question()
+    except DRIVER_ERRORS as error:
+        raise (translation(error) or error) from None
 
 
 @contextmanager

@@ -81,6 +81,10 @@ class SqlStorage:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
         return self._database.data_version()
 
+    def announced_version(self) -> int | None:
+        """The same, but commits of this process that announced nothing do not change it."""
+        return self._database.announced_version()
+
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
         """A row as of now. An absent row is not remembered: guessed keys would evict real rows."""
         position = self._database.data_version()

@@ -241,6 +241,10 @@ class EncryptedRowRepository(Protocol):
         """
         ...
 
+    async def count(self, column: EncryptedColumn) -> int:
+        """Return the number of rows, from an index."""
+        ...
+
     async def counts(self, column: EncryptedColumn) -> Mapping[int, int]:
-        """Return the number of rows per key version."""
+        """Return the number of rows per key version, which reads every row."""
         ...

@@ -120,6 +120,10 @@ class Storage(Protocol):
         """
         ...
 
+    def announced_version(self) -> int | None:
+        """The same, but commits of this process that announced nothing do not change it: neither keys nor new jobs."""
+        ...
+
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
         """Return a row: from memory while no process has committed since it was read, else loaded in a lookup.
 

@@ -170,7 +170,7 @@ class RotationJob:
 
     async def _verify(self, run: JobRun, name: KeyName) -> None:
         if await self._passes.verify(run, name) is PassResult.BEHIND:
-            await self._again(run, Step.REENCRYPT)
+            await self._again(run, Step.REENCRYPT, total=state_of(run).behind)
         else:
             await self._retire(run, name)
 
@@ -183,7 +183,7 @@ class RotationJob:
             case PassResult.FINISHED:
                 await self._retire(run, name)
 
-    async def _again(self, run: JobRun, step: Step) -> None:
+    async def _again(self, run: JobRun, step: Step, *, total: int | None = None) -> None:
         """Begin a further pass over the rows that changed meanwhile. Raises JobFailed where passes do not catch up."""
         state = state_of(run)
         try:
@@ -193,7 +193,7 @@ class RotationJob:
                 f"{state.behind} rows are still under an older version after {LARGEST_NUMBER_OF_PASSES} passes: "
                 "look at them with `keyhall credentials verify`, then rotate again"
             ) from None
-        await run.note(Progress(step=step, cursor=cursor))
+        await run.note(Progress(step=step, cursor=cursor, total=total))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from app.services.jobs import JobRun
 from app.services.keys import KeyManagementService
 from app.services.ports import Storage
 
-BATCH: Final = 1000
+BATCH: Final = 2000
 """Rows per unit of work. Fewer cost more processor time for each, more keep readers and writers waiting."""
 
 
@@ -50,44 +50,46 @@ class RotationPasses:
         state, columns = state_of(run), columns_under(name)
         done, total = run.progress.done, run.progress.total
         if state.column is None:
-            done, total = 0, await self._rows_not_under(state.version, columns)
+            done = 0
+            if not state.passes:  # of a further pass the verification before it has counted the rows
+                total = await self._count(columns)
         position, after = state.column or 0, state.after
         while position < len(columns):
             column = columns[position]
             async with self._storage.read() as uow:
                 rows = await uow.encrypted_rows.batch(column, primary=state.version, after=after, limit=BATCH)
-            if not rows:
-                position, after = position + 1, None
-                continue
-            ring = self._keys.ring
-            primary, epoch = ring.primary(name), ring.keysets[name].epoch
-            if state.superseded_in(ring.keysets[name]):
-                return PassResult.SUPERSEDED
-            reencrypted = await asyncio.to_thread(self._cipher.reencrypt, column, rows, primary)
-            async with self._storage.write() as uow:
-                # The fence: no keyset changes before this unit of work ends, and rows that were encrypted under
-                # another epoch are encrypted again.
-                if (await self._keys.ring_under_lock(uow)).keysets[name].epoch != epoch:
-                    continue
-                after, done = rows[-1].id, done + len(rows)
-                await uow.encrypted_rows.swap(column, [each for each in reencrypted if each is not None])
-                note = f"re-encrypting {column.table} for version {state.version}"
-                cursor = state.at(position, after).to_json()
-                await run.hold(uow, Progress(step=Step.REENCRYPT, cursor=cursor, done=done, total=total, note=note))
+            # After the last page come only rows that were stored since, under the primary.
+            following = (position, rows[-1].id) if len(rows) == BATCH else (position + 1, None)
+            if rows:
+                ring = self._keys.ring
+                primary, epoch = ring.primary(name), ring.keysets[name].epoch
+                if state.superseded_in(ring.keysets[name]):
+                    return PassResult.SUPERSEDED
+                reencrypted = await asyncio.to_thread(self._cipher.reencrypt, column, rows, primary)
+                async with self._storage.write() as uow:
+                    # The fence: no keyset changes before this unit of work ends, and rows that were encrypted under
+                    # another epoch are encrypted again.
+                    if (await self._keys.ring_under_lock(uow)).keysets[name].epoch != epoch:
+                        continue
+                    done += len(rows)
+                    await uow.encrypted_rows.swap(column, [each for each in reencrypted if each is not None])
+                    note = f"re-encrypting {column.table} for version {state.version}"
+                    cursor = state.at(*following).to_json()
+                    await run.hold(uow, Progress(step=Step.REENCRYPT, cursor=cursor, done=done, total=total, note=note))
+            position, after = following
         return PassResult.FINISHED
 
-    async def _rows_not_under(self, version: int, columns: Sequence[EncryptedColumn]) -> int:
+    async def _count(self, columns: Sequence[EncryptedColumn]) -> int:
+        """All rows: to count those that are not under the primary would read every one."""
         async with self._storage.read() as uow:
-            counts = [await uow.encrypted_rows.counts(column) for column in columns]
-        return sum(rows for each in counts for number, rows in each.items() if number != version)
+            return sum([await uow.encrypted_rows.count(column) for column in columns])
 
     async def verify(self, run: JobRun, name: KeyName) -> PassResult:
         """Open every row: rows under an older version need a further pass, rows that do not open are named."""
         state, columns = state_of(run), columns_under(name)
         done, total = run.progress.done, run.progress.total
         if total is None:
-            async with self._storage.read() as uow:
-                total = sum([sum((await uow.encrypted_rows.counts(column)).values()) for column in columns])
+            total = await self._count(columns)
         position, after = state.column or 0, state.after
         while position < len(columns):
             column = columns[position]

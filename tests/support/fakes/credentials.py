@@ -238,6 +238,9 @@ class FakeEncryptedRowRepository:
                 swapped += 1
         return swapped
 
+    async def count(self, column: EncryptedColumn) -> int:
+        return len(self._table(column))
+
     async def counts(self, column: EncryptedColumn) -> Mapping[int, int]:
         return Counter(each.key_version for each in self._table(column).values())
 

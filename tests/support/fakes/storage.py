@@ -80,6 +80,8 @@ class FakeStorage:
     def data_version(self) -> int | None:
         return self.commits
 
+    announced_version = data_version
+
     async def cached(self, kind: str, key: str, load: Callable[[FakeUnitOfWork], Awaitable[_T | None]]) -> _T | None:
         async with self.read() as uow:
             return await load(uow)

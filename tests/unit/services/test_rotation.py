@@ -24,15 +24,16 @@ from app.domain.errors import (
     StorageError,
 )
 from app.domain.identity import REAUTHENTICATION_LASTS, Actor, Role, Source
-from app.domain.jobs import JOB_LEASE, Job, JobKind, JobState
+from app.domain.jobs import JOB_LEASE, Job, JobKind, JobState, Progress
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState, Origin
 from app.domain.rotation import NAMED, Step
 from app.domain.secrets import SecretText
 from app.services.jobs import JobRun
 from app.services.keys import KeyRing
-from app.services.rotation import LEEWAY, Dependents
+from app.services.rotation import LEEWAY, Dependents, passes
 from app.services.rotation.service import AGES_EVERY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
+from tests.support.fakes.credentials import FakeEncryptedRowRepository
 from tests.support.keyhall import ROTATION_DAYS, TOKEN_LIFETIME, Keyhall, member, open_keyhall
 from tests.support.samples import OTHER_SECRET, SECRET
 
@@ -618,6 +619,51 @@ async def test_a_row_that_a_member_changes_meanwhile_is_found_by_the_scan(
     assert (record.label, record.version, record.key_version) == ("moved", 2, 2)
     assert retired(keyhall, AES) == [1]
     assert await revealed(keyhall, mia, credential_id) == SECRET
+
+
+@pytest.mark.parametrize(("rows", "pages"), [(1, [1]), (2, [2, 0]), (3, [2, 1]), (4, [2, 2, 0])])
+async def test_a_page_that_is_not_full_is_the_last_of_its_column(
+    *, keyhall: Keyhall, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch, rows: int, pages: list[int]
+) -> None:
+    """To look for a further row would read all those that are under the primary."""
+    for number in range(rows):
+        await add(keyhall, mia, label=str(number))
+    monkeypatch.setattr(passes, "BATCH", 2)
+    honest, seen = FakeEncryptedRowRepository.batch, []
+
+    async def batch(*arguments: Any, **named: Any) -> Any:
+        found = await honest(*arguments, **named)
+        seen.append(len(found))
+        return found
+
+    async def counts(*_: Any) -> Any:
+        raise AssertionError("counted by reading every row")
+
+    monkeypatch.setattr(FakeEncryptedRowRepository, "batch", batch)
+    monkeypatch.setattr(FakeEncryptedRowRepository, "counts", counts)
+    job = await rotated(keyhall, operator, AES)
+    assert (job.state, job.progress.done, job.progress.total) == (JobState.DONE, rows, rows)
+    assert seen == [*pages, 0]  # and no former secret
+
+
+async def test_a_further_pass_says_how_many_rows_the_scan_has_counted_for_it(
+    keyhall: Keyhall, operator: Actor, mia: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credential_id = await add(keyhall, mia)
+    for number in range(3):
+        await add(keyhall, mia, label=str(number))
+    noted: list[tuple[int, int | None]] = []
+    honest = JobRun.hold
+
+    async def hold(run: JobRun, uow: Any, progress: Progress | None = None) -> None:
+        await honest(run, uow, progress)
+        if run.progress.step == Step.REENCRYPT:
+            noted.append((run.progress.done, run.progress.total))
+
+    monkeypatch.setattr(JobRun, "hold", hold)
+    during(keyhall, monkeypatch, "reencrypt", lambda: keyhall.credentials.change(mia, credential_id, label="moved"))
+    assert (await rotated(keyhall, operator, AES)).state is JobState.DONE
+    assert noted == [(0, None), (4, 4), (0, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("moment", ["reencrypt", "opened_by"])

@@ -117,6 +117,10 @@ class Dialect(Protocol):
         """A number that changes with every commit by anybody else than the connection that asks."""
         ...
 
+    def announced_version(self) -> int | None:
+        """The same, but commits of this process that announced nothing do not change it."""
+        ...
+
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that supports ON CONFLICT."""
         ...

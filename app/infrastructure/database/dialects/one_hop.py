@@ -15,6 +15,8 @@ import aiosqlite
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection, AsyncAdapt_aiosqlite_cursor
 from sqlalchemy.util import await_only
 
+from app.infrastructure.database.dialects.commit_watch import CommitWatch
+
 _Outcome: TypeAlias = tuple[Sequence[Any], Any, int, Any]
 """The rows of a statement, their description, how many it touched, and the last rowid."""
 
@@ -62,15 +64,16 @@ class OneHopCursor(AsyncAdapt_aiosqlite_cursor):
 
 
 class OneHopConnection(AsyncAdapt_aiosqlite_connection):
-    """Sends no ROLLBACK where a transaction has certainly ended, as after a COMMIT."""
+    """Reports its commits to ``watch``. Sends no ROLLBACK where a transaction has certainly ended, as after COMMIT."""
 
-    __slots__ = ("_ended",)
+    __slots__ = ("_ended", "_watch")
 
     _cursor_cls: Any = OneHopCursor
 
-    def __init__(self, dbapi: Any, connection: aiosqlite.Connection) -> None:
+    def __init__(self, dbapi: Any, connection: aiosqlite.Connection, watch: CommitWatch | None) -> None:
         super().__init__(dbapi, cast("Any", connection))
         self._ended = True
+        self._watch = watch
 
     async def hop(self, function: Callable[..., _Outcome], *arguments: Any) -> _Outcome:
         """Call ``function`` with the driver's connection in its thread."""
@@ -83,11 +86,22 @@ class OneHopConnection(AsyncAdapt_aiosqlite_connection):
         """Begin a transaction with that statement."""
         self._ended = False  # at once: where this is cancelled, the thread begins it nevertheless
         await_only(self._connection.execute_fetchall(statement))
+        if self._watch is not None:
+            self._watch.began(self._driver)
 
     def commit(self) -> None:
         """Commit."""
+        driver = self._driver  # before: nothing may fail after it
         super().commit()
         self._ended = True
+        if self._watch is not None:
+            self._watch.committed(driver)
+
+    @property
+    def _driver(self) -> sqlite3.Connection:
+        """The driver's own connection. Its thread has nothing to do while nothing is awaited."""
+        driver: sqlite3.Connection = cast("Any", self._connection)._conn  # noqa: SLF001
+        return driver
 
     def rollback(self) -> None:
         """Roll back, if anything may have begun."""

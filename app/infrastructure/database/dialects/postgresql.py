@@ -199,6 +199,9 @@ class Postgresql:
     def data_version(self) -> None:
         """There is no such number."""
 
+    def announced_version(self) -> None:
+        """There is no such number."""
+
     def insert(self, table: Table) -> postgresql.Insert:
         """An INSERT that supports ON CONFLICT."""
         return postgresql.insert(table)

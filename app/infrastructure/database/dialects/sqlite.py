@@ -26,6 +26,7 @@ from sqlalchemy.util import await_only
 
 from app.domain.errors import StorageBusy
 from app.infrastructure.database.dialects import Timeouts
+from app.infrastructure.database.dialects.commit_watch import CommitWatch
 from app.infrastructure.database.dialects.integrity import check_file
 from app.infrastructure.database.dialects.on_loop import LoopLookups
 from app.infrastructure.database.dialects.one_hop import OneHopConnection
@@ -70,15 +71,18 @@ class Sqlite:
         self._creating = threading.Lock()
         self._busy = timeouts.busy
         self._turn = asyncio.Lock()
-        self._watch: sqlite3.Cursor | None = None
+        # No busy timeout: nobody may wait here.
+        self._watch = CommitWatch(partial(self._open_existing, busy=0))
         # aiosqlite repeats every parameter at DEBUG, and parameters hold hashes and envelopes.
         logging.getLogger("aiosqlite").setLevel(logging.INFO)
-        self.reader = self._engine("BEGIN", connections=_READERS, pragmas=_READING)
+        self.reader = self._engine("BEGIN", connections=_READERS, pragmas=_READING, watch=None)
         self.lookups = LoopLookups(partial(self._open, (*_READING, "busy_timeout=0"), any_thread=True), self.reader)
         # An immediate transaction takes the write lock before it reads: no lost update, no deadlock, no retrying.
-        self.writer = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=_PRAGMAS)
+        self.writer = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=_PRAGMAS, watch=self._watch)
 
-    def _engine(self, begin: str, *, connections: int, pragmas: tuple[str, ...]) -> AsyncEngine:
+    def _engine(
+        self, begin: str, *, connections: int, pragmas: tuple[str, ...], watch: CommitWatch | None
+    ) -> AsyncEngine:
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self._path)),
             hide_parameters=True,
@@ -89,7 +93,7 @@ class Sqlite:
 
         @event.listens_for(engine.sync_engine, "do_connect")
         def _connect(dialect: Any, *_: object) -> OneHopConnection:
-            return OneHopConnection(dialect.dbapi, await_only(self._connect(pragmas)))
+            return OneHopConnection(dialect.dbapi, await_only(self._connect(pragmas)), watch)
 
         @event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: Connection) -> None:
@@ -99,7 +103,7 @@ class Sqlite:
         return engine
 
     async def _connect(self, pragmas: tuple[str, ...]) -> aiosqlite.Connection:
-        connection = aiosqlite.Connection(partial(self._open, pragmas), iter_chunk_size=64)
+        connection = aiosqlite.Connection(partial(self._open, pragmas, any_thread=True), iter_chunk_size=64)
         thread = connection._thread  # noqa: SLF001 - aiosqlite shows it to nobody
         # As SQLAlchemy does where it connects itself: a connection that was lost must not keep the process from ending.
         thread.daemon = True
@@ -137,7 +141,7 @@ class Sqlite:
         )
         # SQLite keeps bytes that are no UTF-8 as text. They are read as text that no code has stored, so that a reader
         # finds a damaged value among sound ones, instead of the driver's refusal of them all.
-        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        connection.text_factory = _text
         return connection
 
     def _create_file(self) -> None:
@@ -228,12 +232,12 @@ class Sqlite:
         return False
 
     def data_version(self) -> int:
-        """PRAGMA data_version of a connection that does nothing else, on the caller's thread: some 2 µs."""
-        if self._watch is None:
-            # No busy timeout: nobody may wait here.
-            self._watch = self._open_existing(busy=0).cursor()
-        version: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
-        return version
+        """See `CommitWatch`."""
+        return self._watch.version()
+
+    def announced_version(self) -> int:
+        """See `CommitWatch`."""
+        return self._watch.announced_version()
 
     def insert(self, table: Table) -> sqlite.Insert:
         """An INSERT that supports ON CONFLICT."""
@@ -270,16 +274,17 @@ class Sqlite:
         """Nothing to do: BEGIN IMMEDIATE excludes everybody."""
 
     async def announce(self, _connection: AsyncConnection, /) -> None:
-        """Nothing to do: every commit moves data_version."""
+        """Every process looks; without this, this one would not look at a commit of its own."""
+        self._watch.announce()
 
     async def listen(self, notify: Callable[[], None], prompt: Callable[[bool], None], /) -> None:
-        """Look at data_version ten times a second; commits of this process move it too."""
+        """Look at the announced version ten times a second."""
         seen: int | None = None
         prompt(True)
         while True:
             # An unreadable file is reported by the statement that reads from it.
             with suppress(sqlite3.Error):
-                moved = self.data_version()
+                moved = self.announced_version()
                 if moved != seen:
                     seen = moved
                     notify()
@@ -320,7 +325,7 @@ class Sqlite:
 
         Raises DanglingReference for rows that a foreign key would have refused.
         """
-        engine = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=(*_PRAGMAS, "foreign_keys=OFF"))
+        engine = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=(*_PRAGMAS, "foreign_keys=OFF"), watch=None)
         try:
             async with self.turn(), engine.begin() as connection:
                 await connection.run_sync(change)
@@ -331,12 +336,14 @@ class Sqlite:
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._watch is not None:
-            self._watch.connection.close()
-            self._watch = None
+        self._watch.close()
         self.lookups.close()
         await self.reader.dispose()
         await self.writer.dispose()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
 
 
 def _journal_mode(connection: sqlite3.Connection, pragma: str) -> str:

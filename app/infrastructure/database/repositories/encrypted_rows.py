@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, Table, func, select
 
@@ -34,6 +35,9 @@ class EncryptedRowRepositoryImpl:
             rows=[(new.value, new.key_version, new.row.id, new.row.version, new.row.key_version) for new in rows],
         )
 
+    async def count(self, column: EncryptedColumn) -> int:
+        return int(await self._connection.value(select(func.count()).select_from(_table(column))))
+
     async def counts(self, column: EncryptedColumn) -> Mapping[int, int]:
         version = _table(column).c.key_version
         found = await self._connection.rows(select(version, func.count()).group_by(version))
@@ -60,7 +64,13 @@ class EncryptedRowRepositoryImpl:
         )
         if after is not None:
             statement = statement.where(table.c.id > after)
-        return [EncryptedRow._make(row) for row in await self._connection.rows(statement)]
+        found = await self._connection.tuples(statement)
+        return [EncryptedRow._make(row) if type(row[-1]) is bytes else _damaged(row) for row in found]
+
+
+def _damaged(row: Sequence[Any]) -> EncryptedRow:
+    """An SQLite file can hold something else than bytes there, if somebody edited it: read as empty, so as damaged."""
+    return EncryptedRow._make(row)._replace(value=b"")
 
 
 def _table(column: EncryptedColumn) -> Table:
