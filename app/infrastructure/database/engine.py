@@ -298,6 +298,10 @@ class Database:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
         return asked(self.dialect.data_version)
 
+    def recent_version(self) -> int | None:
+        """The same; at most as old as this turn of the event loop where `announced_version` was asked in it."""
+        return asked(self.dialect.recent_version)
+
     def announced_version(self) -> int | None:
         """The same, but commits of this process that announced nothing do not change it."""
         return asked(self.dialect.announced_version)

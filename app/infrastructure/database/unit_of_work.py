@@ -87,7 +87,7 @@ class SqlStorage:
 
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
         """A row as of now. An absent row is not remembered: guessed keys would evict real rows."""
-        position = self._database.data_version()
+        position = self._database.recent_version()
         if position is None:
             async with self.lookup() as unit:
                 return await load(unit)

@@ -6,6 +6,7 @@ therefore notices every commit, and the only connection of this process that wri
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ class CommitWatch:
         self._announced = 0
         self._of_writer: int | None = None
         self._quiet = False
+        self._of_turn: int | None = None
 
     def version(self) -> int:
         """A number that moves with every commit by anybody. Raises sqlite3.Error."""
@@ -31,9 +33,22 @@ class CommitWatch:
     def announced_version(self) -> int:
         """The same, but this process's own commits that announced nothing do not move it. Raises sqlite3.Error."""
         version = self.version()
+        if self._of_turn is None:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._of_turn = version
         if version != self._explained:
             self._explained = self._announced = version
         return self._announced
+
+    def recent_version(self) -> int:
+        """``version()``, which is not asked again after ``announced_version()`` in one turn of the event loop.
+
+        Nobody who waits for an answer can know of a later commit: record 0025. Raises sqlite3.Error.
+        """
+        return self.version() if self._of_turn is None else self._of_turn
+
+    def _end_turn(self) -> None:
+        self._of_turn = None
 
     def began(self, writer: sqlite3.Connection) -> None:
         """``writer``, idle at this moment, has the file's write lock: no other process commits before it does."""

@@ -235,6 +235,10 @@ class Sqlite:
         """See `CommitWatch`."""
         return self._watch.version()
 
+    def recent_version(self) -> int:
+        """See `CommitWatch`."""
+        return self._watch.recent_version()
+
     def announced_version(self) -> int:
         """See `CommitWatch`."""
         return self._watch.announced_version()
