@@ -148,9 +148,11 @@ class AttemptLimiter:
         """Read the counters, and which terms apply: those of a network where the account is at home, or these."""
         async with self._storage.lookup() as uow:
             counts = await uow.attempts.counts(terms.since(now))
-            full = terms.admitted_at(counts, self._pending, now) != now or self._strangers >= STRANGERS_AT_ONCE
-            if terms.alone is not None and full and await at_home(uow):
-                return terms.alone, counts
+        full = terms.admitted_at(counts, self._pending, now) != now or self._strangers >= STRANGERS_AT_ONCE
+        if terms.alone is not None and full:
+            async with self._storage.lookup(large=True) as uow:  # an account may have any number of sessions
+                if await at_home(uow):
+                    return terms.alone, counts
         return terms, counts
 
     def _refuse(self, terms: Terms, admitted_at: datetime, now: datetime) -> NoReturn:

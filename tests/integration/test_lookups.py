@@ -177,6 +177,45 @@ async def test_a_lookup_that_waits_in_vain_is_busy(sqlite_url: str, recovering: 
         assert await look(storage) == "v"
 
 
+async def test_lookups_that_wait_in_vain_wait_side_by_side(
+    sqlite_url: str, hops: Hops, recovering: Callable[[], Process]
+) -> None:
+    """Also where none of them could open the connection: a queue would multiply the time of each by its length."""
+    async with migrated(sqlite_url, timeouts=IMPATIENT) as database:
+        storage = SqlStorage(database)
+        process = recovering()
+        for opened in (False, True):
+            waiting = [asyncio.create_task(look(storage)) for _ in range(4)]
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [type(each) for each in outcomes] == [StorageBusy] * 4, opened
+        # Each had one attempt of its own on a connection that waits; the first one opened the loop's as well.
+        assert hops.names.count("_execute_fetchall") <= 8
+        finish(process)
+        assert await look(storage) is None
+
+
+async def test_a_busy_lookup_keeps_its_sound_connection(sqlite_url: str, recovering: Callable[[], Process]) -> None:
+    async with migrated(sqlite_url, timeouts=IMPATIENT) as database:
+        storage = SqlStorage(database)
+        await look(storage)
+        lookups: Any = database.dialect.lookups
+        before = lookups._connection
+        process = recovering()
+        with pytest.raises(StorageBusy):
+            await look(storage)
+        finish(process)
+        assert lookups._connection is before is not None
+
+
+async def test_a_large_lookup_is_read_in_a_thread(sqlite: Database, hops: Hops) -> None:
+    storage = SqlStorage(sqlite)
+    await put(storage, "v")
+    hops.forget()
+    async with storage.lookup(large=True) as unit:
+        assert await unit.bot_state.get("k") == "v"
+    assert "_execute" in hops.names
+
+
 async def test_a_lookup_after_a_failed_one_has_another_connection(sqlite: Database) -> None:
     storage = SqlStorage(sqlite)
     await put(storage, "v")

@@ -109,13 +109,13 @@ async def test_a_commit_of_another_process_is_seen_by_the_very_next_call(engine_
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows with every look at SQLite's number."""
     looks: list[None] = []
-    honest = CommitWatch.version
+    honest = CommitWatch.look
 
     def counted(watch: CommitWatch) -> int:
         looks.append(None)
         return honest(watch)
 
-    monkeypatch.setattr(CommitWatch, "version", counted)
+    monkeypatch.setattr(CommitWatch, "look", counted)
     return looks
 
 

@@ -49,11 +49,11 @@ class FlakyStorage:
             yield unit.around(inner)
 
     @asynccontextmanager
-    async def lookup(self) -> AsyncIterator[UnitOfWork]:
+    async def lookup(self, *, large: bool = False) -> AsyncIterator[UnitOfWork]:
         """As ``read``."""
         unit = self._unit(Failure.AT_BEGIN, Failure.AT_A_CALL)
         unit.meet(Failure.AT_BEGIN)
-        async with self._storage.lookup() as inner:
+        async with self._storage.lookup(large=large) as inner:
             yield unit.around(inner)
 
     @asynccontextmanager

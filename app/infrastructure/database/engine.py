@@ -243,10 +243,13 @@ class Database:
             yield Connection(connection, self.dialect, answering)
 
     @asynccontextmanager
-    async def lookup(self, *, reserved: bool = False) -> AsyncIterator[Connection]:
-        """A few rows: each statement sees a moment of its own. Nothing can be written."""
+    async def lookup(self, *, large: bool = False, reserved: bool = False) -> AsyncIterator[Connection]:
+        """A few rows: each statement sees a moment of its own. Nothing can be written.
+
+        ``large`` ones may hold megabytes, which are read in a thread.
+        """
         async with AsyncExitStack() as stack:
-            if self.dialect.lookups is not None:
+            if self.dialect.lookups is not None and not large:
                 with translated():
                     looking = await stack.enter_async_context(self.dialect.lookups.statements())
                 yield Connection(cast("AsyncConnection", looking), self.dialect, _NOTHING_TO_AWAIT)
@@ -297,10 +300,6 @@ class Database:
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
         return asked(self.dialect.data_version)
-
-    def recent_version(self) -> int | None:
-        """The same; at most as old as this turn of the event loop where `announced_version` was asked in it."""
-        return asked(self.dialect.recent_version)
 
     def announced_version(self) -> int | None:
         """The same, but commits of this process that announced nothing do not change it."""

@@ -64,9 +64,9 @@ class SqlStorage:
             yield SqlUnitOfWork(connection, self._randomness)
 
     @asynccontextmanager
-    async def lookup(self) -> AsyncIterator[UnitOfWork]:
+    async def lookup(self, *, large: bool = False) -> AsyncIterator[UnitOfWork]:
         """A few rows, each statement by itself."""
-        async with self._database.lookup(reserved=self._reserved) as connection:
+        async with self._database.lookup(large=large, reserved=self._reserved) as connection:
             yield SqlUnitOfWork(connection, self._randomness)
 
     @asynccontextmanager
@@ -87,7 +87,7 @@ class SqlStorage:
 
     async def cached(self, kind: str, key: str, load: Callable[[UnitOfWork], Awaitable[_T | None]]) -> _T | None:
         """A row as of now. An absent row is not remembered: guessed keys would evict real rows."""
-        position = self._database.recent_version()
+        position = self._database.data_version()
         if position is None:
             async with self.lookup() as unit:
                 return await load(unit)

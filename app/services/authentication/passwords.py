@@ -21,6 +21,8 @@ from app.services.ports import Clock, KeyDerivation, PasswordHasher, Storage, Un
 from app.services.refusals import Refusal, Refusals
 
 _WRONG: Final = (("reason", "wrong"),)
+_REMEMBERED_ADDRESSES: Final = 100
+"""Where an account is at home: the addresses that its sessions used last."""
 _LIMITED: Final = (("reason", TooManyAttempts.code),)
 
 
@@ -76,7 +78,7 @@ class PasswordProof:
 
         async def at_home(uow: UnitOfWork) -> bool:
             user = await uow.users.by_name(name)
-            seen = await uow.sessions.addresses_of(user.id) if user is not None else ()
+            seen = await uow.sessions.addresses_of(user.id, _REMEMBERED_ADDRESSES) if user is not None else ()
             return any(Network.of(address, "") == network for address in seen)
 
         return await self._judge(name, typed, terms, who=client, action=Action.LOGIN, at_home=at_home)

@@ -195,7 +195,7 @@ class CredentialHistory:
         before = None if begin is None else whole_number(begin)
         if begin is not None and before is None:
             raise InvalidInput("cursor", "is not one that was given out")
-        async with self._storage.lookup() as uow:
+        async with self._storage.lookup(large=True) as uow:
             history = await uow.credentials.history(record.id)
         rows = [each for each in history if before is None or each.version < before]
         page = paged(rows[: size + 1], size, lambda former: str(former.version))

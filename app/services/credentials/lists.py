@@ -25,7 +25,7 @@ class CredentialLists:
         A place past the end leads to the last credentials. Raises InvalidInput.
         """
         owner = own(actor) if guild_id is None else Owner(OwnerKind.GUILD, snowflake(guild_id, "guild_id"))
-        async with self._storage.lookup() as uow:
+        async with self._storage.lookup(large=True) as uow:
             rows = await uow.credentials.of_owner(owner, created_by=only_sharer(actor, owner), limit=QUOTA)
         reached = sorted((row for row in rows if reach(actor, row)), key=_by_label)
         size = page_size(size)
@@ -41,7 +41,7 @@ class CredentialLists:
         owners = [own(actor)]
         if actor.guild is not None:
             owners.append(Owner(OwnerKind.GUILD, actor.guild.guild_id))
-        async with self._storage.lookup() as uow:
+        async with self._storage.lookup(large=True) as uow:
             found = [await uow.credentials.of_owner(owner, limit=QUOTA) for owner in owners]
         fitting = [_fitting([row for row in rows if reach(actor, row)], typed.strip().casefold()) for rows in found]
         others = sum(min(len(each), limit // 2) for each in fitting[1:])

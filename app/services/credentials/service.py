@@ -433,7 +433,7 @@ class CredentialService:
         owner = own(actor) if guild_id is None else Owner(OwnerKind.GUILD, snowflake(guild_id, "guild_id"))
         limit = page_size(limit)
         begin = read_cursor(after)
-        async with self._storage.lookup() as uow:
+        async with self._storage.lookup(large=True) as uow:
             rows = await uow.credentials.of_owner(
                 owner, removed=removed, created_by=only_sharer(actor, owner), after=begin, limit=limit + 1
             )

@@ -172,8 +172,8 @@ class SessionRepository(Protocol):
         """End every session and delete its refresh tokens; return how many sessions were alive."""
         ...
 
-    async def addresses_of(self, user_id: str) -> Collection[str]:
-        """Return the addresses of the user's sessions, also of those that ended, each once."""
+    async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
+        """Return the addresses that the user's sessions used last, also those that ended: each once, latest first."""
         ...
 
     async def renew_cookie(self, session_id: str, new_hash: bytes) -> bool:

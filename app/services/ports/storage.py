@@ -97,11 +97,12 @@ class Storage(Protocol):
         """Open a consistent view, for any number of rows; writes in it are never kept. Raises StorageError."""
         ...
 
-    def lookup(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    def lookup(self, *, large: bool = False) -> AbstractAsyncContextManager[UnitOfWork]:
         """Open a view for statements that find a few rows by a key and can be judged one by one: the cheapest read.
 
         Each statement sees what was committed before it, so two of them may see different moments. It may run on the
-        event loop's thread: never read more than a page in it. Writes in it are refused. Raises StorageError.
+        event loop's thread: whoever reads more than a row of ciphertext, or more than a page of anything else, says
+        that it is ``large``. Writes in it are refused. Raises StorageError.
         """
         ...
 

@@ -120,8 +120,10 @@ class FakeSessionRepository:
     async def revoke_all(self, at: datetime) -> int:
         return sum([await self.revoke(session_id, at) for session_id in self._tables.sessions])
 
-    async def addresses_of(self, user_id: str) -> Collection[str]:
-        return {each.address for each in self._tables.sessions.values() if each.user_id == user_id and each.address}
+    async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
+        mine = [each for each in self._tables.sessions.values() if each.user_id == user_id and each.address]
+        latest = sorted(mine, key=lambda each: each.last_seen_at, reverse=True)
+        return list(dict.fromkeys(each.address for each in latest if each.address))[:limit]
 
     async def renew_cookie(self, session_id: str, new_hash: bytes) -> bool:
         former = next((each for each, owner in self._tables.cookies.items() if owner == session_id), None)

@@ -117,10 +117,6 @@ class Dialect(Protocol):
         """A number that changes with every commit by anybody else than the connection that asks."""
         ...
 
-    def recent_version(self) -> int | None:
-        """The same; where `announced_version` was asked in this turn of the event loop, as it was then."""
-        ...
-
     def announced_version(self) -> int | None:
         """The same, but commits of this process that announced nothing do not change it."""
         ...

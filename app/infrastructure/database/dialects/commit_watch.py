@@ -25,14 +25,15 @@ class CommitWatch:
         self._of_turn: int | None = None
 
     def version(self) -> int:
-        """A number that moves with every commit by anybody. Raises sqlite3.Error."""
-        if self._watch is None:
-            self._watch = self._connect().cursor()
-        return _data_version(self._watch)
+        """A number that moves with every commit by anybody. Raises sqlite3.Error.
+
+        It is not asked again after ``announced_version()`` in the same turn of the event loop: record 0025.
+        """
+        return self.look() if self._of_turn is None else self._of_turn
 
     def announced_version(self) -> int:
         """The same, but this process's own commits that announced nothing do not move it. Raises sqlite3.Error."""
-        version = self.version()
+        version = self.look()
         if self._of_turn is None:
             asyncio.get_running_loop().call_soon(self._end_turn)
         self._of_turn = version
@@ -40,12 +41,11 @@ class CommitWatch:
             self._explained = self._announced = version
         return self._announced
 
-    def recent_version(self) -> int:
-        """``version()``, which is not asked again after ``announced_version()`` in one turn of the event loop.
-
-        Nobody who waits for an answer can know of a later commit: record 0025. Raises sqlite3.Error.
-        """
-        return self.version() if self._of_turn is None else self._of_turn
+    def look(self) -> int:
+        """``version()`` at this very moment. Raises sqlite3.Error."""
+        if self._watch is None:
+            self._watch = self._connect().cursor()
+        return _data_version(self._watch)
 
     def _end_turn(self) -> None:
         self._of_turn = None
@@ -64,7 +64,7 @@ class CommitWatch:
     def committed(self, writer: sqlite3.Connection) -> None:
         """``writer`` has committed and is idle. Raises nothing: a doubtful commit passes for somebody else's."""
         with suppress(sqlite3.Error):
-            version = self.version()
+            version = self.look()
             # Asked last: where somebody else has committed between the commit and ``version``, the writer's has moved.
             if self._quiet and self._of_writer == _data_version(writer.cursor()):
                 self._explained = version

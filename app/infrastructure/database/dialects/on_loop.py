@@ -26,37 +26,40 @@ class LoopLookups:
     """One connection for all lookups of a process. Each statement is read to its end before another one begins.
 
     ``connect`` opens it, in a thread, because that may wait. From then on it waits for no lock: a statement that would
-    have to is repeated on the engine ``waiting``.
+    have to is repeated on the engine ``waiting``, as is one that comes while the connection is being opened.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], waiting: AsyncEngine) -> None:
         self._connect = connect
         self._waiting = waiting
-        self._opening = asyncio.Lock()
+        self._opening = False
         self._connection: Connection | None = None
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[LoopConnection]:
         """Statements by themselves, not a transaction: each sees all that was committed before it."""
-        connection = self._connection or await self._open()
+        if self._connection is None and not self._opening:
+            await self._open()
+        connection = self._connection
         unit = LoopConnection(connection, self._waiting)
         try:
             yield unit
         except StorageError:
-            if connection is self._connection:  # it may be broken: the next lookup opens another one
+            # It may be broken: the next lookup opens another one. One that was only busy is as good as before.
+            if unit.at_once and connection is self._connection:
                 self.close()
             raise
         finally:
             await unit.close()
 
-    async def _open(self) -> Connection:
-        async with self._opening:
-            if self._connection is None:
-                raw = await asyncio.to_thread(self._connect)
-                url = "sqlite+pysqlite://"
-                engine = create_engine(url, creator=lambda: raw, poolclass=NullPool, hide_parameters=True)
-                self._connection = engine.connect()
-            return self._connection
+    async def _open(self) -> None:
+        self._opening = True
+        try:
+            raw = await asyncio.to_thread(self._connect)
+            engine = create_engine("sqlite+pysqlite://", creator=lambda: raw, poolclass=NullPool, hide_parameters=True)
+            self._connection = engine.connect()
+        finally:
+            self._opening = False
 
     def close(self) -> None:
         """Close the connection; the next lookup opens another one."""
@@ -66,14 +69,18 @@ class LoopLookups:
 
 
 class LoopConnection:
-    """As much of AsyncConnection as a lookup needs. Nothing is awaited while a statement runs and is read."""
+    """As much of AsyncConnection as a lookup needs. Nothing is awaited while a statement runs and is read.
 
-    __slots__ = ("_connection", "_engine", "_waiting")
+    Without a connection of the loop's, or once that had to wait, every statement goes to a connection of the engine.
+    """
 
-    def __init__(self, connection: Connection, engine: AsyncEngine) -> None:
+    __slots__ = ("_connection", "_engine", "_waiting", "at_once")
+
+    def __init__(self, connection: Connection | None, engine: AsyncEngine) -> None:
         self._connection = connection
         self._engine = engine
         self._waiting: AsyncConnection | None = None
+        self.at_once = connection is not None
 
     async def execute(
         self, statement: Executable, parameters: Mapping[str, object] | None = None
@@ -91,12 +98,14 @@ class LoopConnection:
     async def _run(
         self, at_once: Callable[[Connection], _T], waiting: Callable[[AsyncConnection], Awaitable[_T]]
     ) -> _T:
-        if self._waiting is None:
+        if self._connection is not None and self.at_once:
             try:
                 return at_once(self._connection)
             except DBAPIError as error:
                 if not _busy(error):
                     raise
+            self.at_once = False
+        if self._waiting is None:
             self._waiting = await self._engine.connect()
         return await waiting(self._waiting)
 

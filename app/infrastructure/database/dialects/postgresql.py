@@ -199,9 +199,6 @@ class Postgresql:
     def data_version(self) -> None:
         """There is no such number."""
 
-    def recent_version(self) -> None:
-        """There is none."""
-
     def announced_version(self) -> None:
         """There is no such number."""
 

@@ -42,6 +42,8 @@ _LOOK_EVERY_SECONDS: Final = 0.1
 # trusted_schema=OFF: a file that was tampered with cannot run functions through its views and triggers.
 _PRAGMAS: Final = ("foreign_keys=ON", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF", "temp_store=MEMORY")
 _READING: Final = (*_PRAGMAS, "query_only=ON")
+_WITHOUT_BEGIN: Final = "keyhall_without_begin"
+"""The option of an engine whose statements are transactions of their own."""
 
 
 class _Releasing(sqlite3.Connection):
@@ -76,7 +78,9 @@ class Sqlite:
         # aiosqlite repeats every parameter at DEBUG, and parameters hold hashes and envelopes.
         logging.getLogger("aiosqlite").setLevel(logging.INFO)
         self.reader = self._engine("BEGIN", connections=_READERS, pragmas=_READING, watch=None)
-        self.lookups = LoopLookups(partial(self._open, (*_READING, "busy_timeout=0"), any_thread=True), self.reader)
+        self.autocommitting = self.reader.execution_options(**{_WITHOUT_BEGIN: True})
+        connect = partial(self._open, (*_READING, "busy_timeout=0"), any_thread=True)
+        self.lookups = LoopLookups(connect, self.autocommitting)
         # An immediate transaction takes the write lock before it reads: no lost update, no deadlock, no retrying.
         self.writer = self._engine("BEGIN IMMEDIATE", connections=1, pragmas=_PRAGMAS, watch=self._watch)
 
@@ -97,8 +101,9 @@ class Sqlite:
 
         @event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: Connection) -> None:
-            adapted: Any = connection.connection.dbapi_connection
-            adapted.begin(begin)
+            if not connection.get_execution_options().get(_WITHOUT_BEGIN):
+                adapted: Any = connection.connection.dbapi_connection
+                adapted.begin(begin)
 
         return engine
 
@@ -197,10 +202,6 @@ class Sqlite:
         return self.writer
 
     @property
-    def autocommitting(self) -> None:
-        """None: `lookups` have no transaction either."""
-
-    @property
     def excludes_within(self) -> float:
         """See `Timeouts.busy`."""
         return self._busy
@@ -234,10 +235,6 @@ class Sqlite:
     def data_version(self) -> int:
         """See `CommitWatch`."""
         return self._watch.version()
-
-    def recent_version(self) -> int:
-        """See `CommitWatch`."""
-        return self._watch.recent_version()
 
     def announced_version(self) -> int:
         """See `CommitWatch`."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Select, bindparam, delete, func, insert, or_, select, update
 
 from app.domain.identity import Session
 from app.infrastructure.database.engine import Connection
@@ -116,9 +116,11 @@ class SessionRepositoryImpl:
         await self._connection.change(delete(refresh_tokens))
         return ended
 
-    async def addresses_of(self, user_id: str) -> Collection[str]:
+    async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
         named = (sessions.c.user_id == user_id, sessions.c.address.is_not(None))
-        return [row[0] for row in await self._connection.rows(select(sessions.c.address).where(*named).distinct())]
+        latest = func.max(sessions.c.last_seen_at).desc()
+        statement = select(sessions.c.address).where(*named).group_by(sessions.c.address).order_by(latest).limit(limit)
+        return [row[0] for row in await self._connection.rows(statement)]
 
     async def renew_cookie(self, session_id: str, new_hash: bytes) -> bool:
         this = (sessions.c.id == session_id) & sessions.c.cookie_hash.is_not(None)
