@@ -76,7 +76,8 @@ async def _measured(directory: Path, size: Size) -> list[Figure]:
         gc.collect()
         gc.freeze()  # as Keyhall does after its start; all sides gain
         for number in range(-size.cold_rounds, size.rounds):
-            by_raw, by_orm = floor.raw(), floor.orm()
+            # In a thread, so that the processes of Keyhall in this one keep their leases.
+            by_raw, by_orm = await asyncio.to_thread(floor.raw), await asyncio.to_thread(floor.orm)
             by_lite, by_server = await sqlite.rotate(), await postgresql.rotate()
             lite_felt, server_felt = await sqlite.read_meanwhile(), await postgresql.read_meanwhile()
             if number < 0:

@@ -194,7 +194,7 @@ _REQUESTS: Final[dict[str, tuple[Callable[[Watched], Awaitable[list[str]]], int,
     "log in with an outdated hash": (_login_with_outdated_hash, 11, 10),
     "fail to log in": (_failed_login, 6, 6),
     "prove the password": (_reauthenticate, 8, 8),
-    "refresh": (_refresh, 8, 7),
+    "refresh": (_refresh, 9, 8),
     "log out": (_logout, 6, 6),
     "revoke a session": (_revoke, 7, 7),
 }

@@ -27,7 +27,7 @@ class CommitWatch:
     def version(self) -> int:
         """A number that moves with every commit by anybody. Raises sqlite3.Error.
 
-        It is not asked again after ``announced_version()`` in the same turn of the event loop: record 0025.
+        It is not asked again after ``announced_version()`` in the same turn of the event loop: record 0028.
         """
         return self.look() if self._of_turn is None else self._of_turn
 

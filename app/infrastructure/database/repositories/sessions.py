@@ -31,10 +31,12 @@ _WITH_USER: Final = select(*_COLUMNS, *USER_COLUMNS).join_from(sessions, users)
 # Built once: these two stand before every request.
 _BY_ID: Final = _WITH_USER.where(sessions.c.id == bindparam("key"))
 _BY_COOKIE: Final = _WITH_USER.where(sessions.c.cookie_hash == bindparam("key"))
-_BY_REFRESH: Final = _WITH_USER.where(
+_OF_REFRESH: Final = (
     sessions.c.id
     == select(refresh_tokens.c.session_id).where(refresh_tokens.c.token_hash == bindparam("key")).scalar_subquery()
 )
+_BY_REFRESH: Final = _WITH_USER.where(_OF_REFRESH)
+_LOCK_BY_REFRESH: Final = select(sessions.c.id).where(_OF_REFRESH).with_for_update()
 _TOUCH: Final = (
     update(sessions)
     .where(sessions.c.id == bindparam("this"), sessions.c.last_seen_at < bindparam("moment"))
@@ -78,7 +80,7 @@ class SessionRepositoryImpl:
             "expires_at": session.expires_at,
             "revoked_at": session.revoked_at,
         }
-        await self._connection.change(insert(sessions), row)
+        await self._connection.insert(sessions, row)
 
     async def get(self, session_id: str) -> SessionAndUser | None:
         """One statement."""
@@ -140,8 +142,9 @@ class SessionRepositoryImpl:
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
         """Of any number of simultaneous uses exactly one is the first."""
         # The session's row is locked before its tokens, as `revoke` does: in any other order two reuses of one token
-        # could wait for each other.
-        found = await self._one(_BY_REFRESH.with_for_update(of=sessions), token_hash)
+        # could wait for each other. Then session and user are read as they are after the wait.
+        await self._connection.row(_LOCK_BY_REFRESH, {"key": token_hash})
+        found = await self._one(_BY_REFRESH, token_hash)
         if found is None:
             return None
         this, expires_at = refresh_tokens.c.token_hash == token_hash, refresh_tokens.c.expires_at
