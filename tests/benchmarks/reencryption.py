@@ -141,6 +141,7 @@ class Rotating:
     async def rotate(self) -> Rotated:
         """Rotate AES_KEY, as a worker does."""
         rotation, jobs = self.services.rotation, self.services.jobs
+        await self.services.instances.catch_up()  # as before every request and job
         job = await rotation.rotate(await self.services.identity.operator(), KeyName.AES_KEY)
         run = await jobs.claim(job.id)
         if run is None:

@@ -131,7 +131,7 @@ class _Client:
                 self._asking = f"PREPARE {parts[1].decode()}"
             case b"B":
                 self._asking = self._prepared[parts[1]]
-            case b"S":
+            case b"S" | b"H":  # an answer is waited for, also after Flush, which follows the preparation of a statement
                 self._say(self._asking or "SYNC")
                 self._asking = ""
             case _:

@@ -245,7 +245,6 @@ class Database:
         async with self._connected(engine) as (connection, answering):
             with translated():
                 await connection.begin()
-            await self._limit(connection, answering, waited=0.0)
             yield Connection(connection, self.dialect, answering)
 
     @asynccontextmanager

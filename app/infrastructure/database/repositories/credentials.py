@@ -81,6 +81,17 @@ def _swap(columns: tuple[str, ...]) -> Update:
     return update(api_credentials).where(*unchanged).values(values)
 
 
+_ROWS_OF_ACCOUNT: Final = (
+    select(func.count().label("rows"))
+    .select_from(api_credentials)
+    .where(api_credentials.c.owner_kind == OwnerKind.USER, api_credentials.c.owner_id == bindparam("this"))
+    .subquery()
+)
+_COUNT_AND_ACCOUNT: Final = select(_ROWS_OF_ACCOUNT.c.rows, *USER_COLUMNS).select_from(
+    _ROWS_OF_ACCOUNT.outerjoin(users, users.c.id == bindparam("this"))
+)
+
+
 def _to_record(row: Sequence[Any]) -> CredentialRecord:
     return CredentialRecord(
         id=row[0],
@@ -249,9 +260,7 @@ class CredentialRepositoryImpl:
         """One statement."""
         if owner.kind is not OwnerKind.USER:
             return await self.count(owner), None
-        rows = select(func.count().label("rows")).select_from(api_credentials).where(*_of(owner)).subquery()
-        statement = select(rows.c.rows, *USER_COLUMNS).select_from(rows.outerjoin(users, users.c.id == owner.id))
-        count, *account = await self._connection.row(statement) or (0, None)
+        count, *account = await self._connection.row(_COUNT_AND_ACCOUNT, {"this": owner.id}) or (0, None)
         return count, None if account[0] is None else to_user(account)
 
     async def change(
