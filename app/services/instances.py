@@ -137,7 +137,7 @@ class InstanceService:
             try:
                 confirmed = await self._confirm()
                 if not self._keys.leased:
-                    await self._renew_where_due(confirmed)
+                    await self._renew_soon(confirmed)
             except KeyhallError as error:
                 self._failed_at, self._failure = self._clock.monotonic(), error
                 if isinstance(error, StartupError):  # what would halt a start must not serve either
@@ -165,6 +165,14 @@ class InstanceService:
         async with self._renewing:
             if confirmed >= self._renew_at or not self._keys.leased or self._acknowledged != self._keys.epochs:
                 await self._renew(confirmed)
+
+    async def _renew_soon(self, confirmed: float) -> None:
+        """Renew the lease for requests that wait. Raises NotReady where that takes long: the keeper goes on trying."""
+        try:
+            async with asyncio.timeout(CONFIRM_EVERY_SECONDS):
+                await self._renew_where_due(confirmed)
+        except TimeoutError:
+            raise NotReady from None
 
     async def _renew_and_confirm(self) -> bool:
         """Do both in one unit of work, where the keys can be confirmed by reading alone; False where that did not."""

@@ -290,6 +290,18 @@ def test_in_bulk_as_well_the_context_binds_ciphertext_to_its_row(field: str) -> 
     ) == [None]
 
 
+@pytest.mark.parametrize("field", ["id", "owner_kind", "owner_id"])
+@pytest.mark.parametrize("value", [b"bytes", None, 7])
+def test_what_is_no_text_in_the_place_of_an_id_opens_nothing(field: str, value: Any) -> None:
+    """An edited SQLite file can hold it; the rows beside it are not concerned."""
+    rows = [_row(_seal(), **{field: value}), _row(_seal())]
+    assert _opened_by(rows, {7: MATERIAL}) == [None, 7]
+    assert [each is not None for each in _reseal(rows, {7: MATERIAL})] == [False, True]
+    place = dataclasses.replace(PLACE, **{{"id": "row_id"}.get(field, field): value})
+    with pytest.raises(CryptoError):
+        _open(_seal(), place)
+
+
 def test_what_a_version_that_is_gone_sealed_does_not_open() -> None:
     assert _opened_by([_row(_seal())], {8: MATERIAL}) == [None]
     assert _reseal([_row(_seal())], {8: MATERIAL}, 8, MATERIAL) == [None]

@@ -106,8 +106,8 @@ def _decrypted(
     keyed = {version: _keyed(material) for version, material in materials.items()}
     before, after = _before_row(install_id, column.table), _after_row(column.field, column.key_name)
     for row in rows:
-        encoded = before + _of_row(row.id, row.owner_kind, row.owner_id) + after
         try:
+            encoded = before + _of_row(row.id, row.owner_kind, row.owner_id) + after
             key_version, plaintext = _decrypt(row.value, encoded, keyed.get)
         except CryptoError:
             yield None
@@ -168,7 +168,10 @@ def _before_row(install_id: str, table: str) -> bytes:
 
 def _of_row(row_id: str, owner_kind: str, owner_id: str) -> bytes:
     """As ``encode_tuple``, in half the time: a re-encryption calls it for every row."""
-    row, kind, owner = row_id.encode(*_UTF_8), owner_kind.encode(*_UTF_8), owner_id.encode(*_UTF_8)
+    try:
+        row, kind, owner = row_id.encode(*_UTF_8), owner_kind.encode(*_UTF_8), owner_id.encode(*_UTF_8)
+    except AttributeError:  # an SQLite file that somebody edited can hold something else than text there
+        raise _refused() from None
     return b"".join((_LENGTH(len(row)), row, _LENGTH(len(kind)), kind, _LENGTH(len(owner)), owner))
 
 

@@ -101,8 +101,8 @@ class Storage(Protocol):
         """Open a view for statements that find a few rows by a key and can be judged one by one: the cheapest read.
 
         Each statement sees what was committed before it, so two of them may see different moments. It may run on the
-        event loop's thread: whoever reads more than a row of ciphertext, or more than a page of anything else, says
-        that it is ``large``. Writes in it are refused. Raises StorageError.
+        event loop's thread: one that reads more than a row of ciphertext, or more than a page of anything else,
+        is ``large``. Writes in it are refused. Raises StorageError.
         """
         ...
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.domain.errors import NotReady
 from app.domain.instances import LEASE_SECONDS
 from app.domain.keys import KeyName
 from app.services.instances import InstanceService
@@ -97,3 +98,22 @@ async def test_a_lease_counts_from_when_the_keys_were_confirmed(
         assert not instances.serving()
         await instances.catch_up()
         assert keyhall.keys.leased
+
+
+async def test_a_request_without_a_lease_does_not_wait_for_whoever_holds_the_write_lock(
+    instances: InstanceService,
+    keyhall: Keyhall,
+    storage: FakeStorage,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await instances.refresh()
+    clock.advance(timedelta(seconds=LEASE_SECONDS))
+    async with storage._writer:
+        monkeypatch.setattr("app.services.instances.CONFIRM_EVERY_SECONDS", 0.01)
+        with pytest.raises(NotReady):
+            await instances.catch_up()
+    monkeypatch.setattr("app.services.instances.CONFIRM_EVERY_SECONDS", 60)
+    clock.advance(timedelta(seconds=61))
+    await instances.catch_up()
+    assert keyhall.keys.leased

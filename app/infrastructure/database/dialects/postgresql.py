@@ -66,6 +66,8 @@ _LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.
 class Postgresql:
     """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``."""
 
+    lookups = None  # a server is on the other end of a network
+
     def __init__(
         self,
         url: URL,
@@ -126,10 +128,6 @@ class Postgresql:
         event.listen(engine.sync_engine, "connect", lambda raw, _: self._open.add(raw.driver_connection))
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
         return engine
-
-    @property
-    def lookups(self) -> None:
-        """None: a server is on the other end of a network."""
 
     @property
     def excludes_within(self) -> float:

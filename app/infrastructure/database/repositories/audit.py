@@ -8,6 +8,7 @@ from sqlalchemy import Column, bindparam, insert, select
 
 from app.domain.audit import AuditEvent
 from app.domain.canonical_json import canonical_json
+from app.domain.errors import StorageError
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import ADDRESSES, audit_events, subjects
 from app.services.ports import Randomness
@@ -22,6 +23,8 @@ _GIVEN: Final[tuple[Column[Any], ...]] = (
     audit_events.c.object_id,
     audit_events.c.detail,
 )
+_ATTEMPTS: Final = 3
+"""One that finds the address, one after storing it, and one more where it was erased in between."""
 # Built once: it stands in every unit of work that changes something.
 _FROM_KNOWN_ADDRESS: Final = insert(audit_events).from_select(
     [*(column.name for column in _GIVEN), "address_id"],
@@ -53,8 +56,13 @@ class AuditRepositoryImpl:
         if event.address is None:
             await self._connection.insert(audit_events, row)
             return
-        while not await self._connection.change(_FROM_KNOWN_ADDRESS, row | {"address": event.address}):
+        for _ in range(_ATTEMPTS):
+            if await self._connection.change(_FROM_KNOWN_ADDRESS, row | {"address": event.address}):
+                return
             await self._add_address(event.address)
+        lost = StorageError()
+        lost.add_note("an address that was stored for the audit trail is not found again")
+        raise lost
 
     async def _add_address(self, address: str) -> None:
         """Store a random id that stands for an address, so that it can be erased and the chain still verifies."""

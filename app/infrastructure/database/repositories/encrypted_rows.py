@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Table, func, select
 
 from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
 from app.infrastructure.database.engine import Connection
+from app.infrastructure.database.repositories.edited import id_of, is_end
 from app.infrastructure.database.schema import api_credentials, metadata
 
 
@@ -64,13 +65,15 @@ class EncryptedRowRepositoryImpl:
         )
         if after is not None:
             statement = statement.where(table.c.id > after)
-        found = await self._connection.tuples(statement)
-        return [EncryptedRow._make(row) if type(row[-1]) is bytes else _damaged(row) for row in found]
+        found = [] if is_end(after) else await self._connection.tuples(statement)
+        return [
+            EncryptedRow._make(row) if type(row[0]) is str and type(row[-1]) is bytes else _damaged(row)
+            for row in found
+        ]
 
 
 def _damaged(row: Sequence[Any]) -> EncryptedRow:
-    """An SQLite file can hold something else than bytes there, if somebody edited it: read as empty, so as damaged."""
-    return EncryptedRow._make(row)._replace(value=b"")
+    return EncryptedRow._make(row)._replace(id=id_of(row[0]), value=b"")
 
 
 def _table(column: EncryptedColumn) -> Table:

@@ -1,0 +1,23 @@
+"""Ids that only an edited SQLite file holds: a column of any type can hold bytes, numbers or nothing.
+
+Such a row does not open, and it must not keep a walk over all rows from the others.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+_BYTES: Final = re.compile(r"x'[0-9a-f]*'", re.ASCII)
+
+
+def id_of(value: Any) -> str:
+    """The id itself, or a text for what is in its place, which no code has stored as an id."""
+    if isinstance(value, str):
+        return value
+    return f"x'{value.hex()}'" if isinstance(value, bytes) else ""  # numbers and NULL sort before all text
+
+
+def is_end(after: str | None) -> bool:
+    """Whether a walk that has come to this id is over: bytes sort behind all text, and no page begins after them."""
+    return after is not None and _BYTES.fullmatch(after) is not None
