@@ -20,7 +20,8 @@ from app.bootstrap.keys import open_keys, open_keys_when_created
 from app.bootstrap.services import open_services
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.keys import Environment
-from app.settings.invocation import runnable
+from app.infrastructure.invocation import runnable
+from app.infrastructure.memory import share_one_arena
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -53,6 +54,7 @@ class Components:
 
 def run_process(settings: Settings, components: Components) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError when the start cannot go on."""
+    share_one_arena()
     log_to_stderr(settings, settings.log_level)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         runner.run(_until_signalled(_serve(settings, components)))

@@ -19,9 +19,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from app.domain.errors import ConfigInvalid
+from app.infrastructure.invocation import runnable
 from app.infrastructure.private_files import create, make_directory, owner_for
 from app.settings import Settings
-from app.settings.invocation import runnable
 
 ROOT = Path(__file__).resolve().parents[1]
 PID_FILE = ROOT / "data" / "dev.pid"

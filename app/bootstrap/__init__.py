@@ -56,7 +56,7 @@ class Backend:
         return self.settings
 
     def runnable(self, text: str) -> str:
-        from app.settings.invocation import runnable  # noqa: PLC0415
+        from app.infrastructure.invocation import runnable  # noqa: PLC0415
 
         return runnable(text)
 

@@ -6,20 +6,29 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli import credentials, database, keys, start, users
+from app.cli import start
+from app.cli.groups import imported_when_used
 
 if TYPE_CHECKING:
     from app.cli.backend import Backend, Run
 
+_GROUPS = {
+    "db": ("app.cli.database", "The database's schema."),
+    "keys": ("app.cli.keys", "Application keys: states, ages, fingerprints; never material."),
+    "credentials": ("app.cli.credentials", "Credentials of members and guilds."),
+    "users": ("app.cli.users", "Who may sign in."),
+}
+
 
 def build_cli(backend: Backend, run: Run) -> typer.Typer:
-    """The command ``keyhall``; ``opener`` is handed to each command as its context's object."""
+    """The command ``keyhall``; ``backend`` is handed to each command as its context's object."""
     cli = typer.Typer(
         name="keyhall",
         help="Your community's API keys, usable by everyone, visible to no one.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain text, as all that the commands answer; boxes cost more than the rest of --help
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -28,8 +37,7 @@ def build_cli(backend: Backend, run: Run) -> typer.Typer:
         context.obj = backend
 
     start.add_to(cli, run)
-    cli.add_typer(database.group, name="db")
-    cli.add_typer(keys.group, name="keys")
-    cli.add_typer(credentials.group, name="credentials")
-    cli.add_typer(users.group, name="users")
+    for name, (module, about) in _GROUPS.items():
+        group = typer.Typer(cls=imported_when_used(module), help=about, no_args_is_help=True)
+        cli.add_typer(group, name=name)
     return cli

@@ -11,6 +11,7 @@ import typer
 
 from app.cli.backend import backend
 from app.cli.output import AsJson, moment, read_secret, require_yes, show_json, show_table, when
+from app.cli.progress import ProgressBar
 from app.domain.credentials import AGED_AFTER, SOON, Concern
 from app.domain.times import END_OF_DAY
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
     from app.cli.backend import Backend
     from app.domain.credentials import CredentialView
-    from app.services.credentials import HistoryView, Replaced
+    from app.services.credentials import HistoryView, Replaced, UnreadableSecret
 
-group = typer.Typer(help="Credentials of members and guilds.", no_args_is_help=True)
+group = typer.Typer(rich_markup_mode=None)
 
 
 _User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Credentials of this user.")]
@@ -321,15 +322,20 @@ def verify(context: typer.Context, as_json: AsJson = False) -> None:
 async def _verify(opened: Backend, *, as_json: bool) -> bool:
     async with opened.services() as services:
         actor = await services.identity.operator()
-        verdicts = [each async for each in services.credentials.health.verify_all(actor)]
-    unreadable = [each for each in verdicts if not each.ok]
+        checked = 0
+        unreadable: list[UnreadableSecret] = []
+        with ProgressBar("decrypting") as bar:
+            async for verified in services.credentials.health.verify_all(actor):
+                checked = verified.done
+                unreadable += verified.unreadable
+                bar.show(checked, verified.total, "decrypting")
     if as_json:
         failing = [{"id": each.id, "provider": each.provider, "label": each.label} for each in unreadable]
-        show_json({"checked": len(verdicts), "unreadable": failing})
+        show_json({"checked": checked, "unreadable": failing})
     else:
         for each in unreadable:
             typer.echo(f"❌ {each.id} {each.provider} {each.label} does not open: enter it again")
-        typer.echo(f"{'❌' if unreadable else '✅'} {len(verdicts) - len(unreadable)} of {len(verdicts)} secrets open")
+        typer.echo(f"{'❌' if unreadable else '✅'} {checked - len(unreadable)} of {checked} secrets open")
     return not unreadable
 
 

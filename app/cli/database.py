@@ -13,7 +13,7 @@ from app.cli.output import AsJson, show_json
 if TYPE_CHECKING:
     from app.domain.schema import SchemaState
 
-group = typer.Typer(help="The database's schema.", no_args_is_help=True)
+group = typer.Typer(rich_markup_mode=None)
 
 
 @group.command()

@@ -15,7 +15,7 @@ from app.domain.bitting import cut
 if TYPE_CHECKING:
     from app.cli.backend import Backend
 
-group = typer.Typer(help="Application keys: states, ages, fingerprints; never material.", no_args_is_help=True)
+group = typer.Typer(rich_markup_mode=None)
 
 
 @group.command("list")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.backend import backend
 from app.cli.output import AsJson, moment, read_secret, require_yes, show_json, show_table, typed_back, when
+from app.cli.progress import ProgressBar
 from app.domain.bitting import cut
 from app.domain.errors import AppError
 from app.domain.jobs import Job, JobState
@@ -23,8 +23,6 @@ from app.domain.times import BEGIN_OF_DAY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from rich.progress import TaskID
 
     from app.cli.backend import Backend
     from app.domain.identity import Actor
@@ -316,10 +314,10 @@ async def _see_through(
         job = await begin(services, actor)
         try:
             if job is not None:
-                with _Bar() as bar:
+                with ProgressBar("waiting for a worker") as bar:
                     async for stand in services.rotation.follow(job.id):
-                        job = stand
-                        bar.show(stand)
+                        job, progress = stand, stand.progress
+                        bar.show(progress.done, progress.total, stand.error or progress.note or "beginning")
             await services.keys.reload()
         except AppError as away:
             if job is None:
@@ -358,37 +356,3 @@ def _job_members(job: Job | None, name: KeyName, primary: int) -> dict[str, Any]
             "run_at": job.run_at,
         }
     return members
-
-
-class _Bar:
-    """A progress bar on standard error, where that is a terminal; nothing otherwise."""
-
-    def __init__(self) -> None:
-        # Here, so that a start does not wait for what it never draws.
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
-
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-            transient=True,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        self._task = self._progress.add_task("waiting for a worker", total=None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, job: Job) -> None:
-        """Draw where the job stands."""
-        if self._task is not None:
-            said = job.error or job.progress.note or "beginning"
-            self._progress.update(self._task, description=said, completed=job.progress.done, total=job.progress.total)

@@ -34,7 +34,7 @@ def add_to(cli: typer.Typer, start: Run) -> None:
 
     @cli.command()
     def worker() -> None:
-        """Start the worker alone: it does queued jobs and deletes what has expired."""
+        """Start the worker alone: queued jobs and expired rows."""
         start(worker=True)
 
     @cli.command()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.cli.backend import Backend
     from app.domain.identity import User
 
-group = typer.Typer(help="Who may sign in.", no_args_is_help=True)
+group = typer.Typer(rich_markup_mode=None)
 
 _PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", exists=True, dir_okay=False, help="Read the password from here.")

@@ -13,8 +13,9 @@ RENEW_EVERY_SECONDS: Final = 4.0
 """Three renewals may fail before a lease lapses."""
 CONFIRM_EVERY_SECONDS: Final = 1.0
 """How often a process checks whether the keysets changed; on SQLite every request checks as well."""
-IDLE_CONFIRM_SECONDS: Final = 3.0
-"""How often a process checks that served nothing since the last time, and that is notified of changes."""
+IDLE_CONFIRM_SECONDS: Final = RENEW_EVERY_SECONDS
+"""How often a process checks that served nothing since the last time, and that is notified of changes: not more often
+than it renews its lease, which confirms the keys as well."""
 CONFIRMED_FOR_SECONDS: Final = 5.0
 """A process that could not confirm its keysets for this long serves nothing."""
 

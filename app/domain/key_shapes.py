@@ -9,7 +9,9 @@ supported secret scanning patterns; gitleaks' default rules). A key without a pr
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 
@@ -25,6 +27,17 @@ class KeyShape:
     provider: str
     marks: tuple[str, ...]
     pattern: str
+
+    @property
+    def within_text(self) -> str:
+        """The pattern for a search in a longer text, with `re.ASCII`: a key does not begin inside a word."""
+        return rf"(?<![A-Za-z0-9])(?:{self.pattern})"
+
+
+@cache
+def compiled(pattern: str, flags: int) -> re.Pattern[str]:
+    """A pattern of a table, compiled when it is first needed: no start and no command waits for the whole table."""
+    return re.compile(pattern, flags)
 
 
 _TAIL: Final = r"[\w-]{16,}"
@@ -137,24 +150,27 @@ SHAPES: Final[tuple[KeyShape, ...]] = (
     KeyShape("", ("age-secret-key-",), r"AGE-SECRET-KEY-1[0-9A-Z]{20,}"),
 )
 
-PATTERNS: Final = tuple((shape, re.compile(rf"(?<![A-Za-z0-9])(?:{shape.pattern})", re.ASCII)) for shape in SHAPES)
-"""Each shape, with its pattern for a search in a longer text: a key does not begin inside a word."""
 _PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
 _PASSWORD_IN_ADDRESS: Final = re.compile(r"://[^\s/:@]*:[^\s/@]+@")
 
 
 def find_key(text: str) -> str | None:
     """The first key of a known shape in a text."""
-    lowered = text.lower()
-    for shape, pattern in PATTERNS:
-        if any(mark in lowered for mark in shape.marks) and (found := pattern.search(text)):
-            return found[0]
-    return None
+    return next((found[0] for _, pattern in _possible(text) if (found := pattern.search(text))), None)
 
 
 def provider_of(secret: str) -> str | None:
     """The id of the provider that issues keys of the shape of this whole secret; None where none is known."""
-    return next((shape.provider for shape, pattern in PATTERNS if shape.provider and pattern.fullmatch(secret)), None)
+    return next(
+        (each.provider for each, pattern in _possible(secret) if each.provider and pattern.fullmatch(secret)), None
+    )
+
+
+def _possible(text: str) -> Iterator[tuple[KeyShape, re.Pattern[str]]]:
+    lowered = text.lower()
+    for shape in SHAPES:
+        if any(mark in lowered for mark in shape.marks):
+            yield shape, compiled(shape.within_text, re.ASCII)
 
 
 def looks_like_key(text: str) -> bool:

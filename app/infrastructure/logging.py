@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Final, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Final, Literal, TextIO, cast
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
-
+from app.infrastructure.invocation import runnable
+from app.infrastructure.plain_structlog import structlog
 from app.infrastructure.redaction import MULTILINE, Redactor, as_text
-from app.settings.invocation import runnable
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 _LEVELS: Final = {
     "critical": logging.CRITICAL,
@@ -26,7 +27,6 @@ _QUIET: Final = {
     "asyncpg": logging.INFO,
     "asyncio": logging.INFO,
     "discord": logging.INFO,
-    "pydantic_settings": logging.INFO,
     "sqlalchemy": logging.WARNING,
     "alembic": logging.WARNING,
     "aiohttp.access": logging.CRITICAL + 1,  # the web's own middleware logs requests, without query strings

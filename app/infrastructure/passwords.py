@@ -15,6 +15,7 @@ from argon2.exceptions import VerifyMismatchError
 
 from app.domain.errors import Overloaded
 from app.infrastructure.clock import SystemRandomness
+from app.infrastructure.memory import give_back_freed
 from app.services.ports import PasswordCheck
 
 _T = TypeVar("_T")
@@ -29,7 +30,7 @@ class Argon2Passwords:
     ``cheap`` is for APP_ENV=test alone. One hash runs and 64 wait; more threads would take the other core from the
     event loop, and more memory from everybody. The thread keeps its priority: a nicer one left the p99 of the event
     loop as it was and, on a busy machine, made a tenth of the hashes. Passwords are taken in NFKC (SP 800-63B,
-    3.1.1.2) and never truncated. `close` ends the thread.
+    3.1.1.2) and never truncated. When no other hash waits, the memory of a hash is given back. `close` ends the thread.
     """
 
     def __init__(self, *, cheap: bool = False) -> None:
@@ -44,6 +45,7 @@ class Argon2Passwords:
         self._decoy = _decoy(self._hasher)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
         self._pending = 0
+        self._closing = False
 
     async def hash(self, password: str) -> str:
         """A PHC string. Raises Overloaded when 64 others wait."""
@@ -66,6 +68,7 @@ class Argon2Passwords:
 
     async def close(self) -> None:
         """Finish what was accepted and end the thread."""
+        self._closing = True
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
@@ -76,6 +79,8 @@ class Argon2Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         finally:
             self._pending -= 1
+            if not self._pending and not self._closing:
+                self._thread.submit(give_back_freed)  # after a hash that goes on although its request was cancelled
 
     def _hash(self, password: str) -> str:
         return self._hasher.hash(_prepared(password))

@@ -14,13 +14,14 @@ import threading
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, quote_plus
 
-from structlog.typing import EventDict, WrappedLogger
-
-from app.domain.key_shapes import PATTERNS
+from app.domain.key_shapes import SHAPES, compiled
 from app.domain.secrets import SecretBytes, SecretText
+
+if TYPE_CHECKING:  # app/infrastructure/logging.py is who imports structlog
+    from structlog.typing import EventDict, WrappedLogger
 
 REDACTED: Final = "[redacted]"
 
@@ -43,35 +44,47 @@ _SECRET_NAME: Final = re.compile(rf"(?:{_NAMES})(s?)$", re.IGNORECASE)
 _QUOTED: Final = r"""b?"(?:[^"\\]|\\.)*"|b?'(?:[^'\\]|\\.)*'|\\+"[^"\\]*\\+"|\\+'[^'\\]*\\+'"""
 
 # Each rule: what must occur in the lowered text for the pattern to be worth trying, the pattern, what to put there.
-_RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
+_RULES: Final[tuple[tuple[tuple[str, ...], str, re.RegexFlag, str], ...]] = (
     (
         ("private key",),
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL),
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+        re.DOTALL,
         REDACTED,
     ),
     (
         ("authorization", "cookie", "x-api-key", "x-auth-token"),
-        re.compile(
+        (
             r"((?:(?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token)(?:\\*[\"']\s*[,:=]|\s*[:=])\s*)"
-            rf"(?:{_QUOTED}|[^\r\n]+)",
-            re.IGNORECASE,
+            rf"(?:{_QUOTED}|[^\r\n]+)"
         ),
+        re.IGNORECASE,
         rf"\1{REDACTED}",
     ),
     (
         ("=", '"', "'"),
-        re.compile(
-            rf"((?:{_NAMES})s?(?:\\*[\"']\s*[:=]|\s*=)\s*)(?!(?:None|null|[Tt]rue|[Ff]alse)(?:\W|$))(?:{_QUOTED}|\S+)",
-            re.IGNORECASE,
-        ),
+        rf"((?:{_NAMES})s?(?:\\*[\"']\s*[:=]|\s*=)\s*)(?!(?:None|null|[Tt]rue|[Ff]alse)(?:\W|$))(?:{_QUOTED}|\S+)",
+        re.IGNORECASE,
         rf"\1{REDACTED}",
     ),
-    (("bearer",), re.compile(r"\b(bearer\s+)[\w.~+/=-]{8,}", re.ASCII | re.IGNORECASE), rf"\1{REDACTED}"),
-    (("://",), re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), rf"\1{REDACTED}@"),
-    (("code=", "state="), re.compile(r"([?&](?:code|state)=)[^\s&]+"), rf"\1{REDACTED}"),
-    (("webhooks/", "interactions/"), re.compile(r"((?:webhooks|interactions)/\d+/)[\w-]{20,}"), rf"\1{REDACTED}"),
-    *((shape.marks, pattern, REDACTED) for shape, pattern in PATTERNS),
+    (("bearer",), r"\b(bearer\s+)[\w.~+/=-]{8,}", re.ASCII | re.IGNORECASE, rf"\1{REDACTED}"),
+    (("://",), r"(://[^\s/:@]*:)[^\s/@]+@", re.NOFLAG, rf"\1{REDACTED}@"),
+    (("code=", "state="), r"([?&](?:code|state)=)[^\s&]+", re.NOFLAG, rf"\1{REDACTED}"),
+    (
+        ("webhooks/", "interactions/"),
+        r"((?:webhooks|interactions)/\d+/)[\w-]{20,}",
+        re.NOFLAG,
+        rf"\1{REDACTED}",
+    ),
+    *((shape.marks, shape.within_text, re.ASCII, REDACTED) for shape in SHAPES),
 )
+
+
+def _possible(text: str) -> Iterator[tuple[re.Pattern[str], str]]:
+    """The patterns worth trying on a text, with what to put in the place of what they match."""
+    lowered = text.lower()
+    for hints, pattern, flags, replacement in _RULES:
+        if any(hint in lowered for hint in hints):
+            yield compiled(pattern, flags), replacement
 
 
 @lru_cache(maxsize=1024)
@@ -128,10 +141,8 @@ class Redactor:
         for needle in self._needles:
             if needle in text:
                 text = text.replace(needle, REDACTED)
-        lowered = text.lower()
-        for hints, pattern, replacement in _RULES:
-            if any(hint in lowered for hint in hints):
-                text = pattern.sub(replacement, text)
+        for pattern, replacement in _possible(text):
+            text = pattern.sub(replacement, text)
         return text
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -147,8 +158,7 @@ class Redactor:
     def _harmless(self, text: str) -> bool:
         if len(text) > _LONGEST_TEXT or not text.isprintable() or any(needle in text for needle in self._needles):
             return False
-        lowered = text.lower()
-        return not any(any(hint in lowered for hint in hints) and pattern.search(text) for hints, pattern, _ in _RULES)
+        return not any(pattern.search(text) for pattern, _ in _possible(text))
 
     def _clean(self, value: Any, *, multiline: bool = False) -> Any:
         if isinstance(value, str):

@@ -64,6 +64,7 @@ class InstanceService:
         self._failed_at = float("-inf")
         self._failure: KeyhallError | None = None
         self._catching_up = asyncio.Lock()
+        self._renewing = asyncio.Lock()
 
     @property
     def id(self) -> str:
@@ -89,7 +90,9 @@ class InstanceService:
     async def refresh(self) -> None:
         """Confirm the keys and take or renew the lease, once. Raises StorageError, NotReady, StartupError."""
         async with self._catching_up:
-            await self._keep()
+            confirmed = await self._confirm()
+        # No request waits behind this, which may have to wait for the write lock of the database.
+        await self._renew_where_due(confirmed)
 
     async def load_committed_change(self) -> None:
         """Load a change of keys that this process has committed; until that is possible it uses no key. Raises nothing.
@@ -132,7 +135,9 @@ class InstanceService:
             if self._clock.monotonic() - self._failed_at < CONFIRM_EVERY_SECONDS:
                 raise NotReady from self._failure
             try:
-                await self._keep()
+                confirmed = await self._confirm()
+                if not self._keys.leased:
+                    await self._renew_where_due(confirmed)
             except KeyhallError as error:
                 self._failed_at, self._failure = self._clock.monotonic(), error
                 if isinstance(error, StartupError):  # what would halt a start must not serve either
@@ -140,8 +145,8 @@ class InstanceService:
                     raise NotReady from error
                 raise
 
-    async def _keep(self) -> None:
-        """Confirm the key ring, then renew the lease where it is due or where the epochs moved."""
+    async def _confirm(self) -> float:
+        """Confirm the key ring, or load what has changed; when that began."""
         began = self._clock.monotonic()
         moved = self._storage.announced_version()
         if moved is None or moved != self._seen or not self._keys.leased:
@@ -149,12 +154,32 @@ class InstanceService:
             self._seen = moved
         else:
             self._keys.confirm(self._clock.monotonic())
-        now = self._clock.monotonic()
-        if now >= self._renew_at or not self._keys.leased or self._acknowledged != self._keys.epochs:
-            await self._renew(now)
         self._kept_at = began
+        return began
 
-    async def _renew(self, now: float) -> None:
+    async def _renew_where_due(self, confirmed: float) -> None:
+        """Renew the lease where it is time to, or where the epochs moved; it counts from when the keys were confirmed.
+
+        So a process that was stopped in between has no lease, and looks at the keys again.
+        """
+        async with self._renewing:
+            if confirmed >= self._renew_at or not self._keys.leased or self._acknowledged != self._keys.epochs:
+                await self._renew(confirmed)
+
+    async def _renew_and_confirm(self) -> bool:
+        """Do both in one unit of work, where the keys can be confirmed by reading alone; False where that did not."""
+        if self._storage.announced_version() is not None or not self._keys.leased:
+            return False
+        async with self._renewing:
+            began = self._clock.monotonic()
+            if not await self._renew(began, confirming=True):
+                return False
+            self._keys.confirm(began)
+            self._kept_at = began
+            return True
+
+    async def _renew(self, now: float, *, confirming: bool = False) -> bool:
+        """Renew the lease, counted from ``now``; with ``confirming``, whether the keys are those that were loaded."""
         try:
             held = tuple(self._keys.master_key_ids())
         except StartupError as error:
@@ -170,10 +195,12 @@ class InstanceService:
                 epochs = dict(self._keys.epochs)
                 await uow.instances.purge(_FORGET_AFTER)
                 await uow.instances.register(self._describe(epochs, held), _LEASE)
+            current = confirming and await self._keys.current_in(uow)
         # Counted from before the transaction began, so that our own idea of the lease never outlasts the row's.
         self._keys.lease(now + LEASE_SECONDS)
         self._renew_at = now + RENEW_EVERY_SECONDS
         self._acknowledged = epochs
+        return current
 
     def _describe(self, epochs: dict[str, int], master_key_ids: tuple[str, ...]) -> Instance:
         now = self._clock.now()
@@ -192,10 +219,10 @@ class InstanceService:
         failing = False
         while True:
             self._idle, self._used = not self._used and self._feed.prompt, False
-            await self._changes.changed(IDLE_CONFIRM_SECONDS if self._idle else CONFIRM_EVERY_SECONDS)
+            woken = await self._changes.changed(IDLE_CONFIRM_SECONDS if self._idle else CONFIRM_EVERY_SECONDS)
             try:
-                async with self._catching_up:
-                    await self._keep()
+                if woken or not self._idle or not await self._renew_and_confirm():
+                    await self.refresh()
             except KeyhallError as error:
                 if not failing:
                     log.warning("the keys cannot be confirmed, this process stops serving: %s", with_cause(error))

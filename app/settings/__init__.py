@@ -20,7 +20,9 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     InstanceOf,
     PlainSerializer,
@@ -28,7 +30,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.domain.errors import ConfigInvalid
 from app.domain.identity import Registration
@@ -78,10 +79,12 @@ _T = TypeVar("_T")
 _ByName = Annotated[Mapping[str, _T], AfterValidator(MappingProxyType), PlainSerializer(dict)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """One value per setting; `load` is the way to get one. Nothing secret shows in repr, errors, JSON or pickle."""
 
-    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, validate_default=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False, arbitrary_types_allowed=True
+    )
 
     env_file: ClassVar[Path | None] = PROJECT_ROOT / ".env"
 
@@ -166,7 +169,7 @@ class Settings(BaseSettings):
         """
         try:
             given: dict[str, Any] = {name.lower(): value for name, value in (overrides or {}).items()}
-            return cls(**given)
+            return cls(**Sources(cls, given, cls.env_file).values())
         except SourcesRefused as refused:
             problems = refused.problems
         except ValidationError as invalid:
@@ -203,18 +206,6 @@ class Settings(BaseSettings):
         yield from self.environment_credentials.values()
         if self.database_url.password is not None:
             yield self.database_url.password
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """One source of our own: see the module's docstring for its rules, which the built-in ones cannot keep."""
-        return (Sources(settings_cls, init_settings(), cls.env_file),)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -11,9 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dotenv.parser import parse_stream
-from pydantic import BeforeValidator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic import BaseModel, BeforeValidator
 
 from app.domain.key_shapes import looks_like_key
 from app.domain.placeholders import is_placeholder
@@ -74,7 +72,7 @@ GATHERED: Final = frozenset({"environment_credentials", "secret_files", "notices
 """Fields that are no settings themselves but gathered from several."""
 
 
-def names_of(settings_cls: type[BaseSettings]) -> tuple[str, ...]:
+def names_of(settings_cls: type[BaseModel]) -> tuple[str, ...]:
     """Every setting by the name that the operator writes."""
     fields = tuple(name.upper() for name in settings_cls.model_fields if name not in GATHERED)
     return fields + tuple(ENVIRONMENT_CREDENTIALS)
@@ -88,11 +86,11 @@ class SourcesRefused(Exception):
         self.problems = problems
 
 
-class Sources(PydanticBaseSettingsSource):
+class Sources:
     """Overrides over the environment over `.env`; each setting as NAME or as NAME_FILE."""
 
-    def __init__(self, settings_cls: type[BaseSettings], overrides: Mapping[str, Any], env_file: Path | None) -> None:
-        super().__init__(settings_cls)
+    def __init__(self, settings_cls: type[BaseModel], overrides: Mapping[str, Any], env_file: Path | None) -> None:
+        self._fields = tuple(name for name in settings_cls.model_fields if name not in GATHERED)
         self._problems: list[str] = []
         self._notices: list[str] = []
         self._secret_files: dict[str, Path] = {}
@@ -104,10 +102,9 @@ class Sources(PydanticBaseSettingsSource):
         self._problems += [f"{name}: is not a setting" for name in named if name not in self._known]
         self._layers: tuple[Mapping[str, Any], ...] = (named, os.environ, self._dotenv(env_file))
 
-    def __call__(self) -> dict[str, Any]:
-        """The value of every setting that is set. Raises SourcesRefused."""
-        fields = self.settings_cls.model_fields
-        values = {name: self.get_field_value(fields[name], name)[0] for name in fields if name not in GATHERED}
+    def values(self) -> dict[str, Any]:
+        """The value of every setting that is set; never JSON. Raises SourcesRefused."""
+        values = {name: self._of(name) for name in self._fields}
         values["environment_credentials"] = self._environment_credentials()
         values["secret_files"] = self._secret_files
         values["notices"] = tuple(self._notices)
@@ -115,13 +112,12 @@ class Sources(PydanticBaseSettingsSource):
             raise SourcesRefused(list(dict.fromkeys(self._problems)))
         return {name: value for name, value in values.items() if value is not None}
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """The value of one setting, None where it is not set; never JSON."""
-        if field_name == "master_key":
-            return self._wrapped("MASTER_KEY", self._find("MASTER_KEY")[0]), field_name, False
-        if field_name == "master_key_file":
-            return self._find("MASTER_KEY")[1], field_name, False
-        return self._value(field_name.upper()), field_name, False
+    def _of(self, field: str) -> Any:
+        if field == "master_key":
+            return self._wrapped("MASTER_KEY", self._find("MASTER_KEY")[0])
+        if field == "master_key_file":
+            return self._find("MASTER_KEY")[1]
+        return self._value(field.upper())
 
     def _find(self, name: str) -> tuple[Any, str | Path | None]:
         """From the strongest source that mentions the setting: its value, the path of its file, or neither."""

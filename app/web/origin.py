@@ -205,8 +205,17 @@ def _forwarded(hop: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     return _address(next(part for part in found.groups() if part)) if found else None
 
 
-@lru_cache(maxsize=1024)
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address without its zone, which is of no network, and which a client can choose behind a proxy."""
+    text = text.partition("%")[0]
+    return _parsed(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+# What is remembered is short: the keys of these caches come from clients.
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -225,8 +234,12 @@ def _canonical(text: str) -> str | None:
     return str(address) if address else None
 
 
-@lru_cache(maxsize=1024)
 def _is_loopback_host(host: str) -> bool:
+    return len(host) <= _LONGEST_HOST and _is_loopback(host)
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(host: str) -> bool:
     name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
     port = host[len(name) :]
     if port and not (port[1:].isascii() and port[1:].isdigit()):
@@ -236,6 +249,11 @@ def _is_loopback_host(host: str) -> bool:
     address = _address(name.strip("[]"))
     return address is not None and address.is_loopback
 
+
+_LONGEST_ADDRESS: Final = 45
+"""An IPv6 address that ends in an IPv4 address (RFC 4291, 2.2)."""
+_LONGEST_HOST: Final = 255 + len(":65535")
+_READ_OF_USER_AGENT: Final = 512
 
 _BROWSERS: Final = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"))
 _SYSTEMS: Final = (
@@ -249,9 +267,13 @@ _SYSTEMS: Final = (
 )
 
 
-@lru_cache(maxsize=1024)
 def device_name(user_agent: str) -> str | None:
     """A few words for the session list, such as `Firefox on Linux` or `curl`; None without any."""
+    return _device_name(user_agent[:_READ_OF_USER_AGENT])
+
+
+@lru_cache(maxsize=1024)
+def _device_name(user_agent: str) -> str | None:
     browser = next((name for mark, name in _BROWSERS if mark in user_agent), None)
     if browser is None and "Safari/" in user_agent:
         browser = "Safari"

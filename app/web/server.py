@@ -24,7 +24,7 @@ from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
 from app.web.pages import dashboard, login, reveal, static
-from app.web.pages.rendering import TEMPLATES, error_page, templates
+from app.web.pages.rendering import TEMPLATES, Templates, error_page
 from app.web.pages.static import ASSETS, Assets
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def build_app(services: Services, options: WebOptions) -> web.Application:
     app[ORIGIN] = Origin(options)
     app[METRICS] = Metrics()
     app[ASSETS] = Assets()
-    app[TEMPLATES] = templates(options.invite_url)
+    app[TEMPLATES] = Templates(options.invite_url)
     app[ERROR_PAGE] = error_page
     for routes in _FAMILIES:
         routes.add_to(app)

@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +25,7 @@ from tests.benchmarks.revocation import revocation
 from tests.benchmarks.serving import serving
 from tests.benchmarks.starts import commands, starts
 from tests.support.environment import forget_settings
+from tests.support.processes import PROJECT
 
 GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "starts": starts,
@@ -34,6 +37,7 @@ GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "readers": readers,
     "revocation": revocation,
 }
+DOCUMENT = PROJECT / "docs" / "performance.md"
 
 
 def main() -> None:
@@ -43,31 +47,41 @@ def main() -> None:
     parser.add_argument("--only", choices=GROUPS, action="append", metavar="GROUP", help=f"of {', '.join(GROUPS)}")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    form.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
+    form.add_argument("--markdown", action="store_true", help="print tables as in docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md too")
     arguments = parser.parse_args()
     forget_settings()
     began = time.perf_counter()
     size = Size.of(arguments.rounds)
     measured: dict[str, list[Figure]] = {}
+    failed = False
     with tempfile.TemporaryDirectory(prefix="keyhall-bench-") as name:
         for group in arguments.only or GROUPS:
-            place = Path(name) / group
+            place, since = Path(name) / group, time.perf_counter()
             place.mkdir()
-            measured[group] = GROUPS[group](place, size)
+            try:
+                measured[group] = GROUPS[group](place, size)
+            except Exception:  # noqa: BLE001 - it is printed, and the figures of the other groups still mean something
+                failed = True
+                traceback.print_exc()
+            print(f"{group}: {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
     seconds = time.perf_counter() - began
-    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
-    machine = (
-        f"{seconds:.0f} s, Python {platform.python_version()}, {os.cpu_count()} cores, load averages at the end {load}"
-    )
+    tables = {group: markdown(figures) for group, figures in measured.items()}
+    if arguments.write:
+        DOCUMENT.write_text(filled_in(DOCUMENT.read_text(encoding="utf-8"), tables), encoding="utf-8")
     figures = [figure for group in measured.values() for figure in group]
+    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load averages at the end {load}"
     if arguments.json:
         print(json.dumps({"seconds": round(seconds, 1), "figures": [_item(figure) for figure in figures]}, indent=2))  # noqa: T201
     elif arguments.markdown:
-        print("\n\n".join([*(_markdown(group, each) for group, each in measured.items()), machine]))  # noqa: T201
+        print("\n".join([*tables.values(), f"{seconds:.0f} s, {machine}"]))  # noqa: T201
     else:
         console = Console()
         console.print(_table(figures))
-        console.print(machine)
+        console.print(f"{seconds:.0f} s, {machine}")
+    if failed:
+        sys.exit(1)
 
 
 def _item(figure: Figure) -> dict[str, object]:
@@ -93,16 +107,28 @@ def _table(figures: list[Figure]) -> Table:
     return table
 
 
-def _markdown(group: str, figures: list[Figure]) -> str:
-    lines = [f"### {group}", "", "| what | median | min to max | aim | |", "|---|---|---|---|---|"]
+def markdown(figures: list[Figure]) -> str:
+    """The table of a group."""
+    lines = ["| what | median | min to max | aim | |", "|---|---|---|---|---|"]
     for figure in figures:
         unit = figure.unit if figure.unit in {"", "/s"} else f" {figure.unit}"
-        few, many = min(figure.values), max(figure.values)
-        spread = f"{figure.shown(few)} to {figure.shown(many)}" if len(figure.values) > 1 else ""
+        few, many = figure.shown(min(figure.values)), figure.shown(max(figure.values))
+        spread = "one value" if len(figure.values) == 1 else f"{few} to {many}"
         judged = _judged(figure).replace("missed", "**missed**")
         cells = (figure.name, f"{figure.shown(figure.median)}{unit}", spread, figure.wanted, judged)
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
+
+
+def filled_in(document: str, tables: Mapping[str, str]) -> str:
+    """The document with these tables, each in the place of that group's table."""
+    for group, table in tables.items():
+        begin, end = f"<!-- {group} -->\n", "<!-- end -->"
+        before, found, after = document.partition(begin)
+        if not found:
+            raise RuntimeError(f"{DOCUMENT.name} has no place for the group {group}")
+        document = before + begin + "\n" + table + "\n" + end + after.partition(end)[2]
+    return document
 
 
 def _judged(figure: Figure) -> str:

@@ -1,7 +1,8 @@
-"""What another process does to a database file while it is read. Each prints a line when it is done, or has begun.
+"""What another process does to a database file while it is read. Each prints a line, and goes on when its standard
+input ends.
 
-`fill PATH MEGABYTES`: writes so much into the write-ahead log that a checkpoint has to move it into the file.
-`hold PATH SECONDS`: holds the write lock.
+`fill PATH MEGABYTES`: writes so much into the write-ahead log, and reads, so that nobody can move it into the file.
+`hold PATH SECONDS`: holds the write lock, from the line that it prints until so long after it went on.
 `drop PATH SECONDS`: takes the file out of the page cache again and again.
 """
 
@@ -22,42 +23,52 @@ _TRANSACTION = 1000
 
 
 def fill(path: Path, megabytes: float) -> None:
-    """Rows are read from the log afterwards, too, until it is moved."""
+    """Each row is to be read from the log, too, until it is moved."""
     wanted = int(megabytes * 1_000_000) // _PAGE
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-        connection.execute("CREATE TABLE IF NOT EXISTS filling (id INTEGER PRIMARY KEY, content BLOB)")
+    with closing(_connect(path)) as reader, closing(_connect(path)) as writer:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM schema_info").fetchall()  # from now on the log is kept for it
+        writer.execute("PRAGMA wal_autocheckpoint=0")
+        writer.execute("CREATE TABLE IF NOT EXISTS filling (id INTEGER PRIMARY KEY, content BLOB)")
         for start in range(0, wanted, _TRANSACTION):
-            connection.execute("BEGIN IMMEDIATE")
+            writer.execute("BEGIN IMMEDIATE")
             numbers = ((number, _FILLING) for number in range(start, min(start + _TRANSACTION, wanted)))
-            connection.executemany("INSERT OR REPLACE INTO filling VALUES (?, randomblob(?))", numbers)
-            connection.execute("COMMIT")
-        connection.execute("UPDATE api_credentials SET updated_at = updated_at")
-    print("filled", flush=True)  # noqa: T201 - whoever started us reads it
+            writer.executemany("INSERT OR REPLACE INTO filling VALUES (?, randomblob(?))", numbers)
+            writer.execute("COMMIT")
+        writer.execute("UPDATE api_credentials SET updated_at = updated_at")
+        _ready()
 
 
 def hold(path: Path, seconds: float) -> None:
     """Nobody else can write."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(_connect(path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE api_credentials SET updated_at = updated_at")
-        print("held", flush=True)  # noqa: T201 - as above
+        _ready()
         time.sleep(seconds)
         connection.execute("COMMIT")
 
 
 def drop(path: Path, seconds: float) -> None:
     """First everything moves from the log into the file, and from memory to the disk."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(_connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    until = time.monotonic() + seconds
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        print("dropped", flush=True)  # noqa: T201 - as above
+        _ready()
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             time.sleep(0.01)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=30)
+
+
+def _ready() -> None:
+    print("ready", flush=True)  # noqa: T201 - whoever started us reads it
+    sys.stdin.read()
 
 
 def droppable(directory: Path) -> bool:

@@ -1,7 +1,7 @@
 """The peer: what is often written where Keyhall is not used, FastAPI with fastapi-users.
 
 It follows the full example in the documentation of fastapi-users for SQLAlchemy: users in a database, access tokens as
-JWT in the Authorization header, and the library's own router for `GET /users/me`. Uvicorn serves it as its
+JWT in the Authorization header, and the library's own router for `GET /me`. Uvicorn serves it as its
 documentation recommends for speed, by uvloop and httptools, in one process without an access log. What Keyhall has
 beyond this example, sessions among it, is not imitated: the peer has less to do.
 
@@ -93,7 +93,7 @@ backend = AuthenticationBackend(
 users = FastAPIUsers[User, uuid.UUID](get_user_manager, [backend])
 app = FastAPI()
 app.include_router(users.get_auth_router(backend), prefix="/auth/jwt", tags=["auth"])
-app.include_router(users.get_users_router(UserRead, UserUpdate), prefix="/users", tags=["users"])
+app.include_router(users.get_users_router(UserRead, UserUpdate), tags=["users"])
 
 
 async def prepared() -> str:

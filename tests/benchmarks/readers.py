@@ -37,7 +37,6 @@ MARGIN = 0.5
 LEAST = 0.2
 """Seconds that are watched, however soon it is over, so that there are requests to judge by."""
 MOST_REQUESTS = 10_000
-ATTEMPTS = 5
 
 
 def readers(directory: Path, size: Size) -> list[Figure]:
@@ -81,6 +80,26 @@ class _Felt(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Other:
+    """A process that goes on when it is told to."""
+
+    process: asyncio.subprocess.Process
+
+    def go(self) -> None:
+        """Tell it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    async def start(self) -> None:
+        """Tell it, and do not wait."""
+        self.go()
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        await self.process.wait()
+
+
+@dataclass(frozen=True)
 class _Watched:
     """Keyhall serving inside this process, with an owner whose every credential is."""
 
@@ -112,26 +131,28 @@ class _Watched:
         return await self._felt(self._pause)
 
     async def checkpoint(self) -> _Felt:
-        """A log that grew, for instance under a long read, is moved into the file by the next commit of Keyhall."""
-        for _ in range(ATTEMPTS):
-            before = self._moved()
-            async with self._other("fill", self.size.log_megabytes):
-                pass
-            if self._moved() != before:
-                continue  # a commit that renewed the lease has moved a part of it
-            felt = await self._felt(self._commit)
-            if self._moved() == before:
+        """A log that grew under a long read of another process is moved into the file by the next commit of Keyhall."""
+        async with self._other("fill", self.size.log_megabytes) as other:
+
+            async def end_of_the_read() -> None:
+                other.go()
+                await other.ended()
+
+            before = self.path.stat().st_mtime_ns
+            felt = await self._felt(self._commit, end_of_the_read)
+            if self.path.stat().st_mtime_ns == before:
                 raise RuntimeError("the commit moved nothing into the file: these figures would mean nothing")
             return felt
-        raise RuntimeError("the log was always moved before it was large")
 
     async def writer(self) -> _Felt:
         """Another process holds the lock, and a write of this one waits for it."""
-        return await self._felt(self._commit, "hold")
+        async with self._other("hold", self.size.watch_seconds) as other:
+            return await self._felt(self._commit, other.start)
 
     async def cold(self) -> _Felt:
         """Nothing of the file stays in the page cache."""
-        return await self._felt(self._pause, "drop")
+        async with self._other("drop", self.size.watch_seconds) as other:
+            return await self._felt(self._pause, other.start)
 
     async def _pause(self) -> None:
         await asyncio.sleep(self.size.watch_seconds)
@@ -140,39 +161,40 @@ class _Watched:
         async with self.install.storage.write() as uow:
             await uow.credentials.mark_used(self.ids[0], SystemClock().now())
 
-    def _moved(self) -> int:
-        """When something was last moved from the log into the file."""
-        return self.path.stat().st_mtime_ns
-
-    async def _felt(self, meanwhile: Callable[[], Awaitable[None]], other: str | None = None) -> _Felt:
-        """Requests, from the moment at which the other process has begun until ``meanwhile`` has ended."""
-        seconds = self.size.watch_seconds
+    async def _felt(
+        self, meanwhile: Callable[[], Awaitable[None]], begin: Callable[[], Awaitable[None]] | None = None
+    ) -> _Felt:
+        """Requests, from the end of ``begin`` until ``meanwhile`` has ended."""
         ids = random.sample(self.ids, min(len(self.ids), MOST_REQUESTS))
         texts = [request("GET", f"/api/v1/credentials/{each}", Authorization=self.bearer) for each in ids]
-        load = Load(
-            port=self.port, requests=texts, connections=CONNECTIONS, pause=PAUSE, seconds=seconds + MARGIN, samples=True
+        seconds = self.size.watch_seconds + MARGIN
+        playing = Playing(
+            Load(port=self.port, requests=texts, connections=CONNECTIONS, pause=PAUSE, seconds=seconds, samples=True)
         )
-        playing = Playing(load)
         await asyncio.to_thread(playing.begun)
-        async with AsyncExitStack() as stack:
-            if other is not None:
-                await stack.enter_async_context(self._other(other, seconds))
-            with LoopWatch() as watch:
-                began = time.perf_counter()
-                await asyncio.gather(meanwhile(), asyncio.sleep(LEAST))
-                ended = time.perf_counter()
+        if begin is not None:
+            await begin()
+        with LoopWatch() as watch:
+            began = time.perf_counter()
+            await asyncio.gather(meanwhile(), asyncio.sleep(LEAST))
+            ended = time.perf_counter()
         outcome = await asyncio.to_thread(playing.outcome)
         expect(outcome, {"200"})
         latencies = [latency for sent, latency in outcome.samples if began <= sent + latency / 1000 and sent <= ended]
         return _Felt(quantile(latencies, 0.99), watch.longest)
 
     @asynccontextmanager
-    async def _other(self, what: str, amount: float) -> AsyncIterator[None]:
-        """Another process does this to the file; it has said that it is done, or has begun."""
+    async def _other(self, what: str, amount: float) -> AsyncIterator[_Other]:
+        """Another process that is ready to do this to the file, or has begun to."""
         command = (sys.executable, "-m", "tests.benchmarks.disturb", what, str(self.path), str(amount))
-        process = await asyncio.create_subprocess_exec(*command, cwd=PROJECT, stdout=asyncio.subprocess.PIPE)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, cwd=PROJECT, stdin=pipe, stdout=pipe)
         assert process.stdout is not None
         if not await process.stdout.readline():
             raise RuntimeError("the other process failed; why stands above")
-        yield
-        await process.wait()
+        other = _Other(process)
+        try:
+            yield other
+        finally:
+            other.go()
+            await other.ended()

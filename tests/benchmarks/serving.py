@@ -38,7 +38,7 @@ def serving(directory: Path, size: Size) -> list[Figure]:
         pid, port = running.process.pid, int(_address(running).rpartition(":")[2])
         started.values.append(resident_megabytes(pid))
         read = request("GET", f"/api/v1/credentials/{credential}", Authorization=_sign_in(port))
-        me = request("GET", "/users/me", Authorization=f"Bearer {peer_token}")
+        me = request("GET", "/me", Authorization=f"Bearer {peer_token}")
         figures = _reads(
             _Server(hello_pid, hello_port, request("GET", "/hello")),
             _Server(pid, port, read),
@@ -101,7 +101,7 @@ def _reads(floor: _Server, keyhall: _Server, fastapi: _Server, size: Size) -> li
     server_core, load_core = two_cores()
     greetings = Figure(name="aiohttp hello", unit="/s")
     reads = Figure(name="authenticated GET of a credential", unit="/s")
-    peers = Figure(name="peer: FastAPI + fastapi-users, authenticated GET /users/me", unit="/s")
+    peers = Figure(name="peer: FastAPI + fastapi-users, authenticated GET /me", unit="/s")
     of_floor = Figure(name="GET / hello", aim=0.33, more=True)
     cost_of_floor = Figure(name="hello / GET, processor time each")
     of_peer = Figure(name="GET / peer's GET", aim=10, more=True)

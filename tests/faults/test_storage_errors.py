@@ -313,10 +313,13 @@ async def _require_everything_completes(place: Place, members: list[Member]) -> 
         primary = services.keys.ring.keysets[KeyName.AES_KEY].primary.version
         assert await under(services) == {primary}
         await require_fingerprints(services)
-        verdicts = [each async for each in services.credentials.health.verify_all(await services.identity.operator())]
-        assert all(each.ok for each in verdicts)
+        operator = await services.identity.operator()
+        verified = services.credentials.health.verify_all(operator)
+        assert not [each async for step in verified for each in step.unreadable]
         found = await stored(services)
-        labels = {each.id: (each.owner.id, each.label) for each in verdicts if each.former is None}
+        async with services.credentials._storage.read() as uow:
+            records = await uow.credentials.page(after=None, limit=10_000)
+        labels = {each.id: (each.owner.id, each.label) for each in records}
     for member in members:
         ids = {label: id_ for id_, (owner, label) in labels.items() if owner == member._guild_id}
         for known in member.known:

@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import CompileError
 
 from app.domain.errors import StorageBusy, StorageError, StorageReadOnly
+from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.engine import open_database
-from app.infrastructure.database.unit_of_work import SqlStorage
+from app.infrastructure.database.schema import bot_state
+from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
 from app.settings import DatabaseUrl
-from tests.support.database import NOW, finish, migrated, start_python, user
+from tests.support.database import NOW, finish, migrated, session, start_python, user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from app.infrastructure.database.engine import Database
-    from app.services.ports import Storage
+    from app.services.ports import RefreshUse, Storage
     from tests.support.processes import Process
 
 IMPATIENT = Timeouts(busy=0.3)
@@ -199,12 +203,12 @@ async def test_a_busy_lookup_keeps_its_sound_connection(sqlite_url: str, recover
         storage = SqlStorage(database)
         await look(storage)
         lookups: Any = database.dialect.lookups
-        before = lookups._connection
+        before = lookups.connection
         process = recovering()
         with pytest.raises(StorageBusy):
             await look(storage)
         finish(process)
-        assert lookups._connection is before is not None
+        assert lookups.connection is before is not None
 
 
 async def test_a_large_lookup_is_read_in_a_thread(sqlite: Database, hops: Hops) -> None:
@@ -221,10 +225,22 @@ async def test_a_lookup_after_a_failed_one_has_another_connection(sqlite: Databa
     await put(storage, "v")
     assert await look(storage) == "v"
     lookups: Any = sqlite.dialect.lookups
-    lookups._connection.connection.driver_connection.set_progress_handler(lambda: 1, 1)  # interrupts whatever it does
+    lookups.connection.connection.driver_connection.set_progress_handler(lambda: 1, 1)  # interrupts whatever it does
     with pytest.raises(StorageError):
         await look(storage)
     assert await look(storage) == "v"
+
+
+async def test_a_lookup_goes_on_where_another_one_has_failed(sqlite: Database) -> None:
+    storage = SqlStorage(sqlite)
+    await put(storage, "v")
+    async with storage.lookup() as unit:
+        assert await unit.bot_state.get("k") == "v"
+        lookups: Any = sqlite.dialect.lookups
+        lookups.connection.connection.driver_connection.set_progress_handler(lambda: 1, 1)
+        with pytest.raises(StorageError):
+            await look(storage)
+        assert await unit.bot_state.get("k") == "v"
 
 
 async def test_a_row_that_cannot_be_read_is_a_storage_error(sqlite: Database) -> None:
@@ -236,11 +252,54 @@ async def test_a_row_that_cannot_be_read_is_a_storage_error(sqlite: Database) ->
     assert await look(storage) is None
     steps = itertools.count()
     lookups: Any = sqlite.dialect.lookups
-    lookups._connection.connection.driver_connection.set_progress_handler(lambda: next(steps) > 100, 10)
+    lookups.connection.connection.driver_connection.set_progress_handler(lambda: next(steps) > 100, 10)
     with pytest.raises(StorageError):
         async with storage.lookup() as unit:
             await unit.users.page(after=None, limit=200)
     assert next(steps) > 100
+
+
+async def test_a_column_that_is_not_there_is_not_left_out(sql: SqlStorage, database: Database) -> None:
+    """SQLAlchemy leaves out a parameter that no column is named like."""
+    async with database.write() as connection:
+        with pytest.raises(KeyError, match="bot_state has no vlaue"):
+            await connection.insert(bot_state, {"key": "k", "vlaue": "v", "updated_at": NOW})
+
+    async def swap() -> None:
+        async with sql.write() as unit:
+            repository: Any = unit.credentials
+            await repository._swap("x", 1, NOW, lable="y")
+
+    with pytest.raises(CompileError, match="lable"):
+        await swap()
+
+
+@pytest.mark.postgres
+async def test_a_refresh_token_shows_its_user_as_of_after_the_wait(postgres_url: str) -> None:
+    async with migrated(postgres_url) as database:
+        storage = SqlStorage(database)
+        async with storage.write() as unit:
+            await unit.users.add(user())
+            await unit.sessions.add(session(), cookie_hash=None)
+            await unit.sessions.add_refresh(b"hash", "session-1", at=NOW, expires_at=NOW)
+
+        async def present() -> RefreshUse | None:
+            async with storage.write() as unit:
+                return await unit.sessions.use_refresh(b"hash", NOW)
+
+        async with database.write() as holder:
+            await SqlUnitOfWork(holder, SystemRandomness()).sessions.prove("session-1", NOW)  # locks the row
+            presenting = asyncio.create_task(present())
+            waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            async with database.lookup() as observer:
+                while await observer.value(waits) == 0:
+                    assert not presenting.done()
+            async with storage.write() as unit:
+                await unit.users.disable("user-alice", NOW)
+        used = await presenting
+    assert used is not None
+    assert used.first
+    assert used.found.user.disabled_at == NOW
 
 
 async def test_lookups_and_writers_at_once_get_what_is_theirs(storage: Storage) -> None:

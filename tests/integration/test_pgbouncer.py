@@ -21,6 +21,7 @@ from tests.support.installs import Place
 from tests.support.pgbouncer import pgbouncer
 from tests.support.rotations import follow, under
 from tests.support.samples import OTHER_SECRET, SECRET
+from tests.support.traffic import on_the_wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,6 +59,25 @@ async def test_every_statement_has_its_time_limits(
             for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
         ]
     assert limits == ["2s", "4500ms", "3s"]
+
+
+async def test_the_limits_travel_with_the_beginning_of_a_transaction(
+    database: Database, pooled_url: str, tmp_path: Path
+) -> None:
+    (wire := tmp_path / "wire").mkdir()
+    async with (
+        on_the_wire(pooled_url, wire) as (through, sent),
+        open_database(DatabaseUrl.parse(through), may_create=False, timeouts=PRODUCT) as there,
+    ):
+        for unit in (there.lookup, there.write):
+            async with unit() as connection:
+                sent.clear()
+                assert await connection.value(text("SELECT 1")) == 1
+            begun, *asked, ended = sent.everything
+            assert begun.startswith("BEGIN ISOLATION LEVEL ")
+            assert begun.count("SET LOCAL") == 3
+            assert asked == ["PREPARE SELECT 1", "SELECT 1"]
+            assert ended in {"ROLLBACK;", "COMMIT;"}
 
 
 async def test_a_stopped_process_does_not_stop_the_others(database: Database) -> None:

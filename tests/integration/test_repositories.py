@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import StatementError
 
 from app.domain.audit import Result
-from app.domain.credentials import Owner, OwnerKind, Status
+from app.domain.credentials import AGED_AFTER, Owner, OwnerKind, Status
 from app.domain.errors import InvalidInput, UniqueViolation
 from app.domain.identity import Role
 from app.domain.instances import Instance
@@ -25,7 +25,7 @@ from app.infrastructure.database import schema
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.errors import ConstraintBroken
 from app.infrastructure.database.unit_of_work import SqlStorage
-from app.services.ports import IdempotentRequest, RefreshUse
+from app.services.ports import IdempotentRequest, ProviderTotals, RefreshUse
 from app.settings import DatabaseUrl
 from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
 
@@ -654,6 +654,14 @@ async def test_the_history_is_told_latest_first_and_can_be_sealed_again(storage:
         assert await unit.credentials.history("unknown") == []
 
 
+async def test_a_former_secret_is_found_by_its_id(storage: Storage) -> None:
+    async with storage.write() as unit:
+        await unit.credentials.add(credential())
+        await unit.credentials.add_history(former(1))
+        assert await unit.credentials.former(former(1).id) == former(1)
+        assert await unit.credentials.former("another") is None
+
+
 async def test_every_read_of_a_credential_tells_when_its_latest_former_secret_was_replaced(storage: Storage) -> None:
     owner = credential().owner
     async with storage.write() as unit:
@@ -671,6 +679,35 @@ async def test_every_read_of_a_credential_tells_when_its_latest_former_secret_wa
         if latest is not None:
             async with storage.write() as unit:
                 await unit.credentials.drop_history(former(latest).id)
+
+
+@pytest.mark.parametrize("owner", [ALICE, None], ids=["of one owner", "of everybody"])
+async def test_live_credentials_are_counted_per_provider(storage: Storage, owner: Owner | None) -> None:
+    """What has expired at that moment, and whose secret has been in force for more than 180 days by then."""
+    now = NOW + timedelta(days=400)
+    old, fresh = now - AGED_AFTER - timedelta(microseconds=1), now - AGED_AFTER
+    async with storage.write() as unit:
+        for number, (created, expires, removed) in enumerate(
+            [(old, None, False), (fresh, now, False), (old, now + timedelta(hours=1), False), (old, None, True)]
+        ):
+            record = replace(credential(f"c{number}", label=f"l{number}"), created_at=created, expires_at=expires)
+            await unit.credentials.add(replace(record, deleted_at=NOW if removed else None, updated_at=created))
+        await unit.credentials.add_history(replace(former(1, credential_id="c2"), replaced_at=fresh))
+        await unit.credentials.add(replace(credential("c4", owner=GUILD), provider="groq", expires_at=None))
+        await unit.credentials.mark_used("c1", LATER)
+        await unit.credentials.set_status("c0", Status.VALID, NOW)
+    openai = ProviderTotals(
+        provider="openai", total=3, expired=1, aged=1, oldest_update=old, last_used=LATER, last_verified=NOW
+    )
+    async with storage.read() as unit:
+        if owner is not None:
+            assert await unit.credentials.totals_of_owner(owner, now) == [openai]
+            return
+        of_all = await unit.credentials.totals_between(None, "c4", now)
+        assert [(each.provider, each.total, each.aged) for each in of_all] == [("groq", 1, 1), ("openai", 3, 1)]
+        assert await unit.credentials.totals_between(None, "c3", now) == [openai]
+        (one,) = await unit.credentials.totals_between("c0", "c1", now)
+        assert (one.total, one.expired, one.aged, one.last_verified) == (1, 1, 0, None)
 
 
 async def test_removed_credentials_are_purged_with_their_history(database: Database, sql: SqlStorage) -> None:

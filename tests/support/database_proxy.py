@@ -12,14 +12,12 @@ from sqlalchemy.engine import make_url
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-_SOCKET = ".s.PGSQL.5432"
-
 
 class DatabaseProxy:
     """Passes everything on, until it is told otherwise."""
 
     def __init__(self, server: Path, hear: Callable[[object, bytes], None] | None) -> None:
-        self._server = server / _SOCKET
+        self._server = server
         self._hear = hear
         self._ends: set[asyncio.StreamWriter] = set()
         self._passing = asyncio.Event()
@@ -86,8 +84,9 @@ async def proxied(
     ``hear`` gets everything that is sent to the server, with what distinguishes its connection.
     """
     parsed = make_url(url)
-    proxy = DatabaseProxy(Path(str(parsed.query["host"])), hear)
-    listening = await asyncio.start_unix_server(proxy.serve, directory / _SOCKET)
+    socket = f".s.PGSQL.{parsed.query.get('port', '5432')}"
+    proxy = DatabaseProxy(Path(str(parsed.query["host"])) / socket, hear)
+    listening = await asyncio.start_unix_server(proxy.serve, directory / socket)
     try:
         through = parsed.set(query={**parsed.query, "host": str(directory)})
         yield through.render_as_string(hide_password=False), proxy

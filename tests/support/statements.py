@@ -190,3 +190,4 @@ async def _fill(unit: SqlUnitOfWork) -> None:
     ):
         *_, arguments = choices(method)
         await _call(unit, method, {**arguments, **({"at": None} if method == "jobs.add" else {})})  # a job that is due
+    await unit.credentials.add(replace(credential("removed", owner=_OWNER), deleted_at=NOW))

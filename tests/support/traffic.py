@@ -56,7 +56,7 @@ class Sent:
         found: list[str] = []
         for unit in self._units():
             if not any("instances" in each or "app_config" in each for each in unit) or _for_request(unit):
-                found += [_short(each) for each in unit]
+                found += [short(each) for each in unit]
         return found
 
     def _units(self) -> Iterator[list[str]]:
@@ -82,7 +82,7 @@ def _for_request(unit: list[str]) -> bool:
     return bool(changed - {"instances"})
 
 
-def _short(message: str) -> str:
+def short(message: str) -> str:
     """The kind of a message, and the first table or lock in it."""
     where = _TABLE.search(message)
     lock = _LOCK.search(message)
@@ -131,7 +131,7 @@ class _Client:
                 self._asking = f"PREPARE {parts[1].decode()}"
             case b"B":
                 self._asking = self._prepared[parts[1]]
-            case b"S":
+            case b"S" | b"H":  # an answer is waited for, also after Flush, which follows the preparation of a statement
                 self._say(self._asking or "SYNC")
                 self._asking = ""
             case _:

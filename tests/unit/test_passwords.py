@@ -192,3 +192,47 @@ async def test_a_password_that_a_million_guesses_find_is_guessable(passwords: Ar
 )
 async def test_other_passwords_are_not_guessable(passwords: Argon2Passwords, password: str) -> None:
     assert not await passwords.is_guessable(password, context=("olga",))
+
+
+async def test_the_memory_of_hashes_is_given_back_after_the_last_that_waits_and_not_before(
+    passwords: Argon2Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    given_back: list[int] = []
+    monkeypatch.setattr("app.infrastructure.passwords.give_back_freed", lambda: given_back.append(len(hashed)))
+    monkeypatch.setattr(passwords, "_hash", hashed.append)
+    all_wait = threading.Event()
+    first = asyncio.create_task(passwords._run(all_wait.wait))
+    others = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(5)]
+    await asyncio.sleep(0)  # each of them waits in the queue of the thread
+    all_wait.set()
+    await asyncio.gather(first, *others)
+    await passwords.hash(PASSWORD)
+    await passwords.close()
+    assert given_back == [5, 6]
+
+
+async def test_the_memory_of_a_hash_is_given_back_also_where_its_request_was_cancelled(
+    passwords: Argon2Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back = threading.Event()
+    monkeypatch.setattr("app.infrastructure.passwords.give_back_freed", given_back.set)
+    ended = threading.Event()
+    leaving = asyncio.create_task(passwords._run(ended.wait))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    ended.set()
+    assert await asyncio.to_thread(given_back.wait, 60)
+
+
+async def test_a_hash_that_was_accepted_ends_well_while_the_thread_is_closed(passwords: Argon2Passwords) -> None:
+    ended = threading.Event()
+    accepted = asyncio.create_task(passwords._run(ended.wait))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(passwords.close())
+    await asyncio.sleep(0)
+    ended.set()
+    assert await accepted
+    await closing

@@ -17,9 +17,9 @@ from app.domain.keys import Environment
 from app.infrastructure import private_files
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.database.faults import fault_of, of_a_server
+from app.infrastructure.invocation import command
 from app.infrastructure.master_key import MasterKeys
 from app.settings import DatabaseUrl
-from app.settings.invocation import command
 
 
 def test_a_link_in_the_place_of_a_new_directory_is_not_followed(

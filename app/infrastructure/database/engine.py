@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, Executable, Row, Table, delete, inspect, select, tuple_
+from sqlalchemy import ColumnElement, Executable, Row, Table, delete, insert, inspect, select, tuple_
 from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -118,6 +118,12 @@ class Connection:
         """How many rows an INSERT, UPDATE or DELETE touched."""
         with self._asking():
             return (await self._connection.execute(statement, parameters)).rowcount
+
+    async def insert(self, table: Table, row: Mapping[str, object]) -> None:
+        """Insert a row by a statement that is the same for every row."""
+        if unknown := row.keys() - table.c.keys():  # SQLAlchemy would leave it out
+            raise KeyError(f"{table.name} has no {', '.join(sorted(unknown))}")
+        await self.change(insert(table), row)
 
     async def remove(self, table: Table, condition: ColumnElement[bool], limit: int | None) -> int:
         """Delete rows, at most ``limit`` of them where there is one, found by an index of ``condition``; how many."""
@@ -239,7 +245,6 @@ class Database:
         async with self._connected(engine) as (connection, answering):
             with translated():
                 await connection.begin()
-            await self._limit(connection, answering, waited=0.0)
             yield Connection(connection, self.dialect, answering)
 
     @asynccontextmanager

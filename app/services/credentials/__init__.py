@@ -16,9 +16,10 @@ from app.services.credentials.values import (
     ProviderHealth,
     Replaced,
     Stretch,
+    UnreadableSecret,
     Unset,
     UsableCredential,
-    Verdict,
+    Verified,
 )
 
 __all__ = [
@@ -35,7 +36,8 @@ __all__ = [
     "ProviderHealth",
     "Replaced",
     "Stretch",
+    "UnreadableSecret",
     "Unset",
     "UsableCredential",
-    "Verdict",
+    "Verified",
 ]

@@ -1,56 +1,122 @@
-"""The health of credentials: every one decrypted and counted, or checked one by one."""
+"""The health of credentials: every one decrypted and counted.
+
+In slices: each page is read in a unit of work of its own, and between some milliseconds of decrypting the event loop
+goes on with everything else.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, aged, expired
+from app.domain.credentials import CredentialRecord, Owner, OwnerKind, expired
+from app.domain.encrypted_columns import CREDENTIAL_SECRETS, ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow
 from app.domain.identity import Actor, Permission
 from app.services.credentials.access import CredentialAccess, own
+from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.values import (
     CredentialCounts,
     HealthReport,
     ProviderHealth,
     UnreadableCredential,
-    Verdict,
+    UnreadableSecret,
+    Verified,
 )
 from app.services.paging import pages
-from app.services.ports import Clock, Storage
+from app.services.ports import Clock, ProviderTotals, Storage
 
-_PAGE: Final = 100
+_PAGE: Final = 250
+_SLICE: Final = 100
+"""Secrets that are decrypted in one go: about a millisecond."""
 _MOST_NAMED: Final = 100
 
 
 class CredentialHealth:
-    """Reads page by page, each page in a unit of work of its own, and decrypts between them."""
+    """One check of everybody's credentials at a time, however many ask for one."""
 
-    def __init__(self, *, storage: Storage, access: CredentialAccess, clock: Clock) -> None:
+    def __init__(self, *, storage: Storage, access: CredentialAccess, cipher: CredentialCipher, clock: Clock) -> None:
         self._storage = storage
         self._access = access
+        self._cipher = cipher
         self._clock = clock
+        self._checking = asyncio.Lock()
+        self._asked = 0
+        self._last: tuple[int, _Findings] = (0, _Findings())
 
     async def report(self, actor: Actor) -> HealthReport:
         """Decrypt and count credentials per provider: everybody's if the actor may see them, else their own."""
         everybody = actor.may(Permission.SEE_ALL_CREDENTIALS)
-        now = self._clock.now()
-        providers: dict[str, ProviderHealth] = {}
-        unreadable: list[CredentialRecord] = []
-        async for record in self._live(None if everybody else own(actor)):
-            readable = await self._access.readable(record)
-            counted = _counted(record, now, readable=readable)
-            known = providers.get(record.provider)
-            providers[record.provider] = _added_up(known, counted) if known else counted
-            if not readable and len(unreadable) < _MOST_NAMED:
-                unreadable.append(record)
-        ordered = [providers[name] for name in sorted(providers)]
-        return HealthReport(everybody=everybody, providers=ordered, unreadable=await self._named(unreadable))
+        found = await (self._of_everybody() if everybody else self._of(own(actor)))
+        unreadable = await self._named(found.unreadable)
+        return HealthReport(everybody=everybody, providers=found.providers(), unreadable=unreadable)
+
+    async def _of_everybody(self) -> _Findings:
+        """The findings of a check that began after this call: those who ask during one share the next."""
+        self._asked += 1
+        number = self._asked
+        async with self._checking:
+            answers, found = self._last
+            if answers < number:
+                answers, found = self._asked, await self._check_everybody()
+                self._last = (answers, found)
+            return found
+
+    async def _check_everybody(self) -> _Findings:
+        found, now, after = _Findings(), self._clock.now(), None
+        while True:
+            async with self._storage.read() as uow:
+                rows = await uow.encrypted_rows.all(CREDENTIAL_SECRETS, after=after, limit=_PAGE)
+                if not rows:
+                    return found
+                totals = await uow.credentials.totals_between(after, rows[-1].id, now)
+            found.add(totals)
+            for row in await self._failing(CREDENTIAL_SECRETS, rows):
+                record = await self._still_unreadable(row.id)
+                if record is not None and record.deleted_at is None:
+                    found.add_unreadable(record)
+            after = rows[-1].id
+
+    async def _of(self, owner: Owner) -> _Findings:
+        found = _Findings()
+        async with self._storage.read() as uow:
+            found.add(await uow.credentials.totals_of_owner(owner, self._clock.now()))
+        for record in await self._live(owner):
+            if not await self._access.readable(record):
+                found.add_unreadable(record)
+        return found
+
+    async def _live(self, owner: Owner) -> Sequence[CredentialRecord]:
+        """An owner's live credentials, which a quota limits."""
+
+        async def fetch(after: str | None) -> Sequence[CredentialRecord]:
+            async with self._storage.read() as uow:
+                return await uow.credentials.of_owner(owner, after=after)
+
+        return [record async for page in pages(fetch) for record in page]
+
+    async def _failing(self, column: EncryptedColumn, rows: Sequence[EncryptedRow]) -> Sequence[EncryptedRow]:
+        """The rows that do not decrypt with the keys that this process has."""
+        failing: list[EncryptedRow] = []
+        for begin in range(0, len(rows), _SLICE):
+            some = rows[begin : begin + _SLICE]
+            opened = self._cipher.opened_by(column, some)
+            failing += [row for row, version in zip(some, opened, strict=True) if version is None]
+            await asyncio.sleep(0)
+        return failing
+
+    async def _still_unreadable(self, credential_id: str) -> CredentialRecord | None:
+        """The record, looked at once more, if it does not decrypt: then that is recorded."""
+        async with self._storage.lookup() as uow:
+            record = await uow.credentials.get(credential_id)
+        return None if record is None or await self._access.readable(record) else record
 
     async def _named(self, records: Sequence[CredentialRecord]) -> Sequence[UnreadableCredential]:
         owners = {record.owner.id for record in records if record.owner.kind is OwnerKind.USER}
-        async with self._storage.lookup() as uow:
+        async with self._storage.read() as uow:
             users = {owner: await uow.users.get(owner) for owner in owners}
         return [
             UnreadableCredential(
@@ -66,7 +132,7 @@ class CredentialHealth:
     async def counts(self, actor: Actor, *, soon: timedelta) -> CredentialCounts:
         """Decrypt and count the actor's own credentials; one that expires within ``soon`` counts as expiring."""
         now = self._clock.now()
-        records = [record async for record in self._live(own(actor))]
+        records = await self._live(own(actor))
         return CredentialCounts(
             live=len(records),
             unreadable=sum([not await self._access.readable(record) for record in records]),
@@ -75,70 +141,80 @@ class CredentialHealth:
             used=any(record.last_used_at is not None for record in records),
         )
 
-    async def verify_all(self, actor: Actor) -> AsyncIterator[Verdict]:
-        """Decrypt every secret of every owner, removed and former ones too, and yield whether each decrypts.
+    async def verify_all(self, actor: Actor) -> AsyncIterator[Verified]:
+        """Decrypt every secret of every owner, removed and former ones too, step by step.
 
         Raises Forbidden, at the first step.
         """
         actor.require(Permission.SEE_ALL_CREDENTIALS)
+        async with self._storage.read() as uow:
+            total = sum([sum((await uow.encrypted_rows.counts(column)).values()) for column in ENCRYPTED_COLUMNS])
+        done = 0
+        for column in ENCRYPTED_COLUMNS:
+            find = self._unreadable_present if column is CREDENTIAL_SECRETS else self._unreadable_former
+            async for page in pages(partial(self._page, column)):
+                done += len(page)
+                found = [await find(row.id) for row in await self._failing(column, page)]
+                yield Verified(done=done, total=total, unreadable=[each for each in found if each is not None])
 
-        async def fetch(after: str | None) -> Sequence[_WithHistory]:
-            async with self._storage.read() as uow:  # one view: a change of owner re-encrypts both
-                records = await uow.credentials.page(after=after, limit=_PAGE)
-                return [_WithHistory(record, await uow.credentials.history(record.id)) for record in records]
+    async def _page(self, column: EncryptedColumn, after: str | None) -> Sequence[EncryptedRow]:
+        async with self._storage.read() as uow:
+            return await uow.encrypted_rows.all(column, after=after, limit=_PAGE)
 
-        async for page in pages(fetch):
-            for each in page:
-                yield _verdict(each.record, None, ok=await self._access.readable(each.record))
-                for former in each.history:
-                    secret = await self._access.open_former(former, each.record.owner)
-                    yield _verdict(each.record, former.version, ok=secret is not None)
+    async def _unreadable_present(self, credential_id: str) -> UnreadableSecret | None:
+        record = await self._still_unreadable(credential_id)
+        return None if record is None else _unreadable(record, None)
 
-    async def _live(self, owner: Owner | None) -> AsyncIterator[CredentialRecord]:
-        """Yield the live credentials of an owner, or of every owner."""
-
-        async def fetch(after: str | None) -> Sequence[CredentialRecord]:
-            async with self._storage.read() as uow:
-                if owner is None:
-                    return await uow.credentials.page(after=after, limit=_PAGE)
-                return await uow.credentials.of_owner(owner, after=after, limit=_PAGE)
-
-        async for page in pages(fetch):
-            for record in page:
-                if record.deleted_at is None:
-                    yield record
-
-
-@dataclass(frozen=True, slots=True)
-class _WithHistory:
-    record: CredentialRecord
-    history: Sequence[HistoryRecord]
-
-    @property
-    def id(self) -> str:
-        return self.record.id
+    async def _unreadable_former(self, history_id: str) -> UnreadableSecret | None:
+        async with self._storage.read() as uow:  # one view: a change of owner re-encrypts both
+            former = await uow.credentials.former(history_id)
+            record = None if former is None else await uow.credentials.get(former.credential_id)
+        if former is None or record is None or await self._access.open_former(former, record.owner) is not None:
+            return None
+        return _unreadable(record, former.version)
 
 
-def _counted(record: CredentialRecord, now: datetime, *, readable: bool) -> ProviderHealth:
-    return ProviderHealth(
-        provider=record.provider,
-        total=1,
-        readable=int(readable),
-        unreadable=int(not readable),
-        expired=int(expired(record, now)),
-        aged=int(aged(record, now)),
-        oldest_update=record.updated_at,
-        last_used=record.last_used_at,
-        last_verified=record.last_verified_at,
-    )
+class _Findings:
+    """The counts so far, and the first unreadable credentials."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, ProviderTotals] = {}
+        self._unreadable: Counter[str] = Counter()
+        self.unreadable: list[CredentialRecord] = []
+
+    def add(self, totals: Sequence[ProviderTotals]) -> None:
+        for each in totals:
+            known = self._totals.get(each.provider)
+            self._totals[each.provider] = _added_up(known, each) if known else each
+
+    def add_unreadable(self, record: CredentialRecord) -> None:
+        self._unreadable[record.provider] += 1
+        if len(self.unreadable) < _MOST_NAMED:
+            self.unreadable.append(record)
+
+    def providers(self) -> Sequence[ProviderHealth]:
+        """By name."""
+        return [self._health(self._totals[name]) for name in sorted(self._totals)]
+
+    def _health(self, totals: ProviderTotals) -> ProviderHealth:
+        unreadable = min(self._unreadable[totals.provider], totals.total)  # one may be restored after it was counted
+        return ProviderHealth(
+            provider=totals.provider,
+            total=totals.total,
+            readable=totals.total - unreadable,
+            unreadable=unreadable,
+            expired=totals.expired,
+            aged=totals.aged,
+            oldest_update=totals.oldest_update,
+            last_used=totals.last_used,
+            last_verified=totals.last_verified,
+        )
 
 
-def _added_up(one: ProviderHealth, other: ProviderHealth) -> ProviderHealth:
-    return ProviderHealth(
+def _added_up(one: ProviderTotals, other: ProviderTotals) -> ProviderTotals:
+    return ProviderTotals(
         provider=one.provider,
         total=one.total + other.total,
-        readable=one.readable + other.readable,
-        unreadable=one.unreadable + other.unreadable,
         expired=one.expired + other.expired,
         aged=one.aged + other.aged,
         oldest_update=min(one.oldest_update, other.oldest_update),
@@ -151,5 +227,7 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
     return max((each for each in (one, other) if each is not None), default=None)
 
 
-def _verdict(record: CredentialRecord, former: int | None, *, ok: bool) -> Verdict:
-    return Verdict(id=record.id, provider=record.provider, label=record.label, owner=record.owner, former=former, ok=ok)
+def _unreadable(record: CredentialRecord, former: int | None) -> UnreadableSecret:
+    return UnreadableSecret(
+        id=record.id, provider=record.provider, label=record.label, owner=record.owner, former=former
+    )

@@ -143,6 +143,8 @@ class CredentialHistory:
                 replaced_at=now,
             )
         )
+        if record.version <= HISTORY_KEPT:  # every row of the history was a version
+            return
         history = await uow.credentials.history(record.id)
         surplus = len(history) - HISTORY_KEPT
         if surplus > 0:

@@ -104,7 +104,7 @@ class CredentialService:
         self._history = CredentialHistory(
             storage=storage, access=self._access, cipher=cipher, clock=clock, randomness=randomness
         )
-        self.health: Final = CredentialHealth(storage=storage, access=self._access, clock=clock)
+        self.health: Final = CredentialHealth(storage=storage, access=self._access, cipher=cipher, clock=clock)
         self.lists: Final = CredentialLists(storage=storage, access=self._access)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
 

@@ -125,15 +125,23 @@ class CredentialCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether one stored secret decrypts; ``former`` is the version of a former one, None for the present one."""
+class UnreadableSecret:
+    """A stored secret that does not decrypt; ``former`` is the version of a former one, None for the present one."""
 
     id: str
     provider: str
     label: str
     owner: Owner
     former: int | None
-    ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """How far a verification is: ``done`` of about ``total`` secrets, and those found since the last step."""
+
+    done: int
+    total: int
+    unreadable: Sequence[UnreadableSecret]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -229,6 +229,10 @@ class KeyManagementService:
         self._use(ring)
         return self.ring
 
+    async def current_in(self, uow: UnitOfWork) -> bool:
+        """Whether the ring is what the database holds, as this unit of work sees it."""
+        return await uow.keys.get_manifest() == self.ring.manifest_value
+
     async def reload(self) -> bool:
         """Confirm the ring against the database and load changed keysets; True when the ring is a new one.
 

@@ -11,6 +11,7 @@ from app.services.ports.credentials import (
     EncryptionContext,
     Envelope,
     MessageCipher,
+    ProviderTotals,
 )
 from app.services.ports.identity import (
     AccessClaims,
@@ -74,6 +75,7 @@ __all__ = [
     "MessageCipher",
     "PasswordCheck",
     "PasswordHasher",
+    "ProviderTotals",
     "Randomness",
     "RefreshUse",
     "RememberedInstall",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
 from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
@@ -87,6 +87,18 @@ class MessageCipher(Protocol):
 # ---------------------------------------------------------------------------------------------------------------------
 # Repositories
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+class ProviderTotals(NamedTuple):
+    """Live credentials of one provider, counted; one that has expired may be aged, too."""
+
+    provider: str
+    total: int
+    expired: int
+    aged: int
+    oldest_update: datetime
+    last_used: datetime | None
+    last_verified: datetime | None
 
 
 class CredentialRepository(Protocol):
@@ -196,6 +208,14 @@ class CredentialRepository(Protocol):
         """Return rows of all owners, removed ones included, in the order of their ids."""
         ...
 
+    async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
+        """Count the owner's live rows per provider."""
+        ...
+
+    async def totals_between(self, after: str | None, last: str, now: datetime) -> Sequence[ProviderTotals]:
+        """Count the live rows of all owners per provider, of the ids after ``after`` up to ``last``."""
+        ...
+
     async def purge(self, credential_id: str, *, expected_version: int) -> bool:
         """Delete a removed credential, with its history."""
         ...
@@ -210,6 +230,10 @@ class CredentialRepository(Protocol):
 
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
         """Return the former secrets, latest version first."""
+        ...
+
+    async def former(self, record_id: str) -> HistoryRecord | None:
+        """Return one former secret, or None."""
         ...
 
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:

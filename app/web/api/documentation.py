@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -16,11 +17,20 @@ routes = Routes("Documentation")
 
 
 class Document:
-    """The OpenAPI document of an application, written once."""
+    """The OpenAPI document of an application, written when it is first asked for: a start does not wait for it."""
 
     def __init__(self, endpoints: Sequence[Endpoint], server: str | None, cookie: str) -> None:
-        self.content: dict[str, Any] = document(endpoints, server=server, cookie=cookie)
-        self.bytes = orjson.dumps(self.content)
+        self._endpoints, self._server, self._cookie = endpoints, server, cookie
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """As JSON values."""
+        return document(self._endpoints, server=self._server, cookie=self._cookie)
+
+    @cached_property
+    def bytes(self) -> bytes:
+        """As JSON."""
+        return orjson.dumps(self.content)
 
 
 DOCUMENT: web.AppKey[Document] = web.AppKey("keyhall.document", Document)

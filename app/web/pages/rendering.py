@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
-from app.domain.bitting import blade
 from app.domain.errors import AppError, InvalidInput, InvalidToken
 from app.domain.identity import Actor
 from app.web.headers import PAGE_POLICY
@@ -21,25 +17,28 @@ from app.web.pages.static import ASSETS
 from app.web.problems import headers_of, status_of
 from app.web.sessions import FORM_TOKEN, form_token
 
-TEMPLATES: web.AppKey[Environment] = web.AppKey("keyhall.templates", Environment)
-_DIRECTORY: Final = Path(__file__).parents[1] / "templates"
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
-def templates(invite_url: str | None) -> Environment:
-    """The environment of the templates: everything is escaped, and a misspelt name is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(_DIRECTORY),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["day"] = day
-    environment.filters["moment"] = moment
-    environment.filters["with_code"] = with_code
-    environment.globals["blade"] = blade
-    environment.globals["invite_url"] = invite_url
-    return environment
+class Templates:
+    """The templates, read when the first page is made: a start does not wait for jinja2."""
+
+    def __init__(self, invite_url: str | None) -> None:
+        self._invite_url = invite_url
+
+    @cached_property
+    def _environment(self) -> Environment:
+        from app.web.pages.templates import environment  # noqa: PLC0415 - it imports jinja2
+
+        return environment(self._invite_url)
+
+    def render(self, template: str, view: Mapping[str, Any]) -> str:
+        """A page's text."""
+        return self._environment.get_template(template).render(view)
+
+
+TEMPLATES: web.AppKey[Templates] = web.AppKey("keyhall.templates", Templates)
 
 
 def page(
@@ -52,18 +51,17 @@ def page(
     **view: Any,
 ) -> web.Response:
     """A page. ``viewer`` is the signed-in user, if there is one; ``view`` are the variables of its template."""
-    text = (
-        request.app[TEMPLATES]
-        .get_template(template)
-        .render(
-            asset=request.app[ASSETS].path,
-            form_token=form_token(request),
-            form_token_name=FORM_TOKEN,
-            here=request.path,
-            viewer=viewer.username if viewer else None,
-            account=viewer.user_id if viewer else "",
+    text = request.app[TEMPLATES].render(
+        template,
+        {
+            "asset": request.app[ASSETS].path,
+            "form_token": form_token(request),
+            "form_token_name": FORM_TOKEN,
+            "here": request.path,
+            "viewer": viewer.username if viewer else None,
+            "account": viewer.user_id if viewer else "",
             **view,
-        )
+        },
     )
     return web.Response(
         status=status,
@@ -111,20 +109,3 @@ def _sentence(error: AppError) -> str:
         name = error.field.replace("_", " ")
         return f"{name[:1].upper()}{name[1:]} {error.reason}."
     return error.detail if error.detail.endswith(".") else f"{error.detail}."
-
-
-def day(value: datetime) -> str:
-    """`20 Nov 2026`, in UTC."""
-    return f"{value.astimezone(UTC):%-d %b %Y}"
-
-
-def moment(value: datetime) -> str:
-    """`20 Nov 2026, 21:05 UTC`."""
-    return f"{value.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
-
-
-def with_code(text: str) -> Markup:
-    """A sentence in which the parts between backticks are code."""
-    parts = text.split("`")
-    code = Markup("<code>{}</code>")
-    return Markup().join(code.format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts))

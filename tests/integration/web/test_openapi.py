@@ -11,9 +11,10 @@ import pytest
 from aiohttp import hdrs
 
 from app.domain.errors import AppError
-from app.web import problems
+from app.web import WebOptions, problems
 from app.web.api.documentation import DOCUMENT
 from app.web.openapi import error_table
+from app.web.server import build_app
 from tests.support.web import Site, filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,6 +65,13 @@ async def test_every_route_stands_in_the_document_and_nothing_else(site: Site) -
     document = (await site.request("GET", "/api/openapi.json", token="")).json
     assert document["openapi"].startswith("3.1.")
     assert documented_routes(document) == served_routes(site)
+
+
+async def test_the_document_is_written_when_it_is_first_asked_for(site: Site) -> None:
+    app = build_app(site.services, WebOptions())
+    assert vars(app[DOCUMENT]).keys().isdisjoint({"content", "bytes"}), "a start would wait for it"
+    answer = await site.request("GET", "/api/openapi.json", token="")
+    assert answer.body == site.app[DOCUMENT].bytes == app[DOCUMENT].bytes
 
 
 async def test_every_reference_leads_somewhere_and_every_operation_has_its_own_name(site: Site) -> None:

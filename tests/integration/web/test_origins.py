@@ -403,6 +403,23 @@ async def test_a_proxy_that_names_no_addresses_is_noted_once(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(
+    ("hop", "address"),
+    [
+        ("2001:db8::1%" + "z" * 4000, "2001:db8::1"),  # a zone, which the client chose
+        ("2001:db8::1%eth0", "2001:db8::1"),
+        ("1" * 4000, "10.0.0.1"),
+        ("0000:0000:0000:0000:0000:ffff:192.168.100.228", "192.168.100.228"),
+    ],
+)
+async def test_an_address_is_no_longer_than_an_address(hop: str, address: str) -> None:
+    transport = mock.Mock()
+    transport.get_extra_info.side_effect = lambda name, default=None: ("10.0.0.1", 1) if name == "peername" else default
+    origin = Origin(WebOptions(trusted_proxies=PROXIES))
+    request = make_mocked_request("GET", "/", headers={"X-Forwarded-For": hop}, transport=transport)
+    assert origin.address(request) == address
+
+
+@pytest.mark.parametrize(
     ("agent", "device"),
     [
         ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
@@ -412,6 +429,8 @@ async def test_a_proxy_that_names_no_addresses_is_noted_once(caplog: pytest.LogC
         ("", None),
         ("\x1b[31m", None),
         ("é", None),
+        ("curl/" + "x" * 8000, "curl"),
+        ("x" * 8000, "x" * 32),
     ],
 )
 async def test_a_device_is_named_in_a_few_words(agent: str, device: str | None) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status, aged, expired
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import UniqueViolation
 from app.domain.identity import User
 from app.infrastructure.database.errors import ConstraintBroken
+from app.services.ports import ProviderTotals
 from tests.support.fakes.tables import Tables, like_an_engine
 
 
@@ -149,6 +150,30 @@ class FakeCredentialRepository:
         ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
         return [await self._with_history(self._tables.credentials[key]) for key in ids[:limit]]
 
+    async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
+        return await self._totals(now, lambda each: each.owner == owner)
+
+    async def totals_between(self, after: str | None, last: str, now: datetime) -> Sequence[ProviderTotals]:
+        return await self._totals(now, lambda each: (after or "") < each.id <= last)
+
+    async def _totals(self, now: datetime, matches: Callable[[CredentialRecord], bool]) -> Sequence[ProviderTotals]:
+        stored = [each for each in self._tables.credentials.values() if each.deleted_at is None and matches(each)]
+        found: dict[str, list[CredentialRecord]] = {}
+        for record in stored:
+            found.setdefault(record.provider, []).append(await self._with_history(record))
+        return [
+            ProviderTotals(
+                provider=provider,
+                total=len(records),
+                expired=sum(expired(each, now) for each in records),
+                aged=sum(aged(each, now) for each in records),
+                oldest_update=min(each.updated_at for each in records),
+                last_used=max((each.last_used_at for each in records if each.last_used_at), default=None),
+                last_verified=max((each.last_verified_at for each in records if each.last_verified_at), default=None),
+            )
+            for provider, records in sorted(found.items())
+        ]
+
     async def purge(self, credential_id: str, *, expected_version: int) -> bool:
         record = self._tables.credentials.get(credential_id)
         if record is None or record.version != expected_version or record.deleted_at is None:
@@ -181,6 +206,9 @@ class FakeCredentialRepository:
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
         rows = [each for each in self._tables.history.values() if each.credential_id == credential_id]
         return sorted(rows, key=lambda each: each.version, reverse=True)
+
+    async def former(self, record_id: str) -> HistoryRecord | None:
+        return self._tables.history.get(record_id)
 
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
         if former := self._tables.history.get(record_id):

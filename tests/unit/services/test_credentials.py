@@ -1252,12 +1252,60 @@ async def test_verification_opens_every_secret_also_former_and_removed_ones(
     await keyhall.credentials.remove(tom, removed.id)
     damage(storage, removed.id)
     operator = member(clock, "operator", role=Role.OWNER, source=Source.CLI)
-    verdicts = {(each.id, each.former): each.ok async for each in keyhall.credentials.health.verify_all(operator)}
-    assert verdicts == {(mine.id, None): True, (mine.id, 1): True, (removed.id, None): False}
+    assert await verified(keyhall, operator) == (3, [(removed.id, None)])
     ((history_id, former),) = storage.tables.history.items()
     storage.tables.history[history_id] = replace(former, encrypted_value=b"")
-    verdicts = {(each.id, each.former): each.ok async for each in keyhall.credentials.health.verify_all(operator)}
-    assert verdicts[mine.id, 1] is False
+    assert await verified(keyhall, operator) == (3, [(removed.id, None), (mine.id, 1)])
+
+
+async def verified(keyhall: Keyhall, operator: Actor) -> tuple[int, list[tuple[str, int | None]]]:
+    """How many secrets there are, and which of them do not decrypt."""
+    steps = [each async for each in keyhall.credentials.health.verify_all(operator)]
+    assert steps[-1].done == steps[-1].total
+    return steps[-1].done, [(each.id, each.former) for step in steps for each in step.unreadable]
+
+
+async def test_those_who_ask_for_everybodys_health_during_a_check_share_the_next(
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, mia: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurt = await add(keyhall, mia)
+    boss = member(clock, "boss", role=Role.OWNER)
+    checks: list[int] = []
+    check = keyhall.credentials.health._check_everybody
+
+    async def counted() -> Any:
+        checks.append(1)
+        return await check()
+
+    monkeypatch.setattr(keyhall.credentials.health, "_check_everybody", counted)
+    asked = [asyncio.create_task(keyhall.credentials.health.report(boss)) for _ in range(5)]
+    await asyncio.sleep(0)  # the first check has begun
+    damage(storage, hurt.id)
+    reports = await asyncio.gather(*asked)
+    assert len(checks) == 2
+    assert all(report.providers[0].unreadable == 1 for report in reports[1:])
+    await keyhall.credentials.replace(mia, hurt.id, OTHER_SECRET)
+    assert (await keyhall.credentials.health.report(boss)).providers[0].unreadable == 0
+
+
+async def test_a_long_check_lets_the_event_loop_go_on(
+    keyhall: Keyhall, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.credentials.health._SLICE", 10)
+    for number in range(60):
+        await add(keyhall, member(clock, f"user{number}"))
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    await keyhall.credentials.health.report(member(clock, "boss", role=Role.OWNER))
+    others.cancel()
+    assert turns >= 6
 
 
 async def test_members_do_not_verify_what_is_others(keyhall: Keyhall, mia: Actor) -> None:

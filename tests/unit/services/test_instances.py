@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
+from app.domain.instances import LEASE_SECONDS
 from app.domain.keys import KeyName
 from app.services.instances import InstanceService
-from tests.support.fakes import FakeChangeFeed, FakeStorage
+from tests.support.fakes import FakeChangeFeed, FakeClock, FakeStorage
 from tests.support.keyhall import Keyhall
 
 
@@ -59,3 +61,39 @@ async def test_somebody_elses_commit_costs_a_read_and_no_commit_of_our_own(
         await _settled()
         assert storage.units == units + 1
         assert storage.commits == commits
+
+
+async def test_a_request_does_not_wait_for_the_renewal_of_the_lease(
+    instances: InstanceService, feed: FakeChangeFeed, keyhall: Keyhall, storage: FakeStorage
+) -> None:
+    """The renewal waits for whoever holds the write lock, in this process or in another one."""
+    async with instances.present():
+        await keyhall.rotate(KeyName.JWT_SECRET_KEY)
+        async with storage._writer:
+            feed.announce()
+            await _settled()
+            storage.commits += 1  # somebody else's, after which the keys have to be confirmed
+            request = asyncio.create_task(instances.catch_up())
+            await _settled()
+            assert request.done()
+            await request
+            assert keyhall.keys.primary(KeyName.JWT_SECRET_KEY).version == 2
+            assert storage.tables.instances[instances.id].epochs != keyhall.keys.epochs
+        await _settled()
+        assert storage.tables.instances[instances.id].epochs == keyhall.keys.epochs
+
+
+async def test_a_lease_counts_from_when_the_keys_were_confirmed(
+    instances: InstanceService, feed: FakeChangeFeed, keyhall: Keyhall, storage: FakeStorage, clock: FakeClock
+) -> None:
+    """A process that was stopped while it waited for its turn to renew looks at the keys again before it serves."""
+    async with instances.present():
+        await keyhall.rotate(KeyName.JWT_SECRET_KEY)
+        async with storage._writer:
+            feed.announce()
+            await _settled()
+            clock.advance(timedelta(seconds=LEASE_SECONDS))
+        await _settled()
+        assert not instances.serving()
+        await instances.catch_up()
+        assert keyhall.keys.leased

@@ -103,7 +103,7 @@ class Dialect(Protocol):
         ...
 
     def limits(self, *, waited: float) -> Executable | None:
-        """A statement that bounds how long locks and statements of a new transaction may take; None where none is due.
+        """A statement that bounds how long locks of a new transaction may take; None where none is due.
 
         ``waited`` are the seconds that the transaction has waited for its turn already.
         """

@@ -31,22 +31,20 @@ class LoopLookups:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], waiting: AsyncEngine) -> None:
         self._connect = connect
-        self._waiting = waiting
         self._opening = False
-        self._connection: Connection | None = None
+        self.waiting = waiting
+        self.connection: Connection | None = None
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[LoopConnection]:
         """Statements by themselves, not a transaction: each sees all that was committed before it."""
-        if self._connection is None and not self._opening:
+        if self.connection is None and not self._opening:
             await self._open()
-        connection = self._connection
-        unit = LoopConnection(connection, self._waiting)
+        unit = LoopConnection(self)
         try:
             yield unit
         except StorageError:
-            # It may be broken: the next lookup opens another one. One that was only busy is as good as before.
-            if unit.at_once and connection is self._connection:
+            if unit.at_once:  # it may be broken: the next lookup opens another one
                 self.close()
             raise
         finally:
@@ -57,30 +55,29 @@ class LoopLookups:
         try:
             raw = await asyncio.to_thread(self._connect)
             engine = create_engine("sqlite+pysqlite://", creator=lambda: raw, poolclass=NullPool, hide_parameters=True)
-            self._connection = engine.connect()
+            self.connection = engine.connect()
         finally:
             self._opening = False
 
     def close(self) -> None:
         """Close the connection; the next lookup opens another one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
 
 
 class LoopConnection:
     """As much of AsyncConnection as a lookup needs. Nothing is awaited while a statement runs and is read.
 
-    Without a connection of the loop's, or once that had to wait, every statement goes to a connection of the engine.
+    Once a statement had to wait, or found no connection, the rest of the lookup goes on where statements may wait.
     """
 
-    __slots__ = ("_connection", "_engine", "_waiting", "at_once")
+    __slots__ = ("_lookups", "_waiting", "at_once")
 
-    def __init__(self, connection: Connection | None, engine: AsyncEngine) -> None:
-        self._connection = connection
-        self._engine = engine
+    def __init__(self, lookups: LoopLookups) -> None:
+        self._lookups = lookups
         self._waiting: AsyncConnection | None = None
-        self.at_once = connection is not None
+        self.at_once = True
 
     async def execute(
         self, statement: Executable, parameters: Mapping[str, object] | None = None
@@ -98,15 +95,15 @@ class LoopConnection:
     async def _run(
         self, at_once: Callable[[Connection], _T], waiting: Callable[[AsyncConnection], Awaitable[_T]]
     ) -> _T:
-        if self._connection is not None and self.at_once:
+        if self.at_once and self._lookups.connection is not None:
             try:
-                return at_once(self._connection)
+                return at_once(self._lookups.connection)
             except DBAPIError as error:
                 if not _busy(error):
                     raise
-            self.at_once = False
+        self.at_once = False
         if self._waiting is None:
-            self._waiting = await self._engine.connect()
+            self._waiting = await self._lookups.waiting.connect()
         return await waiting(self._waiting)
 
     async def close(self) -> None:

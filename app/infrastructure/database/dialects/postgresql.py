@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -84,7 +84,7 @@ class Postgresql:
         if tls is not None:
             arguments["ssl"] = tls
             url = url.difference_update_query(["ssl", "sslrootcert"])
-        if self._pooler:  # PgBouncer lets no such setting through: `limits` makes them in each transaction
+        if self._pooler:  # PgBouncer lets no such setting through: each transaction begins with them
             arguments["statement_cache_size"] = 0  # asyncpg's own, under SQLAlchemy's
             arguments["server_settings"] = {"application_name": "keyhall"}
         else:
@@ -107,7 +107,9 @@ class Postgresql:
 
     def _engine(self, connections: int, *, more: int = 0, read_only: bool = False) -> AsyncEngine:
         arguments = dict(self._arguments)
-        if read_only and not self._pooler:
+        if self._pooler:
+            arguments["connection_class"] = _limiting(self._limits)
+        elif read_only:
             arguments["server_settings"] = arguments["server_settings"] | {"default_transaction_read_only": "on"}
         engine = create_async_engine(
             self._url,
@@ -161,13 +163,10 @@ class Postgresql:
         return cast("Callable[[], None]", raw.connection.driver_connection.terminate)
 
     def limits(self, *, waited: float) -> Executable | None:
-        """Behind PgBouncer always, else after a long wait."""
-        limits = dict(self._limits) if self._pooler else {}
-        if waited > _LONG_WAIT:
-            limits["lock_timeout"] = _milliseconds(max(self._timeouts.lock - waited, self._timeouts.lock / 10))
-        if not limits:
+        """After a long wait, less of it for locks."""
+        if waited <= _LONG_WAIT:
             return None
-        return select(*(func.set_config(name, value, True) for name, value in limits.items()))
+        return _lock_timeout(_milliseconds(max(self._timeouts.lock - waited, self._timeouts.lock / 10)))
 
     def exists(self) -> bool:
         """True: only connecting can show it."""
@@ -356,6 +355,19 @@ class Postgresql:
 def _reading(engine: AsyncEngine) -> AsyncEngine:
     """The same connections, for transactions in which nothing can be written and all is seen as of one moment."""
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _limiting(limits: Mapping[str, str]) -> type[Any]:
+    """Connections whose transactions begin with these limits, in one message."""
+    also = "".join(f" SET LOCAL {name} = {value};" for name, value in limits.items())
+
+    class Limiting(asyncpg.Connection):  # type: ignore[misc]
+        async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109
+            begun = f"{query}{also}" if query.startswith("BEGIN") else query
+            status: str = await super().execute(begun, *args, timeout=timeout)
+            return status
+
+    return Limiting
 
 
 def _milliseconds(seconds: float) -> str:

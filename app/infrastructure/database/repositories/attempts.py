@@ -49,12 +49,11 @@ class AttemptRepositoryImpl:
         return found
 
     async def forget(self, prefixes: Collection[str]) -> int:
-        key = attempts.c.key
-        if not prefixes:
-            return 0
-        # Ranges: LIKE ignores case on SQLite.
-        ranges = [and_(key >= each, key < each[:-1] + chr(ord(each[-1]) + 1)) for each in prefixes]
-        return await self._connection.change(delete(attempts).where(or_(*ranges)))
+        key, forgotten = attempts.c.key, 0
+        for each in sorted(prefixes):  # as `hit` counts; one statement for all deletes in no order on PostgreSQL
+            after = each[:-1] + chr(ord(each[-1]) + 1)  # a range: LIKE ignores case on SQLite
+            forgotten += await self._connection.change(delete(attempts).where(key >= each, key < after))
+        return forgotten
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         return await self._connection.remove(attempts, attempts.c.window < before, limit)

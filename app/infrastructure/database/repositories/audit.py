@@ -51,7 +51,7 @@ class AuditRepositoryImpl:
             "detail": canonical_json(event.detail),
         }
         if event.address is None:
-            await self._connection.change(insert(audit_events), row)
+            await self._connection.insert(audit_events, row)
             return
         while not await self._connection.change(_FROM_KNOWN_ADDRESS, row | {"address": event.address}):
             await self._add_address(event.address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -13,22 +13,31 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    Update,
     bindparam,
     delete,
     func,
-    insert,
     or_,
     select,
     update,
 )
 
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.domain.credentials import AGED_AFTER, CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
 from app.domain.identity import User
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.repositories.edited import id_of, is_end
+from app.infrastructure.database.repositories.edited import id_of, is_end, owner_of
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
-from app.infrastructure.database.schema import SHARED, api_credentials, credential_history, users
+from app.infrastructure.database.schema import LIVE, SHARED, api_credentials, credential_history, users
+from app.services.ports import ProviderTotals
 
+# The index of the unique (credential_id, version) leads to the one row that is read.
+_REPLACED_AT: Final = (
+    select(credential_history.c.replaced_at)
+    .where(credential_history.c.credential_id == api_credentials.c.id)
+    .order_by(credential_history.c.version.desc())
+    .limit(1)
+    .scalar_subquery()
+)
 _COLUMNS: Final = (
     api_credentials.c.id,
     api_credentials.c.owner_kind,
@@ -47,12 +56,7 @@ _COLUMNS: Final = (
     api_credentials.c.last_used_at,
     api_credentials.c.last_verified_at,
     api_credentials.c.deleted_at,
-    # The index of the unique (credential_id, version) leads to the one row that is read.
-    select(credential_history.c.replaced_at)
-    .where(credential_history.c.credential_id == api_credentials.c.id)
-    .order_by(credential_history.c.version.desc())
-    .limit(1)
-    .scalar_subquery(),
+    _REPLACED_AT,
 )
 _ALL: Final = select(*_COLUMNS)
 # Built once, because building a statement takes longer than executing it.
@@ -66,21 +70,33 @@ _MARK_USED: Final = (
     .values(last_used_at=bindparam("moment"))
 )
 
-_KINDS: Final = frozenset(OwnerKind)
-_NOBODY: Final = Owner(OwnerKind.USER, "")
-"""In the place of an owner that no code has stored: the row does not open, and belongs to nobody."""
 _VERIFYING: Final = frozenset({Status.VALID, Status.REFUSED})
 """The states that only the provider can give; the others leave the time of the last verification alone."""
-_SWAP: Final = update(api_credentials).where(
-    api_credentials.c.id == bindparam("this"), api_credentials.c.version == bindparam("expected")
+
+
+@cache
+def _swap(columns: tuple[str, ...]) -> Update:
+    """Set these columns of a row that still has the expected version."""
+    unchanged = (api_credentials.c.id == bindparam("this"), api_credentials.c.version == bindparam("expected"))
+    values: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in columns}
+    return update(api_credentials).where(*unchanged).values(values)
+
+
+_ROWS_OF_ACCOUNT: Final = (
+    select(func.count().label("rows"))
+    .select_from(api_credentials)
+    .where(api_credentials.c.owner_kind == OwnerKind.USER, api_credentials.c.owner_id == bindparam("this"))
+    .subquery()
 )
-"""Sets the columns that the parameters name."""
+_COUNT_AND_ACCOUNT: Final = select(_ROWS_OF_ACCOUNT.c.rows, *USER_COLUMNS).select_from(
+    _ROWS_OF_ACCOUNT.outerjoin(users, users.c.id == bindparam("this"))
+)
 
 
 def _to_record(row: Sequence[Any]) -> CredentialRecord:
     return CredentialRecord(
         id=id_of(row[0]),
-        owner=_owner(row[1], row[2]),
+        owner=owner_of(row[1], row[2]),
         provider=row[3],
         label=row[4],
         encrypted_value=row[5],
@@ -99,8 +115,53 @@ def _to_record(row: Sequence[Any]) -> CredentialRecord:
     )
 
 
-def _owner(kind: Any, owner_id: Any) -> Owner:
-    return Owner(OwnerKind(kind), owner_id) if kind in _KINDS and isinstance(owner_id, str) else _NOBODY
+_HISTORY: Final = select(
+    credential_history.c.id,
+    credential_history.c.credential_id,
+    credential_history.c.version,
+    credential_history.c.encrypted_value,
+    credential_history.c.key_version,
+    credential_history.c.created_at,
+    credential_history.c.replaced_at,
+)
+_HISTORY_OF: Final = _HISTORY.where(credential_history.c.credential_id == bindparam("key")).order_by(
+    credential_history.c.version.desc()
+)
+_FORMER: Final = _HISTORY.where(credential_history.c.id == bindparam("key"))
+
+# As `expired` and `aged` have it (domain/credentials.py).
+_TOTALS: Final = (
+    select(
+        api_credentials.c.provider,
+        func.count(),
+        func.count().filter(api_credentials.c.expires_at <= bindparam("now")),
+        func.count().filter(func.coalesce(_REPLACED_AT, api_credentials.c.created_at) < bindparam("aged")),
+        func.min(api_credentials.c.updated_at),
+        func.max(api_credentials.c.last_used_at),
+        func.max(api_credentials.c.last_verified_at),
+    )
+    .where(LIVE)
+    .group_by(api_credentials.c.provider)
+    .order_by(api_credentials.c.provider)
+)
+_TOTALS_OF_OWNER: Final = _TOTALS.where(
+    api_credentials.c.owner_kind == bindparam("kind"), api_credentials.c.owner_id == bindparam("owner")
+)
+_TOTALS_BETWEEN: Final = _TOTALS.where(
+    api_credentials.c.id > bindparam("after"), api_credentials.c.id <= bindparam("last")
+)
+
+
+def _to_former(row: Sequence[Any]) -> HistoryRecord:
+    return HistoryRecord(
+        id=row[0],
+        credential_id=row[1],
+        version=row[2],
+        encrypted_value=row[3],
+        key_version=row[4],
+        created_at=row[5],
+        replaced_at=row[6],
+    )
 
 
 def _label_key(label: str) -> str:
@@ -154,7 +215,7 @@ class CredentialRepositoryImpl:
             "last_verified_at": record.last_verified_at,
             "deleted_at": record.deleted_at,
         }
-        await self._connection.change(insert(api_credentials), row)
+        await self._connection.insert(api_credentials, row)
 
     async def get(self, credential_id: str) -> CredentialRecord | None:
         row = await self._connection.row(_BY_ID, {"key": credential_id})
@@ -200,9 +261,7 @@ class CredentialRepositoryImpl:
         """One statement."""
         if owner.kind is not OwnerKind.USER:
             return await self.count(owner), None
-        rows = select(func.count().label("rows")).select_from(api_credentials).where(*_of(owner)).subquery()
-        statement = select(rows.c.rows, *USER_COLUMNS).select_from(rows.outerjoin(users, users.c.id == owner.id))
-        count, *account = await self._connection.row(statement) or (0, None)
+        count, *account = await self._connection.row(_COUNT_AND_ACCOUNT, {"this": owner.id}) or (0, None)
         return count, None if account[0] is None else to_user(account)
 
     async def change(
@@ -294,6 +353,18 @@ class CredentialRepositoryImpl:
             statement = statement.where(api_credentials.c.id > after)
         return [] if is_end(after) else [_to_record(row) for row in await self._connection.rows(statement)]
 
+    async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
+        return await self._totals(_TOTALS_OF_OWNER, now, {"kind": owner.kind, "owner": owner.id})
+
+    async def totals_between(self, after: str | None, last: str, now: datetime) -> Sequence[ProviderTotals]:
+        return await self._totals(_TOTALS_BETWEEN, now, {"after": after or "", "last": last})
+
+    async def _totals(
+        self, statement: Select[*tuple[Any, ...]], now: datetime, these: Mapping[str, object]
+    ) -> Sequence[ProviderTotals]:
+        rows = await self._connection.rows(statement, {**these, "now": now, "aged": now - AGED_AFTER})
+        return [ProviderTotals._make(row) for row in rows]
+
     async def purge(self, credential_id: str, *, expected_version: int) -> bool:
         """The history goes with the row."""
         removed = delete(api_credentials).where(
@@ -317,35 +388,14 @@ class CredentialRepositoryImpl:
             "created_at": record.created_at,
             "replaced_at": record.replaced_at,
         }
-        await self._connection.change(insert(credential_history), row)
+        await self._connection.insert(credential_history, row)
 
     async def history(self, credential_id: str) -> Sequence[HistoryRecord]:
-        history = credential_history.c
-        statement = (
-            select(
-                history.id,
-                history.credential_id,
-                history.version,
-                history.encrypted_value,
-                history.key_version,
-                history.created_at,
-                history.replaced_at,
-            )
-            .where(history.credential_id == credential_id)
-            .order_by(history.version.desc())
-        )
-        return [
-            HistoryRecord(
-                id=row[0],
-                credential_id=row[1],
-                version=row[2],
-                encrypted_value=row[3],
-                key_version=row[4],
-                created_at=row[5],
-                replaced_at=row[6],
-            )
-            for row in await self._connection.rows(statement)
-        ]
+        return [_to_former(row) for row in await self._connection.rows(_HISTORY_OF, {"key": credential_id})]
+
+    async def former(self, record_id: str) -> HistoryRecord | None:
+        row = await self._connection.row(_FORMER, {"key": record_id})
+        return None if row is None else _to_former(row)
 
     async def replace_history(self, record_id: str, *, encrypted_value: bytes, key_version: int) -> None:
         await self._connection.change(
@@ -359,6 +409,7 @@ class CredentialRepositoryImpl:
 
     async def _swap(self, credential_id: str, expected_version: int, at: datetime, **values: object) -> bool:
         """Compare and swap on the version: a caller that read an older row changes nothing."""
-        next_one = {"version": expected_version + 1, "updated_at": at}
+        values |= {"version": expected_version + 1, "updated_at": at}
+        given = {f"new_{name}": value for name, value in values.items()}
         this = {"this": credential_id, "expected": expected_version}
-        return await self._connection.change(_SWAP, this | next_one | values) == 1
+        return await self._connection.change(_swap(tuple(values)), this | given) == 1

@@ -28,13 +28,32 @@ _COLUMNS: Final = (
 )
 _WITH_USER: Final = select(*_COLUMNS, *USER_COLUMNS).join_from(sessions, users)
 
-# Built once: these two stand before every request.
+# Built once: building one takes longer than executing it.
 _BY_ID: Final = _WITH_USER.where(sessions.c.id == bindparam("key"))
 _BY_COOKIE: Final = _WITH_USER.where(sessions.c.cookie_hash == bindparam("key"))
-_BY_REFRESH: Final = _WITH_USER.where(
+_OF_REFRESH: Final = (
     sessions.c.id
     == select(refresh_tokens.c.session_id).where(refresh_tokens.c.token_hash == bindparam("key")).scalar_subquery()
 )
+_BY_REFRESH: Final = _WITH_USER.where(_OF_REFRESH)
+_LOCK_BY_REFRESH: Final = select(sessions.c.id).where(_OF_REFRESH).with_for_update()
+_OF_TOKEN: Final = select(refresh_tokens.c.expires_at).where(refresh_tokens.c.token_hash == bindparam("this"))
+_USE_TOKEN: Final = (
+    update(refresh_tokens)
+    .where(refresh_tokens.c.token_hash == bindparam("this"), refresh_tokens.c.used_at.is_(None))
+    .values(used_at=bindparam("moment"))
+    .returning(refresh_tokens.c.expires_at)
+)
+_REVOKE: Final = (
+    update(sessions)
+    .where(
+        sessions.c.id == bindparam("this"),
+        sessions.c.revoked_at.is_(None),
+        sessions.c.expires_at > bindparam("moment"),
+    )
+    .values(revoked_at=bindparam("moment"))
+)
+_DROP_TOKENS: Final = delete(refresh_tokens).where(refresh_tokens.c.session_id == bindparam("this"))
 _TOUCH: Final = (
     update(sessions)
     .where(sessions.c.id == bindparam("this"), sessions.c.last_seen_at < bindparam("moment"))
@@ -78,7 +97,7 @@ class SessionRepositoryImpl:
             "expires_at": session.expires_at,
             "revoked_at": session.revoked_at,
         }
-        await self._connection.change(insert(sessions), row)
+        await self._connection.insert(sessions, row)
 
     async def get(self, session_id: str) -> SessionAndUser | None:
         """One statement."""
@@ -104,10 +123,8 @@ class SessionRepositoryImpl:
         await self._connection.change(update(sessions).where(sessions.c.id == session_id).values(authenticated_at=at))
 
     async def revoke(self, session_id: str, at: datetime) -> bool:
-        alive = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
-        ended = update(sessions).where(sessions.c.id == session_id, *alive).values(revoked_at=at)
-        was_alive = await self._connection.change(ended) == 1
-        await self._connection.change(delete(refresh_tokens).where(refresh_tokens.c.session_id == session_id))
+        was_alive = await self._connection.change(_REVOKE, {"this": session_id, "moment": at}) == 1
+        await self._connection.change(_DROP_TOKENS, {"this": session_id})
         return was_alive
 
     async def revoke_all(self, at: datetime) -> int:
@@ -127,11 +144,8 @@ class SessionRepositoryImpl:
         return await self._connection.change(update(sessions).where(this).values(cookie_hash=new_hash)) == 1
 
     async def add_refresh(self, token_hash: bytes, session_id: str, *, at: datetime, expires_at: datetime) -> None:
-        await self._connection.change(
-            insert(refresh_tokens).values(
-                token_hash=token_hash, session_id=session_id, issued_at=at, expires_at=expires_at
-            )
-        )
+        row = {"token_hash": token_hash, "session_id": session_id, "issued_at": at, "expires_at": expires_at}
+        await self._connection.change(insert(refresh_tokens), row)
 
     async def by_refresh(self, token_hash: bytes) -> SessionAndUser | None:
         """One statement."""
@@ -140,16 +154,14 @@ class SessionRepositoryImpl:
     async def use_refresh(self, token_hash: bytes, at: datetime) -> RefreshUse | None:
         """Of any number of simultaneous uses exactly one is the first."""
         # The session's row is locked before its tokens, as `revoke` does: in any other order two reuses of one token
-        # could wait for each other.
-        found = await self._one(_BY_REFRESH.with_for_update(of=sessions), token_hash)
+        # could wait for each other. Then session and user are read as they are after the wait.
+        await self._connection.row(_LOCK_BY_REFRESH, {"key": token_hash})
+        found = await self._one(_BY_REFRESH, token_hash)
         if found is None:
             return None
-        this, expires_at = refresh_tokens.c.token_hash == token_hash, refresh_tokens.c.expires_at
-        unused = refresh_tokens.c.used_at.is_(None)
-        used = update(refresh_tokens).where(this, unused).values(used_at=at).returning(expires_at)
-        if until := await self._connection.value(used):
+        if until := await self._connection.value(_USE_TOKEN, {"this": token_hash, "moment": at}):
             return RefreshUse(found=found, first=True, expires_at=until)
-        if until := await self._connection.value(select(expires_at).where(this)):
+        if until := await self._connection.value(_OF_TOKEN, {"this": token_hash}):
             return RefreshUse(found=found, first=False, expires_at=until)
         return None
 

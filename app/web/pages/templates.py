@@ -1,0 +1,48 @@
+"""The environment of the templates, and their filters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from app.domain.bitting import blade
+
+_DIRECTORY: Final = Path(__file__).parents[1] / "templates"
+
+
+def environment(invite_url: str | None) -> Environment:
+    """The environment of the templates: everything is escaped, and a misspelt name is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(_DIRECTORY),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["day"] = day
+    environment.filters["moment"] = moment
+    environment.filters["with_code"] = with_code
+    environment.globals["blade"] = blade
+    environment.globals["invite_url"] = invite_url
+    return environment
+
+
+def day(value: datetime) -> str:
+    """`20 Nov 2026`, in UTC."""
+    return f"{value.astimezone(UTC):%-d %b %Y}"
+
+
+def moment(value: datetime) -> str:
+    """`20 Nov 2026, 21:05 UTC`."""
+    return f"{value.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+
+
+def with_code(text: str) -> Markup:
+    """A sentence in which the parts between backticks are code."""
+    parts = text.split("`")
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts))
