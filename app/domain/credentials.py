@@ -264,10 +264,11 @@ def aged(record: CredentialRecord, now: datetime) -> bool:
 
 def concern(record: CredentialRecord, now: datetime) -> Concern | None:
     """Why its secret should be replaced, or None."""
-    if expired(record, now):
-        return Concern.EXPIRED
-    if expired(record, now + SOON):
-        return Concern.EXPIRING
+    if record.expires_at is not None:
+        if expired(record, now):
+            return Concern.EXPIRED
+        if expired(record, now + SOON):
+            return Concern.EXPIRING
     return Concern.AGED if aged(record, now) else None
 
 

@@ -87,7 +87,7 @@ SHAPES: Final[tuple[KeyShape, ...]] = (
     # A bot's token: the id in base64, a time, an HMAC.
     KeyShape("discord", (".",), r"(?<![\w-])[\w-]{22,30}\.[\w-]{6,7}\.[\w-]{27,}"),
     KeyShape("discord", ("webhooks/",), r"webhooks/\d{17,20}/[\w-]{40,}"),
-    KeyShape("slack", ("xox", "xapp-"), r"(?:xox[a-z]|xapp)(?:\.[a-z]+)?-[\w.-]{8,}"),
+    KeyShape("slack", ("xox", "xapp"), r"(?:xox[a-z]|xapp)(?:\.[a-z]+)?-[\w.-]{8,}"),
     KeyShape("slack", ("hooks.slack.com",), r"hooks\.slack\.com/(?:services|workflows)/\w{8,}/[\w/]{16,}"),
     KeyShape("telegram", (":aa",), r"(?<!\d)\d{8,10}:AA[\w-]{32,}"),
     KeyShape("sendgrid", ("sg.",), r"SG\.[\w-]{16,}\.[\w-]{16,}"),

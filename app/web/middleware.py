@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from app.domain.errors import AppError
 from app.web.connection import SPOKEN_MAJOR
@@ -148,12 +149,11 @@ def _record(request: web.Request, response: web.StreamResponse, seconds: float) 
 
 def add_default_headers(app: web.Application) -> None:
     """Put the default headers on every response of an application, also on those that aiohttp makes itself."""
-    defaults = default_headers(https=app[ORIGIN].https)
+    defaults = CIMultiDict(default_headers(https=app[ORIGIN].https))
 
     async def on_prepare(_: web.Request, response: web.StreamResponse) -> None:
         headers = response.headers
-        for name, value in defaults:
-            headers.setdefault(name, value)
+        headers.merge(defaults)  # a handler's own value for one of them wins
         headers.popall(hdrs.SERVER, None)
 
     app.on_response_prepare.append(on_prepare)

@@ -101,10 +101,11 @@ class Origin:
     def address(self, request: web.Request) -> str | None:
         """The client's IP address: the right-most one of X-Forwarded-For that no trusted proxy added itself."""
         remote = request.remote or ""
-        address = _address(remote) if self._proxies else None
-        if address is None or not self._trusted(address):
+        headers = request.headers.getall("X-Forwarded-For", None) if self._proxies else None
+        address = _address(remote) if headers else None
+        if headers is None or address is None or not self._trusted(address):
             return _canonical(remote)
-        hops = [hop for header in request.headers.getall("X-Forwarded-For", ()) for hop in header.split(",")]
+        hops = [hop for header in headers for hop in header.split(",")]
         for hop in reversed(hops):
             named = _forwarded(hop)
             if named is None:
@@ -211,7 +212,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return _parsed(text) if len(text) <= _LONGEST_ADDRESS else None
 
 
-# What is remembered is short: the keys of these caches come from clients.
+# The keys of these caches come from clients, so they are kept short.
 
 
 @lru_cache(maxsize=1024)

@@ -35,8 +35,9 @@ async def actor_of(request: web.Request) -> Actor:
 
 
 async def _identified(request: web.Request) -> Actor:
-    client = request.app[ORIGIN].client(request)
-    authenticator = request.app[SERVICES].requests
+    app = request.app
+    client = app[ORIGIN].client(request)
+    authenticator = app[SERVICES].requests
     given = request.headers.getall("Authorization", None)
     bearer = [each for each in given if each[:6].lower() == "bearer"] if given else ()
     if given and bearer:
@@ -48,7 +49,7 @@ async def _identified(request: web.Request) -> Actor:
     if cookie is None:
         raise InvalidToken().as_recorded()  # nothing was presented, so there is nothing to record
     if request.method in UNSAFE:
-        request.app[ORIGIN].check_site(request, browser=True)
+        app[ORIGIN].check_site(request, browser=True)
     request[_BY_COOKIE] = True
     return await authenticator.authenticate_browser(cookie, client)
 

@@ -66,12 +66,14 @@ def main() -> None:
                 traceback.print_exc()
             print(f"{group}: {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
     seconds = time.perf_counter() - began
-    tables = {group: markdown(figures) for group, figures in measured.items()}
-    if arguments.write:
-        DOCUMENT.write_text(filled_in(DOCUMENT.read_text(encoding="utf-8"), tables), encoding="utf-8")
-    figures = [figure for group in measured.values() for figure in group]
     load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load averages at the end {load}"
+    tables = {group: markdown(figures) for group, figures in measured.items()}
+    if arguments.write:
+        rounds = f"{size.rounds} rounds, {size.storms} of the storm, {size.revocations} of the revocations"
+        said = {"machine": f"{rounds}; {machine}.\n"} if set(tables) == set(GROUPS) else {}
+        DOCUMENT.write_text(filled_in(DOCUMENT.read_text(encoding="utf-8"), tables | said), encoding="utf-8")
+    figures = [figure for group in measured.values() for figure in group]
     if arguments.json:
         print(json.dumps({"seconds": round(seconds, 1), "figures": [_item(figure) for figure in figures]}, indent=2))  # noqa: T201
     elif arguments.markdown:
@@ -120,14 +122,14 @@ def markdown(figures: list[Figure]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def filled_in(document: str, tables: Mapping[str, str]) -> str:
-    """The document with these tables, each in the place of that group's table."""
-    for group, table in tables.items():
-        begin, end = f"<!-- {group} -->\n", "<!-- end -->"
+def filled_in(document: str, texts: Mapping[str, str]) -> str:
+    """The document with these texts, each in its place."""
+    for name, text in texts.items():
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, found, after = document.partition(begin)
         if not found:
-            raise RuntimeError(f"{DOCUMENT.name} has no place for the group {group}")
-        document = before + begin + "\n" + table + "\n" + end + after.partition(end)[2]
+            raise RuntimeError(f"{DOCUMENT.name} has no place for {name}")
+        document = before + begin + "\n" + text + "\n" + end + after.partition(end)[2]
     return document
 
 

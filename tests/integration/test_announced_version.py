@@ -131,7 +131,7 @@ async def test_a_commit_of_which_nobody_can_say_whose_it_was_counts_as_theirs(
         raise sqlite3.OperationalError
 
     with monkeypatch.context() as patched:
-        patched.setattr(CommitWatch, "version", failing)
+        patched.setattr(CommitWatch, "look", failing)
         await put(storage, "committed all the same")
     assert storage.announced_version() != before
 

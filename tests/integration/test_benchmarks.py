@@ -42,3 +42,4 @@ def test_the_document_has_a_place_for_the_table_of_every_group() -> None:
     document = filled_in(DOCUMENT.read_text(encoding="utf-8"), dict.fromkeys(GROUPS, table))
     assert document.count("\n| reads | 60.0 ms | 10.0 to 70.0 | ≤ 50 ms | **missed** |\n") == len(GROUPS)
     assert filled_in(document, dict.fromkeys(GROUPS, table)) == document
+    assert "\n5 rounds.\n" in filled_in(document, {"machine": "5 rounds.\n"})

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from app.domain.credentials import CredentialRecord
+from app.infrastructure.database.dialects.commit_watch import CommitWatch
 from app.infrastructure.database.row_cache import RowCache
 from app.infrastructure.database.unit_of_work import SqlStorage
 from tests.support.database import NOW, credential, finish, migrated, start_python
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from app.services.ports import UnitOfWork
 
@@ -99,6 +103,58 @@ async def test_a_commit_of_another_process_is_seen_by_the_very_next_call(engine_
         assert writer.stdout.readline() == "committed\n"
         assert await storage.cached("fact", "k", load) == str(number)
     finish(writer)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows with every look at SQLite's number."""
+    looks: list[None] = []
+    honest = CommitWatch.look
+
+    def counted(watch: CommitWatch) -> int:
+        looks.append(None)
+        return honest(watch)
+
+    monkeypatch.setattr(CommitWatch, "look", counted)
+    return looks
+
+
+async def test_what_a_request_reads_at_once_rests_on_the_look_that_it_began_with(
+    sqlite: SqlStorage, looks: list[None]
+) -> None:
+    await put(sqlite, "v")
+    load = Loader()
+    assert await sqlite.cached("fact", "k", load) == "v"
+    looks.clear()
+    sqlite.announced_version()
+    assert [await sqlite.cached("fact", "k", load) for _ in range(3)] == ["v"] * 3
+    assert len(looks) == 1
+    await asyncio.sleep(0)
+    assert await sqlite.cached("fact", "k", load) == "v"
+    assert len(looks) == 2
+
+
+async def test_a_look_lasts_neither_into_the_next_turn_of_the_loop_nor_into_the_next_request(
+    sqlite: SqlStorage, tmp_path: Path
+) -> None:
+    await put(sqlite, "old")
+    with closing(sqlite3.connect(tmp_path / "keyhall.db", isolation_level=None)) as somebody:
+        await sqlite.cached("fact", "k", Loader())
+        sqlite.announced_version()
+        somebody.execute("UPDATE bot_state SET value = 'new'")
+        await asyncio.sleep(0)
+        assert await sqlite.cached("fact", "k", Loader()) == "new"
+        sqlite.announced_version()
+        somebody.execute("UPDATE bot_state SET value = 'newer'")
+        sqlite.announced_version()
+        assert await sqlite.cached("fact", "k", Loader()) == "newer"
+
+
+async def test_a_unit_of_work_that_was_awaited_is_seen_in_the_same_turn(sqlite: SqlStorage) -> None:
+    for number in range(50):
+        sqlite.announced_version()
+        await put(sqlite, str(number))
+        assert await sqlite.cached("fact", "k", Loader()) == str(number)
 
 
 async def test_a_row_that_was_changed_while_it_was_loaded_is_not_kept(sqlite: SqlStorage) -> None:

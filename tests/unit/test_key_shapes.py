@@ -9,10 +9,12 @@ import string
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app.domain.credentials import label_name, provider_name, require_label_without
 from app.domain.errors import InvalidInput
-from app.domain.key_shapes import SHAPES, find_key, looks_like_key, provider_of
+from app.domain.key_shapes import SHAPES, KeyShape, find_key, looks_like_key, provider_of
 from app.infrastructure.redaction import Redactor
 from tests.support.labels import EVERYDAY_LABELS
 
@@ -179,3 +181,12 @@ def test_a_label_that_shows_its_own_secret_is_refused(secret: str, label: str) -
 @pytest.mark.parametrize(("secret", "label"), [("a", "main"), ("1234", "node 12345"), ("sesame", "open says me")])
 def test_a_label_may_share_letters_with_a_short_secret(secret: str, label: str) -> None:
     require_label_without(secret, label)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.pattern)
+@settings(max_examples=20, suppress_health_check=list(HealthCheck), deadline=None)
+@given(data=st.data())
+def test_every_match_of_a_shape_holds_one_of_its_marks(shape: KeyShape, data: st.DataObject) -> None:
+    """A text without a mark is not searched, so a match without one would neither be found nor redacted."""
+    key = data.draw(st.from_regex(re.compile(shape.pattern, re.ASCII), fullmatch=True))
+    assert any(mark in key.lower() for mark in shape.marks), key

@@ -25,7 +25,6 @@ from app.domain.credentials import (
     OwnerKind,
     Status,
     concern,
-    expired,
     mask,
 )
 from app.domain.errors import CredentialUnreadable, CryptoError, NotFound, StorageError, with_cause
@@ -286,10 +285,11 @@ def _as_of(now: datetime, view: CredentialView, record: CredentialRecord) -> Cre
 
 def _by_clock(record: CredentialRecord, now: datetime) -> tuple[Status, int, Concern | None]:
     """Return what the clock decides of a view: the status of a secret that decrypts, its age, and the concern."""
+    why = concern(record, now)
     status = Status.UNCHECKED if record.status is Status.UNREADABLE else record.status
-    if expired(record, now):
+    if why is Concern.EXPIRED:
         status = Status.EXPIRED
-    return status, max((now - record.secret_since).days, 0), concern(record, now)
+    return status, max((now - record.secret_since).days, 0), why
 
 
 async def set_removed(

@@ -6,6 +6,7 @@ therefore notices every commit, and the only connection of this process that wri
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,19 +22,33 @@ class CommitWatch:
         self._announced = 0
         self._of_writer: int | None = None
         self._quiet = False
+        self._of_turn: int | None = None
 
     def version(self) -> int:
-        """A number that moves with every commit by anybody. Raises sqlite3.Error."""
+        """A number that moves with every commit by anybody. Raises sqlite3.Error.
+
+        It is not asked again after ``announced_version()`` in the same turn of the event loop: record 0028.
+        """
+        return self.look() if self._of_turn is None else self._of_turn
+
+    def announced_version(self) -> int:
+        """The same, but this process's own commits that announced nothing do not move it. Raises sqlite3.Error."""
+        version = self.look()
+        if self._of_turn is None:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._of_turn = version
+        if version != self._explained:
+            self._explained = self._announced = version
+        return self._announced
+
+    def look(self) -> int:
+        """``version()`` at this very moment. Raises sqlite3.Error."""
         if self._watch is None:
             self._watch = self._connect().cursor()
         return _data_version(self._watch)
 
-    def announced_version(self) -> int:
-        """The same, but this process's own commits that announced nothing do not move it. Raises sqlite3.Error."""
-        version = self.version()
-        if version != self._explained:
-            self._explained = self._announced = version
-        return self._announced
+    def _end_turn(self) -> None:
+        self._of_turn = None
 
     def began(self, writer: sqlite3.Connection) -> None:
         """``writer``, idle at this moment, has the file's write lock: no other process commits before it does."""
@@ -49,7 +64,7 @@ class CommitWatch:
     def committed(self, writer: sqlite3.Connection) -> None:
         """``writer`` has committed and is idle. Raises nothing: a doubtful commit passes for somebody else's."""
         with suppress(sqlite3.Error):
-            version = self.version()
+            version = self.look()
             # Asked last: where somebody else has committed between the commit and ``version``, the writer's has moved.
             if self._quiet and self._of_writer == _data_version(writer.cursor()):
                 self._explained = version
