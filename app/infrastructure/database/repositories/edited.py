@@ -16,7 +16,7 @@ _BYTES: Final = re.compile(r"x'[0-9a-f]*'", re.ASCII)
 
 
 def id_of(value: Any) -> str:
-    """The id itself, or a text for what is in its place, which no code has stored as an id."""
+    """The id itself, or a text that stands for the bytes in its place; no code has stored such a text as an id."""
     if isinstance(value, str):
         return value
     return f"x'{value.hex()}'" if isinstance(value, bytes) else ""  # numbers and NULL sort before all text
