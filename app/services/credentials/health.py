@@ -154,7 +154,7 @@ class CredentialHealth:
             find = self._unreadable_present if column is CREDENTIAL_SECRETS else self._unreadable_former
             async for page in pages(partial(self._page, column)):
                 done += len(page)
-                found = [await find(row.id) for row in await self._failing(column, page)]
+                found = [await find(row.id) or _edited(row) for row in await self._failing(column, page)]
                 yield Verified(done=done, total=total, unreadable=[each for each in found if each is not None])
 
     async def _page(self, column: EncryptedColumn, after: str | None) -> Sequence[EncryptedRow]:
@@ -225,6 +225,16 @@ def _added_up(one: ProviderTotals, other: ProviderTotals) -> ProviderTotals:
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:
     return max((each for each in (one, other) if each is not None), default=None)
+
+
+def _edited(row: EncryptedRow) -> UnreadableSecret | None:
+    """A secret whose row was edited so that it is not found by its id; None for a row that was sound when it was read.
+
+    Of such a row the repository shows no secret.
+    """
+    if row.value:
+        return None
+    return UnreadableSecret(id=row.id, provider="an edited row", label="", owner=Owner(OwnerKind.USER, ""), former=None)
 
 
 def _unreadable(record: CredentialRecord, former: int | None) -> UnreadableSecret:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from app.domain.credentials import AGED_AFTER, CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
 from app.domain.identity import User
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.repositories.edited import id_of, is_end
+from app.infrastructure.database.repositories.edited import id_of, is_end, owner_of
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
 from app.infrastructure.database.schema import LIVE, SHARED, api_credentials, credential_history, users
 from app.services.ports import ProviderTotals
@@ -73,9 +73,6 @@ _MARK_USED: Final = (
     .values(last_used_at=bindparam("moment"))
 )
 
-_KINDS: Final = frozenset(OwnerKind)
-_NOBODY: Final = Owner(OwnerKind.USER, "")
-"""In the place of an owner that no code has stored: the row does not open, and belongs to nobody."""
 _VERIFYING: Final = frozenset({Status.VALID, Status.REFUSED})
 """The states that only the provider can give; the others leave the time of the last verification alone."""
 
@@ -102,7 +99,7 @@ _COUNT_AND_ACCOUNT: Final = select(_ROWS_OF_ACCOUNT.c.rows, *USER_COLUMNS).selec
 def _to_record(row: Sequence[Any]) -> CredentialRecord:
     return CredentialRecord(
         id=id_of(row[0]),
-        owner=_owner(row[1], row[2]),
+        owner=owner_of(row[1], row[2]),
         provider=row[3],
         label=row[4],
         encrypted_value=row[5],
@@ -168,10 +165,6 @@ def _to_former(row: Sequence[Any]) -> HistoryRecord:
         created_at=row[5],
         replaced_at=row[6],
     )
-
-
-def _owner(kind: Any, owner_id: Any) -> Owner:
-    return Owner(OwnerKind(kind), owner_id) if kind in _KINDS and isinstance(owner_id, str) else _NOBODY
 
 
 def _label_key(label: str) -> str:
