@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any
 
 import aiosqlite
@@ -313,6 +315,37 @@ async def test_lookups_and_writers_at_once_get_what_is_theirs(storage: Storage) 
 
     found = await asyncio.gather(*(one(number) for number in range(100)))
     assert all(value is not None for value in found)
+
+
+async def test_a_lookup_that_is_cancelled_while_its_connection_opens_leaves_none_behind(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups: Any = sqlite.dialect.lookups
+    connect, opened = lookups._connect, threading.Event()
+    closed: list[bool] = []
+
+    class Noted(sqlite3.Connection):
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    def slowly() -> sqlite3.Connection:
+        connect().close()
+        opened.wait()
+        return sqlite3.connect(":memory:", factory=Noted, check_same_thread=False)
+
+    monkeypatch.setattr(lookups, "_connect", slowly)
+    storage = SqlStorage(sqlite)
+    cancelled = asyncio.create_task(look(storage))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    monkeypatch.setattr(lookups, "_connect", connect)
+    opened.set()
+    assert await look(storage) is None
+    while not closed:  # noqa: ASYNC110 - the thread announces it to nobody
+        await asyncio.sleep(0.01)
 
 
 async def test_a_file_that_is_not_there_is_an_error(sqlite_url: str) -> None:

@@ -53,7 +53,12 @@ class LoopLookups:
     async def _open(self) -> None:
         self._opening = True
         try:
-            raw = await asyncio.to_thread(self._connect)
+            opening = asyncio.ensure_future(asyncio.to_thread(self._connect))
+            try:
+                raw = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close)
+                raise
             engine = create_engine("sqlite+pysqlite://", creator=lambda: raw, poolclass=NullPool, hide_parameters=True)
             self.connection = engine.connect()
         finally:
@@ -110,6 +115,12 @@ class LoopConnection:
         """Give back the connection on which it waited."""
         if self._waiting is not None:
             await self._waiting.close()
+
+
+def _close(opened: asyncio.Future[sqlite3.Connection]) -> None:
+    """Close what was opened for a lookup that was cancelled."""
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().close()
 
 
 def _busy(error: DBAPIError) -> bool:

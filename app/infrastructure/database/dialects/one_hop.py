@@ -27,6 +27,7 @@ class OneHopCursor(AsyncAdapt_aiosqlite_cursor):
     __slots__ = ("_description", "_lastrowid", "_rowcount")
 
     _awaitable_cursor_close = False
+    arraysize = 1
 
     def __init__(self, adapted: OneHopConnection) -> None:  # instead of the base's, which makes a cursor in a hop
         self._adapt_connection: OneHopConnection = adapted
