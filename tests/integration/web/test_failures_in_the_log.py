@@ -54,7 +54,7 @@ async def test_an_unready_process_says_why_in_the_log(
 
     async with open_site(sqlite_place(tmp_path)) as site:
         monkeypatch.setattr(type(site.services.keys), "reload", lost)
-        monkeypatch.setattr(type(site.services.instances), "serving", lambda _: False)
+        monkeypatch.setattr(site.services.instances, "_seen", None)  # somebody else has committed
         answers = [await site.request("GET", "/api/v1/credentials") for _ in range(3)]
         assert {each.status for each in answers} == {503}
     said = [each.getMessage() for each in caplog.records if "GET /api/v1/credentials" in each.getMessage()]
