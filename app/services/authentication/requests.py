@@ -31,6 +31,7 @@ class RequestAuthenticator:
         self._clock = clock
         self._remembered: dict[bytes, AccessClaims] = {}
         self._remembered_under: Manifest | None = None
+        self._touching: set[str] = set()
 
     async def authenticate(self, access_token: str, client: Client) -> Actor:
         """Return the actor of an access token. Raises InvalidToken, NotReady, StorageError."""
@@ -79,13 +80,20 @@ class RequestAuthenticator:
     async def _admit(self, found: SessionAndUser, client: Client, now: datetime) -> Actor:
         if not found.session.alive(found.user, now):
             raise InvalidToken
-        if now - found.session.last_seen_at > _TOUCH_AFTER:
-            try:
-                async with self._storage.write() as uow:
-                    await uow.sessions.touch(found.session.id, now)
-            except StorageError as error:  # "last seen" is worth less than the request: a full disk must not end it
-                log.warning("could not record that a session was seen: %s", with_cause(error))
+        if now - found.session.last_seen_at > _TOUCH_AFTER and found.session.id not in self._touching:
+            await self._touch(found.session.id, now)
         return actor_of(found, client)
+
+    async def _touch(self, session_id: str, now: datetime) -> None:
+        """Record that the session was seen; of simultaneous requests one does, and waits if there is another writer."""
+        self._touching.add(session_id)
+        try:
+            async with self._storage.write() as uow:
+                await uow.sessions.touch(session_id, now)
+        except StorageError as error:  # "last seen" is worth less than the request: a full disk must not end it
+            log.warning("could not record that a session was seen: %s", with_cause(error))
+        finally:
+            self._touching.discard(session_id)
 
 
 def actor_of(found: SessionAndUser, client: Client) -> Actor:

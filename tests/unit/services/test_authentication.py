@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -175,6 +176,21 @@ async def test_a_full_disk_does_not_end_a_request(
     with storage.full():
         assert (await services.requests.authenticate(access, WEB)).user_id == mia.id
     await services.requests.authenticate(access, WEB)
+    assert [each.last_seen_at for each in storage.tables.sessions.values()] == [clock.now()]
+
+
+async def test_of_simultaneous_requests_one_waits_for_another_writer(
+    keyhall: Keyhall, services: Services, storage: FakeStorage, clock: FakeClock, mia: User
+) -> None:
+    access, _ = await signed_in(services)
+    keyhall.advance(clock, timedelta(minutes=5))
+    async with storage._writer:
+        first = asyncio.create_task(services.requests.authenticate(access, WEB))
+        while not storage._writer._waiters:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert (await services.requests.authenticate(access, WEB)).user_id == mia.id
+        assert not first.done()
+    await first
     assert [each.last_seen_at for each in storage.tables.sessions.values()] == [clock.now()]
 
 
