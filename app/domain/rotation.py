@@ -76,13 +76,14 @@ class RotationState:
         """With the place of the pass: behind the row ``after`` of that column."""
         return replace(self, column=column, after=after)
 
-    def naming(self, row: str, key_version: int) -> RotationState:
-        """With one more row that does not open, and the key version that it needs."""
+    def naming(self, row: str, key_version: object) -> RotationState:
+        """With one more row that does not open, and the key version that it needs: no number in an edited file."""
+        needed = frozenset({key_version} if isinstance(key_version, int) else ())
         return replace(
             self,
             failed=self.failed + 1,
             failing=(*self.failing, row)[:NAMED],
-            needed=self.needed | {key_version},
+            needed=self.needed | needed,
         )
 
     def leaving_behind(self) -> RotationState:

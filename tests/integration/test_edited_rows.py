@@ -78,3 +78,13 @@ async def test_a_rotation_names_the_row_and_re_encrypts_all_others(
     steps = [each async for each in services.credentials.health.verify_all(operator)]
     assert steps[-1].done >= steps[-1].total - 4  # a former secret belongs to no credential once its id is another
     assert 1 <= sum(len(each.unreadable) for each in steps) <= 4
+
+
+async def test_a_row_that_names_no_version_keeps_no_rotation_from_its_end(place: Place, services: Services) -> None:
+    """It does not open, as one beside it, which needs the former version."""
+    await edited(place, "api_credentials", "encrypted_value", "hex(encrypted_value)", 2)
+    await edited(place, "api_credentials", "key_version", "'x'", 1)
+    assert (await rotated(services)).state is JobState.FAILED
+    operator = await services.identity.operator()
+    steps = [each async for each in services.credentials.health.verify_all(operator)]
+    assert sum(len(each.unreadable) for each in steps) == 2
