@@ -133,10 +133,21 @@ def _inside_a_transaction(place: Place, server: PostgresServer | None) -> bool:
         return False
 
 
+def _every_thread_stopped(pid: int) -> bool:
+    """A signal takes a moment to reach a thread that runs on another core, which may take a lock until then."""
+    try:
+        stats = [each.read_text(encoding="utf-8") for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # one has just ended
+        return False
+    return {each.rpartition(")")[2].split()[0] for each in stats} == {"T"}
+
+
 def _stop(running: Running, place: Place, server: PostgresServer | None) -> None:
     """Stop it inside a transaction: PostgreSQL takes its locks away in the end. On SQLite nobody can, so outside."""
     for _ in range(10_000):
         os.kill(running.process.pid, signal.SIGSTOP)
+        while not _every_thread_stopped(running.process.pid):
+            time.sleep(0.001)
         if _inside_a_transaction(place, server) == (server is not None):
             return
         os.kill(running.process.pid, signal.SIGCONT)
