@@ -186,8 +186,7 @@ async def test_after_a_commit_of_another_process_it_reads_them_first(install: In
     for number in range(1, 4):
         await put(install.storage, str(number))
         await install.place.execute("UPDATE bot_state SET value = 'theirs'")
-        assert not instances.serving()
-        await instances.catch_up()
+        await instances.catch_up()  # unless the keeper of the lease has done so already
         assert instances.serving()
         assert install.reads == number
 
