@@ -56,3 +56,8 @@ def _day(text: str, at: time) -> datetime:
     if _DAY.fullmatch(text) is None:
         raise ValueError("must be a day such as 2027-03-31")
     return datetime.combine(date.fromisoformat(text), at, UTC)
+
+
+def utc_text(moment: datetime) -> str:
+    """A time in UTC as RFC 3339 writes it, always with six fractional digits, so that texts sort as times do."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

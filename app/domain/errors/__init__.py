@@ -5,6 +5,14 @@ Two families reach people: a ``StartupError`` halts a start and carries a slug, 
 these in one place per edge, never here.
 """
 
+from app.domain.errors.backup import (
+    BackupDamaged,
+    BackupError,
+    BackupLocked,
+    BackupNewer,
+    BackupNotWritten,
+    NotABackup,
+)
 from app.domain.errors.requests import (
     AlreadyExists,
     AppError,
@@ -62,6 +70,11 @@ __all__ = [
     "AddressInUse",
     "AlreadyExists",
     "AppError",
+    "BackupDamaged",
+    "BackupError",
+    "BackupLocked",
+    "BackupNewer",
+    "BackupNotWritten",
     "BotLoginFailed",
     "CannotOpen",
     "ConfigInvalid",
@@ -91,6 +104,7 @@ __all__ = [
     "MigrationFailed",
     "NoCredential",
     "NoInstall",
+    "NotABackup",
     "NotFound",
     "NotReady",
     "OtpRequired",
