@@ -49,6 +49,15 @@ dev-restart: $(RUN_READY)  ## dev-down, then dev-up
 	@$(BIN)/python scripts/dev.py down
 	@$(BIN)/python scripts/dev.py up
 
+# Make passes ENV and FORCE on in the environment: no recipe names them, so nothing of them reaches a shell.
+.PHONY: keys-generate
+keys-generate: $(RUN_READY)  ## fill the placeholders of keys in env/.env.<ENV> (ENV=dev; FORCE=1 replaces every key)
+	@$(BIN)/python -m scripts.env_keys generate
+
+.PHONY: keys-validate
+keys-validate: $(RUN_READY)  ## judge the keys in env/.env.<ENV>, a line for each (ENV=dev)
+	@$(BIN)/python -m scripts.env_keys validate
+
 ## Prove
 
 .PHONY: test
@@ -106,7 +115,7 @@ clean:  ## delete .venv, caches and reports; data/ stays
 
 .PHONY: help
 help:  ## print this list
-	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Preparation
 

@@ -91,6 +91,9 @@ class Backend:
 
         return await schema_state(self._settings_of_a_command(), upgrade=upgrade, check=check)
 
+    def key_from_settings(self, name: KeyName) -> SecretText | None:
+        return self.settings.outside_keys.get(name.value)
+
     def new_master_key(self) -> str:
         from app.bootstrap.commands import new_master_key  # noqa: PLC0415
 

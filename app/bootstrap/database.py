@@ -289,7 +289,7 @@ def install_rules(settings: Settings, importing: KeyName | None = None) -> Insta
     return InstallRules(
         environment=settings.app_env,
         pinned_install_id=str(settings.install_id) if settings.install_id else None,
-        outside_keys={name: key for name, key in settings.outside_keys.items() if name != importing},
+        outside_keys={} if importing else settings.outside_keys,
         legacy_key=settings.credential_encryption_key,
     )
 

@@ -47,7 +47,7 @@ async def open_keys(
 ) -> AsyncIterator[OpenKeys]:
     """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall.
 
-    A value in the settings for the key that is ``importing`` is no conflict: the import resolves it.
+    While a key is ``importing``, values in the settings are no conflict: imports resolve them, one key after another.
     """
     async with reachable_database(settings, may_create=may_create, source=source, importing=importing) as reachable:
         installed = await reachable.verify()

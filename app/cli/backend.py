@@ -35,7 +35,11 @@ class Backend(Protocol):
         ...
 
     def services(self, *, importing: KeyName | None = None) -> AbstractAsyncContextManager[Services]:
-        """All services, with a lease; a conflict about the key that is ``importing`` does not halt."""
+        """All services, with a lease; while a key is ``importing``, keys in the settings are no conflict."""
+        ...
+
+    def key_from_settings(self, name: KeyName) -> SecretText | None:
+        """The value that the settings give for an application key, None where they give none."""
         ...
 
     async def schema(self, *, upgrade: bool = False, check: bool = False) -> SchemaState:

@@ -15,7 +15,7 @@ from app.cli.backend import backend
 from app.cli.output import AsJson, moment, read_secret, require_yes, show_json, show_table, typed_back, when
 from app.cli.progress import ProgressBar
 from app.domain.bitting import cut
-from app.domain.errors import AppError
+from app.domain.errors import AppError, InvalidInput
 from app.domain.jobs import Job, JobState
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
@@ -109,11 +109,20 @@ def import_(
     file: Annotated[
         Path | None, typer.Option("--file", exists=True, dir_okay=False, help="Read the key from here.")
     ] = None,
+    from_settings: Annotated[
+        bool, typer.Option("--from-settings", help="Take the value that the environment or .env gives.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key from outside the primary; it comes from a prompt, from standard input or from a file."""
+    """Make a key from outside the primary; it comes from a prompt, standard input, a file or the settings."""
     key = KeyName(name)
-    given = SecretText(read_secret(key.value, file).strip())
+    if from_settings and file is not None:
+        raise typer.BadParameter("choose one of --file and --from-settings")
+    given = (
+        backend(context).key_from_settings(key) if from_settings else SecretText(read_secret(key.value, file).strip())
+    )
+    if given is None:
+        raise InvalidInput("--from-settings", f"the settings give no {key.value}")
 
     async def begin(services: Services, actor: Actor) -> Job | None:
         return await services.rotation.import_(actor, key, given)

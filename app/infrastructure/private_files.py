@@ -72,15 +72,17 @@ def give(descriptor: int, owner: os.stat_result) -> None:
             os.fchown(descriptor, -1, owner.st_gid)
 
 
-def write(path: Path, content: str, *, replace: bool) -> None:
-    """Make a file, or replace one, completely or not at all. Raises FileExistsError, OSError."""
+def write(path: Path, content: str | bytes, *, replace: bool) -> None:
+    """Make a file, or replace one, durably, completely or not at all. Raises FileExistsError, OSError."""
     made = path.with_name(f".{path.name}.new") if replace else path
     if replace:
         made.unlink(missing_ok=True)  # of a command that was killed here
     descriptor = create(made, owner=owner_for(path))
     try:
-        with open(descriptor, "w", encoding="utf-8") as opened:  # noqa: PTH123 - a descriptor has no path
-            opened.write(content)
+        with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor has no path
+            opened.write(content.encode() if isinstance(content, str) else content)
+            opened.flush()
+            os.fsync(opened.fileno())
         if replace:
             made.replace(path)
     except BaseException:

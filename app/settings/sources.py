@@ -183,7 +183,7 @@ class Sources:
 
     def _dotenv(self, path: Path | None) -> dict[str, str]:
         """The assignments in `.env`, to the letter: nothing is interpolated, because a secret may hold ``${``."""
-        if path is None or not path.exists():
+        if path is None or not os.path.lexists(path):  # a link to a file that is not there is an error
             return {}
         try:
             text = read_text_file(path)

@@ -290,3 +290,19 @@ def test_a_database_that_is_locked_for_a_while_is_waited_for(installed: Place) -
         holder.kill()
         running.address()
         assert running.end() == 0
+
+
+def test_several_keys_that_conflict_are_imported_from_the_settings_one_after_the_other(installed: Place) -> None:
+    """As after `make keys-generate FORCE=1`; each halt prints the command that resolves it."""
+    names = ("JWT_SECRET_KEY", "AES_KEY", "ENCRYPTION_KEY", "API_SECRET_KEY")
+    given = installed.having(**{name: secrets.token_hex(32) for name in names})
+    for name in names:
+        halt = given.command("keys", "list")
+        assert "[key_conflict]" in halt.stderr
+        assert f"keys import {name} --from-settings`" in halt.stderr
+        done = given.command("keys", "import", name, "--from-settings")
+        assert done.returncode == 0, done.stderr
+    assert given.command("keys", "list").returncode == 0
+    refused = installed.command("keys", "import", "AES_KEY", "--from-settings")
+    assert refused.returncode == 1
+    assert "the settings give no AES_KEY" in refused.stderr

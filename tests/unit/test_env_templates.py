@@ -14,6 +14,7 @@ TEMPLATES = Path(__file__).parents[2] / "env"
 ENVIRONMENTS = {
     "dev": Environment.DEVELOPMENT,
     "test": Environment.TEST,
+    "ci": Environment.TEST,
     "staging": Environment.STAGING,
     "production": Environment.PRODUCTION,
 }

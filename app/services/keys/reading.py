@@ -302,7 +302,7 @@ class KeyReader:
                 raise KeyConflict(
                     f"the value given for {name.value} equals no version of the stored key",
                     remedy=f"remove {name.value} from the environment to keep the stored one, or make this its new "
-                    f"version: `keyhall keys import {name.value}`",
+                    f"version: `keyhall keys import {name.value} --from-settings`",
                 )
             if known.state in {KeyState.COMPROMISED, KeyState.DESTROYED}:
                 raise InsecureKey(
