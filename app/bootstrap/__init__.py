@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 # Imports inside the methods keep a command from paying for what it does not open: `keyhall keys list` needs no Argon2.
 if TYPE_CHECKING:
+    from app.domain.backup import OpenWith
     from app.domain.keys import KeyName
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
+    from app.services.backup import BackupCreation, BackupVerification
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
@@ -132,3 +134,16 @@ class Backend:
         from app.bootstrap.commands import restore_master_key  # noqa: PLC0415
 
         return await restore_master_key(self._settings_of_a_command(), given, write=write)
+
+    @asynccontextmanager
+    async def backup_creation(self) -> AsyncIterator[BackupCreation]:
+        from app.bootstrap.backup import open_backup_creation  # noqa: PLC0415
+
+        async with open_backup_creation(self._settings_of_a_command()) as creation:
+            yield creation
+
+    def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
+        from app.bootstrap.backup import backup_verification, own_identities  # noqa: PLC0415
+
+        settings = self._settings_of_a_command()
+        return backup_verification(settings), own_identities(settings)

@@ -16,6 +16,7 @@ _GROUPS = {
     "db": ("app.cli.database", "The database's schema."),
     "keys": ("app.cli.keys", "Application keys: states, ages, fingerprints; never material."),
     "credentials": ("app.cli.credentials", "Credentials of members and guilds."),
+    "backup": ("app.cli.backup", "Encrypted backups: create, inspect, verify."),
     "users": ("app.cli.users", "Who may sign in."),
 }
 

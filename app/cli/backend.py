@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from app.domain.backup import OpenWith
     from app.domain.keys import KeyName
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
+    from app.services.backup import BackupCreation, BackupVerification
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
@@ -75,6 +77,14 @@ class Backend(Protocol):
 
         Raises InvalidInput if the text is no master key.
         """
+        ...
+
+    def backup_creation(self) -> AbstractAsyncContextManager[BackupCreation]:
+        """The means to back up this install; its keys are verified, and no pending migration is run."""
+        ...
+
+    def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
+        """The means to read backups, without the database, and the identities of the settings."""
         ...
 
 

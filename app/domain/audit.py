@@ -49,6 +49,8 @@ class Action(StrEnum):
     CREDENTIAL_REVEALED = "credential.revealed"
     CREDENTIAL_USED = "credential.used"
     CREDENTIAL_UNREADABLE = "credential.unreadable"
+    BACKUP_CREATED = "backup.created"
+    BACKUP_DELETED = "backup.deleted"
     ACCESS_REFUSED = "access.refused"
     MESSAGE_ENCRYPTED = "message.encrypted"
     MESSAGE_OPENED = "message.opened"

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
+from app.domain import bech32
+from app.domain.secrets import SecretText
+
 FORMAT: Final = 1
 """The format of the archive, its first member: ``keyhall_backup``."""
-SUFFIX: Final = ".age"
+RECIPIENT: Final = "age"
+_IDENTITY: Final = "AGE-SECRET-KEY-"
 
 Value: TypeAlias = str | int | bool | None
 Row: TypeAlias = Mapping[str, Value]
@@ -61,13 +65,42 @@ class WrittenBackup:
     sha256: str
     """Of the file, in hex."""
     rows: int
-    decrypted: bool
-    """Whether it was read back through its encryption; to a recipient, only its bytes could be compared."""
 
 
-def rows_in(tables: Mapping[str, int]) -> int:
-    """How many rows there are in all tables."""
-    return sum(tables.values())
+def recipient_key(text: str) -> bytes:
+    """The X25519 key of an age recipient, ``age1…``. Raises ValueError, which says what is wrong and quotes nothing."""
+    if text[: len(_IDENTITY)].upper() == _IDENTITY:
+        raise ValueError("is an identity, which is secret: give its public key, age1…, instead")
+    key = bech32.decode(text, RECIPIENT)
+    if len(key) != 32:
+        raise ValueError("is not the length of an age recipient")
+    return key
 
 
 Rows: TypeAlias = Iterator[tuple[str, Row]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptTo:
+    """The key that a backup is encrypted to: one age recipient, or a passphrase."""
+
+    recipient: str | None = None
+    passphrase: SecretText | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWith:
+    """The keys that open a backup: the text of an age identity file, or a passphrase."""
+
+    identities: SecretText | None = None
+    passphrase: SecretText | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupInfo:
+    """The facts of a backup file that was not read to its end; ``header`` is None where no key was given."""
+
+    size: int
+    kinds: tuple[str, ...]
+    """The kinds of keys that open it, as age names them: X25519 for a recipient, scrypt for a passphrase."""
+    header: BackupHeader | None

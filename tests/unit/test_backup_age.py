@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from app.domain import bech32
 from app.domain.errors import BackupDamaged, BackupError, BackupLocked, NotABackup
 from app.domain.secrets import SecretText
-from app.infrastructure.backup import bech32
 from app.infrastructure.backup.age import CHUNK, EncryptingWriter, decrypted, read_header
 from app.infrastructure.backup.age_keys import (
     Identity,

@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from app.domain.errors import BackupDamaged, BackupLocked, NotABackup
+from app.domain.secrets import SecretBytes
 from app.infrastructure.backup.age_keys import Identity, Passphrase, Recipient
 from app.infrastructure.backup.stanzas import (
     FILE_KEY_BYTES,
@@ -41,6 +42,17 @@ _VERSION: Final = b"age-encryption.org/v1"
 _ARMOR: Final = b"-----BEGIN AGE"
 
 
+class FileKey:
+    """An identity that has the key of one file already: the process that wrote it can read it back."""
+
+    def __init__(self, key: SecretBytes) -> None:
+        self._key = key
+
+    def unwrap(self, _stanza: Stanza) -> bytes | None:
+        """See `Identity`."""
+        return self._key.reveal()
+
+
 class EncryptingWriter:
     """Encrypts what is written to it, chunk by chunk; `finish` writes the last one. The file below stays open."""
 
@@ -55,6 +67,7 @@ class EncryptingWriter:
         self._file = file
         self._payload = _Payload(file_key, nonce)
         self._waiting = bytearray()
+        self.file_key = FileKey(SecretBytes(file_key))
 
     def write(self, data: bytes) -> None:
         """Take more plaintext. Raises OSError."""

@@ -9,9 +9,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from app.domain import bech32
+from app.domain.backup import RECIPIENT, recipient_key
 from app.domain.errors import BackupLocked
 from app.domain.secrets import SecretBytes, SecretText
-from app.infrastructure.backup import bech32
 from app.infrastructure.backup.stanzas import SCRYPT, X25519, Stanza, damaged_header, decoded, encoded
 from app.infrastructure.crypto.derive import hkdf_sha256
 from app.services.ports import Randomness
@@ -23,7 +24,6 @@ _WORK_FACTOR: Final = 16
 """N is 2**16: 64 MiB for a moment. age takes 2**18; what a passphrase guards here is encrypted a second time inside."""
 _LARGEST_WORK_FACTOR: Final = 20
 """1 GiB: a file that asks for more is refused, for it would take the machine's memory."""
-_RECIPIENT: Final = "age"
 _IDENTITY: Final = "age-secret-key-"
 _ENCRYPTED: Final = ("age-encryption.org/", "-----BEGIN AGE")
 
@@ -53,15 +53,10 @@ class X25519Recipient:
     @classmethod
     def parse(cls, text: str) -> X25519Recipient:
         """Read ``age1…``. Raises ValueError, which says what is wrong with it."""
-        if text[:15].upper() == _IDENTITY[:15].upper():
-            raise ValueError("is an identity, which is secret: give its public key, age1…, instead")
-        key = bech32.decode(text, _RECIPIENT)
-        if len(key) != 32:
-            raise ValueError("is not the length of an age recipient")
-        return cls(key)
+        return cls(recipient_key(text))
 
     def __str__(self) -> str:
-        return bech32.encode(_RECIPIENT, self._key)
+        return bech32.encode(RECIPIENT, self._key)
 
     def wrap(self, file_key: bytes, randomness: Randomness) -> Stanza:
         """See `Recipient`."""

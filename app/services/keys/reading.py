@@ -54,9 +54,15 @@ class KeyReader:
         if there and (twice := await uow.keys.duplicates()):
             raise key_rows.there_twice(twice)
         rows = await uow.keys.rows() if there else {}
+        ring = self.ring_of(rows, remembered)
+        if ring is None:
+            await self.require_nothing(uow, remembered)
+        return ring
+
+    def ring_of(self, rows: Mapping[str, str], remembered: RememberedInstall | None) -> KeyRing | None:
+        """Verify the rows of `app_config`, of a database or of a backup; None where no manifest is among them."""
         value = rows.get(key_rows.MANIFEST_ROW)
         if value is None:
-            await self.require_nothing(uow, remembered)
             return None
         members = key_rows.parse(key_rows.MANIFEST_ROW, value)
         wrapping, manifest = self.open_manifest(members, remembered)

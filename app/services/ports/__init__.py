@@ -5,6 +5,7 @@ A result type of a port stands in the port's module.
 
 from __future__ import annotations
 
+from app.services.ports.backup import BackupFiles, ShowProgress
 from app.services.ports.credentials import (
     CredentialRepository,
     EncryptedRowRepository,
@@ -54,6 +55,7 @@ __all__ = [
     "AccessTokens",
     "AttemptRepository",
     "AuditRepository",
+    "BackupFiles",
     "BotStateRepository",
     "ChangeFeed",
     "ChangeableMasterKey",
@@ -81,6 +83,7 @@ __all__ = [
     "RememberedInstall",
     "SessionAndUser",
     "SessionRepository",
+    "ShowProgress",
     "Storage",
     "Subscription",
     "UnitOfWork",

@@ -1,0 +1,234 @@
+"""``keyhall backup``: age files with everything that an install needs to go on elsewhere, except the master key."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.backend import backend
+from app.cli.output import AsJson, read_secret, show_json, show_table, when
+from app.cli.progress import ProgressBar
+from app.domain.backup import BackupHeader, EncryptTo, OpenWith
+from app.domain.errors import BackupError, InvalidInput
+from app.domain.secrets import SecretText
+
+if TYPE_CHECKING:
+    from app.cli.backend import Backend
+    from app.domain.backup import BackupInfo, BackupReport
+    from app.services.backup import CreatedBackup
+
+group = typer.Typer(rich_markup_mode=None)
+
+_PASSPHRASE: str = "scrypt"  # noqa: S105 - how age calls it
+_File = Annotated[Path, typer.Argument(metavar="FILE")]
+_IdentityFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity-file",
+        exists=True,
+        dir_okay=False,
+        help="The age identity of its recipient. Without this: BACKUP_IDENTITY_FILE.",
+    ),
+]
+_PassphraseFile = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", exists=True, dir_okay=False, help="A file that holds the passphrase."),
+]
+_HEADER = ("install_id", "master_key_id", "environment", "app_version", "revision", "min_app", "latest_seal")
+
+
+@group.command()
+def create(  # noqa: PLR0917 - each is an argument or option of the command
+    context: typer.Context,
+    file: _File,
+    recipient: Annotated[
+        str | None, typer.Option("--recipient", metavar="AGE1...", help="Who opens it: the public key of age-keygen.")
+    ] = None,
+    passphrase_file: _PassphraseFile = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the install while it runs, encrypted to a recipient or under a passphrase.
+
+    Without --recipient and --passphrase-file it is for BACKUP_RECIPIENT, or a passphrase is asked for. The file is read
+    back, and every credential in it opened, before it gets its name. The master key is not in it: keep that elsewhere.
+    """
+    if recipient is not None and passphrase_file is not None:
+        raise typer.BadParameter("choose one of --recipient and --passphrase-file")
+    given = None
+    if recipient is not None:
+        given = EncryptTo(recipient=recipient.strip())
+    elif passphrase_file is not None:
+        given = EncryptTo(passphrase=_passphrase(passphrase_file))
+    created = asyncio.run(_create(backend(context), _path(file), given, replace=replace))
+    _show_created(backend(context), created, as_json=as_json)
+
+
+async def _create(opened: Backend, path: Path, given: EncryptTo | None, *, replace: bool) -> CreatedBackup:
+    from app.services.audit import OPERATOR  # noqa: PLC0415 - `--help` does not wait for it
+
+    async with opened.backup_creation() as creation:
+        to = given or _default(creation.recipient)
+        with ProgressBar("backing up") as bar:
+            return await creation.create(
+                OPERATOR, path, to, replace=replace, show=lambda done, total: bar.show(done, total, "backing up rows")
+            )
+
+
+def _default(recipient: str | None) -> EncryptTo:
+    if recipient is not None:
+        return EncryptTo(recipient=recipient)
+    if not sys.stdin.isatty():
+        raise InvalidInput(
+            "--recipient",
+            "give an age recipient (or set BACKUP_RECIPIENT), or --passphrase-file: this is no terminal, so nobody can "
+            "be asked for a passphrase",
+        )
+    return EncryptTo(passphrase=SecretText(read_secret("Passphrase", None, repeat=True)))
+
+
+def _show_created(opened: Backend, created: CreatedBackup, *, as_json: bool) -> None:
+    report, written = created.report, created.written
+    if as_json:
+        show_json(
+            {
+                "file": str(created.path),
+                "size": written.size,
+                "sha256": written.sha256,
+                "credentials": report.credentials,
+                "unreadable": report.unreadable,
+                "users": report.users,
+                "install_id": report.install_id,
+                "master_key_id": report.master_key_id,
+                "created_at": report.created_at,
+                "app_version": report.app_version,
+            }
+        )
+    else:
+        typer.echo(
+            f"{created.path}: {report.credentials} credentials and {report.users} users in {written.size} bytes, read "
+            f"back and decrypted; it needs the master key {report.master_key_id}, which is not in it"
+        )
+    _warn(opened, report)
+
+
+@group.command()
+def inspect(
+    context: typer.Context,
+    file: _File,
+    identity_file: _IdentityFile = None,
+    passphrase_file: _PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a backup is: without a key, how it is encrypted; with one, which install it is of.
+
+    Nothing is verified: the rest of the file may be damaged.
+    """
+    by = _given(identity_file, passphrase_file)
+    info = asyncio.run(_inspect(backend(context), _path(file), by))
+    if as_json:
+        show_json(
+            {
+                "file": str(_path(file)),
+                "size": info.size,
+                "encrypted_to": list(info.kinds),
+                **{name: getattr(info.header, name, None) for name in _HEADER},
+                "created_at": info.header.created_at if info.header else None,
+            }
+        )
+        return
+    _show_info(backend(context), _path(file), info)
+
+
+async def _inspect(opened: Backend, path: Path, by: OpenWith | None) -> BackupInfo:
+    verification, own = opened.backup_verification()
+    kinds = (await verification.files.inspect(path, OpenWith())).kinds
+    # The identity of the settings is tried where it can be right, a given key in any case.
+    by = by or (own if kinds != (_PASSPHRASE,) else OpenWith())
+    return await verification.files.inspect(path, by)
+
+
+def _show_info(opened: Backend, path: Path, info: BackupInfo) -> None:
+    names = {_PASSPHRASE: "a passphrase", "X25519": "an age recipient"}
+    rows = [("encrypted to", ", ".join(names.get(kind, kind) for kind in info.kinds)), ("size", f"{info.size} bytes")]
+    if isinstance(info.header, BackupHeader):
+        rows += [(name.replace("_", " "), str(getattr(info.header, name) or "-")) for name in _HEADER]
+        rows.append(("created at", when(info.header.created_at)))
+    show_table(("BACKUP", path.name), rows)
+    if info.header is None:
+        option = "--passphrase-file" if _PASSPHRASE in info.kinds else "--identity-file"
+        typer.echo(f"more can be read with {option}", err=True)
+    else:
+        typer.echo(opened.runnable(f"nothing was verified: run `keyhall backup verify {path.name}`"), err=True)
+
+
+@group.command()
+def verify(
+    context: typer.Context,
+    file: _File,
+    identity_file: _IdentityFile = None,
+    passphrase_file: _PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decrypt a whole backup and open every credential in it; exit 1 if anything is not well.
+
+    It needs no database, but the master key of the install that was backed up.
+    """
+    by = _given(identity_file, passphrase_file)
+    try:
+        report = asyncio.run(_verify(backend(context), _path(file), by))
+    except BackupError:
+        if as_json:
+            show_json({"ok": False} | dict.fromkeys(_REPORT))
+        raise
+    if as_json:
+        show_json({"ok": report.ok} | {name: getattr(report, name) for name in _REPORT})
+    elif report.ok:
+        typer.echo(
+            f"✅ {report.credentials} credentials and {report.users} users of install {report.install_id}, as of "
+            f"{when(report.created_at)}, all open with the master key {report.master_key_id}"
+        )
+    _warn(backend(context), report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+_REPORT = ("credentials", "unreadable", "users", "install_id", "master_key_id", "created_at", "app_version")
+
+
+async def _verify(opened: Backend, path: Path, by: OpenWith | None) -> BackupReport:
+    verification, own = opened.backup_verification()
+    if by is None:
+        kinds = (await verification.files.inspect(path, OpenWith())).kinds
+        asking = kinds == (_PASSPHRASE,) and sys.stdin.isatty()
+        by = OpenWith(passphrase=SecretText(read_secret("Passphrase", None))) if asking else own
+    return await verification.verify(path, by)
+
+
+def _warn(opened: Backend, report: Any) -> None:
+    for problem in report.problems:
+        typer.echo(opened.runnable(f"❌ {problem}"), err=True)
+
+
+def _given(identity_file: Path | None, passphrase_file: Path | None) -> OpenWith | None:
+    if identity_file is not None and passphrase_file is not None:
+        raise typer.BadParameter("choose one of --identity-file and --passphrase-file")
+    if identity_file is not None:
+        return OpenWith(identities=SecretText(read_secret("Identity", identity_file)))
+    if passphrase_file is not None:
+        return OpenWith(passphrase=_passphrase(passphrase_file))
+    return None
+
+
+def _passphrase(file: Path) -> SecretText:
+    return SecretText(read_secret("Passphrase", file))
+
+
+def _path(file: Path) -> Path:
+    if str(file) == "-":
+        raise typer.BadParameter("name a file: a backup is read back, and found by its name")
+    return file.expanduser().absolute()

@@ -1,0 +1,6 @@
+"""Backups: written, verified, kept."""
+
+from app.services.backup.creation import BackupCreation, CreatedBackup
+from app.services.backup.verification import BackupVerification
+
+__all__ = ["BackupCreation", "BackupVerification", "CreatedBackup"]
