@@ -35,6 +35,7 @@ from app.services.ports.keys import (
     MasterKeySource,
     RememberedInstall,
 )
+from app.services.ports.links import OneTimeLinkRepository
 from app.services.ports.operations import (
     AuditRepository,
     BotStateRepository,
@@ -73,6 +74,7 @@ __all__ = [
     "KeyWrapping",
     "MasterKeySource",
     "MessageCipher",
+    "OneTimeLinkRepository",
     "PasswordCheck",
     "PasswordHasher",
     "ProviderTotals",
