@@ -62,6 +62,9 @@ class Backend:
 
         return runnable(text)
 
+    def address(self, path: str) -> str:
+        return f"{self.settings.origin}{path}"
+
     @asynccontextmanager
     async def keys(self) -> AsyncIterator[KeyManagementService]:
         from app.bootstrap.keys import open_keys  # noqa: PLC0415

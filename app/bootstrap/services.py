@@ -36,6 +36,7 @@ from app.services.identity import IdentityService
 from app.services.instances import InstanceService
 from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
+from app.services.links import AccountClaims, OneTimeLinks
 from app.services.messages import MessageService
 from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
 from app.services.refusals import Refusals
@@ -84,6 +85,7 @@ def build_services(parts: Parts) -> Services:
         clock=clock,
         randomness=randomness,
     )
+    links = OneTimeLinks(clock=clock, randomness=randomness)
     identity = IdentityService(
         storage=storage,
         keys=keys,
@@ -91,6 +93,7 @@ def build_services(parts: Parts) -> Services:
         passwords=parts.passwords,
         clock=clock,
         randomness=randomness,
+        links=links,
         registration=parts.registration,
     )
     proof = PasswordProof(
@@ -141,6 +144,7 @@ def build_services(parts: Parts) -> Services:
             overlap=overlap,
         ),
         identity=identity,
+        claims=AccountClaims(storage=storage, links=links, passwords=parts.passwords, refusals=refusals, clock=clock),
         credentials=credentials,
         authentication=AuthenticationService(
             storage=storage,

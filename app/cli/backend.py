@@ -28,6 +28,10 @@ class Backend(Protocol):
         """The text, in which each `keyhall …` in backticks is typed as this machine can run it."""
         ...
 
+    def address(self, path: str) -> str:
+        """The address of a page, for a link: at PUBLIC_URL, or where the web listens."""
+        ...
+
     def keys(self) -> AbstractAsyncContextManager[KeyManagementService]:
         """Verified keys alone."""
         ...

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from app.cli.backend import Backend
+    from app.services.links import Claimable
+
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 _LARGEST_SECRET = 256 * 1024
 
@@ -53,6 +56,11 @@ def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
     if repeat and getpass.getpass(f"{what} again: ") != secret:
         raise typer.BadParameter(f"the two entries of the {what.lower()} differ")
     return secret
+
+
+def claim_address(opened: Backend, made: Claimable) -> str:
+    """The claim link of an account; its token is in the fragment, which browsers send to nobody."""
+    return f"{opened.address('/claim')}#{made.token.reveal()}"
 
 
 def moment(at: time) -> Callable[[str], datetime]:

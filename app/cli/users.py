@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, read_secret, show_json, show_table, when
+from app.cli.output import AsJson, claim_address, read_secret, show_json, show_table, when
 from app.domain.identity import Role
+from app.domain.links import LINK_LASTS
 
 if TYPE_CHECKING:
     from app.cli.backend import Backend
     from app.domain.identity import User
+    from app.services.links import Claimable
 
 group = typer.Typer(rich_markup_mode=None)
 
@@ -46,20 +48,62 @@ async def _create_owner(opened: Backend, name: str, password: str) -> None:
 
 
 @group.command()
-def create(
+def create(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     name: Annotated[str, typer.Argument()],
     role: Annotated[Role, typer.Option("--role")] = Role.MEMBER,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read a password from standard input, instead of making a link.")
+    ] = False,
     password_file: _PasswordFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make an account; the password comes from a prompt, from standard input or from a file."""
-    asyncio.run(_create(backend(context), name, read_secret("Password", password_file, repeat=True), role))
+    """Make an account and print its claim link, by which its owner chooses the password: once, within 7 days.
+
+    With --password-stdin or --password-file the account gets that password, and there is no link.
+    """
+    if password_stdin or password_file is not None:
+        password = read_secret("Password", password_file, repeat=True)
+        asyncio.run(_create(backend(context), name, password, role, as_json=as_json))
+    else:
+        asyncio.run(_create_claimable(backend(context), name, role, as_json=as_json))
 
 
-async def _create(opened: Backend, name: str, password: str, role: Role) -> None:
+async def _create(opened: Backend, name: str, password: str, role: Role, *, as_json: bool) -> None:
     async with opened.services() as services:
         user = await services.identity.create(await services.identity.operator(), name, password, role)
-    typer.echo(f"{user.username} is a user with the role {user.role.value}")
+    if as_json:
+        show_json(_members(user))
+    else:
+        typer.echo(f"{user.username} is a user with the role {user.role.value}")
+
+
+async def _create_claimable(opened: Backend, name: str, role: Role, *, as_json: bool) -> None:
+    async with opened.services() as services:
+        made = await services.identity.create_claimable(await services.identity.operator(), name, role)
+    typer.echo(f"{made.user.username} is a user with the role {made.user.role.value}", err=True)
+    _show_link(opened, made, as_json=as_json)
+
+
+@group.command("claim-link")
+def claim_link(context: typer.Context, name: Annotated[str, typer.Argument()], as_json: AsJson = False) -> None:
+    """Print a new claim link of a user who has no password yet; an earlier one stops working."""
+    asyncio.run(_claim_link(backend(context), name, as_json=as_json))
+
+
+async def _claim_link(opened: Backend, name: str, *, as_json: bool) -> None:
+    async with opened.services() as services:
+        made = await services.claims.issue(await services.identity.operator(), name)
+    _show_link(opened, made, as_json=as_json)
+
+
+def _show_link(opened: Backend, made: Claimable, *, as_json: bool) -> None:
+    link = claim_address(opened, made)
+    if as_json:
+        show_json({**_members(made.user), "claim_link": link})
+        return
+    typer.echo(f"Give {made.user.username} this link; it works once, for {LINK_LASTS.days} days:", err=True)
+    typer.echo(link)
 
 
 @group.command("list")

@@ -159,3 +159,11 @@ def terms_of_stranger(account: str, network: Network) -> Terms:
         all_of += [site, Budget(f"{NETWORKS}{network.site}", PER_SITE)]
     any_of = (Budget(f"{prefix}strangers", PER_ACCOUNT), first)
     return Terms(all_of=tuple(all_of), any_of=any_of, at_home=pair)
+
+
+def terms_of_link(network: Network) -> Terms:
+    """For a one-time link, whose token nobody guesses: a bound on what one network may ask, apart from sign-ins."""
+    budgets = [Budget(f"{NETWORKS}{network.name}/links", PER_NETWORK)]
+    if network.site is not None:
+        budgets.append(Budget(f"{NETWORKS}{network.site}/links", PER_SITE))
+    return Terms(all_of=tuple(budgets))

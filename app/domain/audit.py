@@ -30,6 +30,8 @@ class Action(StrEnum):
     KEYS_RESET = "keys.reset"
     OWNER_CREATED = "owner.created"
     USER_CREATED = "user.created"
+    USER_LINK_ISSUED = "user.link_issued"
+    USER_CLAIMED = "user.claimed"
     USER_LINKED = "user.linked"
     USER_UNLINKED = "user.unlinked"
     USER_UNLOCKED = "user.unlocked"

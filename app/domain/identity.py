@@ -218,6 +218,11 @@ def new_password(value: object) -> str:
     return text
 
 
+def guessable() -> InvalidInput:
+    """The refusal of a password that few guesses find."""
+    return InvalidInput("password", "is too easy to guess: choose a sentence, or let a password manager choose")
+
+
 def snowflake(value: object, field_name: str = "discord_id") -> str:
     """A Discord id: decimal digits of an unsigned 64-bit number. Raises InvalidInput."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -146,7 +146,7 @@ SHAPES: Final[tuple[KeyShape, ...]] = (
     # -- no provider's -----------------------------------------------------------------------------------------------
     KeyShape("", ("eyj",), r"eyJ[\w-]{4,}\.[\w-]+\.[\w-]*"),  # a JSON Web Token
     KeyShape("", ("gaaaa",), r"gAAAA[\w-]{40,}={0,2}"),  # a Fernet token
-    KeyShape("", ("kh",), r"kh[cdrs]?_[\w-]{16,}"),  # Keyhall's own
+    KeyShape("", ("kh",), r"kh[cdlrs]?_[\w-]{16,}"),  # Keyhall's own
     KeyShape("", ("age-secret-key-",), r"AGE-SECRET-KEY-1[0-9A-Z]{20,}"),
 )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.instances import InstanceService
     from app.services.jobs import JobService
     from app.services.keys import KeyManagementService
+    from app.services.links import AccountClaims
     from app.services.messages import MessageService
     from app.services.ports import ChangeFeed, Randomness
     from app.services.refusals import Refusals
@@ -40,6 +41,7 @@ class Services:
     requests: RequestAuthenticator
     refusals: Refusals
     identity: IdentityService
+    claims: AccountClaims
     credentials: CredentialService
     messages: MessageService
     dashboard: DashboardService

@@ -28,15 +28,18 @@ from app.domain.identity import (
     Role,
     Source,
     User,
+    guessable,
     name_key,
     new_password,
     new_username,
     snowflake,
 )
+from app.domain.links import LinkPurpose
 from app.domain.text import opaque
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials import CredentialTransfer
 from app.services.keys import KeyManagementService
+from app.services.links import Claimable, OneTimeLinks
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
 
@@ -70,8 +73,10 @@ class IdentityService:
         passwords: PasswordHasher,
         clock: Clock,
         randomness: Randomness,
+        links: OneTimeLinks,
         registration: Registration,
     ) -> None:
+        self._links = links
         self._storage = storage
         self._keys = keys
         self._transfer = transfer
@@ -113,25 +118,41 @@ class IdentityService:
 
     async def create(self, actor: Actor, username: str, password: str, role: Role) -> User:
         """Create an account with a password. Raises Forbidden, InvalidInput, AlreadyExists."""
-        actor.require(Permission.MANAGE_USERS)
-        if role is Role.OWNER:
-            raise InvalidInput("role", "cannot be owner: `keyhall users create-owner` creates the one owner")
+        _require_may_create(actor, role)
         user = await self._with_password(username, password, role)
         async with self._storage.write() as uow:
             await self._store(uow, user)
             await self._trail.record(uow, actor, Action.USER_CREATED, about=("user", user.id), role=role.value)
         return user
 
+    async def create_claimable(self, actor: Actor, username: str, role: Role) -> Claimable:
+        """Create an account without a password: its link must be used before anybody signs in. Raises as ``create``."""
+        _require_may_create(actor, role)
+        name = new_username(username)
+        async with self._storage.write() as uow:
+            return await self.add_claimable(uow, actor, name, role)
+
+    async def add_claimable(self, uow: UnitOfWork, actor: Actor, username: str, role: Role) -> Claimable:
+        """The same within a unit of work, for a name that `new_username` accepts. Raises AlreadyExists."""
+        user = self._new(username, role)
+        await self._store(uow, user)
+        token = await self._links.issue(uow, LinkPurpose.CLAIM, user.id)
+        await self._trail.record(uow, actor, Action.USER_CREATED, about=("user", user.id), role=role.value)
+        return Claimable(user=user, token=token)
+
     async def _with_password(self, username: str, password: str, role: Role) -> User:
         name, typed = new_username(username), new_password(password)
         if await self._passwords.is_guessable(typed, context=(name,)):
-            raise InvalidInput("password", "is too easy to guess: choose a sentence, or let a password manager choose")
+            raise guessable()
+        return self._new(name, role, await self._passwords.hash(typed))
+
+    def _new(self, name: str, role: Role, password_hash: str | None = None) -> User:
         return User(
             id=self._randomness.new_id(),
             subject_id=self._randomness.new_id(),
             username=name,
             role=role,
-            password_hash=await self._passwords.hash(typed),
+            password_hash=password_hash,
             created_at=self._clock.now(),
         )
 
@@ -278,6 +299,12 @@ class IdentityService:
         if user is None:
             raise NotFound("There is no user of that name")
         return user
+
+
+def _require_may_create(actor: Actor, role: Role) -> None:
+    actor.require(Permission.MANAGE_USERS)
+    if role is Role.OWNER:
+        raise InvalidInput("role", "cannot be owner: `keyhall users create-owner` creates the one owner")
 
 
 def _operator(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, expect
 
+from app.domain.identity import Role
 from tests.support.samples import OWNER, PASSWORD, SECRET
 from tests.support.web import Site
 
@@ -249,3 +250,25 @@ async def test_another_site_can_neither_frame_the_pages_nor_post_to_them(
     assert (await answered.value).status == 403
     assert (await site.request("GET", f"/api/v1/credentials/{made['id']}")).status == 200
     await context.close()
+
+
+@LOOKS
+async def test_a_claim_link_fills_the_form_and_leaves_the_address(
+    browser: Browser, site: Site, look: Mapping[str, Any]
+) -> None:
+    identity = site.services.identity
+    name = f"claimed-{look['color_scheme']}"
+    made = await identity.create_claimable(await identity.operator(), name, Role.MEMBER)
+    async with opened(browser, look) as page:
+        await page.goto(f"{site.url}/claim#{made.token.reveal()}")
+        await fits(page)
+        await expect(page.get_by_label("Code of your link")).to_have_value(made.token.reveal())
+        assert page.url == f"{site.url}/claim"
+        await page.get_by_label("Password").fill("password1234")
+        await page.get_by_role("button", name="Claim the account").click()
+        await expect(page.get_by_role("alert")).to_contain_text("too easy to guess")
+        await expect(page.get_by_label("Code of your link")).to_have_value(made.token.reveal())
+        await fits(page)
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Claim the account").click()
+        await expect(page.get_by_role("status")).to_contain_text("The account is yours")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from app import __version__
-from app.domain.errors import InvalidCredentials
+from app.domain.errors import InvalidCredentials, InvalidToken
 from app.domain.identity import Client, Source
 from app.infrastructure.database.migrate import known_revisions
 from tests.support.environment import process_environment
@@ -52,8 +53,8 @@ def test_accounts_are_made_listed_linked_and_parted(installed: Place) -> None:
     assert "alice is the owner" in _succeeded(installed, "users", "create-owner", "alice", stdin=PASSWORD + "\n")
     again = installed.command("users", "create-owner", "mallory", stdin=PASSWORD)
     assert (again.returncode, again.stdout) == (1, "")
-    _succeeded(installed, "users", "create", "bob", "--role", "auditor", stdin=PASSWORD)
-    assert installed.command("users", "create", "eve", stdin="short").returncode == 1
+    _succeeded(installed, "users", "create", "bob", "--role", "auditor", "--password-stdin", stdin=PASSWORD)
+    assert installed.command("users", "create", "eve", "--password-stdin", stdin="short").returncode == 1
     _succeeded(installed, "users", "link", "alice", "123456789012345678")
     users = {each["username"]: each for each in json.loads(_succeeded(installed, "users", "list", "--json"))}
     assert {name: each["role"] for name, each in users.items()} == {"alice": "owner", "bob": "auditor"}
@@ -62,6 +63,24 @@ def test_accounts_are_made_listed_linked_and_parted(installed: Place) -> None:
     assert installed.command("users", "unlink", "alice").returncode == 1
     assert "alice may try again" in _succeeded(installed, "users", "unlock", "Alice")
     assert installed.command("users", "unlock", "nobody").returncode == 1
+
+
+def test_an_account_is_claimed_by_its_link(installed: Place) -> None:
+    place = installed.having(PUBLIC_URL="https://keys.example.org")
+    link = _succeeded(place, "users", "create", "bob").removesuffix("\n")
+    assert re.fullmatch(r"https://keys\.example\.org/claim#khl_[\w-]{43}", link)
+    again = json.loads(_succeeded(place, "users", "claim-link", "bob", "--json"))
+    assert again["username"] == "bob"
+    assert again["claim_link"] != link
+
+    async def claim(link: str) -> None:
+        async with place.services() as services:
+            await services.claims.claim(link, PASSWORD, Client(source=Source.WEB))
+
+    with pytest.raises(InvalidToken):
+        asyncio.run(claim(link))
+    asyncio.run(claim(again["claim_link"]))
+    assert place.command("users", "claim-link", "bob").returncode == 1
 
 
 def test_credentials_are_stored_shown_masked_verified_and_removed(installed: Place) -> None:
@@ -227,7 +246,10 @@ def test_what_comes_from_standard_input_is_the_password_alone(installed: Place) 
     with pytest.raises(InvalidCredentials):
         asyncio.run(_signs_in(installed, f"\ufeff{PASSWORD}"))
     asyncio.run(_signs_in(installed, PASSWORD))
-    for command in (("credentials", "add", "openai", "x", "--user", "alice"), ("users", "create", "bob")):
+    for command in (
+        ("credentials", "add", "openai", "x", "--user", "alice"),
+        ("users", "create", "bob", "--password-stdin"),
+    ):
         for nothing in ("", "\n", "\ufeff"):
             empty = installed.command(*command, stdin=nothing)
             assert empty.returncode == 2

@@ -30,7 +30,7 @@ def _fill(place: Place) -> None:
     with place.running("web") as web:
         web.address()
         for arguments, stdin in (
-            (("users", "create", "mia"), "a brass key on a hook"),
+            (("users", "create", "mia", "--password-stdin"), "a brass key on a hook"),
             (("credentials", "add", "openai", "main", "--user", "mia"), SECRET),
         ):
             done = place.command(*arguments, stdin=stdin)

@@ -46,6 +46,8 @@ TABLES = [
     "owner_claim",
     "sessions",
     "refresh_tokens",
+    "one_time_links",
+    "imported_entries",
     "api_credentials",
     "credential_history",
     "subjects",

@@ -27,6 +27,7 @@ from app.domain.identity import Session, User
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
+from app.domain.links import LinkPurpose, OneTimeLink
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.errors import ConstraintBroken
@@ -158,6 +159,9 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     JobState: [JobState.WAITING, JobState.DONE],
     KeyName: [KeyName.AES_KEY],
     KeySchedule: [KeySchedule(name=KeyName.AES_KEY, rotation_days=30)],
+    OneTimeLink: [
+        OneTimeLink(id=ID, purpose=LinkPurpose.CLAIM, user_id=ID, created_at=NOW, expires_at=NOW + timedelta(days=7))
+    ],
     Owner: [_OWNER],
     Progress: [Progress()],
     Session: [replace(session(ID), user_id=ID)],
@@ -177,6 +181,7 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "users.add",
         "sessions.add",
         "sessions.add_refresh",
+        "links.add",
         "credentials.add",
         "credentials.add_history",
         "jobs.add",

@@ -18,6 +18,7 @@ from app.infrastructure.database.repositories.identity import UserRepositoryImpl
 from app.infrastructure.database.repositories.instances import InstanceRepositoryImpl
 from app.infrastructure.database.repositories.jobs import JobRepositoryImpl
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
+from app.infrastructure.database.repositories.links import OneTimeLinkRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
@@ -34,6 +35,7 @@ class SqlUnitOfWork:
         self.keys = KeyRepositoryImpl(connection)
         self.users = UserRepositoryImpl(connection)
         self.sessions = SessionRepositoryImpl(connection)
+        self.links = OneTimeLinkRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)
         self.audit = AuditRepositoryImpl(connection, randomness)

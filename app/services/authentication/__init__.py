@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.services.authentication.devices import DEVICE_REMEMBERED_FOR, DeviceClaims
 from app.services.authentication.passwords import PasswordProof
-from app.services.authentication.requests import RequestAuthenticator, lasting_part
+from app.services.authentication.requests import RequestAuthenticator, lasting_part, token_digest
 from app.services.authentication.sign_in import AuthenticationService, BrowserSession, Lifetimes, TokenPair
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "RequestAuthenticator",
     "TokenPair",
     "lasting_part",
+    "token_digest",
 ]

@@ -36,6 +36,7 @@ from app.services.ports.keys import (
     MasterKeySource,
     RememberedInstall,
 )
+from app.services.ports.links import OneTimeLinkRepository
 from app.services.ports.operations import (
     AuditRepository,
     BotStateRepository,
@@ -75,6 +76,7 @@ __all__ = [
     "KeyWrapping",
     "MasterKeySource",
     "MessageCipher",
+    "OneTimeLinkRepository",
     "PasswordCheck",
     "PasswordHasher",
     "ProviderTotals",

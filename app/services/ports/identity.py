@@ -103,6 +103,10 @@ class UserRepository(Protocol):
         """Replace the hash ``former`` by another one of the same password; any other hash stays."""
         ...
 
+    async def set_first_password(self, user_id: str, password_hash: str, at: datetime) -> bool:
+        """Give a password to a user who has none and is not disabled; False where that is not so."""
+        ...
+
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         """Link a Discord account, or unlink it with None. Raises UniqueViolation for one that is taken."""
         ...

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
 from app.services.ports.identity import AttemptRepository, SessionRepository, UserRepository
 from app.services.ports.keys import KeyRepository, KeyScheduleRepository
+from app.services.ports.links import OneTimeLinkRepository
 from app.services.ports.operations import (
     AuditRepository,
     BotStateRepository,
@@ -42,6 +43,11 @@ class UnitOfWork(Protocol):
     @property
     def sessions(self) -> SessionRepository:
         """Sessions and refresh tokens."""
+        ...
+
+    @property
+    def links(self) -> OneTimeLinkRepository:
+        """One-time links."""
         ...
 
     @property

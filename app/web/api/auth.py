@@ -30,6 +30,14 @@ class Setup(Model):
     password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
 
 
+class Claim(Model):
+    """The first password of an account."""
+
+    token: Token = Field(description="The token of a claim link, which is the part behind its `#`")
+    username: Username | None = Field(default=None, description="Where it is given, it must be the account's")
+    password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
+
+
 class Login(Model):
     """Name and password."""
 
@@ -145,6 +153,23 @@ async def setup(request: web.Request, client: Client, body: Setup) -> web.Respon
     exists.
     """
     user = await request.app[SERVICES].identity.setup(body.setup_token, body.username, body.password, client)
+    return json_response(201, _as_account(user))
+
+
+@routes(
+    "POST",
+    "/api/v1/auth/claim",
+    status=201,
+    schema=Account,
+    errors=[errors.InvalidToken, errors.TooManyAttempts, errors.Overloaded],
+)
+async def claim(request: web.Request, client: Client, body: Claim) -> web.Response:
+    """Claim an account by its one-time link.
+
+    The account gets its first password. Tokens that are unknown, used or expired get the same answer; wrong ones are
+    limited per network.
+    """
+    user = await request.app[SERVICES].claims.claim(body.token, body.password, client, username=body.username)
     return json_response(201, _as_account(user))
 
 

@@ -23,6 +23,7 @@ routes = Routes("Pages")
 
 _NEWS: Final = {
     "owner": "The owner account is created. Sign in with the name and password that you chose.",
+    "claimed": "The account is yours. Sign in with the password that you chose.",
     "out": "You are signed out.",
     "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
 }
@@ -34,6 +35,14 @@ class SetupForm(Model):
 
     setup_token: str
     username: str
+    password: str
+
+
+class ClaimForm(Model):
+    """The token of a claim link, and the first password of its account."""
+
+    token: str
+    username: str = ""
     password: str
 
 
@@ -81,6 +90,40 @@ async def setup(request: web.Request, client: Client, form: SetupForm) -> web.Re
     """Create the first owner."""
     await request.app[SERVICES].identity.setup(form.setup_token, form.username, form.password, client)
     return see_other("/login?done=owner")
+
+
+async def _claim_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    refused = Refused(error)
+    return page(
+        request,
+        "claim.html",
+        status=refused.status,
+        headers=refused.headers,
+        refused=refused,
+        username=fields.get("username", ""),
+        # A token that is refused is of no use; with any other mistake it is good for the next try.
+        token="" if isinstance(error, errors.InvalidToken) else fields.get("token", ""),
+    )
+
+
+@routes("GET", "/claim", media_type="text/html")
+async def claim_form(request: web.Request) -> web.Response:
+    """The form by which somebody claims an account; the token of the link is behind its `#`, which browsers keep."""
+    return page(request, "claim.html", refused=None, username="", token="")
+
+
+@routes(
+    "POST",
+    "/claim",
+    status=303,
+    media_type="text/html",
+    retry=_claim_again,
+    errors=[errors.InvalidToken, errors.TooManyAttempts, errors.Overloaded],
+)
+async def claim(request: web.Request, client: Client, form: ClaimForm) -> web.Response:
+    """Claim an account by its one-time link."""
+    await request.app[SERVICES].claims.claim(form.token, form.password, client, username=form.username or None)
+    return see_other("/login?done=claimed")
 
 
 async def _login_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:

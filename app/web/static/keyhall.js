@@ -1,4 +1,4 @@
-// HTML alone cannot copy a revealed secret, nor hide it again after a while.
+// HTML alone cannot copy a revealed secret, nor hide it again after a while, nor read the part of a link behind its "#".
 "use strict";
 {
   const secret = document.getElementById("secret");
@@ -26,5 +26,14 @@
     setTimeout(hide, seconds * 1000);
     // A page that comes back from the browser's cache must not bring the secret back.
     addEventListener("pagehide", hide);
+  }
+}
+{
+  const token = document.getElementById("claim-token");
+  if (token && location.hash.length > 1) {
+    token.value = location.hash.slice(1);
+    // Neither the address bar nor the history keeps it.
+    history.replaceState(null, "", location.pathname);
+    document.getElementById("password").focus();
   }
 }

@@ -11,6 +11,7 @@ import pytest
 import time_machine
 
 from app.domain.errors import CredentialUnreadable, StorageError
+from app.domain.identity import Role
 from app.web import WebOptions
 from app.web.api.documentation import DOCUMENT
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
@@ -426,3 +427,38 @@ async def test_a_page_of_the_house_in_trouble_is_a_page(site: Site) -> None:
         assert page.status == 503
         assert "The database does not answer" in page.text
         assert page.headers["Retry-After"] == "2"
+
+
+async def test_a_claim_keeps_what_was_typed_except_the_password_and_leads_to_signing_in(site: Site) -> None:
+    identity = site.services.identity
+    made = await identity.create_claimable(await identity.operator(), "claimed-by-form", Role.MEMBER)
+    token = made.token.reveal()
+    form = await site.page("/claim")
+    assert form.status == 200
+    assert "script-src 'self'" in form.headers["Content-Security-Policy"]
+    short = await site.submit("/claim", "", token=token, username="claimed-by-form", password="short")
+    assert short.status == 422
+    assert token in short.text
+    assert 'value="claimed-by-form"' in short.text
+    assert 'value="short"' not in short.text
+    wrong = await site.submit("/claim", "", token="khl_wrong", username="", password=PASSWORD)
+    assert wrong.status == 401
+    assert "khl_wrong" not in wrong.text
+    assert "ask for a new one" in wrong.text
+    done = await site.submit("/claim", "", token=token, username="", password=PASSWORD)
+    assert (done.status, done.headers["Location"]) == (303, "/login?done=claimed")
+    assert "The account is yours" in (await site.page("/login?done=claimed")).text
+    assert await site.log_in("claimed-by-form")
+
+
+async def test_a_program_claims_an_account_once(site: Site) -> None:
+    identity = site.services.identity
+    made = await identity.create_claimable(await identity.operator(), "claimed-by-program", Role.AUDITOR)
+    body = {"token": made.token.reveal(), "password": PASSWORD}
+    weak = await site.request("POST", "/api/v1/auth/claim", token="", json={**body, "password": "password1234"})
+    assert (weak.status, weak.code) == (422, "invalid_input")
+    done = await site.request("POST", "/api/v1/auth/claim", token="", json=body)
+    assert (done.status, done.json["username"], done.json["role"]) == (201, "claimed-by-program", "auditor")
+    again = await site.request("POST", "/api/v1/auth/claim", token="", json=body)
+    unknown = await site.request("POST", "/api/v1/auth/claim", token="", json={**body, "token": "khl_unknown"})
+    assert (again.status, again.code, again.json["detail"]) == (unknown.status, unknown.code, unknown.json["detail"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from app.domain.errors import UniqueViolation
 from app.domain.identity import Session, User
+from app.domain.links import LinkPurpose, OneTimeLink
 from app.infrastructure.database.errors import ConstraintBroken
 from app.services.ports import RefreshUse, SessionAndUser
 from tests.support.fakes.tables import Tables, like_an_engine
@@ -40,6 +41,13 @@ class FakeUserRepository:
         user = self._tables.users.get(user_id)
         if user is not None and user.password_hash == former:
             self._change(user_id, password_hash=password_hash)
+
+    async def set_first_password(self, user_id: str, password_hash: str, at: datetime) -> bool:
+        user = self._tables.users.get(user_id)
+        if user is None or user.password_hash is not None or user.disabled_at is not None:
+            return False
+        self._change(user_id, password_hash=password_hash)
+        return True
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         self._change(user_id, discord_id=discord_id)
@@ -199,3 +207,47 @@ class FakeAttemptRepository:
         for each in gone:
             del self._tables.attempts[each]
         return len(gone)
+
+
+@like_an_engine
+class FakeOneTimeLinkRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, link: OneTimeLink, token_hash: bytes) -> None:
+        if link.user_id not in self._tables.users:
+            raise ConstraintBroken
+        if token_hash in self._tables.links or any(each.id == link.id for each, _ in self._tables.links.values()):
+            raise UniqueViolation
+        self._tables.links[token_hash] = (link, False)
+
+    async def usable(self, token_hash: bytes, purpose: LinkPurpose, now: datetime) -> OneTimeLink | None:
+        link, used = self._tables.links.get(token_hash, (None, True))
+        if link is None or used or link.purpose.value != purpose.value or link.expires_at <= now:
+            return None
+        return link
+
+    async def use(self, token_hash: bytes, purpose: LinkPurpose, at: datetime) -> bool:
+        link = await self.usable(token_hash, purpose, at)
+        if link is not None:
+            self._tables.links[token_hash] = (link, True)
+        return link is not None
+
+    async def withdraw(self, user_id: str, purpose: LinkPurpose) -> int:
+        return self._drop(
+            [
+                token
+                for token, (link, used) in self._tables.links.items()
+                if link.user_id == user_id and link.purpose.value == purpose.value and not used
+            ]
+        )
+
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        return self._drop(
+            [token for token, (link, _) in self._tables.links.items() if link.expires_at < before][:limit]
+        )
+
+    def _drop(self, tokens: list[bytes]) -> int:
+        for each in tokens:
+            del self._tables.links[each]
+        return len(tokens)

@@ -12,7 +12,12 @@ from app.domain.errors import StorageError, StorageFull
 from app.services.deadlines import check_deadline
 from app.services.ports import Clock
 from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
-from tests.support.fakes.identity import FakeAttemptRepository, FakeSessionRepository, FakeUserRepository
+from tests.support.fakes.identity import (
+    FakeAttemptRepository,
+    FakeOneTimeLinkRepository,
+    FakeSessionRepository,
+    FakeUserRepository,
+)
 from tests.support.fakes.keys import FakeKeyRepository, FakeKeyScheduleRepository
 from tests.support.fakes.operations import (
     FakeAuditRepository,
@@ -132,6 +137,7 @@ class FakeUnitOfWork:
         self.keys = FakeKeyRepository(tables)
         self.users = FakeUserRepository(tables)
         self.sessions = FakeSessionRepository(tables)
+        self.links = FakeOneTimeLinkRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
         self.encrypted_rows = FakeEncryptedRowRepository(tables)
         self.audit = FakeAuditRepository(tables)

@@ -16,7 +16,8 @@ from app.domain.identity import Session, User
 from app.domain.instances import Instance
 from app.domain.jobs import Job
 from app.domain.keys import KeySchedule
-from app.infrastructure.database.schema import PlainText, UtcDateTime
+from app.domain.links import OneTimeLink
+from app.infrastructure.database.columns import PlainText, UtcDateTime
 from app.services.ports import IdempotentRequest
 
 _T = TypeVar("_T")
@@ -32,6 +33,7 @@ class Tables:
     sessions: dict[str, Session] = field(default_factory=dict)
     cookies: dict[bytes, str] = field(default_factory=dict)
     refresh_tokens: dict[bytes, tuple[str, datetime, bool]] = field(default_factory=dict)
+    links: dict[bytes, tuple[OneTimeLink, bool]] = field(default_factory=dict)
     credentials: dict[str, CredentialRecord] = field(default_factory=dict)
     history: dict[str, HistoryRecord] = field(default_factory=dict)
     audit: list[AuditEvent] = field(default_factory=list)

@@ -36,8 +36,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from app.domain.errors import StorageBusy
+from app.infrastructure.database.columns import UtcDateTime
 from app.infrastructure.database.dialects import Timeouts
-from app.infrastructure.database.schema import UtcDateTime
 
 log = logging.getLogger(__name__)
 

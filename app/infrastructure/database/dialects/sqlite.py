@@ -25,12 +25,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only
 
 from app.domain.errors import StorageBusy
+from app.infrastructure.database.columns import UtcDateTime
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.dialects.commit_watch import CommitWatch
 from app.infrastructure.database.dialects.integrity import check_file
 from app.infrastructure.database.dialects.on_loop import LoopLookups
 from app.infrastructure.database.dialects.one_hop import OneHopConnection
-from app.infrastructure.database.schema import UtcDateTime
 from app.infrastructure.private_files import create, make_directory, owner_for
 
 _READERS: Final = 4

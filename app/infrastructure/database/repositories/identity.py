@@ -9,8 +9,9 @@ from typing import Any, Final
 from sqlalchemy import Select, bindparam, func, insert, literal, select, update
 
 from app.domain.identity import Role, User
+from app.infrastructure.database.columns import UtcDateTime
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import UtcDateTime, owner_claim, subjects, users
+from app.infrastructure.database.schema import owner_claim, subjects, users
 
 USER_COLUMNS = (
     users.c.id,
@@ -91,6 +92,11 @@ class UserRepositoryImpl:
     async def rehash(self, user_id: str, password_hash: str, *, former: str | None, at: datetime) -> None:
         this = (users.c.id == user_id, users.c.password_hash == former)
         await self._connection.change(update(users).where(*this).values(password_hash=password_hash, updated_at=at))
+
+    async def set_first_password(self, user_id: str, password_hash: str, at: datetime) -> bool:
+        this = (users.c.id == user_id, users.c.password_hash.is_(None), users.c.disabled_at.is_(None))
+        given = update(users).where(*this).values(password_hash=password_hash, updated_at=at)
+        return await self._connection.change(given) == 1
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         await self._update(user_id, discord_id=discord_id, updated_at=at)

@@ -1,0 +1,89 @@
+"""The types of columns, alike on both engines."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, LargeBinary, String, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from app.domain.errors import InvalidInput
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, aware and in UTC on both sides, to the microsecond.
+
+    PostgreSQL keeps `timestamptz`; SQLite keeps RFC 3339 text of fixed width, which sorts as time does.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's type on that engine."""
+        return dialect.type_descriptor(String(27) if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """The stored form. Raises ValueError for a time without a zone, InvalidInput for one beyond the years."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone is no moment")
+        try:
+            moment = value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidInput("time", "must lie between the years 1 and 9999") from None
+        if dialect.name == "sqlite":
+            return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        return moment
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """The moment that was stored."""
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return datetime.fromisoformat(value)
+        # asyncpg takes the first and the last moment of all for infinity, and forgets their zone.
+        moment: datetime = value.replace(tzinfo=UTC)
+        return moment
+
+
+class PlainText(TypeDecorator[str]):
+    """Text that both engines keep to the letter and sort alike, byte by byte.
+
+    Text that one of them could not keep (NUL, lone surrogates) is InvalidInput on both, whether it is to be stored or
+    looked for.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's type on that engine; the operating system's collation decides nothing."""
+        # Not through type_descriptor(), which would make it AsyncpgString, and the column VARCHAR.
+        return Text() if dialect.name == "sqlite" else Text(collation="C")
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """The text itself. Raises InvalidInput."""
+        if value is None:
+            return None
+        if "\0" in value:
+            raise InvalidInput("text", "must not hold NUL")
+        try:
+            value.isascii() or value.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("text", "must be valid Unicode") from None
+        return str(value)
+
+
+class Sealed(TypeDecorator[bytes]):
+    """An envelope. SQLite keeps a value of any type in any column: what is no bytes is read as empty, so as damaged."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
+        """The bytes that were stored."""
+        return value if value is None or isinstance(value, bytes) else b""

@@ -1,0 +1,61 @@
+"""One-time links."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, insert, select, update
+
+from app.domain.links import LinkPurpose, OneTimeLink
+from app.infrastructure.database.engine import Connection
+from app.infrastructure.database.schema import one_time_links
+
+_TABLE = one_time_links.c
+
+
+class OneTimeLinkRepositoryImpl:
+    """See `app.services.ports.OneTimeLinkRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, link: OneTimeLink, token_hash: bytes) -> None:
+        row = {
+            "id": link.id,
+            "purpose": link.purpose.value,
+            "user_id": link.user_id,
+            "token_hash": token_hash,
+            "created_at": link.created_at,
+            "expires_at": link.expires_at,
+        }
+        await self._connection.change(insert(one_time_links).values(row))
+
+    async def usable(self, token_hash: bytes, purpose: LinkPurpose, now: datetime) -> OneTimeLink | None:
+        statement = select(_TABLE.id, _TABLE.purpose, _TABLE.user_id, _TABLE.created_at, _TABLE.expires_at)
+        row = await self._connection.row(statement.where(*_usable(token_hash, purpose, now)))
+        if row is None:
+            return None
+        id_, stored, user_id, created_at, expires_at = row
+        return OneTimeLink(
+            id=id_, purpose=LinkPurpose(stored), user_id=user_id, created_at=created_at, expires_at=expires_at
+        )
+
+    async def use(self, token_hash: bytes, purpose: LinkPurpose, at: datetime) -> bool:
+        used = update(one_time_links).where(*_usable(token_hash, purpose, at)).values(used_at=at)
+        return await self._connection.change(used) == 1
+
+    async def withdraw(self, user_id: str, purpose: LinkPurpose) -> int:
+        theirs = (_TABLE.user_id == user_id, _TABLE.purpose == purpose.value, _TABLE.used_at.is_(None))
+        return await self._connection.change(delete(one_time_links).where(*theirs))
+
+    async def purge(self, before: datetime, *, limit: int | None = None) -> int:
+        return await self._connection.remove(one_time_links, _TABLE.expires_at < before, limit)
+
+
+def _usable(token_hash: bytes, purpose: LinkPurpose, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        _TABLE.token_hash == token_hash,
+        _TABLE.purpose == purpose.value,
+        _TABLE.used_at.is_(None),
+        _TABLE.expires_at > now,
+    )

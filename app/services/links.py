@@ -1,0 +1,168 @@
+"""One-time links: issued, used once, and the claim of an account by its link."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Final
+
+from app.domain.attempts import Network, Terms, terms_of_link
+from app.domain.audit import Action, Result
+from app.domain.errors import (
+    AlreadyExists,
+    Forbidden,
+    InvalidInput,
+    InvalidToken,
+    NotFound,
+    Overloaded,
+    TooManyAttempts,
+)
+from app.domain.identity import Actor, Client, Permission, User, guessable, name_key, new_password
+from app.domain.links import LINK_LASTS, LinkPurpose, OneTimeLink
+from app.domain.secrets import SecretText
+from app.domain.text import opaque
+from app.services.audit import AuditTrail
+from app.services.authentication import token_digest
+from app.services.deadlines import regardless_of_deadline
+from app.services.limits import AttemptLimiter
+from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
+from app.services.refusals import Refusal, Refusals
+
+LINK_PREFIX: Final = "khl_"
+_WRONG: Final = (("reason", "wrong"),)
+_LIMITED: Final = (("reason", TooManyAttempts.code),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimable:
+    """A user without a password, and the token that lets its holder choose one."""
+
+    user: User
+    token: SecretText
+
+
+class OneTimeLinks:
+    """Issues links within a unit of work. A new link takes the place of the user's unused ones of its purpose."""
+
+    def __init__(self, *, clock: Clock, randomness: Randomness) -> None:
+        self._clock = clock
+        self._randomness = randomness
+
+    async def issue(self, uow: UnitOfWork, purpose: LinkPurpose, user_id: str) -> SecretText:
+        """Store a link and return its token: 256 random bits, of which the database holds the SHA-256."""
+        now = self._clock.now()
+        token = LINK_PREFIX + urlsafe_b64encode(self._randomness.token_bytes(32)).decode().rstrip("=")
+        link = OneTimeLink(
+            id=self._randomness.new_id(),
+            purpose=purpose,
+            user_id=user_id,
+            created_at=now,
+            expires_at=now + LINK_LASTS,
+        )
+        await uow.links.withdraw(user_id, purpose)
+        await uow.links.add(link, token_digest(token))
+        return SecretText(token)
+
+
+class AccountClaims:
+    """Accounts that their people claim: no operator learns a member's password. Every method may raise StorageError."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        links: OneTimeLinks,
+        passwords: PasswordHasher,
+        refusals: Refusals,
+        clock: Clock,
+    ) -> None:
+        self._storage = storage
+        self._links = links
+        self._passwords = passwords
+        self._refusals = refusals
+        self._limiter = AttemptLimiter(storage=storage, clock=clock)
+        self._clock = clock
+        self._trail = AuditTrail(clock)
+
+    async def issue(self, actor: Actor, username: str) -> Claimable:
+        """Return a new claim link of a user who has no password; an earlier one stops working.
+
+        Raises Forbidden, NotFound, and AlreadyExists where the account was claimed.
+        """
+        actor.require(Permission.MANAGE_USERS)
+        async with self._storage.write() as uow:
+            user = await uow.users.by_name(name_key(opaque(username, "username", longest=256).strip()))
+            if user is None:
+                raise NotFound("There is no user of that name")
+            if user.password_hash is not None:
+                raise AlreadyExists("This account has a password already")
+            if user.disabled_at is not None:
+                raise Forbidden("This account is disabled")
+            token = await self._links.issue(uow, LinkPurpose.CLAIM, user.id)
+            await self._trail.record(uow, actor, Action.USER_LINK_ISSUED, about=("user", user.id))
+        return Claimable(user=user, token=token)
+
+    async def claim(self, token: str, password: str, client: Client, *, username: str | None = None) -> User:
+        """Give the account of a claim link its first password; of simultaneous claims one succeeds.
+
+        ``token`` may be the whole link. ``username``, where given, must be the account's. Tokens that are unknown, used
+        or expired, and those of disabled accounts, get one answer. Raises InvalidToken, InvalidInput, TooManyAttempts,
+        Overloaded.
+        """
+        digest = token_digest(opaque(token, "token", longest=1024).strip().rpartition("#")[2])
+        typed = new_password(password)
+        named = None if username is None else name_key(opaque(username, "username", longest=256).strip())
+        terms = terms_of_link(Network.of(client.address, client.source.value))
+        try:
+            async with self._limiter.admitted(terms, _nowhere):
+                async with self._storage.lookup() as uow:
+                    user = await self._holder(uow, digest)
+                if user is None:
+                    await self._count(terms, client)
+                    raise _refused().as_recorded()
+                if named not in {None, user.name_key}:
+                    raise InvalidInput("username", "is not the name of this link's account: leave it out")
+                if await self._passwords.is_guessable(typed, context=(user.username,)):
+                    raise guessable()
+                return await self._store(digest, user, await self._passwords.hash(typed), client)
+        except (TooManyAttempts, Overloaded) as refused:
+            if isinstance(refused, TooManyAttempts):
+                await self._refusals.record(Refusal(who=client, action=Action.USER_CLAIMED, detail=_LIMITED, at_once=1))
+            await self._limiter.hold()
+            raise
+
+    async def _count(self, terms: Terms, client: Client) -> None:
+        first = self._refusals.first(Refusal(who=client, action=Action.USER_CLAIMED, detail=_WRONG))
+        with regardless_of_deadline():
+            async with self._storage.write() as uow:
+                await self._limiter.count(uow, terms)
+                if first:
+                    denied = Result.DENIED
+                    await self._trail.record(
+                        uow, client, Action.USER_CLAIMED, about=None, result=denied, **dict(_WRONG)
+                    )
+
+    async def _holder(self, uow: UnitOfWork, digest: bytes) -> User | None:
+        link = await uow.links.usable(digest, LinkPurpose.CLAIM, self._clock.now())
+        user = None if link is None else await uow.users.get(link.user_id)
+        return user if user and user.disabled_at is None and user.password_hash is None else None
+
+    async def _store(self, digest: bytes, user: User, password_hash: str, client: Client) -> User:
+        now = self._clock.now()
+        async with self._storage.write() as uow:
+            used = await uow.links.use(digest, LinkPurpose.CLAIM, now)
+            if not used or not await uow.users.set_first_password(user.id, password_hash, now):
+                raise _refused()
+            actor = Actor(
+                user_id=user.id, subject_id=user.subject_id, username=user.username, role=user.role, client=client
+            )
+            await self._trail.record(uow, actor, Action.USER_CLAIMED, about=("user", user.id))
+        return user
+
+
+def _refused() -> InvalidToken:
+    return InvalidToken("This link does not exist, was used or has expired: ask for a new one")
+
+
+async def _nowhere(_: UnitOfWork) -> bool:
+    return False
