@@ -18,6 +18,7 @@ from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
 from app.services import Services
+from app.services.audit_trail import AuditSealing, AuditVerification
 from app.services.authentication import (
     AuthenticationService,
     DeviceClaims,
@@ -143,6 +144,8 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
             overlap=overlap,
         ),
+        audit_sealing=AuditSealing(storage=storage, keys=keys, derivation=derivation, clock=clock),
+        audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation),
         identity=identity,
         claims=AccountClaims(storage=storage, links=links, passwords=parts.passwords, refusals=refusals, clock=clock),
         credentials=credentials,

@@ -18,6 +18,7 @@ _GROUPS = {
     "credentials": ("app.cli.credentials", "Credentials of members and guilds."),
     "backup": ("app.cli.backup", "Encrypted backups: create, inspect, verify."),
     "users": ("app.cli.users", "Who may sign in."),
+    "audit": ("app.cli.audit", "The audit trail: who did what, when and from where."),
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from app.domain.identity import Source
 
@@ -80,3 +81,49 @@ class AuditEvent:
     object_kind: str | None = None
     object_id: str | None = None
     detail: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """The rows that somebody wants to see; None leaves a question open.
+
+    ``subject_id`` stands for the person whose acts are wanted; ``action`` is one action or, as the part before its dot,
+    all of a family. ``since`` is included, ``until`` is not.
+    """
+
+    subject_id: str | None = None
+    action: str | None = None
+    about: tuple[str, str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditItem:
+    """A row as people read it. ``actor`` is a person's name, None where it was the operator or Keyhall itself (see
+    ``source``) or somebody who was not signed in. ``about`` is kind and id of an object, joined by a colon.
+
+    ``at`` is None and ``detail`` empty where an edited row holds something else in their place.
+    """
+
+    id: str
+    at: datetime | None
+    actor: str | None
+    action: str
+    about: str | None
+    result: str
+    source: str
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageHour:
+    """How often a credential was used in an hour; "" where a row named no subject or no object."""
+
+    hour: datetime
+    object_kind: str
+    object_id: str
+    subject_id: str
+    source: str
+    result: str
+    uses: int

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a command that uses one service must not pay for importing all of them
+    from app.services.audit_trail import AuditSealing, AuditVerification
     from app.services.authentication import AuthenticationService, RequestAuthenticator
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
@@ -40,6 +41,8 @@ class Services:
     authentication: AuthenticationService
     requests: RequestAuthenticator
     refusals: Refusals
+    audit_sealing: AuditSealing
+    audit_verification: AuditVerification
     identity: IdentityService
     claims: AccountClaims
     credentials: CredentialService

@@ -1,4 +1,4 @@
-"""The worker's loop: does the jobs that are due, and queues those that recur."""
+"""The worker's loop: does the jobs that are due, queues those that recur, and seals the audit trail beside them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ LOOK_EVERY_SECONDS: Final = 1.0
 LOOK_WHEN_NOTIFIED_SECONDS: Final = 30.0
 """How often where it is: a new job wakes the worker, and it wakes by itself when the next one is due."""
 
+SEAL_EVERY_SECONDS: Final = 2.0
+"""How often to look for rows of the audit trail that are not sealed: an entry of an index that holds no others."""
+
 
 async def run_worker(services: Services) -> None:
     """Work until cancelled."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_queue_recurring(services), name="recurring jobs")
         tasks.create_task(_work(services), name="jobs")
+        tasks.create_task(_seal(services), name="audit seals")
 
 
 async def _queue_recurring(services: Services) -> None:
@@ -71,6 +75,21 @@ async def _work(services: Services) -> None:
             log.exception("a job could not be taken or given back")
             pause = LOOK_EVERY_SECONDS
         await changes.changed(pause)
+
+
+async def _seal(services: Services) -> None:
+    """Seal the audit trail within seconds. No job, which would wait for others, and be rewritten every time."""
+    changes = services.feed.subscribe()
+    while True:
+        try:
+            more = True
+            while more:
+                more = await services.audit_sealing.seal() > 0
+        except KeyhallError as error:
+            log.warning("the audit trail could not be sealed yet: %s", with_cause(error))
+        except Exception:  # a bug here must not end the web beside it
+            log.exception("the audit trail could not be sealed")
+        await changes.changed(SEAL_EVERY_SECONDS)
 
 
 def _pause(due_in: timedelta | None, *, prompt: bool) -> float:

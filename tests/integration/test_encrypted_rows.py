@@ -38,6 +38,7 @@ NOT_SEALED = {
     ("sessions", "cookie_hash"),
     ("refresh_tokens", "token_hash"),
     ("audit_events", "seal"),
+    ("audit_segments", "mac"),
     ("idempotency_keys", "mac"),
 }
 

@@ -30,9 +30,14 @@ COUNT: Final = "reads an index and no row, once before a pass over every row, fo
 COUNTS: Final = "once in a reset, and once before a key version is destroyed: see decision record 0024"
 FEW: Final = "rows do not accumulate here"
 UNFINISHED: Final = "reads the jobs that are not over, and no others"
+UNSEALED: Final = "the index holds the rows that are not sealed yet, and no others"
 RESET: Final = "a reset of lost keys changes every row, while nobody else is there"
 
 WHOLE: Final[Mapping[str, str]] = {
+    "audit.page: audit_events": "walks the primary key to the limit, and leaves out what is not wanted",
+    "audit_chain.count_unsealed: audit_events": UNSEALED,
+    "audit_chain.highest_segment: audit_segments": "reads the last entry of an index",
+    "audit_chain.unsealed: audit_events": UNSEALED,
     "credentials.forget_keys: api_credentials": RESET,
     "credentials.page: api_credentials": PAGE,
     "encrypted_rows.all: api_credentials": PAGE,
@@ -62,14 +67,15 @@ WHOLE: Final[Mapping[str, str]] = {
 }
 """Method and table of each statement that reads a whole table or a whole index."""
 
-POSTGRESQL_ALONE: Final = {"keys.clear: app_config"}
-"""SQLite drops all rows without reading them."""
+POSTGRESQL_ALONE: Final = {
+    "audit_chain.count_unsealed: audit_events",
+    "audit_chain.unsealed: audit_events",
+    "keys.clear: app_config",
+}
+"""SQLite drops all rows without reading them, and searches the index of unsealed rows by the NULL in it."""
 
 NOT_USED_YET: Final[Mapping[str, str]] = {
     "ix_api_credentials_fingerprint": "for the search of a secret that was posted",
-    "ix_audit_events_at": "for the audit trail's list, by time",
-    "ix_audit_events_object_kind_object_id": "for the audit trail's list, by object",
-    "ix_audit_events_subject_id": "for the audit trail's list, by person",
 }
 
 

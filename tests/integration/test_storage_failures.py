@@ -17,6 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from app.domain.audit import AuditFilter, UsageHour
+from app.domain.audit_chain import Seal, Segment, Stream
 from app.domain.credentials import Status
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedRow, Reencrypted
 from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViolation
@@ -49,6 +51,7 @@ IMPATIENT: Final = Timeouts(connect=5, busy=0.1, command=0.1)
 ARGUMENTS: Final[dict[str, Any]] = {
     "Collection[str]": ["text", "another"],
     "AuditEvent": event(address="192.0.2.7"),
+    "AuditFilter": AuditFilter(),
     "CredentialRecord": credential(),
     "HistoryRecord": former(1),
     "IdempotentRequest": IdempotentRequest(user_id="u", key="k", mac=b"m", resource_id="r", created_at=NOW),
@@ -62,10 +65,16 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "Owner": ALICE,
     "Mapping[str, datetime]": {"text": NOW},
     "EncryptedColumn": CREDENTIAL_SECRETS,
+    "Segment": Segment.beginning(1, Stream.USES, NOW, 1),
+    "Sequence[Seal]": [Seal(1, 1, 1, b"seal")],
+    "Sequence[UsageHour]": [
+        UsageHour(hour=NOW, object_kind="k", object_id="o", subject_id="s", source="web", result="ok", uses=1)
+    ],
     "Sequence[int]": [1, 2],
     "Sequence[Reencrypted]": [Reencrypted(EncryptedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
     "Session": session(),
     "Status": Status.VALID,
+    "Stream": Stream.USES,
     "User": user(),
     "bool": True,
     "bytes": b"bytes",
@@ -73,6 +82,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "datetime": NOW,
     "datetime | None": NOW,
     "int": 1,
+    "int | None": 1,
     "str": "text",
     "str | None": "text",
     "timedelta": timedelta(seconds=15),

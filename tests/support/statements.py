@@ -19,7 +19,8 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 from sqlalchemy import event
 from sqlalchemy.engine import Connection as SyncConnection
 
-from app.domain.audit import AuditEvent
+from app.domain.audit import AuditEvent, AuditFilter, UsageHour
+from app.domain.audit_chain import Seal, Segment, Stream
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
 from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import UniqueViolation
@@ -150,6 +151,14 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     str: [ID],
     timedelta: [timedelta(seconds=15)],
     AuditEvent: [audit_event(), audit_event(address="192.0.2.7")],
+    AuditFilter: [
+        AuditFilter(),
+        AuditFilter(subject_id=ID),
+        AuditFilter(action="key"),
+        AuditFilter(action="key.revoked"),
+        AuditFilter(about=(ID, ID)),
+        AuditFilter(since=NOW, until=NOW),
+    ],
     CredentialRecord: [replace(credential(ID, owner=_OWNER), created_by=ID)],
     EncryptedColumn: ENCRYPTED_COLUMNS,
     HistoryRecord: [replace(former(1, credential_id=ID), id=ID)],
@@ -164,12 +173,18 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     ],
     Owner: [_OWNER],
     Progress: [Progress()],
+    Segment: [Segment.beginning(1, Stream.SECURITY, NOW, 1)],
     Session: [replace(session(ID), user_id=ID)],
     User: [replace(user(), id=ID, subject_id=ID)],
     Collection[str]: [[ID], [ID, "y"]],
     Mapping[str, datetime]: [{}, {ID: NOW, "y": NOW}],
     Mapping[str, int]: [{ID: 1}],
     Sequence[Reencrypted]: [[], [Reencrypted(_ROW, 1, b"envelope")]],
+    Sequence[Seal]: [[], [Seal(1, 1, 1, b"seal")]],
+    Sequence[UsageHour]: [
+        [],
+        [UsageHour(hour=NOW, object_kind=ID, object_id=ID, subject_id=ID, source=ID, result=ID, uses=1)],
+    ],
     Sequence[int]: [[], [1, 2]],
     Sequence[str]: [[], [ID]],
 }
@@ -192,6 +207,8 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "schedules.put",
         "bot_state.put",
         "audit.append",
+        "audit_chain.add_segment",
+        "audit_chain.add_uses",
     ):
         *_, arguments = choices(method)
         await _call(unit, method, {**arguments, **({"at": None} if method == "jobs.add" else {})})  # a job that is due

@@ -81,7 +81,7 @@ def test_a_service_cannot_reach_another_use_by_naming_its_label() -> None:
 
 
 def _labels_of_services() -> set[str]:
-    """The second argument of every call of ``.mac(...)`` in the services; names are looked up in their module."""
+    """The second argument of every call of ``.mac(...)`` and ``.chain(...)`` in the services; names are looked up in their module."""
     labels = set()
     for path in (ROOT / "app" / "services").rglob("*.py"):
         tree = ast.parse(path.read_text())
@@ -93,7 +93,11 @@ def _labels_of_services() -> set[str]:
             if isinstance(target, ast.Name) and node.value is not None
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mac":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in {"mac", "chain"}
+            ):
                 label = node.args[1]
                 label = constants[label.id] if isinstance(label, ast.Name) else label
                 assert isinstance(label, ast.Constant), f"{path}: a label is a constant"

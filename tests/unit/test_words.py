@@ -102,6 +102,8 @@ def findings_in(path: str, source: str) -> Iterator[Finding]:
     text = words_of(path, source)
     lines = source.splitlines()
     for idiom in IDIOMS:
+        if any(part in path for part in idiom.fine_in):
+            continue
         for found in re.finditer(idiom.pattern, text, re.IGNORECASE | re.MULTILINE):
             if found.re.groups and found[1] is None:
                 continue

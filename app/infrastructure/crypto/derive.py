@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -65,3 +66,13 @@ class Derivation:
     def mac(self, material: SecretBytes, label: str, *parts: bytes) -> bytes:
         """HMAC-SHA256 of the length-prefixed parts under the sub-key for ``label``: 32 bytes."""
         return hmac.digest(derive(material, Label.MAC, label), encode_tuple(*parts), "sha256")
+
+    def chain(
+        self, material: SecretBytes, label: str, previous: bytes, links: Sequence[Sequence[bytes]]
+    ) -> Sequence[bytes]:
+        """For each link the HMAC of the one before it, first ``previous``, and of its own parts; one derivation."""
+        key, seals = derive(material, Label.MAC, label), list[bytes]()
+        for parts in links:
+            previous = hmac.digest(key, encode_tuple(previous, *parts), "sha256")
+            seals.append(previous)
+        return seals

@@ -10,6 +10,7 @@ from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.repositories.attempts import AttemptRepositoryImpl
 from app.infrastructure.database.repositories.audit import AuditRepositoryImpl
+from app.infrastructure.database.repositories.audit_chain import AuditChainRepositoryImpl
 from app.infrastructure.database.repositories.bot_state import BotStateRepositoryImpl
 from app.infrastructure.database.repositories.credentials import CredentialRepositoryImpl
 from app.infrastructure.database.repositories.encrypted_rows import EncryptedRowRepositoryImpl
@@ -39,6 +40,7 @@ class SqlUnitOfWork:
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)
         self.audit = AuditRepositoryImpl(connection, randomness)
+        self.audit_chain = AuditChainRepositoryImpl(connection)
         self.instances = InstanceRepositoryImpl(connection)
         self.attempts = AttemptRepositoryImpl(connection)
         self.idempotency = IdempotencyRepositoryImpl(connection)

@@ -6,6 +6,7 @@ A result type of a port stands in the port's module.
 from __future__ import annotations
 
 from app.services.ports.backup import BackupFiles, ShowProgress
+from app.services.ports.audit import AuditChainRepository, AuditRepository
 from app.services.ports.credentials import (
     CredentialRepository,
     EncryptedRowRepository,
@@ -38,7 +39,6 @@ from app.services.ports.keys import (
 )
 from app.services.ports.links import OneTimeLinkRepository
 from app.services.ports.operations import (
-    AuditRepository,
     BotStateRepository,
     ChangeFeed,
     Clock,
@@ -55,6 +55,7 @@ __all__ = [
     "AccessClaims",
     "AccessTokens",
     "AttemptRepository",
+    "AuditChainRepository",
     "AuditRepository",
     "BackupFiles",
     "BotStateRepository",

@@ -60,6 +60,12 @@ class KeyDerivation(Protocol):
         """Return the HMAC-SHA256 of the length-prefixed parts under the sub-key for ``label``: 32 bytes."""
         ...
 
+    def chain(
+        self, material: SecretBytes, label: str, previous: bytes, links: Sequence[Sequence[bytes]]
+    ) -> Sequence[bytes]:
+        """Return for each link the ``mac`` of the one before it, first ``previous``, and of its own parts."""
+        ...
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Outside the database

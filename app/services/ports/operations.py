@@ -1,4 +1,4 @@
-"""Ports for time, randomness, the audit trail and the work that goes on beside requests."""
+"""Ports for time, randomness and the work that goes on beside requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.domain.audit import AuditEvent
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 
@@ -37,14 +36,6 @@ class Randomness(Protocol):
 
     def new_id(self) -> str:
         """Return a UUID in its canonical form; later ids sort after earlier ones, to the millisecond."""
-        ...
-
-
-class AuditRepository(Protocol):
-    """Rows of the audit trail."""
-
-    async def append(self, event: AuditEvent) -> None:
-        """Store a row in this unit of work; it has no audit seal yet."""
         ...
 
 

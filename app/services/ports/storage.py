@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from app.services.ports.audit import AuditChainRepository, AuditRepository
 from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
 from app.services.ports.identity import AttemptRepository, SessionRepository, UserRepository
 from app.services.ports.keys import KeyRepository, KeyScheduleRepository
 from app.services.ports.links import OneTimeLinkRepository
 from app.services.ports.operations import (
-    AuditRepository,
     BotStateRepository,
     IdempotencyRepository,
     InstanceRepository,
@@ -63,6 +63,11 @@ class UnitOfWork(Protocol):
     @property
     def audit(self) -> AuditRepository:
         """The audit trail."""
+        ...
+
+    @property
+    def audit_chain(self) -> AuditChainRepository:
+        """The chains of its audit seals."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Repositories of the audit trail, processes, idempotent requests, jobs and the bot's facts."""
+"""Repositories of processes, idempotent requests, jobs and the bot's facts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.domain.audit import AuditEvent
 from app.domain.errors import UniqueViolation
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.services.ports import Clock, IdempotentRequest
 from tests.support.fakes.tables import Tables, like_an_engine
-
-
-@like_an_engine
-class FakeAuditRepository:
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    async def append(self, event: AuditEvent) -> None:
-        self._tables.audit.append(event)
 
 
 @like_an_engine

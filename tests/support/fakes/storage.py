@@ -11,6 +11,7 @@ from app.domain.audit import Action, Result
 from app.domain.errors import StorageError, StorageFull
 from app.services.deadlines import check_deadline
 from app.services.ports import Clock
+from tests.support.fakes.audit import FakeAuditChainRepository, FakeAuditRepository
 from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
 from tests.support.fakes.identity import (
     FakeAttemptRepository,
@@ -20,7 +21,6 @@ from tests.support.fakes.identity import (
 )
 from tests.support.fakes.keys import FakeKeyRepository, FakeKeyScheduleRepository
 from tests.support.fakes.operations import (
-    FakeAuditRepository,
     FakeBotStateRepository,
     FakeIdempotencyRepository,
     FakeInstanceRepository,
@@ -141,6 +141,7 @@ class FakeUnitOfWork:
         self.credentials = FakeCredentialRepository(tables)
         self.encrypted_rows = FakeEncryptedRowRepository(tables)
         self.audit = FakeAuditRepository(tables)
+        self.audit_chain = FakeAuditChainRepository(tables)
         self.instances = FakeInstanceRepository(tables, clock)
         self.attempts = FakeAttemptRepository(tables)
         self.idempotency = FakeIdempotencyRepository(tables)

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.dialects import postgresql
 
-from app.domain.audit import AuditEvent
+from app.domain.audit import AuditEvent, UsageHour
+from app.domain.audit_chain import Seal, Segment
 from app.domain.credentials import CredentialRecord, HistoryRecord
 from app.domain.identity import Session, User
 from app.domain.instances import Instance
@@ -37,6 +38,10 @@ class Tables:
     credentials: dict[str, CredentialRecord] = field(default_factory=dict)
     history: dict[str, HistoryRecord] = field(default_factory=dict)
     audit: list[AuditEvent] = field(default_factory=list)
+    seals: dict[int, Seal] = field(default_factory=dict)
+    segments: dict[int, Segment] = field(default_factory=dict)
+    dropped: dict[int, None] = field(default_factory=dict)
+    uses: dict[UsageHour, int] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
     attempts: dict[tuple[str, datetime], int] = field(default_factory=dict)
     idempotency: dict[tuple[str, str], IdempotentRequest] = field(default_factory=dict)

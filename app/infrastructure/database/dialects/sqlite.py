@@ -265,7 +265,7 @@ class Sqlite:
         """
         statement = (
             update(table)
-            .values({name: bindparam(f"new_{name}") for name in change})
+            .ordered_values(*((table.c[name], bindparam(f"new_{name}")) for name in change))  # as the rows have them
             .where(*(table.c[name] == bindparam(f"old_{name}") for name in where))
         )
         compiled = str(statement.compile(dialect=connection.dialect))

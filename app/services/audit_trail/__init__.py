@@ -1,0 +1,8 @@
+"""The audit trail as a whole: sealed, verified, read. Its rows are written through `app.services.audit`."""
+
+from __future__ import annotations
+
+from app.services.audit_trail.sealing import AuditSealing
+from app.services.audit_trail.verification import AuditVerification
+
+__all__ = ["AuditSealing", "AuditVerification"]
