@@ -81,7 +81,10 @@ def test_a_service_cannot_reach_another_use_by_naming_its_label() -> None:
 
 
 def _labels_of_services() -> set[str]:
-    """The second argument of every call of ``.mac(...)`` and ``.chain(...)`` in the services; names are looked up in their module."""
+    """The second argument of every call of ``.mac(...)`` and ``.chain(...)`` in the services.
+
+    Names are looked up in their module.
+    """
     labels = set()
     for path in (ROOT / "app" / "services").rglob("*.py"):
         tree = ast.parse(path.read_text())
