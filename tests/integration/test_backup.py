@@ -83,7 +83,7 @@ async def test_every_row_is_in_the_backup_as_it_stands(filled: Place, tmp_path: 
     now = await filled.contents()
     for table in header.tables:
         # The backup's own row of the audit trail came later.
-        stored = [row for row in now[table] if "backup.created" not in row]
+        stored = [row for row in now.get(table, ()) if "backup.created" not in row]
         assert sorted((_plain(row) for row in stored), key=repr) == sorted(
             (tuple(row.values()) for row in of(rows, table)), key=repr
         ), table

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 import orjson
 
 from app import __version__
+from app.domain.audit_chain import latest_seal, read_segment
 from app.domain.backup import BackupHeader, BackupInfo, EncryptTo, OpenWith, Row, Rows, WrittenBackup
 from app.domain.errors import (
     BackupDamaged,
@@ -143,9 +144,19 @@ def _header(snapshot: Snapshot, created_at: datetime) -> BackupHeader:
         revision=revision,
         min_app=min_app,
         created_at=created_at,
-        latest_seal=None,
+        latest_seal=_latest_seal(snapshot),
         tables=tuple(tables(snapshot)),
     )
+
+
+def _latest_seal(snapshot: Snapshot) -> str | None:
+    """Where the chains of the audit trail end: the last segment of each names its audit seal."""
+    if not snapshot.columns("audit_segments"):  # of an earlier schema, before it is migrated
+        return None
+    last = "SELECT max(number) FROM audit_segments GROUP BY stream"
+    found = snapshot.query(f"SELECT number, stream, value, mac FROM audit_segments WHERE number IN ({last})")  # noqa: S608
+    heads = [read_segment(*row).segment for row in found]
+    return latest_seal([each for each in heads if each is not None])
 
 
 def _write(snapshot: Snapshot, header: BackupHeader, to: EncryptingWriter, counter: _Counter) -> int:
