@@ -39,6 +39,20 @@ def log_to_stderr(settings: Settings, level: str) -> None:
         redactor.add(secret)
     for notice in settings.notices:
         log.warning(notice)
+    if (stored := settings.stored_secret) is not None:
+        log.info("Loaded secrets from AWS", extra={"aws_name": stored.place.name, "aws_version": stored.current.id})
+
+
+def settings_of_a_start() -> Settings:
+    """The settings, and with SECRETS_BACKEND=aws what AWS holds, before anything is opened. Raises StartupError."""
+    from app.settings import Settings  # noqa: PLC0415
+
+    settings = Settings.load()
+    if settings.secret_place is None:
+        return settings
+    from app.bootstrap.secrets import secrets_backend  # noqa: PLC0415
+
+    return Settings.load(stored=secrets_backend(settings.secret_place).fetch_before_a_loop_runs())
 
 
 class Backend:
@@ -46,10 +60,8 @@ class Backend:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings. Raises ConfigInvalid."""
-        from app.settings import Settings  # noqa: PLC0415
-
-        return Settings.load()
+        """The settings. Raises ConfigInvalid, SecretsUnavailable."""
+        return settings_of_a_start()
 
     def _settings_of_a_command(self) -> Settings:
         """The settings, the log being set up: a command prints its answer, so only warnings and errors are logged."""
@@ -98,6 +110,11 @@ class Backend:
 
     def key_from_settings(self, name: KeyName) -> SecretText | None:
         return self.settings.outside_keys.get(name.value)
+
+    def new_key(self) -> str:
+        from app.bootstrap.commands import new_key  # noqa: PLC0415
+
+        return new_key()
 
     def new_master_key(self) -> str:
         from app.bootstrap.commands import new_master_key  # noqa: PLC0415

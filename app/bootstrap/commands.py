@@ -52,6 +52,11 @@ async def schema_state(settings: Settings, *, upgrade: bool = False, check: bool
         return SchemaState(database=name, current=await reachable.revision(), head=head, checked=checked)
 
 
+def new_key() -> str:
+    """32 random bytes in hex, stored nowhere."""
+    return SystemRandomness().token_bytes(MATERIAL_BYTES).hex()
+
+
 def new_master_key() -> str:
     """A new master key in base64, stored nowhere."""
     return base64.b64encode(SystemRandomness().token_bytes(MATERIAL_BYTES)).decode()

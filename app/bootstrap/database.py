@@ -43,6 +43,7 @@ from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.master_key import MasterKeys
 from app.services.keys import InstallRules, KeyManagementService
+from app.services.keys.owner import KeyOwner
 from app.services.ports import MasterKeySource, RememberedInstall
 from app.settings import DatabaseUrl, Settings
 from app.settings.secret_files import check_secret_file_modes
@@ -291,6 +292,9 @@ def install_rules(settings: Settings, importing: KeyName | None = None) -> Insta
         pinned_install_id=str(settings.install_id) if settings.install_id else None,
         outside_keys={} if importing else settings.outside_keys,
         legacy_key=settings.credential_encryption_key,
+        owner=KeyOwner(settings.stored_secret)
+        if settings.stored_secret and settings.stored_secret.current.keys
+        else None,
     )
 
 
@@ -303,4 +307,5 @@ def master_keys(settings: Settings) -> MasterKeys:
         master_key=settings.master_key,
         master_key_file=settings.master_key_file,
         previous=settings.master_key_previous,
+        stored=settings.stored_secret,
     )

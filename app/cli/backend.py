@@ -52,6 +52,10 @@ class Backend(Protocol):
         """The schema's state, after running pending migrations or a whole check for damage where asked."""
         ...
 
+    def new_key(self) -> str:
+        """32 random bytes in hex, stored nowhere."""
+        ...
+
     def new_master_key(self) -> str:
         """A new master key as text, stored nowhere."""
         ...

@@ -9,6 +9,7 @@ import typer
 
 from app.cli import master_key, rotation
 from app.cli.backend import backend
+from app.cli.generate import generate
 from app.cli.output import AsJson, show_json, show_table, when
 from app.domain.bitting import cut
 
@@ -96,5 +97,6 @@ def generate_master(
         typer.echo(backend(context).new_master_key())
 
 
+group.command()(generate)
 rotation.add_to(group)
 master_key.add_to(group)

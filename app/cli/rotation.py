@@ -42,14 +42,15 @@ class ApplicationKey(StrEnum):
 _KEYS = f"{', '.join(ApplicationKey)}."
 
 
-def _offered(text: str) -> ApplicationKey:
+def offered(text: str) -> ApplicationKey:
+    """The key that somebody typed, in either case. Raises BadParameter."""
     try:
         return ApplicationKey(text.strip().upper())
     except ValueError:
         raise typer.BadParameter(f"must be one of {', '.join(ApplicationKey)}") from None
 
 
-_Name = Annotated[ApplicationKey, typer.Argument(metavar="NAME", parser=_offered, show_choices=False, help=_KEYS)]
+_Name = Annotated[ApplicationKey, typer.Argument(metavar="NAME", parser=offered, show_choices=False, help=_KEYS)]
 _Version = Annotated[int, typer.Argument(metavar="VERSION", min=1)]
 
 
@@ -191,7 +192,7 @@ def schedule(
     context: typer.Context,
     name: Annotated[
         ApplicationKey | None,
-        typer.Argument(metavar="[NAME]", parser=_offered, show_choices=False, help=f"{_KEYS} Without it: all."),
+        typer.Argument(metavar="[NAME]", parser=offered, show_choices=False, help=f"{_KEYS} Without it: all."),
     ] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, help="How many days its primary may serve.")] = None,
     automatic: Annotated[

@@ -21,8 +21,10 @@ _LEVELS: Final = {
     "info": logging.INFO,
     "debug": logging.DEBUG,
 }
-# Below INFO these repeat their input: gateway events with the texts of modals, SQL parameters, bodies.
+# Below INFO these repeat their input: gateway events with the texts of modals, SQL parameters, bodies, secrets of AWS.
 _QUIET: Final = {
+    "boto3": logging.INFO,
+    "botocore": logging.INFO,
     "aiosqlite": logging.INFO,
     "asyncpg": logging.INFO,
     "asyncio": logging.INFO,

@@ -21,6 +21,7 @@ from app.domain.key_material import WeakKey, master_key_from_text
 from app.domain.key_shapes import looks_like_key
 from app.domain.keys import MATERIAL_BYTES, Environment
 from app.domain.secrets import SecretBytes, SecretText
+from app.domain.stored_secret import StoredSecret
 from app.infrastructure.data_directory import DataDirectory, LockedDirectory
 from app.services.ports import Randomness
 from app.settings.secret_files import check_secret_file_mode, read_small_file
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 class MasterKeys:
     """Implements ``MasterKeySource`` from what the settings give.
 
+    ``stored`` is the secret in AWS where ``master_key`` comes from it: the one of its former version is tried too.
     ``master_key`` and ``previous`` are texts, empty ones included; ``master_key_file`` is read and judged here, as
     somebody else's. The default file is ours alone, and judged more strictly, as is the previous key beside it.
     """
@@ -50,6 +52,7 @@ class MasterKeys:
         master_key: SecretText | None = None,
         master_key_file: Path | None = None,
         previous: SecretText | None = None,
+        stored: StoredSecret | None = None,
     ) -> None:
         self._directory = DataDirectory(data_dir)
         self._environment = environment
@@ -57,6 +60,8 @@ class MasterKeys:
         self._master_key = master_key
         self._master_key_file = master_key_file
         self._previous = previous
+        self._stored = stored if stored is not None and stored.current.master_key is not None else None
+        self._former: list[SecretBytes] = []
         self._warned = False
 
     @property
@@ -96,6 +101,8 @@ class MasterKeys:
         self._warn_once()
         if self._previous is not None:
             older.append(self._judge("MASTER_KEY_PREVIOUS", self._previous.reveal()))
+        if self._stored is not None:
+            older += [self._of_former_version(self._stored), *self._former]
         keys = [] if current is None else [current]
         for each in older:
             if each is not None and each not in keys:
@@ -135,6 +142,26 @@ class MasterKeys:
                 remedy=f"if no install needs it, run `{_move(path, f'{path}.old')}` and repeat",
             )
         return False
+
+    def renew(self, stored: StoredSecret) -> None:
+        """Give the master key of a newer version of the AWS secret; those that were given before stay, behind it.
+
+        Does nothing where the master key does not come from there. Raises InsecureKey, and then nothing changes.
+        """
+        if self._stored is None or self._master_key is None or stored.current.master_key is None:
+            return
+        self._judge("the AWS secret", stored.current.master_key.reveal())
+        if stored.current.master_key != self._master_key:
+            self._former.append(self._judge("MASTER_KEY", self._master_key.reveal()))
+        self._master_key, self._stored = stored.current.master_key, stored
+
+    def _of_former_version(self, stored: StoredSecret) -> SecretBytes | None:
+        """The master key of AWSPREVIOUS; one that must not be used is none: nothing here is under it."""
+        former = None if stored.previous is None else stored.previous.master_key
+        try:
+            return None if former is None else self._judge("AWSPREVIOUS", former.reveal())
+        except InsecureKey:
+            return None
 
     # -- changing the default file -------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from app.domain.errors import ConfigInvalid
 from app.domain.identity import Registration
 from app.domain.keys import APPLICATION_KEYS, Environment, KeyName
 from app.domain.secrets import SecretText
+from app.domain.stored_secret import SecretPlace, StoredSecret
 from app.settings.database_url import DatabaseUrl
 from app.settings.sources import ENVIRONMENT_CREDENTIALS, SECRETS, Sources, SourcesRefused, names_of
 from app.settings.values import (
@@ -158,18 +159,22 @@ class Settings(BaseModel):
     """Providers' credentials from variables such as OPENAI_API_KEY and GITHUB_TOKEN, by the provider's slug."""
     secret_files: _ByName[Path] = Field(default_factory=dict)
     """The files that secrets were read from, by the secret's setting; MASTER_KEY_FILE is not among them."""
+    stored_secret: InstanceOf[StoredSecret] | None = None
+    """The secret in AWS that was joined to these settings, with SECRETS_BACKEND=aws."""
     notices: tuple[str, ...] = ()
     """Warnings about what was passed over, for the log, which is not there yet while settings are read."""
 
     @classmethod
-    def load(cls, overrides: Mapping[str, object] | None = None) -> Self:
+    def load(cls, overrides: Mapping[str, object] | None = None, *, stored: StoredSecret | None = None) -> Self:
         """Read, check and freeze the settings; ``overrides`` are named as the settings, in either case.
+
+        ``stored`` is the secret that SECRETS_BACKEND=aws names; without it, what belongs there is missing.
 
         Raises ConfigInvalid, which names every offending setting with its reason and never a value.
         """
         try:
             given: dict[str, Any] = {name.lower(): value for name, value in (overrides or {}).items()}
-            return cls(**Sources(cls, given, cls.env_file).values())
+            return cls(**Sources(cls, given, cls.env_file, stored).values())
         except SourcesRefused as refused:
             problems = refused.problems
         except ValidationError as invalid:
@@ -192,6 +197,13 @@ class Settings(BaseModel):
         return MappingProxyType({name: key for name, key in given.items() if key is not None})
 
     @property
+    def secret_place(self) -> SecretPlace | None:
+        """Where the secret is that SECRETS_BACKEND=aws names; None with another backend."""
+        if self.secrets_backend != "aws" or self.aws_secret_name is None or self.aws_region is None:
+            return None
+        return SecretPlace(name=self.aws_secret_name, region=self.aws_region)
+
+    @property
     def origin(self) -> str:
         """PUBLIC_URL, or else the address that the web listens on."""
         host = f"[{self.web_host}]" if ":" in self.web_host else self.web_host
@@ -204,13 +216,15 @@ class Settings(BaseModel):
             if secret:
                 yield secret
         yield from self.environment_credentials.values()
+        if self.stored_secret is not None and self.stored_secret.previous is not None:
+            yield from self.stored_secret.previous.values.values()
         if self.database_url.password is not None:
             yield self.database_url.password
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.secrets_backend == "aws":
-            raise ValueError("SECRETS_BACKEND: aws is not available in this release, only env is")
+        if self.secrets_backend == "aws" and self.secret_place is None:
+            raise ValueError("SECRETS_BACKEND: aws needs AWS_SECRET_NAME and AWS_REGION")
         if self.jwt_secret_key is not None and self.secret_key is not None and self.jwt_secret_key != self.secret_key:
             raise ValueError("SECRET_KEY: is another name of JWT_SECRET_KEY and has a different value; give one")
         if self.app_env is Environment.PRODUCTION and self.public_url and not self.public_url.startswith("https://"):

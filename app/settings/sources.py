@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator
 from app.domain.key_shapes import looks_like_key
 from app.domain.placeholders import is_placeholder
 from app.domain.secrets import SecretText
+from app.domain.stored_secret import StoredSecret
 from app.settings.secret_files import read_text_file
 from app.settings.values import comma_separated, own_text, path_in_project
 
@@ -68,7 +69,7 @@ SECRETS: Final = frozenset(
 _ISSUED: Final = frozenset({"DISCORD_BOT_TOKEN", "DISCORD_CLIENT_SECRET", *ENVIRONMENT_CREDENTIALS})
 """Secrets that a provider issues. A placeholder for one counts as not set; a placeholder for a key halts the start."""
 
-GATHERED: Final = frozenset({"environment_credentials", "secret_files", "notices"})
+GATHERED: Final = frozenset({"environment_credentials", "secret_files", "stored_secret", "notices"})
 """Fields that are no settings themselves but gathered from several."""
 
 
@@ -87,9 +88,18 @@ class SourcesRefused(Exception):
 
 
 class Sources:
-    """Overrides over the environment over `.env`; each setting as NAME or as NAME_FILE."""
+    """Overrides over the environment over `.env`; each setting as NAME or as NAME_FILE.
 
-    def __init__(self, settings_cls: type[BaseModel], overrides: Mapping[str, Any], env_file: Path | None) -> None:
+    A value in the ``stored`` secret comes from there alone: given elsewhere too, it is given twice.
+    """
+
+    def __init__(
+        self,
+        settings_cls: type[BaseModel],
+        overrides: Mapping[str, Any],
+        env_file: Path | None,
+        stored: StoredSecret | None = None,
+    ) -> None:
         self._fields = tuple(name for name in settings_cls.model_fields if name not in GATHERED)
         self._problems: list[str] = []
         self._notices: list[str] = []
@@ -100,6 +110,7 @@ class Sources:
         self._lists = {name.upper() for name, field in settings_cls.model_fields.items() if comma in field.metadata}
         named = {name.upper(): value for name, value in overrides.items()}
         self._problems += [f"{name}: is not a setting" for name in named if name not in self._known]
+        self._stored = stored
         self._layers: tuple[Mapping[str, Any], ...] = (named, os.environ, self._dotenv(env_file))
 
     def values(self) -> dict[str, Any]:
@@ -107,7 +118,8 @@ class Sources:
         values = {name: self._of(name) for name in self._fields}
         values["environment_credentials"] = self._environment_credentials()
         values["secret_files"] = self._secret_files
-        values["notices"] = tuple(self._notices)
+        values["stored_secret"] = self._stored
+        values["notices"] = tuple(self._notices) + (self._stored.notices if self._stored else ())
         if self._problems:
             raise SourcesRefused(list(dict.fromkeys(self._problems)))
         return {name: value for name, value in values.items() if value is not None}
@@ -120,6 +132,17 @@ class Sources:
         return self._value(field.upper())
 
     def _find(self, name: str) -> tuple[Any, str | Path | None]:
+        """The value of a setting, the path of its file, or neither."""
+        value, file = self._in_layers(name)
+        stored = self._stored.current.values.get(name) if self._stored else None
+        if stored is None:
+            return value, file
+        if value is not None or file is not None:
+            self._problems.append(f"{name}: is given twice, the other time in the AWS secret; keep one of them")
+            return None, None
+        return self._cleaned(name, stored.reveal()), None
+
+    def _in_layers(self, name: str) -> tuple[Any, str | Path | None]:
         """From the strongest source that mentions the setting: its value, the path of its file, or neither."""
         for layer in self._layers:
             if name not in layer and f"{name}_FILE" not in layer:

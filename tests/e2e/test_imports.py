@@ -22,6 +22,7 @@ IMPORTING = [sys.executable, "-X", "importtime", *KEYHALL]
 NEVER_ON_SQLITE = {
     "alembic.command",
     "asyncpg.connection",
+    "boto3.session",
     "discord.client",
     "pydantic_settings.main",
     "rich.console",

@@ -238,8 +238,8 @@ def test_a_public_url_is_written_as_browsers_send_it() -> None:
     assert Settings.load({"PUBLIC_URL": "http://a.example:443"}).origin == "http://a.example:443"
 
 
-def test_aws_is_said_to_be_unavailable() -> None:
-    assert "aws is not available in this release" in problem({"SECRETS_BACKEND": "aws"})
+def test_aws_needs_to_be_told_where_the_secret_is() -> None:
+    assert "needs AWS_SECRET_NAME and AWS_REGION" in problem({"SECRETS_BACKEND": "aws"})
 
 
 def test_shards_fit_the_shard_count() -> None:

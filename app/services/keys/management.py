@@ -17,6 +17,7 @@ from app.domain.instances import CONFIRMED_FOR_SECONDS
 from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, Manifest, Origin
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import rows as key_rows
+from app.services.keys.owner import KeyOwner
 from app.services.keys.reading import KeyReader
 from app.services.keys.ring import InstallRules, KeyCheck, KeyRing, KeyVersionInfo, Primary
 from app.services.keys.writing import KeyWriter
@@ -155,6 +156,11 @@ class KeyManagementService:
     def epochs(self) -> Mapping[str, int]:
         """The epochs that this process has loaded."""
         return self.ring.manifest.epochs
+
+    @property
+    def owner(self) -> KeyOwner | None:
+        """The secret outside that owns application keys, where one does."""
+        return self._rules.owner
 
     def setup_token(self) -> SecretText:
         """The token that claims the first owner."""

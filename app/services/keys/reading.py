@@ -22,6 +22,7 @@ from app.domain.key_material import WeakKey, parse_external_key, same_bytes
 from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, KeyState, KeyVersion, Manifest
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import rows as key_rows
+from app.services.keys.owner import KeyOwner
 from app.services.keys.ring import InstallRules, KeyRing
 from app.services.ports import KeyDerivation, KeyWrapping, MasterKeySource, RememberedInstall, UnitOfWork
 
@@ -304,6 +305,9 @@ class KeyReader:
                 continue
             fingerprint = self._derivation.fingerprint(name, self.outside_material(name, given))
             known = next((each for each in ring.keysets[name] if each.fingerprint == fingerprint), None)
+            if self.rules.owner is not None and self.rules.owner.owns(name):
+                self._require_not_revoked(self.rules.owner, name, known)
+                continue
             if known is None:
                 raise KeyConflict(
                     f"the value given for {name.value} equals no version of the stored key",
@@ -321,6 +325,17 @@ class KeyReader:
                     name.value,
                     known.version,
                 )
+
+    @staticmethod
+    def _require_not_revoked(owner: KeyOwner, name: KeyName, known: KeyVersion | None) -> None:
+        """A key that a secret outside owns may be new, or a former one: a running process makes it the primary."""
+        if known is None or known.state not in {KeyState.COMPROMISED, KeyState.DESTROYED}:
+            return
+        place = owner.stored.place
+        raise InsecureKey(
+            f"{name.value} in the AWS secret {place.name} is version {known.version}, which is {known.state}",
+            remedy=f"put another there: {place.change_command(name.value)}",
+        )
 
 
 def _authentic(name: KeyName, value: str, install_id: str, wrapping: KeyWrapping) -> Keyset:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from app.domain.keys import Environment, KeyName, Keyset, KeyState, KeyVersion, Manifest, Origin
 from app.domain.secrets import SecretBytes, SecretText
+from app.services.keys.owner import KeyOwner
 from app.services.ports import KeyWrapping
 
 
@@ -94,3 +95,5 @@ class InstallRules:
     outside_keys: Mapping[str, SecretText]
     legacy_key: SecretText | None = None
     """CREDENTIAL_ENCRYPTION_KEY, which opens rows of other software in imports and nothing else."""
+    owner: KeyOwner | None = None
+    """The secret outside that gives the ``outside_keys``, where one does."""

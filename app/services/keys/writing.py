@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from app.domain.audit import Action
-from app.domain.errors import KeyDamaged, NotReady
+from app.domain.errors import InsecureKey, KeyDamaged, NotReady
 from app.domain.keys import (
     MATERIAL_BYTES,
     Environment,
@@ -31,6 +32,8 @@ from app.services.ports import (
     RememberedInstall,
     UnitOfWork,
 )
+
+log = logging.getLogger(__name__)
 
 Materials = dict[KeyName, tuple[SecretBytes, Origin]]
 """The first material of each key of an install, and its origin."""
@@ -66,18 +69,21 @@ class KeyWriter:
     ) -> KeyRing:
         """A new install: one active version of every key. The caller holds the lock and found no install."""
         now, install_id = self._clock.now(), self._randomness.new_id()
-        keysets = [
-            Keyset.first(
-                name,
-                install_id,
-                self.new_version(name, 1, material, install_id=install_id, wrapping=wrapping).become(
+        keysets = []
+        expected: dict[KeyName, dict[int, SecretBytes]] = {}
+        for name, material in materials.items():
+            generations = [*self._former(name), material]
+            versions = [
+                self.new_version(name, number, each, install_id=install_id, wrapping=wrapping).become(
                     KeyState.ACTIVE, now
-                ),
-            )
-            for name, material in materials.items()
-        ]
+                )
+                for number, each in enumerate(generations, 1)
+            ]
+            retired = [each.become(KeyState.DEACTIVATED, now) for each in versions[:-1]]
+            keysets.append(Keyset(name=name, install_id=install_id, epoch=1, versions=(*retired, versions[-1])))
+            expected[name] = {number: each for number, (each, _) in enumerate(generations, 1)}
         await self._put(uow, self._manifest(install_id, environment, wrapping), keysets, wrapping)
-        ring = await self._read_back(uow, remembered, {name: {1: each} for name, (each, _) in materials.items()})
+        ring = await self._read_back(uow, remembered, expected)
         await self._audit.record(uow, SYSTEM, Action.INSTALL_CREATED, about=("install", install_id))
         for name, (_, origin) in materials.items():
             if origin is Origin.ADOPTED:
@@ -95,6 +101,18 @@ class KeyWriter:
             if self._derivation.fingerprint(name, material) not in {each.fingerprint for each in known}:
                 return material, Origin.ADOPTED
         return self._generated(), Origin.GENERATED
+
+    def _former(self, name: KeyName) -> Sequence[tuple[SecretBytes, Origin]]:
+        """The key that the settings' secret gave before the present one, to open what was made with it."""
+        owner = self._reader.rules.owner
+        given = None if owner is None else owner.stored.former_keys.get(name.value)
+        if given is None:
+            return []
+        try:
+            return [(self._reader.outside_material(name, given), Origin.ADOPTED)]
+        except InsecureKey as weak:
+            log.warning("the former version of %s in the AWS secret is passed over: %s", name.value, weak.happened)
+            return []
 
     def new_version(
         self,

@@ -78,6 +78,8 @@ class RotationJob:
 
     async def _prepare(self, run: JobRun, name: KeyName) -> None:
         wanted: int | None = run.job.payload.get("version")
+        if wanted is None and (owner := self._keys.owner) is not None and owner.owns(name):
+            raise JobFailed(owner.refusal(name, "rotated").detail)  # it was announced before a secret gave this key
 
         def edit(ring: KeyRing) -> Keyset:
             keyset = ring.keysets[name]

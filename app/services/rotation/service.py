@@ -7,7 +7,7 @@ its way to a new primary.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -24,7 +24,6 @@ from app.domain.keys import (
     KeySchedule,
     Keyset,
     KeyState,
-    Origin,
 )
 from app.domain.rotation import RotationState, Step
 from app.domain.secrets import SecretText
@@ -32,6 +31,7 @@ from app.services.audit import SYSTEM, AuditTrail
 from app.services.instances import InstanceService
 from app.services.jobs import JobRun, JobService, Later
 from app.services.keys import KeyManagementService, KeyRing
+from app.services.keys.owner import require_ours
 from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.rotation.inspection import (
     Dependents,
@@ -41,6 +41,7 @@ from app.services.rotation.inspection import (
     unique_key,
 )
 from app.services.rotation.job import RotationJob
+from app.services.rotation.queue import RotationQueue
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class RotationService:
         self._clock = clock
         self._overlap = overlap
         self._audit = AuditTrail(clock)
+        self._queue = RotationQueue(storage=storage, keys=keys, jobs=jobs, clock=clock)
         self.job: Final = job
         """Workers call its ``carry_on``."""
 
@@ -91,6 +93,7 @@ class RotationService:
         Raises InvalidInput for a time that has passed, KeyStateConflict where a rollback or an import is on its way.
         """
         self._require(actor, name)
+        require_ours(self._keys.owner, name, "rotated")
         now = self._clock.now()
         if at is not None and not now < at <= now + FURTHEST_DATE:
             raise InvalidInput("at", "must lie ahead, within ten years")
@@ -98,7 +101,7 @@ class RotationService:
             if at is None and (left := await self._left_over(uow, name, "rotate")) is not None:
                 return left
             under_way = await uow.jobs.unfinished(unique_key(name))
-            job = under_way or await self._begin(uow, actor, name, {"action": "rotate"}, at=at)
+            job = under_way or await self._queue.begin(uow, actor, name, {"action": "rotate"}, at=at)
             if job.payload.get("action") != "rotate":
                 raise KeyStateConflict(f"{name.value} is being changed already: {job.progress.note or job.state.value}")
             if at is not None and job.run_at != at:
@@ -118,6 +121,7 @@ class RotationService:
         Raises KeyStateConflict where there is none that may be: it was revoked or destroyed, or there never was one.
         """
         self._require(actor, name)
+        require_ours(self._keys.owner, name, "rolled back")
         async with self._storage.write() as uow:
             if (left := await self._left_over(uow, name, "rollback")) is not None:
                 return left
@@ -125,14 +129,7 @@ class RotationService:
             if not former:
                 raise KeyStateConflict(f"{name.value} has no former version that may become primary again")
             target = max(former, key=lambda each: (each.deactivated_at or each.created_at, each.version))
-            return await self._begin_with(uow, actor, name, target.version, "rollback")
-
-    async def _begin_with(self, uow: UnitOfWork, actor: Actor, name: KeyName, version: int, action: str) -> Job:
-        """Queue a change to that version. Raises KeyStateConflict where another change is on its way."""
-        job = await self._begin(uow, actor, name, {"action": action, "version": version})
-        if (job.payload.get("action"), job.payload.get("version")) != (action, version):
-            raise KeyStateConflict(f"{name.value} is being changed already: {job.progress.note or job.state.value}")
-        return job
+            return await self._queue.begin_with(uow, actor, name, target.version, "rollback")
 
     async def import_(self, actor: Actor, name: KeyName, given: SecretText) -> Job | None:
         """Make a key from outside the primary, by the same kind of job; None where it is primary already.
@@ -141,50 +138,12 @@ class RotationService:
         Raises InsecureKey for one that must not be used, KeyStateConflict for one that was revoked.
         """
         self._require(actor, name)
-        material = self._keys.parse_external_key(name, given)
-        fingerprint = self._keys.fingerprint(name, material)
-        known = next((each for each in self._keyset(name) if each.fingerprint == fingerprint), None)
-        if known is not None and known.state is KeyState.ACTIVE:
-            async with self._storage.write() as uow:
-                return await self._left_over(uow, name, "import")
-        if known is not None and known.state in {KeyState.COMPROMISED, KeyState.DESTROYED}:
-            raise KeyStateConflict(f"this is {name.value} version {known.version}, which is {known.state}")
-        if known is not None:
-            async with self._storage.write() as uow:
-                return await self._begin_with(uow, actor, name, known.version, "import")
-
-        def edit(ring: KeyRing) -> Keyset:
-            if any(each.fingerprint == fingerprint for each in ring.keysets[name]):
-                raise KeyStateConflict(f"{name.value} was changed by another process just now: run this again")
-            return self._keys.add_version(ring, name, material, Origin.IMPORTED)
-
+        require_ours(self._keys.owner, name, "imported")
+        job = await self._queue.bring_in(actor, name, given)
+        if job is not None:
+            return job
         async with self._storage.write() as uow:
-            if await uow.jobs.unfinished(unique_key(name)) is not None:
-                raise KeyStateConflict(f"{name.value} is being changed already: wait for that to end")
-            keyset = await self._keys.change(uow, name, edit)
-            version = max(each.version for each in keyset)
-            await self._audit.record(uow, actor, Action.KEY_IMPORTED, about=_about(name), version=version)
-            # A rotation that was queued since the look above undoes all of this.
-            return await self._begin_with(uow, actor, name, version, "import")
-
-    async def _begin(
-        self, uow: UnitOfWork, actor: Actor, name: KeyName, payload: Mapping[str, Any], *, at: datetime | None = None
-    ) -> Job:
-        """Queue a change of primary, or find the one that is on its way."""
-        job = self._jobs.new(
-            JobKind.KEY_ROTATION,
-            {"name": name.value, **payload},
-            unique_key=unique_key(name),
-            requested_by=actor.subject_id,
-        )
-        if not await uow.jobs.add(job, at=at):
-            under_way = await uow.jobs.unfinished(unique_key(name))
-            if under_way is not None:
-                return under_way
-            raise KeyStateConflict(f"{name.value} was being changed just now: try again")
-        detail: dict[str, Any] = {"requested": payload["action"]} | ({} if at is None else {"due": at.isoformat()})
-        await self._audit.record(uow, actor, Action.KEY_ROTATION_REQUESTED, about=_about(name), **detail)
-        return await uow.jobs.get(job.id) or job
+            return await self._left_over(uow, name, "import")
 
     async def _left_over(self, uow: UnitOfWork, name: KeyName, action: str, **payload: Any) -> Job | None:
         """The unfinished job of an identical earlier request, so that repeating a request is idempotent.
@@ -228,6 +187,7 @@ class RotationService:
             if keyset.version(version) is None:
                 raise NotFound(f"{name.value} has no version {version}")
             if keyset.primary.version == version:
+                require_ours(self._keys.owner, name, "revoked")
                 keyset = keyset if keyset.announced else self._keys.add_version(ring, name)
                 keyset = keyset.promote(keyset.announced[-1], now)
             try:
@@ -332,6 +292,8 @@ class RotationService:
         self._require(actor, name)
         if not SHORTEST_SCHEDULE <= rotation_days <= LONGEST_SCHEDULE:
             raise InvalidInput("rotation_days", f"must be {SHORTEST_SCHEDULE} to {LONGEST_SCHEDULE}")
+        if automatic:
+            require_ours(self._keys.owner, name, "rotated")
         schedule = KeySchedule(name=name, rotation_days=rotation_days, automatic=automatic)
         now = self._clock.now()
         async with self._storage.write() as uow:
@@ -351,6 +313,9 @@ class RotationService:
         for status in await self._inspection.every_status():
             name = status.name
             if not status.due:
+                continue
+            if (owner := self._keys.owner) is not None and owner.owns(name):
+                log.warning("%s is %d days old: %s", name, status.age_days, owner.refusal(name, "rotated").detail)
                 continue
             if not status.automatic:
                 log.warning("%s is %d days old: rotate it with `keyhall keys rotate %s`", name, status.age_days, name)
