@@ -163,7 +163,6 @@ class Backend:
             yield creation
 
     def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
-        from app.bootstrap.backup import backup_verification, own_identities  # noqa: PLC0415
+        from app.bootstrap.backup import backup_verification  # noqa: PLC0415
 
-        settings = self._settings_of_a_command()
-        return backup_verification(settings), own_identities(settings)
+        return backup_verification(self._settings_of_a_command())

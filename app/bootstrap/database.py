@@ -157,38 +157,29 @@ class ReachableDatabase:
         return await self.retry.run(self.keys.verify)
 
     async def migrate(self, *, installed: bool) -> None:
-        """Bring the schema to head; an install's database is copied first. Raises StartupError."""
+        """Bring the schema to head; an install's database is copied or backed up first. Raises StartupError."""
         if installed:
-            await self._keep_copy()
+            await self._keep_way_back()
         await self.retry.run(lambda: upgrade(self.database))
 
     async def revision(self) -> str | None:
         """The schema's revision; None where nothing was ever migrated. Raises DatabaseUnavailable."""
         return await self.retry.run(lambda: current_revision(self.database))
 
-    async def _keep_copy(self) -> None:
-        """Before an install's schema changes, keep a copy that was opened and verified. Raises MigrationFailed."""
-        revision, head = await self.revision(), known_revisions()[-1]
-        if revision == head:
+    async def _keep_way_back(self) -> None:
+        """Before an install's schema changes, keep a verified copy or backup. Raises MigrationFailed."""
+        step = await self.revision(), known_revisions()[-1]
+        if step[0] == step[1]:
             return
-        # Each process has a file name of its own: many may start at once.
-        unique = f"{SystemClock().now():%Y%m%dT%H%M%SZ}-{SystemRandomness().token_bytes(4).hex()}"
-        path = self.settings.backup_dir / f"before-{head}-{unique}.db"
-        try:
-            if not await self.database.copy(path):
-                log.warning(
-                    "the schema goes from %s to %s: the server's own backup is the only way back", revision, head
-                )
-                return
-            async with open_database(DatabaseUrl(path=path), may_create=False) as copied:
-                await key_management(self.settings, SqlStorage(copied)).verify()
-        except (OSError, StorageError) as error:
-            raise MigrationFailed(
-                f"no copy of the database could be made in {path.parent} before migration {head}, and nothing was "
-                "changed",
-                remedy="make BACKUP_DIR a directory with free space that the user who runs Keyhall may write",
-            ) from error
-        log.info("the schema goes from %s to %s: a verified copy of the database is %s", revision, head, path)
+        from app.bootstrap.copies import keep_way_back  # noqa: PLC0415 - a start at head goes without it
+
+        await keep_way_back(
+            self.settings,
+            self.database,
+            master_keys(self.settings),
+            lambda storage: key_management(self.settings, storage).verify(),
+            step,
+        )
 
     async def copy_before_reset(self) -> Path | None:
         """Copy an embedded database as it is, to open again if the lost master key is found. Raises ConfigInvalid."""

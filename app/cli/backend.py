@@ -92,7 +92,7 @@ class Backend(Protocol):
         ...
 
     def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
-        """The means to read backups, without the database, and the identities of the settings."""
+        """The means to read backups, without the database, and the keys that this machine has for them."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from app.cli.backend import backend
 from app.cli.output import AsJson, read_secret, show_json, show_table, when
 from app.cli.progress import ProgressBar
 from app.domain.backup import BackupHeader, EncryptTo, OpenWith
-from app.domain.errors import BackupError, InvalidInput
+from app.domain.errors import BackupError, BackupLocked, InvalidInput
 from app.domain.secrets import SecretText
 
 if TYPE_CHECKING:
@@ -146,10 +147,12 @@ def inspect(
 
 async def _inspect(opened: Backend, path: Path, by: OpenWith | None) -> BackupInfo:
     verification, own = opened.backup_verification()
-    kinds = (await verification.files.inspect(path, OpenWith())).kinds
-    # The identity of the settings is tried where it can be right, a given key in any case.
-    by = by or (own if kinds != (_PASSPHRASE,) else OpenWith())
-    return await verification.files.inspect(path, by)
+    if by is not None:
+        return await verification.files.inspect(path, by)
+    try:
+        return await verification.files.inspect(path, own)
+    except BackupLocked:
+        return await verification.files.inspect(path, OpenWith())
 
 
 def _show_info(opened: Backend, path: Path, info: BackupInfo) -> None:
@@ -202,10 +205,16 @@ _REPORT = ("credentials", "unreadable", "users", "install_id", "master_key_id", 
 
 async def _verify(opened: Backend, path: Path, by: OpenWith | None) -> BackupReport:
     verification, own = opened.backup_verification()
-    if by is None:
-        kinds = (await verification.files.inspect(path, OpenWith())).kinds
-        asking = kinds == (_PASSPHRASE,) and sys.stdin.isatty()
-        by = OpenWith(passphrase=SecretText(read_secret("Passphrase", None))) if asking else own
+    try:
+        return await verification.verify(path, by or own)
+    except BackupLocked:
+        if by is not None:
+            raise
+    # The passphrase of the master key, under which backups before a migration are, is not the right one.
+    kinds = (await verification.files.inspect(path, OpenWith())).kinds
+    by = dataclasses.replace(own, passphrase=None)
+    if kinds == (_PASSPHRASE,) and sys.stdin.isatty():
+        by = OpenWith(passphrase=SecretText(read_secret("Passphrase", None)))
     return await verification.verify(path, by)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.bootstrap.commands import open_key_reset, open_master_key_change
-from app.domain.errors import InsecureKey
+from app.domain.errors import InsecureKey, StorageError
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.private_files import make_directory, write
 from app.settings import DatabaseUrl
@@ -145,6 +145,30 @@ async def test_the_copy_before_a_migration_is_private_too(tmp_path: Path, umask:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "z").rglob("*")}
     assert modes == {"backups": 0o700, "copy.db": 0o600}
     assert stat.S_IMODE((tmp_path / "z").stat().st_mode) == 0o700
+
+
+async def test_the_copy_before_a_migration_is_not_written_through_a_link_that_another_user_puts_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making the file and SQLite's opening it by name."""
+    for name in ("k.db", "victim"):
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            connection.execute(f"CREATE TABLE t_of_{name[0]} (a)")
+    before = (tmp_path / "victim").read_bytes()
+    connect = sqlite3.connect
+
+    def connect_late(path: object, *arguments: object, **named: object) -> object:
+        if isinstance(path, Path):
+            path.unlink()
+            path.symlink_to(tmp_path / "victim")
+        return connect(path, *arguments, **named)  # type: ignore[call-overload]
+
+    async with open_database(DatabaseUrl(path=tmp_path / "k.db"), may_create=False) as database:
+        monkeypatch.setattr(sqlite3, "connect", connect_late)
+        with pytest.raises(StorageError):
+            await database.copy(tmp_path / "backups" / "copy.db")
+    assert (tmp_path / "victim").read_bytes() == before
+    assert list((tmp_path / "backups").iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from app.bootstrap.backup import backup_verification
 from app.bootstrap.database import key_management
-from app.domain.errors import KeyDamaged, MigrationFailed, UniqueViolation
+from app.domain.backup import OpenWith
+from app.domain.errors import BackupLocked, KeyDamaged, MigrationFailed, UniqueViolation
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.migrate import SCRIPTS, current_revision, known_revisions, upgrade
 from app.infrastructure.database.unit_of_work import SqlStorage
@@ -40,24 +42,27 @@ async def _install_of_the_release_before(place: Place, tmp_path: Path) -> str:
 
 
 def _copies(place: Place) -> list[Path]:
-    return sorted((place.data_dir / "backups").glob("*.db"))
+    return sorted((place.data_dir / "backups").glob("*"))
 
 
 async def test_an_install_of_the_release_before_is_copied_verified_and_brought_to_head(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_id = await _install_of_the_release_before(place, tmp_path)
-    with caplog.at_level(logging.INFO, logger="app.bootstrap.database"):
+    with caplog.at_level(logging.INFO, logger="app.bootstrap.copies"):
         async with place.keys(may_create=False) as opened:
             assert opened.keys.install_id == install_id
             assert await current_revision(opened.database) == known_revisions()[-1]
-    if place.url.startswith("postgresql"):
-        assert "the server's own backup is the only way back" in caplog.text
-        assert _copies(place) == []
-        return
     (copy,) = _copies(place)
     assert str(copy) in caplog.text
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    if place.url.startswith("postgresql"):
+        verification, own = backup_verification(place.load())
+        info = await verification.files.inspect(copy, own)
+        assert info.header is not None
+        assert info.header.revision == known_revisions()[-2]
+        assert (await verification.verify(copy, own)).ok
+        return
     async with open_database(DatabaseUrl.parse(f"sqlite+aiosqlite:///{copy}"), may_create=False) as database:
         assert await current_revision(database) == known_revisions()[-2]
         assert await key_management(place.load(), SqlStorage(database)).verify()
@@ -70,14 +75,29 @@ async def test_a_schema_at_head_is_not_copied(place: Place) -> None:
     assert _copies(place) == []
 
 
-async def test_without_a_copy_nothing_is_migrated(sqlite_url: str, tmp_path: Path) -> None:
-    place = Place(sqlite_url, tmp_path / "data")
+async def test_a_backup_before_a_migration_is_for_the_recipient_where_one_is_set(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    place = Place(postgres_url, tmp_path / "data").having(BACKUP_RECIPIENT=recipient)
+    await _install_of_the_release_before(place, tmp_path)
+    async with place.keys(may_create=False):
+        pass
+    (backup,) = _copies(place)
+    verification, own = backup_verification(place.load())
+    assert (await verification.files.inspect(backup, OpenWith())).kinds == ("X25519",)
+    with pytest.raises(BackupLocked):
+        await verification.verify(backup, own)
+
+
+async def test_without_a_copy_nothing_is_migrated(engine_url: str, tmp_path: Path) -> None:
+    place = Place(engine_url, tmp_path / "data")
     await _install_of_the_release_before(place, tmp_path)
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(MigrationFailed, match="nothing was changed"):
         async with place.having(BACKUP_DIR=str(tmp_path / "file" / "backups")).keys(may_create=False):
             pass
-    async with open_database(DatabaseUrl.parse(sqlite_url), may_create=False) as database:
+    async with open_database(DatabaseUrl.parse(engine_url), may_create=False) as database:
         assert await current_revision(database) == known_revisions()[-2]
 
 

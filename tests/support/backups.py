@@ -35,7 +35,8 @@ async def back_up(place: Place, path: Path, *, replace: bool = False) -> Created
 
 async def verified(place: Place, path: Path) -> BackupReport:
     """Judge a backup, as `keyhall backup verify` does."""
-    return await backup_verification(place.load()).verify(path, OPENS)
+    verification, _ = backup_verification(place.load())
+    return await verification.verify(path, OPENS)
 
 
 def content(file: bytes) -> tuple[BackupHeader, list[tuple[str, Row]]]:

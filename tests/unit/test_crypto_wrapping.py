@@ -140,8 +140,15 @@ def test_the_setup_token_is_the_same_in_every_process_of_an_install(wrapping: Ma
     assert len({token, *others}) == 3
 
 
+def test_the_passphrase_of_backups_is_that_of_the_master_key_alone(wrapping: MasterKeyWrapping) -> None:
+    passphrase = wrapping.backup_passphrase().reveal()
+    assert re.fullmatch("[A-Za-z0-9_-]{43}", passphrase)
+    assert passphrase == MasterKeyWrapping(MASTER).backup_passphrase().reveal()
+    assert passphrase != MasterKeyWrapping(MATERIAL).backup_passphrase().reveal()
+
+
 def test_the_sub_keys_differ(wrapping: MasterKeyWrapping) -> None:
-    keys = [wrapping._row_key, wrapping._canary_key, wrapping._setup_key, MASTER]
+    keys = [wrapping._row_key, wrapping._canary_key, wrapping._setup_key, wrapping._backup_key, MASTER]
     assert all(one != other for one, other in pairwise(sorted(keys, key=SecretBytes.reveal)))
 
 

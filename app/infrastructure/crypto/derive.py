@@ -26,6 +26,7 @@ class Label(StrEnum):
     CANARY = "canary"
     SETUP_TOKEN = "setup-token"  # noqa: S105 - the name of a use, not a token
     MASTER_KEY_ID = "id"
+    BACKUP_PASSPHRASE = "backup-passphrase"  # noqa: S105 - the name of a use
     # From a version of an application key
     FINGERPRINT = "fingerprint"
     MAC = "mac"

@@ -28,7 +28,7 @@ class MasterKeyWrapping:
     A sub-key wraps a handful of versions in its life, far from the 2**32 random nonces that SP 800-38D allows per key.
     """
 
-    __slots__ = ("_canary_key", "_id", "_row_key", "_setup_key", "_token_bytes", "_wrap")
+    __slots__ = ("_backup_key", "_canary_key", "_id", "_row_key", "_setup_key", "_token_bytes", "_wrap")
 
     def __init__(self, material: SecretBytes, randomness: Randomness | None = None) -> None:
         if len(material) != MATERIAL_BYTES:
@@ -37,6 +37,7 @@ class MasterKeyWrapping:
         self._row_key = SecretBytes(derive(material, Label.ROW_MAC))
         self._canary_key = SecretBytes(derive(material, Label.CANARY))
         self._setup_key = SecretBytes(derive(material, Label.SETUP_TOKEN))
+        self._backup_key = SecretBytes(derive(material, Label.BACKUP_PASSPHRASE))
         self._id = derive(material, Label.MASTER_KEY_ID, length=8).hex()
         self._token_bytes = (randomness or SystemRandomness()).token_bytes
 
@@ -76,6 +77,10 @@ class MasterKeyWrapping:
         """``khs_`` and 192 bits in base64url: the same in every process that holds this master key."""
         token = _hmac(self._setup_key, install_id)[:_SETUP_TOKEN_BYTES]
         return SecretText(_SETUP_TOKEN_PREFIX + base64.urlsafe_b64encode(token).decode())
+
+    def backup_passphrase(self) -> SecretText:
+        """256 bits in base64url, for backups that Keyhall makes when nobody is there to choose a key for them."""
+        return SecretText(base64.urlsafe_b64encode(self._backup_key.reveal()).decode().rstrip("="))
 
 
 def _place(install_id: str, name: KeyName, version: int) -> bytes:

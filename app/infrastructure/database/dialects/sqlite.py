@@ -308,17 +308,18 @@ class Sqlite:
         make_directory(path.parent)
         temporary = path.with_name(f".{path.name}.new")
         temporary.unlink(missing_ok=True)
-        os.close(create(temporary, owner=owner_for(path)))
+        descriptor = create(temporary, owner=owner_for(path))
         try:
             with closing(self._open_existing(busy=self._busy)) as source, closing(sqlite3.connect(temporary)) as target:
+                _require_twice_open(descriptor, temporary)
                 source.backup(target)
                 target.execute("PRAGMA journal_mode=DELETE")  # one file, which needs no -wal beside it
                 if (found := target.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
                     raise sqlite3.DatabaseError(f"the copy is damaged: {found}")
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            os.fsync(descriptor)
             temporary.replace(path)
         finally:
+            os.close(descriptor)
             temporary.unlink(missing_ok=True)
 
     async def rebuild(self, _key: int, change: Callable[[Connection], None], /) -> None:
@@ -341,6 +342,21 @@ class Sqlite:
         self.lookups.close()
         await self.reader.dispose()
         await self.writer.dispose()
+
+
+def _require_twice_open(descriptor: int, path: Path) -> None:
+    """Make sure that SQLite, which opens by name, has opened the file of this descriptor. Raises OSError.
+
+    The owner of the directory could have put a link there since: root would write through it.
+    """
+    ours = os.fstat(descriptor)
+    # Every descriptor of this process; SQLite's own cannot be asked for.
+    found = 0
+    for number in os.listdir("/dev/fd"):  # noqa: PTH208 - names alone
+        with suppress(OSError):  # that of the list itself is closed by now
+            found += os.path.samestat(os.fstat(int(number)), ours)
+    if found != 2:
+        raise FileExistsError(errno.EEXIST, "another file was put there", str(path))
 
 
 def _text(value: bytes) -> str:
