@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from app.bootstrap.copies import own_keys, verification_with
 from app.bootstrap.database import master_keys, reachable_database
 from app.domain.backup import OpenWith
+from app.domain.backup_plan import BackupPlan, Keep
 from app.domain.errors import NoInstall
-from app.infrastructure.clock import SystemClock
+from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.database.migrate import known_revisions
 from app.services.backup import BackupCreation, BackupVerification
 from app.settings import Settings
@@ -19,6 +20,16 @@ def backup_verification(settings: Settings) -> tuple[BackupVerification, OpenWit
     """The means to read and judge backups, and the keys that this machine has for them. Raises StartupError."""
     source = master_keys(settings)
     return verification_with(settings, source), own_keys(settings, source)
+
+
+def backup_plan(settings: Settings) -> BackupPlan:
+    """The operator's decisions, which the settings have checked."""
+    return BackupPlan(
+        directory=settings.backup_dir,
+        recipient=settings.backup_recipient,
+        schedule=settings.backup_schedule,
+        keep=Keep.parse(settings.backup_keep),
+    )
 
 
 @asynccontextmanager
@@ -36,4 +47,5 @@ async def open_backup_creation(settings: Settings) -> AsyncIterator[BackupCreati
             verification=verification_with(settings, master_keys(settings)),
             recipient=settings.backup_recipient,
             clock=SystemClock(),
+            randomness=SystemRandomness(),
         )

@@ -7,7 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.bootstrap.backup import backup_plan
+from app.bootstrap.copies import verification_with
+from app.bootstrap.database import master_keys
 from app.bootstrap.keys import OpenKeys
+from app.domain.backup_plan import BackupPlan
 from app.domain.identity import Registration
 from app.domain.keys import Environment
 from app.infrastructure.clock import SystemClock, SystemRandomness, noticing_stops
@@ -26,6 +30,7 @@ from app.services.authentication import (
     PasswordProof,
     RequestAuthenticator,
 )
+from app.services.backup import BackupCreation, BackupService, BackupVerification
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
@@ -65,6 +70,8 @@ class Parts:
     registration: Registration
     lifetimes: Lifetimes
     rotation_days: int
+    backup_plan: BackupPlan
+    backups: BackupVerification
 
 
 def build_services(parts: Parts) -> Services:
@@ -172,6 +179,20 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
             rotation_days=parts.rotation_days,
         ),
+        backups=BackupService(
+            storage=storage,
+            files=parts.backups.files,
+            creation=BackupCreation(
+                storage=storage,
+                verification=parts.backups,
+                recipient=parts.backup_plan.recipient,
+                clock=clock,
+                randomness=randomness,
+            ),
+            jobs=jobs,
+            plan=parts.backup_plan,
+            clock=clock,
+        ),
         bot_state=bot_state,
         housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
     )
@@ -203,6 +224,8 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
                 session=timedelta(days=settings.refresh_token_expire_days),
             ),
             rotation_days=settings.key_rotation_days,
+            backup_plan=backup_plan(settings),
+            backups=verification_with(settings, master_keys(settings)),
         )
     )
     try:

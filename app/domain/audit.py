@@ -52,6 +52,7 @@ class Action(StrEnum):
     CREDENTIAL_REVEALED = "credential.revealed"
     CREDENTIAL_USED = "credential.used"
     CREDENTIAL_UNREADABLE = "credential.unreadable"
+    BACKUP_REQUESTED = "backup.requested"
     BACKUP_CREATED = "backup.created"
     BACKUP_DELETED = "backup.deleted"
     ACCESS_REFUSED = "access.refused"

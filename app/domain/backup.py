@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, TypeAlias
 
 from app.domain import bech32
@@ -12,6 +13,7 @@ from app.domain.secrets import SecretText
 
 FORMAT: Final = 1
 """The format of the archive, its first member: ``keyhall_backup``."""
+SUFFIX: Final = ".age"
 RECIPIENT: Final = "age"
 _IDENTITY: Final = "AGE-SECRET-KEY-"
 
@@ -104,3 +106,35 @@ class BackupInfo:
     kinds: tuple[str, ...]
     """The kinds of keys that open it, as age names them: X25519 for a recipient, scrypt for a passphrase."""
     header: BackupHeader | None
+
+
+class Rehearsal(StrEnum):
+    """How a trial of restoring a backup ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOT_DECRYPTABLE = "not_decryptable"
+    """Its identity is not on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupRecord:
+    """The row of a backup that this install made."""
+
+    id: str
+    path: str
+    managed: bool
+    """Whether a job made it in BACKUP_DIR, where Keyhall deletes it in time."""
+    created_at: datetime
+    size: int
+    sha256: str
+    """Of the file, in hex."""
+    credentials: int
+    unreadable: int
+    users: int
+    latest_seal: str | None = None
+    verified_at: datetime | None = None
+    """When it was last read to its end and every credential in it opened; None where not all of them did."""
+    rehearsed_at: datetime | None = None
+    rehearsal: Rehearsal | None = None
+    rehearsal_note: str | None = None

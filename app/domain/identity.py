@@ -50,6 +50,7 @@ class Permission(StrEnum):
     MANAGE_GUILD_CREDENTIALS = "manage_guild_credentials"
     MANAGE_USERS = "manage_users"
     MANAGE_KEYS = "manage_keys"
+    MANAGE_BACKUPS = "manage_backups"
     READ_AUDIT = "read_audit"
 
 

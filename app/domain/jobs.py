@@ -22,6 +22,7 @@ class JobKind(StrEnum):
 
     KEY_ROTATION = "key.rotation"
     KEY_AGES = "key.ages"
+    BACKUP = "backup"
     HOUSEKEEPING = "housekeeping"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a command that uses one service must not pay for importing all of them
     from app.services.audit_trail import AuditSealing, AuditVerification
     from app.services.authentication import AuthenticationService, RequestAuthenticator
+    from app.services.backup import BackupService
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
@@ -48,5 +49,6 @@ class Services:
     credentials: CredentialService
     messages: MessageService
     dashboard: DashboardService
+    backups: BackupService
     bot_state: BotStateService
     housekeeping: HousekeepingService

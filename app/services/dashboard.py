@@ -46,6 +46,14 @@ class KeyAge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LastBackup:
+    """When the latest backup was made of which everything opened, and how long ago; None where there is none."""
+
+    verified_at: datetime | None
+    age_days: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstRun:
     """The steps of the first run, and whether each is done."""
 
@@ -73,7 +81,7 @@ class FirstRun:
 class Dashboard:
     """``keys`` is empty for actors who may not see them; ``first_run`` is for the owner, None once it is complete.
 
-    ``bot`` is for actors who may see keys, None for others.
+    ``bot`` and ``backup`` are for actors who may see keys, None for others.
     """
 
     username: str
@@ -84,6 +92,7 @@ class Dashboard:
     sentence: str
     first_run: FirstRun | None
     bot: BotConnection | None
+    backup: LastBackup | None
 
 
 class DashboardService:
@@ -124,7 +133,16 @@ class DashboardService:
             sentence=sentence,
             first_run=await self._first_run(actor, counts),
             bot=await self._bot_state.connection() if actor.may(Permission.SEE_KEYS) else None,
+            backup=await self._last_backup() if actor.may(Permission.SEE_KEYS) else None,
         )
+
+    async def _last_backup(self) -> LastBackup:
+        async with self._storage.lookup() as uow:
+            latest = await uow.backups.latest_verified()
+        if latest is None or latest.verified_at is None:
+            return LastBackup(verified_at=None, age_days=None)
+        age = self._clock.now() - latest.created_at
+        return LastBackup(verified_at=latest.verified_at, age_days=max(age.days, 0))
 
     async def _ages(self) -> Sequence[KeyAge]:
         async with self._storage.lookup() as uow:

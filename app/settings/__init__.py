@@ -40,10 +40,13 @@ from app.settings.database_url import DatabaseUrl
 from app.settings.sources import ENVIRONMENT_CREDENTIALS, SECRETS, Sources, SourcesRefused, names_of
 from app.settings.values import (
     PROJECT_ROOT,
+    age_recipient,
     comma_separated,
+    cron_schedule,
     discord_id,
     http_url,
     ip_network,
+    keep_rule,
     lower_case,
     module_name,
     path_in_project,
@@ -141,9 +144,9 @@ class Settings(BaseModel):
 
     # Operation
     backup_dir: _PathInProject = Field(default_factory=_default_backup_dir)
-    backup_schedule: str | None = None
-    backup_keep: Annotated[int, Field(ge=1)] = 7
-    backup_recipient: str | None = None
+    backup_schedule: Annotated[str, AfterValidator(cron_schedule)] | None = None
+    backup_keep: Annotated[str, AfterValidator(keep_rule)] = "7"
+    backup_recipient: Annotated[str, AfterValidator(age_recipient)] | None = None
     backup_identity_file: _PathInProject | None = None
     audit_retention_days: _Days = 400
     usage_retention_days: _Days = 90
@@ -229,6 +232,10 @@ class Settings(BaseModel):
             raise ValueError("SECRET_KEY: is another name of JWT_SECRET_KEY and has a different value; give one")
         if self.app_env is Environment.PRODUCTION and self.public_url and not self.public_url.startswith("https://"):
             raise ValueError("PUBLIC_URL: production demands https")
+        if self.backup_schedule is not None and self.backup_recipient is None:
+            raise ValueError(
+                "BACKUP_SCHEDULE: needs BACKUP_RECIPIENT, the public key age1… that `age-keygen` prints, to encrypt to"
+            )
         if self.shard_ids and (self.shard_count is None or max(self.shard_ids) >= self.shard_count):
             raise ValueError("SHARD_IDS: needs a SHARD_COUNT that is greater than each of them")
         if len(set(self.shard_ids)) != len(self.shard_ids):

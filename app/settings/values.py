@@ -5,15 +5,19 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from app.domain.backup import recipient_key
+from app.domain.backup_plan import Keep
 from app.domain.errors import InvalidInput
 from app.domain.identity import snowflake
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
+_SCHEDULES: Final = {"hourly": "0 * * * *", "daily": "0 3 * * *", "weekly": "0 3 * * SUN"}
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -160,3 +164,32 @@ def http_url(value: object) -> str:
 def websocket_url(value: object) -> str:
     """A ws or wss URL, which may have a path."""
     return _url(value, "ws", "wss", origin=False)
+
+
+def age_recipient(text: str) -> str:
+    """A recipient of age, in lower case."""
+    recipient_key(text)
+    return text.lower()
+
+
+def cron_schedule(text: str) -> str:
+    """Moments in UTC, in the five fields of cron: minute, hour, day of month, month, day of week."""
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - a start without a schedule needs no cron
+
+    fields = _SCHEDULES.get(text.lower(), text).upper().split()
+    if len(fields) != 5:
+        raise ValueError("must be hourly, daily, weekly, or the five fields of cron, such as 30 3 * * *, in UTC")
+    schedule = " ".join(fields)
+    try:
+        next(CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC)))
+    except CronSimError as refused:
+        raise ValueError(f"is no schedule of cron: {str(refused)[:60]}") from None
+    except StopIteration:
+        raise ValueError("names a day that never comes") from None
+    return schedule
+
+
+def keep_rule(text: str) -> str:
+    """The rules by which backups are kept."""
+    Keep.parse(text)
+    return text

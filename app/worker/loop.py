@@ -41,6 +41,7 @@ async def _queue_recurring(services: Services) -> None:
             await services.instances.catch_up()
             await services.housekeeping.watch()
             await services.rotation.watch_ages()
+            await services.backups.watch()
         except KeyhallError as error:
             log.warning("the recurring jobs could not be queued: %s", with_cause(error))
             pause = LOOK_EVERY_SECONDS
@@ -54,6 +55,7 @@ async def _work(services: Services) -> None:
     handlers: dict[JobKind, Callable[[JobRun], Awaitable[None]]] = {
         JobKind.KEY_ROTATION: services.rotation.job.carry_on,
         JobKind.KEY_AGES: services.rotation.look_at_ages,
+        JobKind.BACKUP: services.backups.carry_on,
         JobKind.HOUSEKEEPING: services.housekeeping.carry_on,
     }
     changes = services.feed.subscribe()

@@ -82,8 +82,8 @@ async def test_every_row_is_in_the_backup_as_it_stands(filled: Place, tmp_path: 
     header, rows = content((tmp_path / "one.age").read_bytes())
     now = await filled.contents()
     for table in header.tables:
-        # The backup's own row of the audit trail came later.
-        stored = [row for row in now.get(table, ()) if "backup.created" not in row]
+        # The rows about this backup itself came later.
+        stored = [row for row in now.get(table, ()) if "backup.created" not in row and table != "backups"]
         assert sorted((_plain(row) for row in stored), key=repr) == sorted(
             (tuple(row.values()) for row in of(rows, table)), key=repr
         ), table

@@ -57,6 +57,7 @@ TABLES = [
     "idempotency_keys",
     "jobs",
     "key_schedules",
+    "backups",
     "bot_state",
     "schema_info",
     "alembic_version",

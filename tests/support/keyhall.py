@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.bootstrap.services import Parts, build_services
+from app.domain.backup_plan import BackupPlan
 from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source
 from app.domain.keys import Environment, KeyName, Keyset, KeysetEntry, KeyState, KeyVersion, Origin
 from app.domain.secrets import SecretBytes, SecretText
@@ -16,6 +18,7 @@ from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.services import Services
 from app.services.authentication import Lifetimes
+from app.services.backup import BackupService, BackupVerification
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
 from app.services.housekeeping import HousekeepingService
@@ -25,7 +28,7 @@ from app.services.keys import InstallRules, KeyManagementService
 from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
 from app.services.rotation import KeyInspection, RotationService
-from tests.support.fakes import FakeChangeFeed, FakeInstallRecord, FakeMasterKeys, FakePasswords
+from tests.support.fakes import FakeBackupFiles, FakeChangeFeed, FakeInstallRecord, FakeMasterKeys, FakePasswords
 
 if TYPE_CHECKING:
     from app.services.ports import Clock, Randomness, Storage
@@ -36,6 +39,7 @@ ENVIRONMENT_GUILD = "900000000000000001"
 TOKEN_LIFETIME = timedelta(minutes=30)
 SESSION_LIFETIME = timedelta(days=30)
 ROTATION_DAYS = 90
+BACKUP_PLAN = BackupPlan(directory=Path("/backups"), recipient="age1recipient")
 
 
 class UnhurriedClock(SystemClock):
@@ -64,6 +68,8 @@ class Keyhall:
     messages: MessageService
     dashboard: DashboardService
     housekeeping: HousekeepingService
+    backups: BackupService
+    backup_files: FakeBackupFiles
 
     def advance(self, clock: FakeClock, by: timedelta) -> None:
         """Let time pass, as in a process that goes on confirming its keys."""
@@ -106,7 +112,12 @@ class Keyhall:
 
 
 async def open_keyhall(
-    storage: Storage, clock: Clock, randomness: Randomness, *, registration: Registration = Registration.GUILD
+    storage: Storage,
+    clock: Clock,
+    randomness: Randomness,
+    *,
+    registration: Registration = Registration.GUILD,
+    backup_plan: BackupPlan = BACKUP_PLAN,
 ) -> Keyhall:
     """A process on that storage; the first one makes the install. Its lease never lapses, until it takes one itself."""
     derivation = Derivation()
@@ -123,7 +134,9 @@ async def open_keyhall(
     await keys.initialize(may_create=True)
     keys.confirm(clock.monotonic())
     keys.lease(float("inf"))
-    cipher = CredentialCipher(keys=keys, envelope=AesGcmEnvelope(randomness), derivation=derivation)
+    envelope = AesGcmEnvelope(randomness)
+    cipher = CredentialCipher(keys=keys, envelope=envelope, derivation=derivation)
+    backup_files = FakeBackupFiles()
     services = build_services(
         Parts(
             kind="test",
@@ -141,6 +154,14 @@ async def open_keyhall(
             registration=registration,
             lifetimes=Lifetimes(access=TOKEN_LIFETIME, session=SESSION_LIFETIME),
             rotation_days=ROTATION_DAYS,
+            backup_plan=backup_plan,
+            backups=BackupVerification(
+                files=backup_files,
+                master_keys=FakeMasterKeys(),
+                wrapping=MasterKeyWrapping,
+                derivation=derivation,
+                envelope=envelope,
+            ),
         )
     )
     return Keyhall(
@@ -159,6 +180,8 @@ async def open_keyhall(
         messages=services.messages,
         dashboard=services.dashboard,
         housekeeping=services.housekeeping,
+        backups=services.backups,
+        backup_files=backup_files,
     )
 
 

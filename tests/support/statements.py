@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection as SyncConnection
 
 from app.domain.audit import AuditEvent, AuditFilter, UsageHour
 from app.domain.audit_chain import Seal, Segment, Stream
+from app.domain.backup import BackupRecord
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
 from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import UniqueViolation
@@ -159,6 +160,11 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
         AuditFilter(about=(ID, ID)),
         AuditFilter(since=NOW, until=NOW),
     ],
+    BackupRecord: [
+        BackupRecord(
+            id=ID, path=ID, managed=True, created_at=NOW, size=1, sha256=ID, credentials=1, unreadable=0, users=1
+        )
+    ],
     CredentialRecord: [replace(credential(ID, owner=_OWNER), created_by=ID)],
     EncryptedColumn: ENCRYPTED_COLUMNS,
     HistoryRecord: [replace(former(1, credential_id=ID), id=ID)],
@@ -205,6 +211,7 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "attempts.hit",
         "keys.put",
         "schedules.put",
+        "backups.add",
         "bot_state.put",
         "audit.append",
         "audit_chain.add_segment",

@@ -195,6 +195,11 @@ def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> N
         ("AUDIT_RETENTION_DAYS", "0"),
         ("USAGE_RETENTION_DAYS", "many"),
         ("BACKUP_KEEP", "0"),
+        ("BACKUP_KEEP", "7 days"),
+        ("BACKUP_SCHEDULE", "sometimes"),
+        ("BACKUP_SCHEDULE", "hourly"),  # without BACKUP_RECIPIENT
+        ("BACKUP_RECIPIENT", "age1mistyped"),
+        ("BACKUP_RECIPIENT", f"AGE-SECRET-KEY-1{'Q' * 58}"),
         ("BOT_EXTENSIONS", "os; import sys"),
         ("WEB_EXTENSIONS", ".relative"),
         ("LOG_LEVEL", "loud"),

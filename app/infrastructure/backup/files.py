@@ -29,7 +29,7 @@ from app.infrastructure.backup.age import EncryptingWriter, decrypted, read_head
 from app.infrastructure.backup.age_keys import Identity, Passphrase, Recipient, X25519Recipient, identities
 from app.infrastructure.backup.archive import ArchiveReader, ArchiveWriter
 from app.infrastructure.database.snapshot import Snapshot, count, open_snapshot, rows, tables
-from app.infrastructure.private_files import create, owner_for
+from app.infrastructure.private_files import create, make_directory, owner_for
 from app.services.ports import Randomness, ShowProgress
 from app.settings import DatabaseUrl
 
@@ -77,6 +77,19 @@ class AgeBackupFiles:
                 return WrittenBackup(header=header, size=size, sha256=digested.hexdigest, rows=written), checked
 
         return await _in_thread(work)
+
+    async def make_directory(self, path: Path) -> None:
+        """See `BackupFiles`."""
+
+        def work(_: threading.Event) -> None:
+            try:
+                make_directory(path)
+            except OSError as error:
+                raise BackupNotWritten(
+                    f"the directory {path} for backups cannot be made: {error.strerror}; name another in BACKUP_DIR"
+                ) from error
+
+        await _in_thread(work)
 
     async def inspect(self, path: Path, by: OpenWith) -> BackupInfo:
         """See `BackupFiles`."""

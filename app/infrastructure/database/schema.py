@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 
 from app.domain.audit import Result
+from app.domain.backup import Rehearsal
 from app.domain.credentials import OwnerKind
 from app.domain.identity import Role
 from app.domain.jobs import JobState
@@ -338,6 +339,27 @@ key_schedules: Final = Table(
     Column("updated_at", UtcDateTime, nullable=False),
 )
 """Where a key's schedule differs from KEY_ROTATION_DAYS."""
+
+backups: Final = Table(
+    "backups",
+    metadata,
+    _id(),
+    Column("path", PlainText, nullable=False),
+    Column("managed", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", PlainText, nullable=False),
+    Column("credentials", Integer, nullable=False),
+    Column("unreadable", Integer, nullable=False),
+    Column("users", Integer, nullable=False),
+    Column("latest_seal", PlainText),
+    Column("verified_at", UtcDateTime),
+    Column("rehearsed_at", UtcDateTime),
+    Column("rehearsal", PlainText),
+    Column("rehearsal_note", PlainText),
+    _one_of("rehearsal", Rehearsal),
+)
+"""The backups that this install made; ``path`` is on the machine that made it. Ids sort as they were made."""
 
 attempts: Final = Table(
     "attempts",

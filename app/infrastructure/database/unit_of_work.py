@@ -11,6 +11,7 @@ from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.repositories.attempts import AttemptRepositoryImpl
 from app.infrastructure.database.repositories.audit import AuditRepositoryImpl
 from app.infrastructure.database.repositories.audit_chain import AuditChainRepositoryImpl
+from app.infrastructure.database.repositories.backups import BackupRepositoryImpl
 from app.infrastructure.database.repositories.bot_state import BotStateRepositoryImpl
 from app.infrastructure.database.repositories.credentials import CredentialRepositoryImpl
 from app.infrastructure.database.repositories.encrypted_rows import EncryptedRowRepositoryImpl
@@ -46,6 +47,7 @@ class SqlUnitOfWork:
         self.idempotency = IdempotencyRepositoryImpl(connection)
         self.jobs = JobRepositoryImpl(connection)
         self.schedules = KeyScheduleRepositoryImpl(connection)
+        self.backups = BackupRepositoryImpl(connection)
         self.bot_state = BotStateRepositoryImpl(connection)
 
 

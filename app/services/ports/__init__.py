@@ -6,7 +6,7 @@ A result type of a port stands in the port's module.
 from __future__ import annotations
 
 from app.services.ports.audit import AuditChainRepository, AuditRepository
-from app.services.ports.backup import BackupFiles, ShowProgress
+from app.services.ports.backup import BackupFiles, BackupRepository, ShowProgress
 from app.services.ports.credentials import (
     CredentialRepository,
     EncryptedRowRepository,
@@ -58,6 +58,7 @@ __all__ = [
     "AuditChainRepository",
     "AuditRepository",
     "BackupFiles",
+    "BackupRepository",
     "BotStateRepository",
     "ChangeFeed",
     "ChangeableMasterKey",

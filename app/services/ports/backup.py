@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from app.domain.backup import BackupHeader, BackupInfo, EncryptTo, OpenWith, Rows, WrittenBackup
+from app.domain.backup import (
+    BackupHeader,
+    BackupInfo,
+    BackupRecord,
+    EncryptTo,
+    OpenWith,
+    Rehearsal,
+    Rows,
+    WrittenBackup,
+)
 
 _T = TypeVar("_T")
 
@@ -38,6 +47,10 @@ class BackupFiles(Protocol):
         """
         ...
 
+    async def make_directory(self, path: Path) -> None:
+        """Make a directory of mode 0700 where there is none. Raises BackupNotWritten."""
+        ...
+
     async def inspect(self, path: Path, by: OpenWith) -> BackupInfo:
         """Return what the beginning of a backup says."""
         ...
@@ -52,4 +65,36 @@ class BackupFiles(Protocol):
 
     async def exist(self, *paths: Path) -> list[bool]:
         """Return for each whether there is such a file on this machine."""
+        ...
+
+
+class BackupRepository(Protocol):
+    """The backups that the install made. The files may be gone, or on another machine."""
+
+    async def add(self, backup: BackupRecord) -> None:
+        """Store a backup. Raises UniqueViolation where its id is there."""
+        ...
+
+    async def get(self, backup_id: str) -> BackupRecord | None:
+        """Return the backup, or None."""
+        ...
+
+    async def page(self, *, before: str | None, limit: int) -> Sequence[BackupRecord]:
+        """Return backups in descending order of their ids, those below ``before``."""
+        ...
+
+    async def managed(self) -> Sequence[BackupRecord]:
+        """Return the backups that jobs made, the latest first."""
+        ...
+
+    async def latest_verified(self) -> BackupRecord | None:
+        """Return the latest backup of which everything opened, or None."""
+        ...
+
+    async def note_rehearsal(self, backup_id: str, at: datetime, result: Rehearsal, note: str) -> bool:
+        """Store how a rehearsal of that backup ended, in a sentence; False where there is no such backup."""
+        ...
+
+    async def remove(self, backup_id: str) -> None:
+        """Delete the row; an unknown id is ignored."""
         ...

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from app.services.ports.audit import AuditChainRepository, AuditRepository
+from app.services.ports.backup import BackupRepository
 from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
 from app.services.ports.identity import AttemptRepository, SessionRepository, UserRepository
 from app.services.ports.keys import KeyRepository, KeyScheduleRepository
@@ -93,6 +94,11 @@ class UnitOfWork(Protocol):
     @property
     def schedules(self) -> KeyScheduleRepository:
         """Rotation schedules."""
+        ...
+
+    @property
+    def backups(self) -> BackupRepository:
+        """The backups that the install made."""
         ...
 
     @property

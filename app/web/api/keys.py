@@ -27,7 +27,7 @@ _KEYS = "/api/v1/admin/keys"
 _KEY = f"{_KEYS}/{{name:{'|'.join(APPLICATION_KEYS)}}}"
 _VERSION = f"{_KEY}/versions/{{version:[1-9][0-9]{{0,9}}}}"
 _JOBS = "/api/v1/admin/jobs"
-_LOCATION: Final = {"Location": "The job, to follow its progress"}
+JOB_LOCATION: Final = {"Location": "The job, to follow its progress"}
 _CHANGING: Final = (errors.Forbidden, errors.ReauthenticationRequired, errors.NotFound, errors.KeyStateConflict)
 
 
@@ -102,7 +102,7 @@ class Job(TypedDict):
     """
 
     id: str
-    kind: Literal["key.rotation", "key.ages", "housekeeping"]
+    kind: Literal["key.rotation", "key.ages", "backup", "housekeeping"]
     key: str | None
     action: str | None
     state: Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -187,7 +187,8 @@ def _as_job_page(page: Page[JobRecord]) -> JobPage:
     return {"items": [_as_job(each) for each in page.items], "next_cursor": page.next_cursor}
 
 
-def _begun(job: JobRecord) -> web.Response:
+def begun(job: JobRecord) -> web.Response:
+    """The answer to a request that began a job."""
     return json_response(202, _as_job(job), {"Location": f"{_JOBS}/{job.id}"})
 
 
@@ -200,7 +201,7 @@ async def keys(request: web.Request, actor: Actor) -> web.Response:
     return json_response(200, _as_keys(await request.app[SERVICES].key_inspection.list(actor)))
 
 
-@routes("POST", f"{_KEY}/rotate", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
+@routes("POST", f"{_KEY}/rotate", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
 async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation | None) -> web.Response:
     """Create a new version and promote it, now or at an announced time.
 
@@ -208,7 +209,7 @@ async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation |
     given. Every change of a key is for owners only, within ten minutes of proving their password.
     """
     at = body.at if body else None
-    return _begun(await request.app[SERVICES].rotation.rotate(actor, KeyName(name), at=at))
+    return begun(await request.app[SERVICES].rotation.rotate(actor, KeyName(name), at=at))
 
 
 @routes("POST", f"{_KEY}/cancel", schema=Job, errors=_CHANGING)
@@ -217,10 +218,10 @@ async def cancel(request: web.Request, actor: Actor, name: str) -> web.Response:
     return json_response(200, _as_job(await request.app[SERVICES].rotation.cancel(actor, KeyName(name))))
 
 
-@routes("POST", f"{_KEY}/rollback", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
+@routes("POST", f"{_KEY}/rollback", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
 async def rollback(request: web.Request, actor: Actor, name: str) -> web.Response:
     """Make the previous version primary again; a revoked or destroyed one is refused."""
-    return _begun(await request.app[SERVICES].rotation.rollback(actor, KeyName(name)))
+    return begun(await request.app[SERVICES].rotation.rollback(actor, KeyName(name)))
 
 
 @routes("PUT", f"{_KEY}/schedule", schema=ApplicationKey, errors=_CHANGING[:3])
@@ -232,19 +233,19 @@ async def schedule(request: web.Request, actor: Actor, name: str, body: NewSched
     return json_response(200, _as_key(status))
 
 
-@routes("POST", f"{_VERSION}/revoke", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
+@routes("POST", f"{_VERSION}/revoke", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
 async def revoke(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
     """Mark a version compromised, at once and permanently; a primary is replaced first.
 
     When this answers, the version is revoked; the job does the work that follows, such as re-encrypting.
     """
-    return _begun(await request.app[SERVICES].rotation.revoke(actor, KeyName(name), int(version)))
+    return begun(await request.app[SERVICES].rotation.revoke(actor, KeyName(name), int(version)))
 
 
-@routes("POST", f"{_VERSION}/retire", status=202, schema=Job, headers=_LOCATION, errors=_CHANGING)
+@routes("POST", f"{_VERSION}/retire", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
 async def retire(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
     """Prove by a full scan that nothing needs a version any more, and retire it."""
-    return _begun(await request.app[SERVICES].rotation.retire(actor, KeyName(name), int(version)))
+    return begun(await request.app[SERVICES].rotation.retire(actor, KeyName(name), int(version)))
 
 
 @routes("GET", _JOBS, schema=JobPage, errors=[errors.Forbidden])

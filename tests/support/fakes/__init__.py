@@ -8,6 +8,7 @@ and the rule that an audit row's subject exists, for actors in service tests hav
 
 from __future__ import annotations
 
+from tests.support.fakes.backups import FakeBackupFiles
 from tests.support.fakes.credentials import FakeCredentialRepository
 from tests.support.fakes.keys import FakeKeyRepository
 from tests.support.fakes.operations import FakeJobRepository
@@ -24,6 +25,7 @@ from tests.support.fakes.surroundings import (
 
 __all__ = [
     "EPOCH",
+    "FakeBackupFiles",
     "FakeChangeFeed",
     "FakeClock",
     "FakeCredentialRepository",

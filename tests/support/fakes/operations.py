@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from app.domain.backup import BackupRecord, Rehearsal
 from app.domain.errors import UniqueViolation
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
@@ -210,6 +211,43 @@ def _through_json(members: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the members as they come back from a column of JSON."""
     found: Mapping[str, Any] = json.loads(json.dumps(dict(members)))
     return found
+
+
+@like_an_engine
+class FakeBackupRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def add(self, backup: BackupRecord) -> None:
+        if backup.id in self._tables.backups:
+            raise UniqueViolation
+        self._tables.backups[backup.id] = backup
+
+    async def get(self, backup_id: str) -> BackupRecord | None:
+        return self._tables.backups.get(backup_id)
+
+    async def page(self, *, before: str | None, limit: int) -> Sequence[BackupRecord]:
+        return [each for each in self._latest() if before is None or each.id < before][:limit]
+
+    async def managed(self) -> Sequence[BackupRecord]:
+        return [each for each in self._latest() if each.managed]
+
+    async def latest_verified(self) -> BackupRecord | None:
+        return next((each for each in self._latest() if each.verified_at is not None), None)
+
+    async def note_rehearsal(self, backup_id: str, at: datetime, result: Rehearsal, note: str) -> bool:
+        backup = self._tables.backups.get(backup_id)
+        if backup is None:
+            return False
+        noted = replace(backup, rehearsed_at=at, rehearsal=result, rehearsal_note=note)
+        self._tables.backups[backup_id] = noted
+        return True
+
+    async def remove(self, backup_id: str) -> None:
+        self._tables.backups.pop(backup_id, None)
+
+    def _latest(self) -> Sequence[BackupRecord]:
+        return sorted(self._tables.backups.values(), key=lambda each: each.id, reverse=True)
 
 
 @like_an_engine

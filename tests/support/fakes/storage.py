@@ -21,6 +21,7 @@ from tests.support.fakes.identity import (
 )
 from tests.support.fakes.keys import FakeKeyRepository, FakeKeyScheduleRepository
 from tests.support.fakes.operations import (
+    FakeBackupRepository,
     FakeBotStateRepository,
     FakeIdempotencyRepository,
     FakeInstanceRepository,
@@ -147,4 +148,5 @@ class FakeUnitOfWork:
         self.idempotency = FakeIdempotencyRepository(tables)
         self.jobs = FakeJobRepository(tables, clock)
         self.schedules = FakeKeyScheduleRepository(tables)
+        self.backups = FakeBackupRepository(tables)
         self.bot_state = FakeBotStateRepository(tables)

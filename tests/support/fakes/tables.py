@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 
 from app.domain.audit import AuditEvent, UsageHour
 from app.domain.audit_chain import Seal, Segment
+from app.domain.backup import BackupRecord
 from app.domain.credentials import CredentialRecord, HistoryRecord
 from app.domain.identity import Session, User
 from app.domain.instances import Instance
@@ -48,6 +49,7 @@ class Tables:
     jobs: dict[str, Job] = field(default_factory=dict)
     claims: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     schedules: dict[str, KeySchedule] = field(default_factory=dict)
+    backups: dict[str, BackupRecord] = field(default_factory=dict)
     bot_state: dict[str, str] = field(default_factory=dict)
 
     def snapshot(self) -> Tables:
