@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 # Imports inside the methods keep a command from paying for what it does not open: `keyhall keys list` needs no Argon2.
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
+    from app.services.audit_trail import AuditReading
     from app.services.backup import BackupCreation, BackupVerification
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
@@ -135,6 +136,18 @@ class Backend:
         from app.infrastructure.private_files import write  # noqa: PLC0415
 
         write(path, content, replace=replace)
+
+    def private_file(self, path: Path, *, replace: bool) -> AbstractContextManager[BinaryIO]:
+        from app.infrastructure.private_files import writing  # noqa: PLC0415
+
+        return writing(path, replace=replace)
+
+    @asynccontextmanager
+    async def audit(self) -> AsyncIterator[AuditReading]:
+        from app.bootstrap.commands import open_audit  # noqa: PLC0415
+
+        async with open_audit(self._settings_of_a_command()) as audit:
+            yield audit
 
     @asynccontextmanager
     async def master_key_change(self) -> AsyncIterator[MasterKeyChange]:

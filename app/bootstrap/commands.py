@@ -21,6 +21,7 @@ from app.infrastructure.database.migrate import known_revisions
 from app.infrastructure.install_file import InstallFile
 from app.infrastructure.master_key import OneMasterKey
 from app.infrastructure.paper import from_words_or_text, page
+from app.services.audit_trail import AuditReading
 from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
 from app.services.keys.master_key import MasterKeyChange, MasterKeyOnPaper, RestoredMasterKey
@@ -55,6 +56,15 @@ async def schema_state(settings: Settings, *, upgrade: bool = False, check: bool
 def new_key() -> str:
     """32 random bytes in hex, stored nowhere."""
     return SystemRandomness().token_bytes(MATERIAL_BYTES).hex()
+
+
+@asynccontextmanager
+async def open_audit(settings: Settings) -> AsyncIterator[AuditReading]:
+    """The audit trail, to be read: no key is loaded, and nothing is migrated. Raises StartupError, NoInstall."""
+    async with reachable_database(settings, may_create=False) as reachable:
+        if await reachable.revision() is None:
+            raise NoInstall
+        yield AuditReading(storage=reachable.storage)
 
 
 def new_master_key() -> str:

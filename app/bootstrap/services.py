@@ -22,7 +22,7 @@ from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
 from app.services import Services
-from app.services.audit_trail import AuditSealing, AuditVerification
+from app.services.audit_trail import AuditReading, AuditSealing, AuditVerification
 from app.services.authentication import (
     AuthenticationService,
     DeviceClaims,
@@ -151,6 +151,7 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
             overlap=overlap,
         ),
+        audit=AuditReading(storage=storage),
         audit_sealing=AuditSealing(storage=storage, keys=keys, derivation=derivation, clock=clock),
         audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation),
         identity=identity,

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
+    from typing import BinaryIO
 
     from app.domain.backup import OpenWith
     from app.domain.keys import KeyName
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
+    from app.services.audit_trail import AuditReading
     from app.services.backup import BackupCreation, BackupVerification
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
@@ -70,6 +72,14 @@ class Backend(Protocol):
 
     def write_private_file(self, path: Path, content: str, *, replace: bool) -> None:
         """Make a file of mode 0600, or replace one and keep its owner. Raises OSError."""
+        ...
+
+    def private_file(self, path: Path, *, replace: bool) -> AbstractContextManager[BinaryIO]:
+        """The same, to be written in parts: without its name until all is written. Raises OSError."""
+        ...
+
+    def audit(self) -> AbstractAsyncContextManager[AuditReading]:
+        """The audit trail, to be read: without any key."""
         ...
 
     def master_key_change(self) -> AbstractAsyncContextManager[MasterKeyChange]:

@@ -30,6 +30,16 @@ def show_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=_time))
 
 
+def as_json_line(value: Any) -> str:
+    """JSON in one line, times as RFC 3339 in UTC."""
+    return json.dumps(value, default=_time)
+
+
+def as_text(value: object) -> str:
+    """A cell of a table for programs: nothing for None, times as RFC 3339 in UTC."""
+    return _time(value) if isinstance(value, datetime) else "" if value is None else str(value)
+
+
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns in plain text, which a terminal shows and `awk` splits."""
     widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -115,6 +115,10 @@ class AuditItem:
     result: str
     source: str
     detail: Mapping[str, Any]
+
+    def as_members(self) -> dict[str, Any]:
+        """The row as every edge shows it, in this order."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

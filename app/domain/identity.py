@@ -230,3 +230,22 @@ def snowflake(value: object, field_name: str = "discord_id") -> str:
     if not isinstance(text, str) or _SNOWFLAKE.fullmatch(text) is None or int(text) >= 1 << 64:
         raise InvalidInput(field_name, "must be a Discord id (digits)")
     return text
+
+
+def operator(
+    *,
+    user_id: str = "operator",
+    username: str = "operator",
+    discord_id: str | None = None,
+    guild: GuildContext | None = None,
+) -> Actor:
+    """The person at the command line, who has the owner's rights because they hold the master key and the database."""
+    return Actor(
+        user_id=user_id,
+        subject_id=None,
+        username=username,
+        role=Role.OWNER,
+        client=Client(source=Source.CLI),
+        discord_id=discord_id,
+        guild=guild,
+    )

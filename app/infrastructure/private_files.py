@@ -6,9 +6,12 @@ of the one that it replaces, and a new one has those of its directory. Modes do 
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def make_directory(path: Path) -> None:
@@ -70,6 +73,33 @@ def give(descriptor: int, owner: os.stat_result) -> None:
     except OSError:
         with suppress(OSError):
             os.fchown(descriptor, -1, owner.st_gid)
+
+
+@contextmanager
+def writing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
+    """Make a file, or replace one, in parts: durably, completely or not at all. Raises FileExistsError, OSError.
+
+    Beside it stands a file of another name until all is written; an exception removes it.
+    """
+    made = path.with_name(f".{path.name}.new")
+    _require_free(path, replace=replace)
+    made.unlink(missing_ok=True)  # of a command that was killed here
+    descriptor = create(made, owner=owner_for(path))
+    try:
+        with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor has no path
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        _require_free(path, replace=replace)
+        made.replace(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
+
+
+def _require_free(path: Path, *, replace: bool) -> None:
+    if not replace and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def write(path: Path, content: str | bytes, *, replace: bool) -> None:

@@ -32,6 +32,7 @@ from app.domain.identity import (
     name_key,
     new_password,
     new_username,
+    operator,
     snowflake,
 )
 from app.domain.links import LinkPurpose
@@ -280,18 +281,18 @@ class IdentityService:
 
     async def operator(self) -> Actor:
         """Return the person at the command line, who has the owner's rights because they hold the master key."""
-        return _operator(user_id="operator", username="operator")
+        return operator()
 
     async def operator_for(self, *, username: str | None = None, guild_id: str | None = None) -> Actor:
         """Return the operator, acting on a user's or a guild's credentials. Raises NotFound, InvalidInput."""
         if guild_id is not None:
             guild = GuildContext(guild_id=snowflake(guild_id, "guild_id"), manages_guild=True)
-            return _operator(user_id="operator", username="operator", guild=guild)
+            return operator(guild=guild)
         if username is None:
             return await self.operator()
         async with self._storage.lookup() as uow:
             user = await self._named(uow, username)
-        return _operator(user_id=user.id, username=user.username, discord_id=user.discord_id)
+        return operator(user_id=user.id, username=user.username, discord_id=user.discord_id)
 
     @staticmethod
     async def _named(uow: UnitOfWork, username: str) -> User:
@@ -305,17 +306,3 @@ def _require_may_create(actor: Actor, role: Role) -> None:
     actor.require(Permission.MANAGE_USERS)
     if role is Role.OWNER:
         raise InvalidInput("role", "cannot be owner: `keyhall users create-owner` creates the one owner")
-
-
-def _operator(
-    *, user_id: str, username: str, discord_id: str | None = None, guild: GuildContext | None = None
-) -> Actor:
-    return Actor(
-        user_id=user_id,
-        subject_id=None,
-        username=username,
-        role=Role.OWNER,
-        client=Client(source=Source.CLI),
-        discord_id=discord_id,
-        guild=guild,
-    )

@@ -18,6 +18,7 @@ from app.domain.identity import (
     USERNAME_SHORTEST,
 )
 from app.domain.keys import LONGEST_SCHEDULE, SHORTEST_SCHEDULE
+from app.services.audit_trail import ABOUT_PATTERN, ACTION_PATTERN
 
 
 def _text(shortest: int, longest: int, **more: str) -> WithJsonSchema:
@@ -43,6 +44,8 @@ Username = Annotated[str, _text(1, USERNAME_LONGEST, format="typed-text")]
 Password = Annotated[str, _text(1, PASSWORD_LONGEST, format="typed-text")]
 Token = Annotated[str, _text(1, 256, format="typed-text")]
 Cursor = Annotated[str, _text(1, 100, pattern=whole("[A-Za-z0-9_-]+"), format="cursor")]
+Action = Annotated[str, _text(1, 81, pattern=whole(ACTION_PATTERN))]
+About = Annotated[str, _text(3, 241, pattern=whole(ABOUT_PATTERN))]
 ScheduleDays = Annotated[int, _number(SHORTEST_SCHEDULE, LONGEST_SCHEDULE)]
 Version = Annotated[int, _number(1, 2**53)]
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from app.services.audit_trail.reading import ABOUT_PATTERN, ACTION_PATTERN, AuditQuery, AuditReading
 from app.services.audit_trail.sealing import AuditSealing
 from app.services.audit_trail.verification import AuditVerification
 
-__all__ = ["AuditSealing", "AuditVerification"]
+__all__ = [
+    "ABOUT_PATTERN",
+    "ACTION_PATTERN",
+    "AuditQuery",
+    "AuditReading",
+    "AuditSealing",
+    "AuditVerification",
+]

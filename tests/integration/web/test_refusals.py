@@ -34,7 +34,7 @@ def denied(directory: Path) -> list[tuple[str, dict[str, Any], bool]]:
     return [(action, json.loads(detail), subject is not None) for action, detail, subject in rows]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/admin/keys", "/api/v1/admin/jobs"])
+@pytest.mark.parametrize("path", ["/api/v1/admin/keys", "/api/v1/admin/jobs", "/api/v1/admin/audit"])
 async def test_a_member_who_is_refused_is_in_the_trail(site: Site, tmp_path: Path, path: str) -> None:
     operator = await site.services.identity.operator()
     await site.services.identity.create(operator, "tom", PASSWORD, Role.MEMBER)
