@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, web
 
 from app.domain.errors import ConfigInvalid
 from app.services import Services
-from app.web.api import auth, backups, credentials, documentation, keys, probes
+from app.web.api import auth, backups, caches, credentials, documentation, keys, probes
 from app.web.bodies import LARGEST_BODY
 from app.web.connection import SPOKEN_MAJOR, Connection
 from app.web.headers import default_headers
@@ -40,6 +40,7 @@ _FAMILIES: Final = (
     credentials.routes,
     keys.routes,
     backups.routes,
+    caches.routes,
     probes.routes,
     dashboard.routes,
     login.routes,
