@@ -24,10 +24,13 @@ from app.infrastructure.invocation import runnable
 from app.infrastructure.memory import share_one_arena
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from app.bootstrap.database import StartupRetry
+    from app.bootstrap.keys import OpenKeys
+    from app.domain.secrets import SecretText
     from app.services import Services
+    from app.services.outside_secrets import OutsideSource
     from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -55,9 +58,9 @@ class Components:
 def run_process(settings: Settings, components: Components) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError when the start cannot go on."""
     share_one_arena()
-    log_to_stderr(settings, settings.log_level)
+    hide = log_to_stderr(settings, settings.log_level)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(_until_signalled(_serve(settings, components)))
+        runner.run(_until_signalled(_serve(settings, components, hide)))
 
 
 def _fast_loop() -> Any:
@@ -96,7 +99,7 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
         await working
 
 
-async def _serve(settings: Settings, components: Components) -> None:
+async def _serve(settings: Settings, components: Components, hide: Callable[[SecretText], None]) -> None:
     _require_what_sides_need(settings, components)
     async with AsyncExitStack() as stack:
         # Bound before anything is changed, so that a taken address halts first; it listens only once the keys are
@@ -107,7 +110,10 @@ async def _serve(settings: Settings, components: Components) -> None:
         opened = await stack.enter_async_context(opening)
         if opened.created:
             say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_url.name}")
-        services = await stack.enter_async_context(open_services(settings, opened, kind=components.kind))
+        outside = _outside(settings, opened, hide)
+        services = await stack.enter_async_context(
+            open_services(settings, opened, kind=components.kind, outside=outside)
+        )
         if listener is not None:
             await _start_web(stack, services, settings, listener, opened.retry)
         tasks = []
@@ -117,6 +123,8 @@ async def _serve(settings: Settings, components: Components) -> None:
             from app.worker.loop import run_worker  # noqa: PLC0415
 
             tasks.append(asyncio.create_task(run_worker(services), name="worker"))
+        if outside is not None:
+            tasks.append(asyncio.create_task(services.outside_secrets.keep_up(), name="secrets"))
         for task in tasks:
             stack.push_async_callback(_cancelled, task)
         # Objects of the start stay until the end: no garbage collection has to scan them during a request.
@@ -126,6 +134,14 @@ async def _serve(settings: Settings, components: Components) -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
+
+
+def _outside(settings: Settings, opened: OpenKeys, hide: Callable[[SecretText], None]) -> OutsideSource | None:
+    if settings.stored_secret is None:
+        return None
+    from app.bootstrap.secrets import outside_source  # noqa: PLC0415 - for starts that use it alone
+
+    return outside_source(settings, opened, hide)
 
 
 def _require_what_sides_need(settings: Settings, components: Components) -> None:

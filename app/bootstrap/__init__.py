@@ -8,7 +8,7 @@ listens before the last stage yields. Single commands open as far as they need (
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def log_to_stderr(settings: Settings, level: str) -> None:
-    """Send the log to standard error, with every secret of the settings redacted."""
+def log_to_stderr(settings: Settings, level: str) -> Callable[[SecretText], None]:
+    """Send the log to standard error, with every secret of the settings redacted; returns how to redact another."""
     from app.infrastructure.logging import configure_logging  # noqa: PLC0415
 
     redactor = configure_logging(level, settings.log_format)
@@ -42,6 +42,7 @@ def log_to_stderr(settings: Settings, level: str) -> None:
         log.warning(notice)
     if (stored := settings.stored_secret) is not None:
         log.info("Loaded secrets from AWS", extra={"aws_name": stored.place.name, "aws_version": stored.current.id})
+    return redactor.add
 
 
 def settings_of_a_start() -> Settings:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.bootstrap import database
-from app.bootstrap.database import StartupRetry, reachable_database
+from app.bootstrap.database import StartupRetry, master_keys, reachable_database
 from app.domain.errors import NoInstall
 from app.domain.keys import KeyName
 from app.infrastructure.clock import SystemClock
 from app.infrastructure.database.engine import Database
 from app.infrastructure.database.unit_of_work import SqlStorage
+from app.infrastructure.master_key import MasterKeys
 from app.services.keys import KeyManagementService
-from app.services.ports import MasterKeySource
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,16 +39,18 @@ class OpenKeys:
     keys: KeyManagementService
     created: bool
     retry: StartupRetry
+    source: MasterKeys
 
 
 @asynccontextmanager
 async def open_keys(
-    settings: Settings, *, may_create: bool, importing: KeyName | None = None, source: MasterKeySource | None = None
+    settings: Settings, *, may_create: bool, importing: KeyName | None = None, source: MasterKeys | None = None
 ) -> AsyncIterator[OpenKeys]:
     """Open the database, verify the install, migrate, load the keys. Raises StartupError, NoInstall.
 
     While a key is ``importing``, values in the settings are no conflict: imports resolve them, one key after another.
     """
+    source = source or master_keys(settings)
     async with reachable_database(settings, may_create=may_create, source=source, importing=importing) as reachable:
         installed = await reachable.verify()
         if not installed and not may_create:
@@ -63,6 +65,7 @@ async def open_keys(
             keys=keys,
             created=created,
             retry=retry,
+            source=source,
         )
 
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 
 from app.bootstrap.backup import backup_plan
 from app.bootstrap.copies import verification_with
-from app.bootstrap.database import master_keys
 from app.bootstrap.keys import OpenKeys
 from app.domain.backup_plan import BackupPlan
 from app.domain.identity import Registration
@@ -44,9 +43,11 @@ from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, OneTimeLinks
 from app.services.messages import MessageService
+from app.services.outside_secrets import OutsideSecrets, OutsideSource
 from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
 from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
+from app.services.rotation.queue import RotationQueue
 from app.settings import Settings
 
 
@@ -72,6 +73,7 @@ class Parts:
     rotation_days: int
     backup_plan: BackupPlan
     backups: BackupVerification
+    outside: OutsideSource | None = None
 
 
 def build_services(parts: Parts) -> Services:
@@ -194,14 +196,27 @@ def build_services(parts: Parts) -> Services:
             plan=parts.backup_plan,
             clock=clock,
         ),
+        outside_secrets=OutsideSecrets(
+            storage=storage,
+            keys=keys,
+            queue=RotationQueue(storage=storage, keys=keys, jobs=jobs, clock=clock),
+            clock=clock,
+            randomness=randomness,
+            source=parts.outside,
+        ),
         bot_state=bot_state,
         housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
     )
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> AsyncIterator[Services]:
-    """Build the services on verified keys, and hold a lease for as long as they are used. Raises StartupError."""
+async def open_services(
+    settings: Settings, opened: OpenKeys, *, kind: str, outside: OutsideSource | None = None
+) -> AsyncIterator[Services]:
+    """Build the services on verified keys, and hold a lease for as long as they are used. Raises StartupError.
+
+    ``outside`` is where a process that stays reads its secrets again.
+    """
     randomness = SystemRandomness()
     passwords = Argon2Passwords(cheap=settings.app_env is Environment.TEST)
     feed = DatabaseFeed(opened.database)
@@ -226,7 +241,8 @@ async def open_services(settings: Settings, opened: OpenKeys, *, kind: str) -> A
             ),
             rotation_days=settings.key_rotation_days,
             backup_plan=backup_plan(settings),
-            backups=verification_with(settings, master_keys(settings)),
+            backups=verification_with(settings, opened.source),
+            outside=outside,
         )
     )
     try:

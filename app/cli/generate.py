@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from app.cli.backend import Backend
 
 _LARGEST: Final = 1 << 20
+_MASTER: Final = "MASTER_KEY"
 _OTHER_NAMES: Final = {"SECRET_KEY": ApplicationKey.JWT_SECRET_KEY.value}
 
+
+def _offered(text: str) -> str:
+    return _MASTER if text.strip().upper() == _MASTER else str(offered(text))
+
+
 _Names = Annotated[
-    list[ApplicationKey] | None,
-    typer.Argument(metavar="[NAME]...", parser=offered, show_choices=False, help="Which keys; left out: all of them."),
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", parser=_offered, show_choices=False, help="Which keys; left out: all of them."),
 ]
 
 
@@ -49,9 +55,9 @@ def generate(
     Nothing is stored: an install takes them over at its first start, later with `keyhall keys import`.
     """
     opened = backend(context)
-    wanted = [*(["MASTER_KEY"] if master else []), *(str(each) for each in names or ApplicationKey)]
+    wanted = [*([_MASTER] if master else []), *(names or map(str, ApplicationKey))]
     if into is not None:
-        _into_file(opened, into, wanted, replaced=[str(each) for each in names or ()])
+        _into_file(opened, into, wanted, replaced=names or ())
         return
     fresh = {name: opened.new_key() for name in wanted}
     if as_json:

@@ -52,6 +52,7 @@ class Permission(StrEnum):
     MANAGE_KEYS = "manage_keys"
     MANAGE_BACKUPS = "manage_backups"
     READ_AUDIT = "read_audit"
+    CLEAR_CACHES = "clear_caches"
 
 
 _GRANTS: Final = {

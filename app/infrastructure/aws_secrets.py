@@ -19,6 +19,7 @@ from typing import Any, Final
 from app.domain.errors import ConfigInvalid, SecretsUnavailable, StartupError
 from app.domain.secrets import SecretText
 from app.domain.stored_secret import SecretPlace, SecretVersion, StoredSecret
+from app.settings.values import without_blanks
 
 CONNECT_SECONDS: Final = 3.0
 READ_SECONDS: Final = 5.0
@@ -190,7 +191,8 @@ class AwsSecrets:
                 continue
             if not isinstance(value, str):
                 raise self._partial(f"is partial: its {name} is no text")
-            if not value.strip():
+            value = without_blanks(value)  # noqa: PLW2901 - a line end of a file is no part of a key
+            if not value:
                 continue  # as not given: a key that is missing is named as such
             if values.setdefault(name, SecretText(value)) != SecretText(value):
                 raise ConfigInvalid(

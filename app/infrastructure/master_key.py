@@ -21,7 +21,7 @@ from app.domain.key_material import WeakKey, master_key_from_text
 from app.domain.key_shapes import looks_like_key
 from app.domain.keys import MATERIAL_BYTES, Environment
 from app.domain.secrets import SecretBytes, SecretText
-from app.domain.stored_secret import StoredSecret
+from app.domain.stored_secret import SecretPlace, StoredSecret
 from app.infrastructure.data_directory import DataDirectory, LockedDirectory
 from app.services.ports import Randomness
 from app.settings.secret_files import check_secret_file_mode, read_small_file
@@ -68,6 +68,11 @@ class MasterKeys:
     def default_file(self) -> Path:
         """Where ``create`` and ``install`` put the key."""
         return self._directory.path / FILE_NAME
+
+    @property
+    def place(self) -> SecretPlace | None:
+        """The AWS secret that the current key comes from; None where it comes from elsewhere."""
+        return None if self._stored is None else self._stored.place
 
     @property
     def previous_file(self) -> Path:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.keys import KeyManagementService
     from app.services.links import AccountClaims
     from app.services.messages import MessageService
+    from app.services.outside_secrets import OutsideSecrets
     from app.services.ports import ChangeFeed, Randomness
     from app.services.refusals import Refusals
     from app.services.rotation import KeyInspection, RotationService
@@ -39,6 +40,7 @@ class Services:
     jobs: JobService
     key_inspection: KeyInspection
     rotation: RotationService
+    outside_secrets: OutsideSecrets
     authentication: AuthenticationService
     requests: RequestAuthenticator
     refusals: Refusals

@@ -143,6 +143,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.NotReady: 503,
         errors.Overloaded: 503,
         errors.RequestExpired: 503,
+        errors.SecretsNotRead: 503,
         errors.StorageError: 503,
         UnsupportedVersion: 505,
         # No Retry-After: a client that repeats a change by itself might do it twice.

@@ -154,6 +154,9 @@ def test_a_generated_file_seeds_a_secret_and_a_key_in_it_is_replaced(
     assert sqlite_place.command("keys", "generate", "AES_KEY", "--into", str(file)).returncode == 0
     second = json.loads(file.read_text())
     assert {name for name in first if first[name] != second[name]} == {"AES_KEY"}
+    assert sqlite_place.command("keys", "generate", "master_key", "--into", str(file)).returncode == 0
+    third = json.loads(file.read_text())
+    assert {name for name in second if second[name] != third[name]} == {"MASTER_KEY"}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "", "\x00", '{"AES_KEY": "a", "aes_key": "b"}'])

@@ -81,6 +81,9 @@ class FlakyStorage:
         async with self.read() as uow:
             return await load(uow)
 
+    def forget_rows(self) -> None:
+        self._storage.forget_rows()
+
     def _unit(self, *failures: Failure) -> _Unit:
         failure = self._random.choice(failures) if self._random.random() < self.rate else None
         return _Unit(self.failed, failure, self._random.randint(1, _CALLS))

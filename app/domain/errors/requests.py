@@ -175,6 +175,13 @@ class NotReady(AppError):
     title = "Keyhall is not ready; try again in a few seconds"
 
 
+class SecretsNotRead(AppError):
+    """The place outside that holds the secrets did not give them: the present ones stay in use."""
+
+    code = "secrets_unavailable"
+    title = "The secrets cannot be read right now; the present ones stay in use"
+
+
 class Overloaded(AppError):
     """More work waits than can be done in time."""
 

@@ -30,11 +30,15 @@ class RowCache:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rows.clear()
+        self._bytes = 0
+
     def get(self, kind: str, key: str, position: int) -> Any | None:
         """The row, or None where it is not known at that position; every row of another position is forgotten."""
         if position != self._position:
-            self._rows.clear()
-            self._bytes = 0
+            self.clear()
             self._position = position
             return None
         found = self._rows.get((kind, key))

@@ -104,3 +104,7 @@ class SqlStorage:
             if row is not None:
                 self._cache.put(kind, key, position, row)
         return row
+
+    def forget_rows(self) -> None:
+        """Drop every row that is kept in memory."""
+        self._cache.clear()

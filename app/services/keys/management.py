@@ -292,6 +292,10 @@ class KeyManagementService:
         self._reader.require_one_purpose(self.ring, name, given)
         return material
 
+    def outside_material(self, name: KeyName, given: SecretText) -> SecretBytes:
+        """The material of a key that the settings give. Raises InsecureKey."""
+        return self._reader.outside_material(name, given)
+
     async def rewrap(self, uow: UnitOfWork, master_key: SecretBytes) -> str:
         """Put every key under that master key, in this unit of work; the id of the one that they were under.
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from app.domain.audit import Action
 from app.domain.errors import ConfigInvalid, KeyStateConflict, MasterKeyMissing
+from app.domain.identity import Client
 from app.domain.instances import Instance
 from app.domain.secrets import SecretBytes
 from app.services.after_commit import AWAY
@@ -71,13 +72,20 @@ class MasterKeyChange:
     """Puts the install under another master key. Methods may raise StorageError and StartupError."""
 
     def __init__(
-        self, *, storage: Storage, keys: KeyManagementService, source: ChangeableMasterKey, clock: Clock
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        source: ChangeableMasterKey,
+        clock: Clock,
+        who: Client = OPERATOR,
     ) -> None:
         self._storage = storage
         self._keys = keys
         self._source = source
         self._clock = clock
         self._audit = AuditTrail(clock)
+        self._who = who
 
     async def plan(self) -> MasterKeyPlan:
         """The plan of ``carry_out``. Raises KeyStateConflict where it would refuse."""
@@ -125,7 +133,7 @@ class MasterKeyChange:
             before=None if before == after else before,
             after=after,
             file=self._file,
-            previous_given=len(self._given()) > 1,
+            previous_given=len(self._given()) > 1 and self._source.place is None,
         )
 
     async def _rewrap(self, target: SecretBytes, after: str) -> str:
@@ -136,7 +144,7 @@ class MasterKeyChange:
             if before != after:
                 about = ("install", self._keys.install_id)
                 await self._audit.record(
-                    uow, OPERATOR, Action.MASTER_KEY_CHANGED, about=about, before=before, after=after
+                    uow, self._who, Action.MASTER_KEY_CHANGED, about=about, before=before, after=after
                 )
         return before
 
@@ -147,7 +155,9 @@ class MasterKeyChange:
         behind = await self._wait(lambda each: after in each.master_key_ids, tell)
         if not behind or force:
             return
-        if self._file is None:
+        if self._source.place is not None:
+            remedy = "it reads the AWS secret again within five minutes; or restart it"
+        elif self._file is None:
             remedy = "restart it with the same MASTER_KEY and MASTER_KEY_PREVIOUS as this command"
         else:
             remedy = (
@@ -203,6 +213,12 @@ class MasterKeyChange:
         """Keyhall makes the new key only in its own file; a key from the settings has to be changed there."""
         if self._source.in_default_file or len(given) > 1 or self._keys.master_key_id(given[0]) != under:
             return
+        if (place := self._source.place) is not None:
+            raise KeyStateConflict(
+                f"the master key {under} comes from the AWS secret {place.name}, so it is changed there: "
+                f"{place.change_command('MASTER_KEY')}. The former one stays in AWSPREVIOUS, and running processes put "
+                "the install under the new one"
+            )
         raise KeyStateConflict(
             f"the settings give the master key {under}, which the install is under, so there is nothing to change to: "
             "(1) make a new one with `keyhall keys generate-master`; (2) set it as MASTER_KEY, and the present one as "

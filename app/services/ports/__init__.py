@@ -36,6 +36,8 @@ from app.services.ports.keys import (
     KeyWrapping,
     MasterKeySource,
     RememberedInstall,
+    RenewableMasterKey,
+    SecretsBackend,
 )
 from app.services.ports.links import OneTimeLinkRepository
 from app.services.ports.operations import (
@@ -85,6 +87,8 @@ __all__ = [
     "Randomness",
     "RefreshUse",
     "RememberedInstall",
+    "RenewableMasterKey",
+    "SecretsBackend",
     "SessionAndUser",
     "SessionRepository",
     "ShowProgress",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.secrets import SecretBytes, SecretText
+from app.domain.stored_secret import SecretPlace, StoredSecret
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Cryptography
@@ -100,6 +101,11 @@ class ChangeableMasterKey(MasterKeySource, Protocol):
         ...
 
     @property
+    def place(self) -> SecretPlace | None:
+        """The secret outside that the current key comes from; None where it comes from elsewhere."""
+        ...
+
+    @property
     def previous_file(self) -> Path:
         """The file that holds the old key while the default file is being changed."""
         ...
@@ -129,6 +135,28 @@ class ChangeableMasterKey(MasterKeySource, Protocol):
         """Put a fresh key into the default file, for an install whose own is lost.
 
         The files that were there are moved aside, never deleted; their new paths are returned with the key.
+        """
+        ...
+
+
+class RenewableMasterKey(ChangeableMasterKey, Protocol):
+    """A source that follows the secret outside."""
+
+    def renew(self, stored: StoredSecret) -> None:
+        """Give the master key of a newer version; those that were given before stay, behind it.
+
+        Does nothing where the master key does not come from the secret. Raises InsecureKey, and then nothing changes.
+        """
+        ...
+
+
+class SecretsBackend(Protocol):
+    """The place outside that holds the settings that are secret."""
+
+    async def fetch(self) -> StoredSecret:
+        """Read the secret, off the event loop and within a deadline.
+
+        Raises SecretsUnavailable where it is denied, late, broken or partial; ConfigInvalid for a value given twice.
         """
         ...
 

@@ -149,3 +149,7 @@ class Storage(Protocol):
         Raises StorageError.
         """
         ...
+
+    def forget_rows(self) -> None:
+        """Drop every row that ``cached`` keeps in memory."""
+        ...

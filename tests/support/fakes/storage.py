@@ -94,6 +94,9 @@ class FakeStorage:
         async with self.read() as uow:
             return await load(uow)
 
+    def forget_rows(self) -> None:
+        """Nothing is kept."""
+
     # -- what tests do to it -------------------------------------------------------------------------------------------
 
     @contextmanager
