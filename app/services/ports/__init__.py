@@ -27,6 +27,7 @@ from app.services.ports.identity import (
     UnknownKeyId,
     UserRepository,
 )
+from app.services.ports.imports import ImportedEntryRepository, LegacyCipher
 from app.services.ports.keys import (
     ChangeableMasterKey,
     InstallRecord,
@@ -69,6 +70,7 @@ __all__ = [
     "Envelope",
     "IdempotencyRepository",
     "IdempotentRequest",
+    "ImportedEntryRepository",
     "InstallRecord",
     "InstanceRepository",
     "JobRepository",
@@ -76,6 +78,7 @@ __all__ = [
     "KeyRepository",
     "KeyScheduleRepository",
     "KeyWrapping",
+    "LegacyCipher",
     "MasterKeySource",
     "MessageCipher",
     "OneTimeLinkRepository",
