@@ -28,8 +28,8 @@ _KeyFile = Annotated[
 ]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, and report what would be done.")]
 _SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Import the others where an entry is broken.")]
-_User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Whose credentials they become.")]
-_Guild = Annotated[str | None, typer.Option("--guild", metavar="ID", help="Which Discord server's they become.")]
+_User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="The user who gets them.")]
+_Guild = Annotated[str | None, typer.Option("--guild", metavar="ID", help="The Discord server that gets them.")]
 
 
 def add_to(group: typer.Typer) -> None:
@@ -173,7 +173,7 @@ async def _run(
 
 
 def _key_beside(opened: Backend, file: Path, key_file: Path | None) -> SecretText | None:
-    """The text of the key file: the one that was named, or that which such programs put beside their users.json."""
+    """The text of the key file: the given one, or the file that such programs put beside their users.json."""
     found = key_file or file.with_name(".encryption_key")
     if key_file is None and not found.exists():
         return None

@@ -63,7 +63,7 @@ class ClaimLink:
 
 @dataclass(slots=True, kw_only=True)
 class ImportReport:
-    """What an import did, or would do: how many accounts and credentials are new, and how many were imported before.
+    """The result of an import, or of its dry run: how many accounts and credentials are new, and how many were here.
 
     ``matched`` are accounts that were here and got credentials; ``renamed`` and ``relabelled`` are places in the source
     and the names that were chosen.

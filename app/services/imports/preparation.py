@@ -61,7 +61,7 @@ class Prepared:
 def prepare(source: Source, owner: Owner | None, legacy: LegacyCipher, keys: Sequence[SecretBytes]) -> Prepared:
     """Decrypt and check every entry; ``owner`` gets those that name no account. Some 50 µs an entry: use a thread."""
     prepared = Prepared(broken=list(source.broken), passed_over=list(source.passed_over))
-    groups: dict[str | None, Group] = {**_accounts(source, prepared)}
+    groups: dict[str | None, Group] = dict(_accounts(source, prepared).items())
     if owner is not None:
         groups[None] = Group(where=source.kind, owner=owner)
     first: dict[tuple[str | None, str, str, str], str] = {}

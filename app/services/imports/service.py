@@ -33,12 +33,12 @@ _TRIES: Final = 5
 """How often an account is judged again when another process was faster."""
 
 Progress = Callable[[int, int], None]
-"""Is told how many of all accounts are stored."""
+"""Called with how many of all accounts are stored."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Judged:
-    """What storing a group would do now."""
+    """The effect of storing a group now."""
 
     user: User | None = None
     owner: Owner | None = None
@@ -138,7 +138,7 @@ class ImportService:
         raise InvalidInput("key file", reason)
 
     async def _judge(self, uow: UnitOfWork, group: Group) -> _Judged:
-        """Compare a group with what is stored: its account, the marks, the room and the labels."""
+        """Compare a group with the database: its account, the marks, the room and the labels."""
         judged = _Judged(owner=group.owner)
         if group.username is not None:
             judged.user = await uow.users.by_name(name_key(group.username))
