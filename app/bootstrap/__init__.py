@@ -79,6 +79,11 @@ class Backend:
     def address(self, path: str) -> str:
         return f"{self.settings.origin}{path}"
 
+    def read_source(self, path: Path) -> bytes:
+        from app.bootstrap.sources import read_source  # noqa: PLC0415
+
+        return read_source(path)
+
     @asynccontextmanager
     async def keys(self) -> AsyncIterator[KeyManagementService]:
         from app.bootstrap.keys import open_keys  # noqa: PLC0415

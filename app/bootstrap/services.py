@@ -16,6 +16,7 @@ from app.domain.keys import Environment
 from app.infrastructure.clock import SystemClock, SystemRandomness, noticing_stops
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.infrastructure.crypto.legacy import LegacyCiphers
 from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
@@ -32,19 +33,21 @@ from app.services.authentication import (
 from app.services.backup import BackupCreation, BackupService, BackupVerification
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
+from app.services.credentials.storing import CredentialStoring
 from app.services.dashboard import DashboardService
 from app.services.deadlines import Deadlines
 from app.services.failures import FailureLog
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
 from app.services.identity import IdentityService
+from app.services.imports import ImportService
 from app.services.instances import InstanceService
 from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, OneTimeLinks
 from app.services.messages import MessageService
 from app.services.outside_secrets import OutsideSecrets, OutsideSource
-from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
+from app.services.ports import ChangeFeed, Clock, LegacyCipher, PasswordHasher, Randomness, Storage
 from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
 from app.services.rotation.queue import RotationQueue
@@ -68,6 +71,7 @@ class Parts:
     clock: Clock
     randomness: Randomness
     environment_credentials: EnvironmentCredentials
+    legacy: LegacyCipher
     registration: Registration
     lifetimes: Lifetimes
     rotation_days: int
@@ -169,6 +173,16 @@ def build_services(parts: Parts) -> Services:
             randomness=randomness,
             lifetimes=parts.lifetimes,
         ),
+        imports=ImportService(
+            storage=storage,
+            keys=keys,
+            storing=CredentialStoring(cipher=parts.cipher, clock=clock),
+            identity=identity,
+            legacy=parts.legacy,
+            derivation=derivation,
+            clock=clock,
+            randomness=randomness,
+        ),
         refusals=refusals,
         requests=RequestAuthenticator(storage=storage, keys=keys, tokens=tokens, clock=clock),
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), refusals=refusals, clock=clock),
@@ -234,6 +248,7 @@ async def open_services(
             environment_credentials=EnvironmentCredentials(
                 by_provider=settings.environment_credentials, guilds=settings.env_credential_guilds
             ),
+            legacy=LegacyCiphers(settings.credential_encryption_key),
             registration=settings.registration,
             lifetimes=Lifetimes(
                 access=timedelta(minutes=settings.access_token_expire_minutes),

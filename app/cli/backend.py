@@ -42,6 +42,10 @@ class Backend(Protocol):
         """The key store alone, unverified, to check it."""
         ...
 
+    def read_source(self, path: Path) -> bytes:
+        """The content of a file from another program. Raises ImportStopped where it is none that can be read."""
+        ...
+
     def services(self, *, importing: KeyName | None = None) -> AbstractAsyncContextManager[Services]:
         """All services, with a lease; while a key is ``importing``, keys in the settings are no conflict."""
         ...

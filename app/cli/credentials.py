@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli import imports
 from app.cli.backend import backend
 from app.cli.output import AsJson, moment, read_secret, require_yes, show_json, show_table, when
 from app.cli.progress import ProgressBar
@@ -337,6 +338,9 @@ async def _verify(opened: Backend, *, as_json: bool) -> bool:
             typer.echo(f"❌ {each.id} {each.provider} {each.label} does not open: enter it again")
         typer.echo(f"{'❌' if unreadable else '✅'} {checked - len(unreadable)} of {checked} secrets open")
     return not unreadable
+
+
+imports.add_to(group)
 
 
 def _one_owner(user: str | None, guild: str | None) -> None:

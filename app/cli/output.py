@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.cli.backend import Backend
-    from app.services.links import Claimable
+    from app.domain.secrets import SecretText
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 _LARGEST_SECRET = 256 * 1024
@@ -68,9 +68,9 @@ def read_secret(what: str, file: Path | None, *, repeat: bool = False) -> str:
     return secret
 
 
-def claim_address(opened: Backend, made: Claimable) -> str:
-    """The claim link of an account; its token is in the fragment, which browsers send to nobody."""
-    return f"{opened.address('/claim')}#{made.token.reveal()}"
+def link_address(opened: Backend, token: SecretText) -> str:
+    """The claim link of a token, which is in the fragment: browsers send that part to nobody."""
+    return f"{opened.address('/claim')}#{token.reveal()}"
 
 
 def moment(at: time) -> Callable[[str], datetime]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, claim_address, read_secret, show_json, show_table, when
+from app.cli.output import AsJson, link_address, read_secret, show_json, show_table, when
 from app.domain.identity import Role
 from app.domain.links import LINK_LASTS
 
@@ -98,7 +98,7 @@ async def _claim_link(opened: Backend, name: str, *, as_json: bool) -> None:
 
 
 def _show_link(opened: Backend, made: Claimable, *, as_json: bool) -> None:
-    link = claim_address(opened, made)
+    link = link_address(opened, made.token)
     if as_json:
         show_json({**_members(made.user), "claim_link": link})
         return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.failures import FailureLog
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
+    from app.services.imports import ImportService
     from app.services.instances import InstanceService
     from app.services.jobs import JobService
     from app.services.keys import KeyManagementService
@@ -49,6 +50,7 @@ class Services:
     audit_verification: AuditVerification
     identity: IdentityService
     claims: AccountClaims
+    imports: ImportService
     credentials: CredentialService
     messages: MessageService
     dashboard: DashboardService

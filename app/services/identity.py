@@ -133,12 +133,12 @@ class IdentityService:
         async with self._storage.write() as uow:
             return await self.add_claimable(uow, actor, name, role)
 
-    async def add_claimable(self, uow: UnitOfWork, actor: Actor, username: str, role: Role) -> Claimable:
+    async def add_claimable(self, uow: UnitOfWork, who: Actor | Client, username: str, role: Role) -> Claimable:
         """The same within a unit of work, for a name that `new_username` accepts. Raises AlreadyExists."""
         user = self._new(username, role)
         await self._store(uow, user)
         token = await self._links.issue(uow, LinkPurpose.CLAIM, user.id)
-        await self._trail.record(uow, actor, Action.USER_CREATED, about=("user", user.id), role=role.value)
+        await self._trail.record(uow, who, Action.USER_CREATED, about=("user", user.id), role=role.value)
         return Claimable(user=user, token=token)
 
     async def _with_password(self, username: str, password: str, role: Role) -> User:

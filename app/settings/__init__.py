@@ -34,10 +34,11 @@ from pydantic_core import ErrorDetails
 from app.domain.errors import ConfigInvalid
 from app.domain.identity import Registration
 from app.domain.keys import APPLICATION_KEYS, Environment, KeyName
+from app.domain.providers import ENVIRONMENT_CREDENTIALS
 from app.domain.secrets import SecretText
 from app.domain.stored_secret import SecretPlace, StoredSecret
 from app.settings.database_url import DatabaseUrl
-from app.settings.sources import ENVIRONMENT_CREDENTIALS, SECRETS, Sources, SourcesRefused, names_of
+from app.settings.sources import SECRETS, Sources, SourcesRefused, names_of
 from app.settings.values import (
     PROJECT_ROOT,
     age_recipient,

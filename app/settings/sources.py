@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from dotenv.parser import parse_stream
@@ -15,38 +14,13 @@ from pydantic import BaseModel, BeforeValidator
 
 from app.domain.key_shapes import looks_like_key
 from app.domain.placeholders import is_placeholder
+from app.domain.providers import ENVIRONMENT_CREDENTIALS
 from app.domain.secrets import SecretText
 from app.domain.stored_secret import StoredSecret
 from app.settings.secret_files import read_text_file
 from app.settings.values import comma_separated, own_text, path_in_project
 
 _WORD: Final = re.compile(r"[A-Z][A-Z0-9_]*")
-
-ENVIRONMENT_CREDENTIALS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        f"{provider.upper()}_API_KEY": provider
-        for provider in (
-            "openai",
-            "anthropic",
-            "github",
-            "openrouter",
-            "google",
-            "gemini",
-            "mistral",
-            "groq",
-            "cohere",
-            "deepseek",
-            "xai",
-            "together",
-            "perplexity",
-            "fireworks",
-            "cerebras",
-            "huggingface",
-        )
-    }
-    | {"GITHUB_TOKEN": "github"}
-)
-"""The environment variables that hold a provider's credential, and the provider's slug."""
 
 SECRETS: Final = frozenset(
     {

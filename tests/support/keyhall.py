@@ -15,6 +15,7 @@ from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.clock import SystemClock
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.infrastructure.crypto.legacy import LegacyCiphers
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.services import Services
 from app.services.authentication import Lifetimes
@@ -151,6 +152,7 @@ async def open_keyhall(
             environment_credentials=EnvironmentCredentials(
                 by_provider={"envai": SecretText(ENVIRONMENT_SECRET)}, guilds=frozenset({ENVIRONMENT_GUILD})
             ),
+            legacy=LegacyCiphers(None),
             registration=registration,
             lifetimes=Lifetimes(access=TOKEN_LIFETIME, session=SESSION_LIFETIME),
             rotation_days=ROTATION_DAYS,

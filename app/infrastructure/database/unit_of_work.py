@@ -17,6 +17,7 @@ from app.infrastructure.database.repositories.credentials import CredentialRepos
 from app.infrastructure.database.repositories.encrypted_rows import EncryptedRowRepositoryImpl
 from app.infrastructure.database.repositories.idempotency import IdempotencyRepositoryImpl
 from app.infrastructure.database.repositories.identity import UserRepositoryImpl
+from app.infrastructure.database.repositories.imports import ImportedEntryRepositoryImpl
 from app.infrastructure.database.repositories.instances import InstanceRepositoryImpl
 from app.infrastructure.database.repositories.jobs import JobRepositoryImpl
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
@@ -38,6 +39,7 @@ class SqlUnitOfWork:
         self.users = UserRepositoryImpl(connection)
         self.sessions = SessionRepositoryImpl(connection)
         self.links = OneTimeLinkRepositoryImpl(connection)
+        self.imports = ImportedEntryRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)
         self.audit = AuditRepositoryImpl(connection, randomness)

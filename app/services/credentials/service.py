@@ -33,11 +33,10 @@ from app.domain.errors import (
     CredentialUnreadable,
     Forbidden,
     NotFound,
-    QuotaExceeded,
     UniqueViolation,
     VersionConflict,
 )
-from app.domain.identity import Actor, Permission, Source, User, snowflake
+from app.domain.identity import Actor, Permission, Source, snowflake
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.services.credentials.access import (
@@ -54,6 +53,7 @@ from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
 from app.services.credentials.lists import CredentialLists
+from app.services.credentials.storing import CredentialStoring, NewCredential, quota_exceeded
 from app.services.credentials.use import CredentialUse
 from app.services.credentials.values import (
     UNSET,
@@ -106,6 +106,7 @@ class CredentialService:
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, cipher=cipher, clock=clock)
         self.lists: Final = CredentialLists(storage=storage, access=self._access)
+        self._storing = CredentialStoring(cipher=cipher, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
 
     # -- storing -------------------------------------------------------------------------------------------------------
@@ -143,35 +144,22 @@ class CredentialService:
             request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
         if request and (replayed := await self._replayed(actor, request)):
             return replayed
-        now = self._clock.now()
-        expires_at = expiry(expires_at, now)
-        credential_id = self._randomness.new_id()
+        new = NewCredential(
+            id=self._randomness.new_id(),
+            owner=owner,
+            created_by=actor.user_id,
+            provider=provider,
+            label=label,
+            expires_at=expiry(expires_at, self._clock.now()),
+        )
         try:
             async with self._storage.write() as uow:
-                await uow.credentials.lock_owner(owner)
-                count, account = await uow.credentials.count_and_account(owner)
-                _require_present(account)
-                if count >= QUOTA:
-                    raise _quota_exceeded()
+                if not await self._storing.make_room(uow, owner):
+                    raise quota_exceeded()
                 ring = await self._keys.ring_under_lock(uow)
-                primary = ring.primary(KeyName.AES_KEY)
-                record = CredentialRecord(
-                    id=credential_id,
-                    owner=owner,
-                    provider=provider,
-                    label=label,
-                    encrypted_value=self._cipher.encrypt(secret, credential_id, owner, primary),
-                    key_version=primary.version,
-                    fingerprint=self._cipher.fingerprint(ring, secret),
-                    created_by=actor.user_id,
-                    created_at=now,
-                    updated_at=now,
-                    expires_at=expires_at,
-                )
-                await uow.credentials.add(record)
+                record = await self._storing.add(uow, actor, new, secret, ring)
                 if request:
-                    await self._idempotency.remember(uow, request, ring.primary(KeyName.API_SECRET_KEY), credential_id)
-                await self._access.record(uow, actor, Action.CREDENTIAL_ADDED, record)
+                    await self._idempotency.remember(uow, request, ring.primary(KeyName.API_SECRET_KEY), new.id)
         except UniqueViolation:
             # Either the label is taken, or the same request arrived twice at once and the other one was faster.
             if request and (replayed := await self._replayed(actor, request)):
@@ -186,7 +174,7 @@ class CredentialService:
         owner = await self._new_owner(actor, guild_id)
         async with self._storage.lookup() as uow:
             if await uow.credentials.count(owner) >= QUOTA:
-                raise _quota_exceeded()
+                raise quota_exceeded()
             if provider and label and await uow.credentials.of_owner(owner, provider=provider, label=label, limit=1):
                 raise _taken()
 
@@ -500,10 +488,6 @@ def _stated(expires_at: datetime | Unset | None) -> str:
     return "" if expires_at is None else expires_at.isoformat()
 
 
-def _quota_exceeded() -> QuotaExceeded:
-    return QuotaExceeded(f"At most {QUOTA} credentials, removed ones included for 7 days: delete one of those for good")
-
-
 def _as_done(action: Action, before: CredentialRecord, after: CredentialRecord) -> Action:
     """The action that took place: a replacement by the secret in force has changed the expiry alone."""
     replacing = action in {Action.CREDENTIAL_REPLACED, Action.CREDENTIAL_ROLLED_BACK}
@@ -512,15 +496,3 @@ def _as_done(action: Action, before: CredentialRecord, after: CredentialRecord) 
 
 def _taken() -> AlreadyExists:
     return AlreadyExists("There is a credential of this provider with this label already")
-
-
-def _require_present(user: User | None) -> None:
-    """Refuse to store for an account that could not use it: disabled, joined to another, or an auditor's.
-
-    It is judged by the owner's row and not by the actor, whom the operator may act for, or whose account may have
-    changed since the request was authenticated.
-    """
-    if user is not None and user.disabled_at is not None:
-        raise Forbidden("This account was disabled or joined to another: sign in again")
-    if user is not None and not user.role.grants(Permission.USE_OWN_CREDENTIALS):
-        raise Forbidden(f"The role {user.role.value} has no credentials of its own: choose another account or role")

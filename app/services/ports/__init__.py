@@ -27,6 +27,7 @@ from app.services.ports.identity import (
     UnknownKeyId,
     UserRepository,
 )
+from app.services.ports.imports import ImportedEntryRepository, LegacyCipher
 from app.services.ports.keys import (
     ChangeableMasterKey,
     InstallRecord,
@@ -71,6 +72,7 @@ __all__ = [
     "Envelope",
     "IdempotencyRepository",
     "IdempotentRequest",
+    "ImportedEntryRepository",
     "InstallRecord",
     "InstanceRepository",
     "JobRepository",
@@ -78,6 +80,7 @@ __all__ = [
     "KeyRepository",
     "KeyScheduleRepository",
     "KeyWrapping",
+    "LegacyCipher",
     "MasterKeySource",
     "MessageCipher",
     "OneTimeLinkRepository",

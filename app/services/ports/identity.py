@@ -91,6 +91,10 @@ class UserRepository(Protocol):
         """Return the user of that casefolded name, or None."""
         ...
 
+    async def by_skeleton(self, name_skeleton: str) -> User | None:
+        """Return the user whose name looks like that, or None."""
+        ...
+
     async def by_discord(self, discord_id: str) -> User | None:
         """Return the user that is linked to that Discord account, or None."""
         ...

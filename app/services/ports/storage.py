@@ -16,6 +16,7 @@ from app.services.ports.audit import AuditChainRepository, AuditRepository
 from app.services.ports.backup import BackupRepository
 from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
 from app.services.ports.identity import AttemptRepository, SessionRepository, UserRepository
+from app.services.ports.imports import ImportedEntryRepository
 from app.services.ports.keys import KeyRepository, KeyScheduleRepository
 from app.services.ports.links import OneTimeLinkRepository
 from app.services.ports.operations import (
@@ -49,6 +50,11 @@ class UnitOfWork(Protocol):
     @property
     def links(self) -> OneTimeLinkRepository:
         """One-time links."""
+        ...
+
+    @property
+    def imports(self) -> ImportedEntryRepository:
+        """The marks of entries that were imported from other programs."""
         ...
 
     @property

@@ -31,6 +31,9 @@ class FakeUserRepository:
     async def by_name(self, name_key: str) -> User | None:
         return next((each for each in self._tables.users.values() if each.name_key == name_key), None)
 
+    async def by_skeleton(self, name_skeleton: str) -> User | None:
+        return next((each for each in self._tables.users.values() if each.name_skeleton == name_skeleton), None)
+
     async def by_discord(self, discord_id: str) -> User | None:
         return next((each for each in self._tables.users.values() if each.discord_id == discord_id), None)
 

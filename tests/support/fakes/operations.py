@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -75,6 +75,20 @@ class FakeIdempotencyRepository:
         for each in gone:
             del self._tables.idempotency[each]
         return len(gone)
+
+
+@like_an_engine
+class FakeImportedEntryRepository:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def known(self, marks: Collection[bytes]) -> frozenset[bytes]:
+        return frozenset(each for each in marks if each in self._tables.imported)
+
+    async def add(self, mark: bytes, credential_id: str, at: datetime) -> None:
+        if mark in self._tables.imported:
+            raise UniqueViolation
+        self._tables.imported[mark] = credential_id
 
 
 @like_an_engine

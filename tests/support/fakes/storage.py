@@ -24,6 +24,7 @@ from tests.support.fakes.operations import (
     FakeBackupRepository,
     FakeBotStateRepository,
     FakeIdempotencyRepository,
+    FakeImportedEntryRepository,
     FakeInstanceRepository,
     FakeJobRepository,
 )
@@ -142,6 +143,7 @@ class FakeUnitOfWork:
         self.users = FakeUserRepository(tables)
         self.sessions = FakeSessionRepository(tables)
         self.links = FakeOneTimeLinkRepository(tables)
+        self.imports = FakeImportedEntryRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
         self.encrypted_rows = FakeEncryptedRowRepository(tables)
         self.audit = FakeAuditRepository(tables)

@@ -29,6 +29,7 @@ USER_COLUMNS = (
 # Built once, because building a statement takes longer than executing it.
 _BY_ID: Final = select(*USER_COLUMNS).where(users.c.id == bindparam("this"))
 _BY_NAME: Final = select(*USER_COLUMNS).where(users.c.name_key == bindparam("this"))
+_BY_SKELETON: Final = select(*USER_COLUMNS).where(users.c.name_skeleton == bindparam("this"))
 _BY_DISCORD: Final = select(*USER_COLUMNS).where(users.c.discord_id == bindparam("this"))
 
 
@@ -79,6 +80,9 @@ class UserRepositoryImpl:
 
     async def by_name(self, name_key: str) -> User | None:
         return await self._one(_BY_NAME, name_key)
+
+    async def by_skeleton(self, name_skeleton: str) -> User | None:
+        return await self._one(_BY_SKELETON, name_skeleton)
 
     async def by_discord(self, discord_id: str) -> User | None:
         return await self._one(_BY_DISCORD, discord_id)
