@@ -13,6 +13,7 @@ from app.bootstrap.keys import OpenKeys
 from app.domain.backup_plan import BackupPlan
 from app.domain.identity import Registration
 from app.domain.keys import Environment
+from app.infrastructure.audit_exports import AuditExportFiles
 from app.infrastructure.clock import SystemClock, SystemRandomness, noticing_stops
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
@@ -22,7 +23,13 @@ from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
 from app.services import Services
-from app.services.audit_trail import AuditReading, AuditSealing, AuditVerification
+from app.services.audit_trail import (
+    AuditReading,
+    AuditRetention,
+    AuditRetentionRule,
+    AuditSealing,
+    AuditVerification,
+)
 from app.services.authentication import (
     AuthenticationService,
     DeviceClaims,
@@ -47,7 +54,15 @@ from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, OneTimeLinks
 from app.services.messages import MessageService
 from app.services.outside_secrets import OutsideSecrets, OutsideSource
-from app.services.ports import ChangeFeed, Clock, LegacyCipher, PasswordHasher, Randomness, Storage
+from app.services.ports import (
+    AuditExports,
+    ChangeFeed,
+    Clock,
+    LegacyCipher,
+    PasswordHasher,
+    Randomness,
+    Storage,
+)
 from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
 from app.services.rotation.queue import RotationQueue
@@ -75,6 +90,8 @@ class Parts:
     registration: Registration
     lifetimes: Lifetimes
     rotation_days: int
+    audit_exports: AuditExports
+    audit_retention: AuditRetentionRule
     backup_plan: BackupPlan
     backups: BackupVerification
     outside: OutsideSource | None = None
@@ -138,6 +155,7 @@ def build_services(parts: Parts) -> Services:
         clock=clock,
         overlap=overlap,
     )
+    audit_sealing = AuditSealing(storage=storage, keys=keys, derivation=derivation, clock=clock)
     return Services(
         randomness=randomness,
         failures=failures,
@@ -158,7 +176,17 @@ def build_services(parts: Parts) -> Services:
             overlap=overlap,
         ),
         audit=AuditReading(storage=storage),
-        audit_sealing=AuditSealing(storage=storage, keys=keys, derivation=derivation, clock=clock),
+        audit_sealing=audit_sealing,
+        audit_retention=AuditRetention(
+            storage=storage,
+            keys=keys,
+            derivation=derivation,
+            clock=clock,
+            jobs=jobs,
+            sealing=audit_sealing,
+            exports=parts.audit_exports,
+            rule=parts.audit_retention,
+        ),
         audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation),
         identity=identity,
         claims=AccountClaims(storage=storage, links=links, passwords=parts.passwords, refusals=refusals, clock=clock),
@@ -255,6 +283,10 @@ async def open_services(
                 session=timedelta(days=settings.refresh_token_expire_days),
             ),
             rotation_days=settings.key_rotation_days,
+            audit_exports=AuditExportFiles(settings.backup_dir / "audit"),
+            audit_retention=AuditRetentionRule(
+                events=timedelta(days=settings.audit_retention_days), uses=timedelta(days=settings.usage_retention_days)
+            ),
             backup_plan=backup_plan(settings),
             backups=verification_with(settings, opened.source),
             outside=outside,

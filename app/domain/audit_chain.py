@@ -15,11 +15,16 @@ from typing import Any, Final, NamedTuple
 
 from app.domain.audit import Action
 from app.domain.canonical_json import canonical_json
+from app.domain.errors import KeyhallError
 
 SEGMENT_ROWS: Final = 100_000
 """A segment is closed when it has so many rows, or the day (UTC) on which it was opened is over."""
 NO_SEAL: Final = b""
 """Stands in the place of a seal before the first one of a chain."""
+
+
+class AuditExportFailed(KeyhallError):
+    """A segment could not be exported, so that its rows stay; the message says why."""
 
 
 class Stream(StrEnum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a command that uses one service must not pay for importing all of them
-    from app.services.audit_trail import AuditReading, AuditSealing, AuditVerification
+    from app.services.audit_trail import AuditReading, AuditRetention, AuditSealing, AuditVerification
     from app.services.authentication import AuthenticationService, RequestAuthenticator
     from app.services.backup import BackupService
     from app.services.bot_state import BotStateService
@@ -47,6 +47,7 @@ class Services:
     refusals: Refusals
     audit: AuditReading
     audit_sealing: AuditSealing
+    audit_retention: AuditRetention
     audit_verification: AuditVerification
     identity: IdentityService
     claims: AccountClaims

@@ -18,6 +18,7 @@ from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.legacy import LegacyCiphers
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.services import Services
+from app.services.audit_trail import AuditRetentionRule
 from app.services.authentication import Lifetimes
 from app.services.backup import BackupService, BackupVerification
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
@@ -29,10 +30,17 @@ from app.services.keys import InstallRules, KeyManagementService
 from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
 from app.services.rotation import KeyInspection, RotationService
-from tests.support.fakes import FakeBackupFiles, FakeChangeFeed, FakeInstallRecord, FakeMasterKeys, FakePasswords
+from tests.support.fakes import (
+    FakeAuditExports,
+    FakeBackupFiles,
+    FakeChangeFeed,
+    FakeInstallRecord,
+    FakeMasterKeys,
+    FakePasswords,
+)
 
 if TYPE_CHECKING:
-    from app.services.ports import Clock, Randomness, Storage
+    from app.services.ports import AuditExports, Clock, Randomness, Storage
     from tests.support.fakes import FakeClock
 
 ENVIRONMENT_SECRET = "sk-environment-7Qp2vX9bLm4Tz8Kd"
@@ -118,6 +126,7 @@ async def open_keyhall(
     randomness: Randomness,
     *,
     registration: Registration = Registration.GUILD,
+    exports: AuditExports | None = None,
     backup_plan: BackupPlan = BACKUP_PLAN,
 ) -> Keyhall:
     """A process on that storage; the first one makes the install. Its lease never lapses, until it takes one itself."""
@@ -156,6 +165,8 @@ async def open_keyhall(
             registration=registration,
             lifetimes=Lifetimes(access=TOKEN_LIFETIME, session=SESSION_LIFETIME),
             rotation_days=ROTATION_DAYS,
+            audit_exports=exports or FakeAuditExports(),
+            audit_retention=AuditRetentionRule(events=timedelta(days=400), uses=timedelta(days=90)),
             backup_plan=backup_plan,
             backups=BackupVerification(
                 files=backup_files,

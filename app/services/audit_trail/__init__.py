@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.services.audit_trail.reading import ABOUT_PATTERN, ACTION_PATTERN, AuditQuery, AuditReading
+from app.services.audit_trail.retention import AuditRetention, AuditRetentionRule
 from app.services.audit_trail.sealing import AuditSealing
 from app.services.audit_trail.verification import AuditVerification
 
@@ -11,6 +12,8 @@ __all__ = [
     "ACTION_PATTERN",
     "AuditQuery",
     "AuditReading",
+    "AuditRetention",
+    "AuditRetentionRule",
     "AuditSealing",
     "AuditVerification",
 ]

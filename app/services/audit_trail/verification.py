@@ -54,7 +54,7 @@ class AuditVerification:
         """
         actor.require(Permission.READ_AUDIT)
         expected = _remembered(remembered)
-        stored = await self._segments()
+        stored = await self.segments()
         async with self._storage.read() as uow:
             unsealed = await uow.audit_chain.count_unsealed()
         found = [each.segment for each in stored if each.segment is not None]
@@ -69,7 +69,8 @@ class AuditVerification:
             latest_seal=latest_seal(list(heads.values())),
         )
 
-    async def _segments(self) -> Sequence[StoredSegment]:
+    async def segments(self) -> Sequence[StoredSegment]:
+        """Every segment as it is found, in the order of their numbers."""
         found: list[StoredSegment] = []
         more = True
         while more:
@@ -94,7 +95,7 @@ class AuditVerification:
                 return flaw
             before[segment.stream] = segment
             seals = Seals(self._derivation, materials[segment.key_version])
-            if (flaw := await self._flaw_of_rows(segment, seals)) is not None:
+            if (flaw := await self.flaw_of_rows(segment, seals)) is not None:
                 return flaw
             done += 0 if segment.dropped_at else segment.rows
             if show is not None:
@@ -130,7 +131,7 @@ class AuditVerification:
             )
         return None
 
-    async def _flaw_of_rows(self, segment: Segment, seals: Seals) -> Flaw | None:
+    async def flaw_of_rows(self, segment: Segment, seals: Seals) -> Flaw | None:
         """The first flaw in the rows of a segment. Of one that is being dropped the first rows may be left."""
         previous, position = segment.previous, segment.first
         while position <= segment.last:

@@ -5,7 +5,7 @@ A result type of a port stands in the port's module.
 
 from __future__ import annotations
 
-from app.services.ports.audit import AuditChainRepository, AuditRepository
+from app.services.ports.audit import AuditChainRepository, AuditExports, AuditRepository
 from app.services.ports.backup import BackupFiles, BackupRepository, ShowProgress
 from app.services.ports.credentials import (
     CredentialRepository,
@@ -59,6 +59,7 @@ __all__ = [
     "AccessTokens",
     "AttemptRepository",
     "AuditChainRepository",
+    "AuditExports",
     "AuditRepository",
     "BackupFiles",
     "BackupRepository",

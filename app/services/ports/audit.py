@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from app.domain.audit import AuditEvent, AuditFilter, AuditItem, UsageHour
@@ -20,6 +21,29 @@ class AuditRepository(Protocol):
         self, wanted: AuditFilter, *, after: int | None, limit: int, oldest_first: bool
     ) -> Sequence[AuditItem]:
         """Return the rows that are wanted, in the order of their ids, from the one behind the row ``after``."""
+        ...
+
+
+class AuditExportFile(Protocol):
+    """A file that is being written."""
+
+    async def add(self, lines: Sequence[bytes]) -> None:
+        """Append lines. Raises OSError."""
+        ...
+
+
+class AuditExports(Protocol):
+    """The files that old segments are exported to."""
+
+    def writing(self, name: str) -> AbstractAsyncContextManager[AuditExportFile]:
+        """Open a file that gets its name once all is written and on the disk, in place of one of that name.
+
+        Raises AuditExportFailed.
+        """
+        ...
+
+    async def digest(self, name: str) -> str:
+        """Return the SHA-256 of a file in hex, as it is on the disk. Raises AuditExportFailed."""
         ...
 
 
@@ -51,6 +75,10 @@ class AuditChainRepository(Protocol):
 
     async def next_segment_of_rows(self, after: int) -> object:
         """Return the lowest segment above ``after`` that a row names, or None."""
+        ...
+
+    async def last_rows(self, segment: int, limit: int) -> Sequence[ChainRow]:
+        """Return the rows with the highest positions of a segment."""
         ...
 
     async def drop_last(self, segment: int, limit: int) -> int:

@@ -102,7 +102,7 @@ class Job(TypedDict):
     """
 
     id: str
-    kind: Literal["key.rotation", "key.ages", "backup", "housekeeping"]
+    kind: Literal["key.rotation", "key.ages", "backup", "audit.retention", "housekeeping"]
     key: str | None
     action: str | None
     state: Literal["waiting", "running", "done", "failed", "cancelled"]

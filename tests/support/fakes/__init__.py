@@ -8,6 +8,7 @@ and the rule that an audit row's subject exists, for actors in service tests hav
 
 from __future__ import annotations
 
+from tests.support.fakes.audit import FakeAuditExports
 from tests.support.fakes.backups import FakeBackupFiles
 from tests.support.fakes.credentials import FakeCredentialRepository
 from tests.support.fakes.keys import FakeKeyRepository
@@ -25,6 +26,7 @@ from tests.support.fakes.surroundings import (
 
 __all__ = [
     "EPOCH",
+    "FakeAuditExports",
     "FakeBackupFiles",
     "FakeChangeFeed",
     "FakeClock",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import islice
 
@@ -82,6 +84,9 @@ class FakeAuditChainRepository:
     async def next_segment_of_rows(self, after: int) -> object:
         return min((each.segment for each in self._all() if (each.segment or after) > after), default=None)
 
+    async def last_rows(self, segment: int, limit: int) -> Sequence[ChainRow]:
+        return self._of(segment)[-limit:]
+
     async def drop_last(self, segment: int, limit: int) -> int:
         gone = self._of(segment)[-limit:]
         self._tables.dropped.update({each.id: None for each in gone})
@@ -142,3 +147,27 @@ class FakeAuditChainRepository:
             position=seal and seal.position,
             seal=seal and seal.seal,
         )
+
+
+class FakeAuditExports:
+    """Files in memory."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    @asynccontextmanager
+    async def writing(self, name: str) -> AsyncIterator[FakeAuditExport]:
+        export = FakeAuditExport()
+        yield export
+        self.files[name] = b"".join(export.lines)
+
+    async def digest(self, name: str) -> str:
+        return hashlib.sha256(self.files[name]).hexdigest()
+
+
+class FakeAuditExport:
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    async def add(self, lines: Sequence[bytes]) -> None:
+        self.lines += lines

@@ -57,6 +57,10 @@ class AuditChainRepositoryImpl:
         segment = audit_events.c.segment
         return await self._connection.value(select(segment).where(segment > after).order_by(segment).limit(1))
 
+    async def last_rows(self, segment: int, limit: int) -> Sequence[ChainRow]:
+        this, last = audit_events.c.segment == segment, audit_events.c.position.desc()
+        return await self._rows(select(*_COLUMNS).where(this).order_by(last).limit(limit))
+
     async def drop_last(self, segment: int, limit: int) -> int:
         this = audit_events.c.segment == segment
         last = select(audit_events.c.id).where(this).order_by(audit_events.c.position.desc()).limit(limit)

@@ -1,0 +1,195 @@
+"""Old rows leave the database in whole segments: security events into files, uses of credentials into hourly sums."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from app.domain.audit import UsageHour
+from app.domain.audit_chain import ChainRow, Segment, Stream, canonical_time
+from app.domain.jobs import JobKind
+from app.domain.keys import KeyName
+from app.services.audit_trail.sealing import AuditSealing
+from app.services.audit_trail.seals import Seals
+from app.services.audit_trail.verification import AuditVerification
+from app.services.jobs import JobRun, JobService, Later
+from app.services.keys import KeyManagementService
+from app.services.ports import AuditExports, Clock, KeyDerivation, Storage, UnitOfWork
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 1000
+"""Rows per unit of work: some milliseconds, during which a writer of SQLite waits."""
+LOOK_EVERY: Final = timedelta(hours=6)
+
+Hold = Callable[[UnitOfWork], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRetentionRule:
+    """How long rows stay in the database after their segment was closed."""
+
+    events: timedelta
+    uses: timedelta
+
+    def of(self, stream: Stream) -> timedelta:
+        """That of one chain."""
+        return self.uses if stream is Stream.USES else self.events
+
+
+class AuditRetention:
+    """A job, so that one worker does it at a time. Methods may raise StorageError, NotReady, AuditExportFailed.
+
+    Killed anywhere, nothing is lost: a segment's rows are deleted only once its file is on the disk and named, with its
+    digest, in the segment's row; a use is deleted in the unit of work that adds it to its sum.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        derivation: KeyDerivation,
+        clock: Clock,
+        jobs: JobService,
+        sealing: AuditSealing,
+        exports: AuditExports,
+        rule: AuditRetentionRule,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._derivation = derivation
+        self._clock = clock
+        self._jobs = jobs
+        self._sealing = sealing
+        self._exports = exports
+        self._rule = rule
+        self._verification = AuditVerification(storage=storage, keys=keys, derivation=derivation)
+
+    async def watch(self) -> None:
+        """Make sure that the job is queued."""
+        async with self._storage.write() as uow:
+            kind = JobKind.AUDIT_RETENTION
+            await uow.jobs.add(self._jobs.new(kind, {}, unique_key=kind.value))
+
+    async def carry_on(self, run: JobRun) -> None:
+        """Drop all that is old as a job, and come back."""
+        await self.apply(run.hold)
+        raise Later(LOOK_EVERY)
+
+    async def apply(self, hold: Hold | None = None) -> None:
+        """Close the segments of past days, and drop the rows of those that are old enough."""
+        await self._sealing.close_finished()
+        materials = self._keys.usable_materials(KeyName.AUDIT_SEAL_KEY)
+        for stored in await self._verification.segments():
+            segment = stored.segment
+            if segment is None or segment.key_version not in materials:
+                continue  # the verification names it, and its rows stay as evidence
+            seals = Seals(self._derivation, materials[segment.key_version])
+            old = segment.closed_at is not None and (
+                segment.closed_at < self._clock.now() - self._rule.of(segment.stream)
+            )
+            if not old or not seals.made(segment):
+                continue
+            if segment.dropped_at is None:
+                segment = await self._drop_begun(segment, seals, hold)
+            if segment is not None:
+                await self._drop_rows(segment, hold)
+
+    async def _drop_begun(self, segment: Segment, seals: Seals, hold: Hold | None) -> Segment | None:
+        """The segment, noted as dropped; None where its rows do not verify: then they stay as evidence."""
+        flaw = await self._verification.flaw_of_rows(segment, seals)
+        if flaw is not None:
+            log.error("segment %d of the audit trail is old and stays: %s", segment.number, flaw.what)
+            return None
+        dropped = replace(segment, dropped_at=self._clock.now())
+        if segment.stream is Stream.SECURITY and segment.rows:
+            name, digest = await self._export(segment)
+            dropped = replace(dropped, export=name, digest=digest)
+        dropped = seals.authenticated(dropped)
+        async with self._storage.write() as uow:
+            if hold is not None:
+                await hold(uow)
+            if not await uow.audit_chain.change_segment(dropped, segment.mac):
+                return None
+        if dropped.export is not None:
+            log.info("segment %d of the audit trail is in %s", segment.number, dropped.export)
+        return dropped
+
+    async def _export(self, segment: Segment) -> tuple[str, str]:
+        """Write the rows to a file; its name and its digest, as read back from the disk."""
+        # A database that was put back may hold other rows under the same number: they get a file of their own.
+        name = f"audit-{segment.number:08}-{segment.seal.hex()[:16]}.jsonl"
+        async with self._exports.writing(name) as file:
+            await file.add([_line(self._header(segment))])
+            after = segment.first - 1
+            while after < segment.last:
+                async with self._storage.read() as uow:
+                    rows = await uow.audit_chain.rows(segment.number, after=after, limit=BATCH)
+                await file.add([_line(_members(row)) for row in rows])
+                after += max(len(rows), 1)
+        return name, await self._exports.digest(name)
+
+    def _header(self, segment: Segment) -> dict[str, object]:
+        return {
+            "keyhall_audit": 1,
+            "install_id": self._keys.install_id,
+            "segment": segment.number,
+            "stream": segment.stream.value,
+            "key_version": segment.key_version,
+            "first": segment.first,
+            "last": segment.last,
+            "previous": segment.previous.hex(),
+            "seal": segment.seal.hex(),
+        }
+
+    async def _drop_rows(self, segment: Segment, hold: Hold | None) -> None:
+        """Delete the rows from the last to the first, so that those that are left still verify."""
+        deleted = BATCH
+        while deleted == BATCH:
+            async with self._storage.lookup() as uow:
+                if not await uow.audit_chain.rows(segment.number, after=segment.first - 1, limit=1):
+                    return
+            async with self._storage.write() as uow:
+                if hold is not None:
+                    await hold(uow)
+                if segment.stream is Stream.USES:
+                    await uow.audit_chain.add_uses(_sums(await uow.audit_chain.last_rows(segment.number, BATCH)))
+                deleted = await uow.audit_chain.drop_last(segment.number, BATCH)
+
+
+def _members(row: ChainRow) -> dict[str, object]:
+    """A row as it was sealed: people stand in it as random ids, so that they can be erased later."""
+    at = canonical_time(row.at) if isinstance(row.at, datetime) else row.at
+    return {**row._asdict(), "at": at, "seal": row.seal.hex()}
+
+
+def _line(members: dict[str, object]) -> bytes:
+    return (json.dumps(members) + "\n").encode()
+
+
+def _sums(rows: Sequence[ChainRow]) -> Sequence[UsageHour]:
+    """How many of the rows are of each hour, object, subject, source and result."""
+    counted = Counter(
+        UsageHour(
+            hour=_hour(row.at),
+            object_kind=row.object_kind or "",
+            object_id=row.object_id or "",
+            subject_id=row.subject_id or "",
+            source=row.source,
+            result=row.result,
+            uses=0,
+        )
+        for row in rows
+    )
+    return [replace(hour, uses=uses) for hour, uses in counted.items()]
+
+
+def _hour(at: datetime | str) -> datetime:
+    moment = at if isinstance(at, datetime) else datetime.fromisoformat(at)
+    return moment.replace(minute=0, second=0, microsecond=0)
