@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.services import Services
     from app.services.audit_trail import AuditReading
     from app.services.backup import BackupCreation, BackupVerification
+    from app.services.backup.restore import BackupRestore
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
@@ -185,3 +186,10 @@ class Backend:
         from app.bootstrap.backup import backup_verification  # noqa: PLC0415
 
         return backup_verification(self._settings_of_a_command())
+
+    @asynccontextmanager
+    async def backup_restore(self, into: str | None) -> AsyncIterator[BackupRestore]:
+        from app.bootstrap.restore import open_backup_restore  # noqa: PLC0415
+
+        async with open_backup_restore(self._settings_of_a_command(), into) as restore:
+            yield restore

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.bootstrap.database import install_rules, master_keys, reachable_database
 from app.bootstrap.keys import open_keys
-from app.domain.errors import ConfigInvalid, NoInstall
+from app.domain.errors import ConfigInvalid, DatabaseEmpty, NoInstall
 from app.domain.keys import MATERIAL_BYTES
 from app.domain.schema import SchemaState
 from app.domain.secrets import SecretText
@@ -131,17 +131,24 @@ async def open_key_reset(settings: Settings) -> AsyncIterator[KeyReset]:
 async def restore_master_key(settings: Settings, given: SecretText, *, write: bool) -> RestoredMasterKey:
     """Read a master key from words or text, prove that it opens the install, and write its file where asked to.
 
-    Nothing else is changed. Raises InvalidInput if the text is no master key, MasterKeyMismatch for another
+    Where the database is empty or not there, its file is written all the same: a backup will prove it. Nothing else is
+    changed. Raises InvalidInput if the text is no master key, MasterKeyMismatch for another
     install's key, ConfigInvalid where another file is in the way, NoInstall and every other StartupError.
     """
     material = from_words_or_text(given.reveal(), settings.app_env)
-    async with reachable_database(settings, may_create=False, source=OneMasterKey(material)) as reachable:
-        if not await reachable.verify():
-            raise NoInstall
+    try:
+        async with reachable_database(settings, may_create=False, source=OneMasterKey(material)) as reachable:
+            proven = await reachable.verify()
+    except (NoInstall, DatabaseEmpty):
+        if not write:
+            raise
+        proven = False
+    if not proven and not write:
+        raise NoInstall
     source = master_keys(settings)
     return RestoredMasterKey(
         master_key_id=MasterKeyWrapping(material).master_key_id,
-        database=settings.database_url.name,
+        database=settings.database_url.name if proven else None,
         file=str(source.default_file),
         written=write and source.install(material),
         overridden_by=source.overridden_by,

@@ -127,7 +127,7 @@ def _own_user() -> str:
 def _way_out(path: Path) -> str:
     """The remedy for a damaged SQLite file. A `-wal` beside it may be of another state of the file, before a copy."""
     beside = path.with_name(f"{path.name}-wal")
-    restore = 'put the newest backup in its place (docs/operations.md, "Restore a backup")'
+    restore = "restore the newest backup with `keyhall backup restore FILE`"
     if not beside.exists() or not beside.stat().st_size:
         return f"stop every process and {restore}"
     names = (f"{beside.name}.aside{number}" for number in ("", *range(2, 1000)))
@@ -217,8 +217,7 @@ async def reachable_database(
         StartupError: the database is away, refuses, is another's, or demands a newer version.
         NoInstall: there is no database, and none may be made.
     """
-    check_secret_file_modes(settings.secret_files)
-    check_owners_and_mode(settings.data_dir, _TRUSTED_FILES, production=settings.app_env is Environment.PRODUCTION)
+    require_trusted_files(settings)
     # Read before the database is looked at: see KeyReader.load.
     remembered = InstallFile(settings.data_dir).read()
     async with open_database(
@@ -236,18 +235,26 @@ async def reachable_database(
             log.info("the database was checked for damage in part: `keyhall db check` checks all of it")
         await retry.run(database.probe)
         if foreign := await retry.run(lambda: foreign_tables(database)):
-            raise _foreign(settings, foreign, remembered)
+            raise foreign_database(settings, settings.database_url, foreign, remembered)
         await retry.run(lambda: check_schema(database))
         yield ReachableDatabase(
             settings=settings, database=database, storage=storage, reserved=reserved, keys=keys, retry=retry
         )
 
 
-def _foreign(settings: Settings, tables: Sequence[str], remembered: RememberedInstall | None) -> StartupError:
+def require_trusted_files(settings: Settings) -> None:
+    """Halt on files that others may have replaced. Raises InsecureKey."""
+    check_secret_file_modes(settings.secret_files)
+    check_owners_and_mode(settings.data_dir, _TRUSTED_FILES, production=settings.app_env is Environment.PRODUCTION)
+
+
+def foreign_database(
+    settings: Settings, url: DatabaseUrl, tables: Sequence[str], remembered: RememberedInstall | None
+) -> StartupError:
     """The halt for a database of another program; InstallMismatch where an install was expected there."""
     named = f"{', '.join(tables[:3])}{' and more' if len(tables) > 3 else ''}"
     happened = (
-        f"the database {settings.database_url.name} is another program's: its table{'s' * (len(tables) > 1)} {named} "
+        f"the database {url.name} is another program's: its table{'s' * (len(tables) > 1)} {named} "
         f"{'are' if len(tables) > 1 else 'is'} not Keyhall's"
     )
     remedy = "name a database in DATABASE_URL that no other program uses"

@@ -16,7 +16,7 @@ _GROUPS = {
     "db": ("app.cli.database", "The database's schema."),
     "keys": ("app.cli.keys", "Application keys: states, ages, fingerprints; never material."),
     "credentials": ("app.cli.credentials", "Credentials of members and guilds."),
-    "backup": ("app.cli.backup", "Encrypted backups: create, inspect, verify."),
+    "backup": ("app.cli.backup", "Encrypted backups: create, inspect, verify, restore."),
     "users": ("app.cli.users", "Who may sign in."),
     "audit": ("app.cli.audit", "The audit trail: who did what, when and from where."),
 }

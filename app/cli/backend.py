@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from app.services import Services
     from app.services.audit_trail import AuditReading
     from app.services.backup import BackupCreation, BackupVerification
+    from app.services.backup.restore import BackupRestore
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
@@ -107,6 +108,10 @@ class Backend(Protocol):
 
     def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
         """The means to read backups, without the database, and the keys that this machine has for them."""
+        ...
+
+    def backup_restore(self, into: str | None) -> AbstractAsyncContextManager[BackupRestore]:
+        """The means to restore a backup into the database of the settings, or into another one."""
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.backend import backend
+from app.cli.backup_keys import (
+    PASSPHRASE,
+    IdentityFile,
+    PassphraseFile,
+    backup_path,
+    given_keys,
+    keys_for,
+    passphrase_in,
+)
 from app.cli.output import AsJson, read_secret, show_json, show_table, when
 from app.cli.progress import ProgressBar
+from app.cli.restore import restore
 from app.domain.backup import BackupHeader, EncryptTo, OpenWith
 from app.domain.errors import BackupError, BackupLocked, InvalidInput
 from app.domain.secrets import SecretText
@@ -24,21 +33,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(rich_markup_mode=None)
 
-_PASSPHRASE: str = "scrypt"  # noqa: S105 - how age calls it
 _File = Annotated[Path, typer.Argument(metavar="FILE")]
-_IdentityFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--identity-file",
-        exists=True,
-        dir_okay=False,
-        help="The age identity of its recipient. Without this: BACKUP_IDENTITY_FILE.",
-    ),
-]
-_PassphraseFile = Annotated[
-    Path | None,
-    typer.Option("--passphrase-file", exists=True, dir_okay=False, help="A file that holds the passphrase."),
-]
 _HEADER = ("install_id", "master_key_id", "environment", "app_version", "revision", "min_app", "latest_seal")
 
 
@@ -49,7 +44,7 @@ def create(  # noqa: PLR0917 - each is an argument or option of the command
     recipient: Annotated[
         str | None, typer.Option("--recipient", metavar="AGE1...", help="Who opens it: the public key of age-keygen.")
     ] = None,
-    passphrase_file: _PassphraseFile = None,
+    passphrase_file: PassphraseFile = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,8 +59,8 @@ def create(  # noqa: PLR0917 - each is an argument or option of the command
     if recipient is not None:
         given = EncryptTo(recipient=recipient.strip())
     elif passphrase_file is not None:
-        given = EncryptTo(passphrase=_passphrase(passphrase_file))
-    created = asyncio.run(_create(backend(context), _path(file), given, replace=replace))
+        given = EncryptTo(passphrase=passphrase_in(passphrase_file))
+    created = asyncio.run(_create(backend(context), backup_path(file), given, replace=replace))
     _show_created(backend(context), created, as_json=as_json)
 
 
@@ -121,20 +116,20 @@ def _show_created(opened: Backend, created: CreatedBackup, *, as_json: bool) -> 
 def inspect(
     context: typer.Context,
     file: _File,
-    identity_file: _IdentityFile = None,
-    passphrase_file: _PassphraseFile = None,
+    identity_file: IdentityFile = None,
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a backup is: without a key, how it is encrypted; with one, which install it is of.
 
     Nothing is verified: the rest of the file may be damaged.
     """
-    by = _given(identity_file, passphrase_file)
-    info = asyncio.run(_inspect(backend(context), _path(file), by))
+    by = given_keys(identity_file, passphrase_file)
+    info = asyncio.run(_inspect(backend(context), backup_path(file), by))
     if as_json:
         show_json(
             {
-                "file": str(_path(file)),
+                "file": str(backup_path(file)),
                 "size": info.size,
                 "encrypted_to": list(info.kinds),
                 **{name: getattr(info.header, name, None) for name in _HEADER},
@@ -142,7 +137,7 @@ def inspect(
             }
         )
         return
-    _show_info(backend(context), _path(file), info)
+    _show_info(backend(context), backup_path(file), info)
 
 
 async def _inspect(opened: Backend, path: Path, by: OpenWith | None) -> BackupInfo:
@@ -156,14 +151,14 @@ async def _inspect(opened: Backend, path: Path, by: OpenWith | None) -> BackupIn
 
 
 def _show_info(opened: Backend, path: Path, info: BackupInfo) -> None:
-    names = {_PASSPHRASE: "a passphrase", "X25519": "an age recipient"}
+    names = {PASSPHRASE: "a passphrase", "X25519": "an age recipient"}
     rows = [("encrypted to", ", ".join(names.get(kind, kind) for kind in info.kinds)), ("size", f"{info.size} bytes")]
     if isinstance(info.header, BackupHeader):
         rows += [(name.replace("_", " "), str(getattr(info.header, name) or "-")) for name in _HEADER]
         rows.append(("created at", when(info.header.created_at)))
     show_table(("BACKUP", path.name), rows)
     if info.header is None:
-        option = "--passphrase-file" if _PASSPHRASE in info.kinds else "--identity-file"
+        option = "--passphrase-file" if PASSPHRASE in info.kinds else "--identity-file"
         typer.echo(f"more can be read with {option}", err=True)
     else:
         typer.echo(opened.runnable(f"nothing was verified: run `keyhall backup verify {path.name}`"), err=True)
@@ -173,17 +168,17 @@ def _show_info(opened: Backend, path: Path, info: BackupInfo) -> None:
 def verify(
     context: typer.Context,
     file: _File,
-    identity_file: _IdentityFile = None,
-    passphrase_file: _PassphraseFile = None,
+    identity_file: IdentityFile = None,
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Decrypt a whole backup and open every credential in it; exit 1 if anything is not well.
 
     It needs no database, but the master key of the install that was backed up.
     """
-    by = _given(identity_file, passphrase_file)
+    by = given_keys(identity_file, passphrase_file)
     try:
-        report = asyncio.run(_verify(backend(context), _path(file), by))
+        report = asyncio.run(_verify(backend(context), backup_path(file), by))
     except BackupError:
         if as_json:
             show_json({"ok": False} | dict.fromkeys(_REPORT))
@@ -204,18 +199,8 @@ _REPORT = ("credentials", "unreadable", "users", "install_id", "master_key_id", 
 
 
 async def _verify(opened: Backend, path: Path, by: OpenWith | None) -> BackupReport:
-    verification, own = opened.backup_verification()
-    try:
-        return await verification.verify(path, by or own)
-    except BackupLocked:
-        if by is not None:
-            raise
-    # The passphrase of the master key, under which backups before a migration are, is not the right one.
-    kinds = (await verification.files.inspect(path, OpenWith())).kinds
-    by = dataclasses.replace(own, passphrase=None)
-    if kinds == (_PASSPHRASE,) and sys.stdin.isatty():
-        by = OpenWith(passphrase=SecretText(read_secret("Passphrase", None)))
-    return await verification.verify(path, by)
+    verification, _ = opened.backup_verification()
+    return await verification.verify(path, by or await keys_for(opened, path))
 
 
 def _warn(opened: Backend, report: Any) -> None:
@@ -223,21 +208,4 @@ def _warn(opened: Backend, report: Any) -> None:
         typer.echo(opened.runnable(f"❌ {problem}"), err=True)
 
 
-def _given(identity_file: Path | None, passphrase_file: Path | None) -> OpenWith | None:
-    if identity_file is not None and passphrase_file is not None:
-        raise typer.BadParameter("choose one of --identity-file and --passphrase-file")
-    if identity_file is not None:
-        return OpenWith(identities=SecretText(read_secret("Identity", identity_file)))
-    if passphrase_file is not None:
-        return OpenWith(passphrase=_passphrase(passphrase_file))
-    return None
-
-
-def _passphrase(file: Path) -> SecretText:
-    return SecretText(read_secret("Passphrase", file))
-
-
-def _path(file: Path) -> Path:
-    if str(file) == "-":
-        raise typer.BadParameter("name a file: a backup is read back, and found by its name")
-    return file.expanduser().absolute()
+group.command()(restore)

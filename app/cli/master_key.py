@@ -252,10 +252,17 @@ def restore_master(
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only say whether it opens this install.")] = False,
 ) -> None:
-    """Put the master key's file back from the 24 words, or from the text of the QR code, once it opens this install."""
+    """Put the master key's file back from the 24 words, or from the text of the QR code, once it opens this install.
+
+    Where there is no database yet, the file is made without that proof, so that a backup can be restored.
+    """
     given = SecretText(_typed() if file is None and sys.stdin.isatty() else read_secret("Master key", file))
     restored = asyncio.run(backend(context).restore_master_key(given, write=not check))
-    typer.echo(f"master key {_name(restored.master_key_id)} opens the install in {restored.database}")
+    if restored.database is not None:
+        typer.echo(f"master key {_name(restored.master_key_id)} opens the install in {restored.database}")
+    else:
+        typer.echo(f"master key {_name(restored.master_key_id)}: there is no install here that could prove it")
+        typer.echo(backend(context).runnable("to prove it, restore a backup: `keyhall backup restore FILE`"), err=True)
     if not check:
         typer.echo(f"it {'is' if restored.written else 'was already'} in {restored.file}")
         if restored.overridden_by is not None:

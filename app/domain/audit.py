@@ -55,6 +55,7 @@ class Action(StrEnum):
     CREDENTIAL_UNREADABLE = "credential.unreadable"
     BACKUP_REQUESTED = "backup.requested"
     BACKUP_CREATED = "backup.created"
+    BACKUP_RESTORED = "backup.restored"
     BACKUP_DELETED = "backup.deleted"
     ACCESS_REFUSED = "access.refused"
     MESSAGE_ENCRYPTED = "message.encrypted"

@@ -9,6 +9,7 @@ import pty
 import re
 import secrets
 import shlex
+import stat
 import subprocess
 import sys
 from itertools import pairwise
@@ -265,11 +266,19 @@ def test_what_is_no_master_key_at_all_is_refused_at_once(installed: Place, tmp_p
         assert "abandon" not in done.stderr
 
 
-def test_without_an_install_there_is_nothing_to_prove_the_key_on(sqlite_place: Place) -> None:
-    done = _restore(sqlite_place, stdin=secrets.token_hex(32))
+def test_without_an_install_there_is_nothing_to_prove_the_key_on_so_a_backup_will(sqlite_place: Place) -> None:
+    key = secrets.token_hex(32)
+    done = _restore(sqlite_place, "--check", stdin=key)
     assert done.returncode == 1
     assert "there is no install yet" in done.stderr
     assert not sqlite_place.data_dir.exists()
+    done = _restore(sqlite_place, stdin=key)
+    assert done.returncode == 0
+    assert "no install here that could prove it" in done.stdout
+    assert "keyhall backup restore FILE" in done.stderr
+    assert stat.S_IMODE((sqlite_place.data_dir / "master.key").stat().st_mode) == 0o600
+    # Another key does not take its place.
+    assert _restore(sqlite_place, stdin=secrets.token_hex(32)).returncode == 78
 
 
 def test_on_a_terminal_the_words_are_asked_for_line_by_line_and_not_shown(installed: Place) -> None:

@@ -23,7 +23,7 @@ from app.domain.errors import MasterKeyMismatch, StorageError
 from app.domain.identity import Client, Role, Source
 from app.domain.secrets import SecretBytes
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
-from app.infrastructure.database.repositories.keys import _LOCK
+from app.infrastructure.database.repositories.keys import LOCK
 from app.services import Services
 from tests.support.environment import process_environment
 from tests.support.installs import KEYHALL, Place, client_of, sign_in, sign_up
@@ -212,7 +212,7 @@ async def test_a_change_whose_connection_dies_in_the_middle_is_an_error_and_comp
     before = _id_in(postgres_place.data_dir / "master.key")
     async with _connected(postgres_place) as connection, open_master_key_change(postgres_place.load()) as change:
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
             changing = asyncio.create_task(change.carry_out())
             waiting = None
             while waiting is None:

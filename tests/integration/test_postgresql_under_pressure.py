@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from app.domain.errors import StorageBusy, StorageError, with_cause
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.engine import Database, open_database
-from app.infrastructure.database.repositories.keys import _LOCK
+from app.infrastructure.database.repositories.keys import LOCK
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.settings import DatabaseUrl
 from tests.support import pace
@@ -98,7 +98,7 @@ async def locked(database: Database, statement: str) -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("statement", "locks"),
     [
-        (f"SELECT 1 FROM pg_advisory_xact_lock({_LOCK})", 1),  # noqa: S608 - a number of our own
+        (f"SELECT 1 FROM pg_advisory_xact_lock({LOCK})", 1),  # noqa: S608 - a number of our own
         # Of many who wait for one row, PostgreSQL lets one wait for its transaction and the others for their turn.
         ("SELECT count(*) FROM (SELECT * FROM bot_state FOR UPDATE) AS rows", 2),
     ],
@@ -187,7 +187,7 @@ async def test_an_attempt_in_vain_leaves_the_unit_of_work_usable(database: Datab
             await uow.bot_state.put("changed", "yes", NOW)
 
     async with asyncio.timeout(60):
-        shared = f"SELECT 1 FROM pg_advisory_xact_lock_shared({_LOCK})"  # noqa: S608 - a number of our own
+        shared = f"SELECT 1 FROM pg_advisory_xact_lock_shared({LOCK})"  # noqa: S608 - a number of our own
         async with locked(database, shared):
             changing = asyncio.create_task(change())
             asked = clock()

@@ -27,3 +27,7 @@ class BackupNewer(BackupError):
 
 class BackupNotWritten(BackupError):
     """No backup was made: the place for it is taken, full, read-only or not there. Nothing half-written stayed."""
+
+
+class BackupUnreadable(BackupError):
+    """Credentials in the backup do not open with the keys in it; the message names some of them."""

@@ -63,6 +63,10 @@ class InstallMismatch(StartupError):
     exit_code = 65
 
 
+class DatabaseEmpty(InstallMismatch):
+    """The database is empty, while install.json or INSTALL_ID names an install."""
+
+
 class EnvironmentMismatch(StartupError):
     """The install belongs to another APP_ENV."""
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Executable, Row, Table, delete, insert, inspect, select, tuple_
 from sqlalchemy.engine import Connection as SyncConnection
@@ -23,6 +23,8 @@ from app.infrastructure.database.faults import named
 from app.settings.database_url import DatabaseUrl
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +119,11 @@ class Connection:
         """The tables that are there, from the catalogue."""
         with self._asking():
             return frozenset(await self._connection.run_sync(lambda connection: inspect(connection).get_table_names()))
+
+    async def run(self, look: Callable[[SyncConnection], _T]) -> _T:
+        """Call ``look`` with the connection of SQLAlchemy, and return its result."""
+        with self._asking():
+            return await self._connection.run_sync(look)
 
     async def lock(self, key: int, *, shared: bool = False) -> None:
         """Exclude every other holder of that key until the transaction ends; a shared one, those that do not share."""
@@ -337,6 +344,7 @@ async def open_database(
     timeouts: Timeouts | None = None,
     connections: int | None = None,
     patient: bool = False,
+    schema: str | None = None,
 ) -> AsyncIterator[Database]:
     """Open a database; nothing is connected to before it is needed.
 
@@ -346,23 +354,32 @@ async def open_database(
         timeouts: when to give up, if not after `DEFAULT_TIMEOUTS`.
         connections: how many to a server are for requests, half of them for writing; None for the default.
         patient: whether statements may take long, because they change whole tables while nobody is served.
+        schema: the schema of a server in which the tables are; None for the one that the server takes.
     """
     timeouts = timeouts or DEFAULT_TIMEOUTS
     if patient:
         timeouts = replace(timeouts, command=_PATIENT_SECONDS)
-    database = Database(_dialect(url, may_create=may_create, timeouts=timeouts, connections=connections))
+    database = Database(_dialect(url, may_create=may_create, timeouts=timeouts, connections=connections, schema=schema))
     try:
         yield database
     finally:
         await database.dialect.close()
 
 
-def _dialect(url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts, connections: int | None) -> Dialect:
+def _dialect(
+    url: DatabaseUrl, *, may_create: bool, timeouts: Timeouts, connections: int | None, schema: str | None
+) -> Dialect:
     """The dialect of a URL; the other one's driver is not imported."""
     if url.server is not None:
         from app.infrastructure.database.dialects.postgresql import DEFAULT_CONNECTIONS, Postgresql  # noqa: PLC0415
 
-        return Postgresql(url.server, timeouts=timeouts, tls=url.tls(), connections=connections or DEFAULT_CONNECTIONS)
+        return Postgresql(
+            url.server,
+            timeouts=timeouts,
+            tls=url.tls(),
+            connections=connections or DEFAULT_CONNECTIONS,
+            schema=schema,
+        )
     from app.infrastructure.database.dialects.sqlite import Sqlite  # noqa: PLC0415
 
     return Sqlite(url.file, may_create=may_create, timeouts=timeouts)

@@ -86,8 +86,22 @@ async def check_schema(database: Database, *, scripts: Path = SCRIPTS) -> None:
         )
 
 
-async def upgrade(database: Database, *, scripts: Path = SCRIPTS) -> None:
-    """Bring the schema to head, in one transaction; any number of processes may do so at once.
+def require_readable(revision: str, oldest: str, made_by: str) -> None:
+    """Make sure that this version can read the tables in a backup. Raises SchemaNewer."""
+    if _version(oldest) > _version(__version__):
+        raise SchemaNewer(
+            f"the backup demands Keyhall {oldest} or newer, and this is {__version__}; nothing was changed",
+            remedy=f"restore it with Keyhall {oldest} or newer",
+        )
+    if revision not in known_revisions():
+        raise SchemaNewer(
+            f"the backup has the schema {revision[:20]}, which Keyhall {__version__} lacks; nothing was changed",
+            remedy=f"restore it with Keyhall {made_by[:20]}, which made it, or a newer one",
+        )
+
+
+async def upgrade(database: Database, *, scripts: Path = SCRIPTS, to: str | None = None) -> None:
+    """Bring the schema to head, or ``to`` an older revision, in one transaction; any number of processes may do so.
 
     Raises:
         SchemaNewer: as `check_schema`.
@@ -97,6 +111,7 @@ async def upgrade(database: Database, *, scripts: Path = SCRIPTS) -> None:
     await check_schema(database, scripts=scripts)
     revision = await current_revision(database)
     known = known_revisions(scripts)
+    known = known[: known.index(to) + 1] if to is not None else known
     if revision == known[-1]:
         return
     applied: list[str] = []
@@ -111,7 +126,7 @@ async def upgrade(database: Database, *, scripts: Path = SCRIPTS) -> None:
 
         config = Config(attributes={"connection": connection, "on_version_apply": note})
         config.set_main_option("script_location", str(scripts).replace("%", "%%"))
-        command.upgrade(config, "head")
+        command.upgrade(config, to or "head")
 
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
         try:

@@ -171,10 +171,8 @@ class _SqliteSnapshot:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _of_postgresql(url: DatabaseUrl) -> Iterator[Snapshot]:
-    import asyncpg  # noqa: PLC0415 - an install on SQLite needs none
-
+def connect_options(url: DatabaseUrl) -> dict[str, Any]:
+    """Options of asyncpg for a connection whose statements may take long, also behind PgBouncer."""
     server = url.server
     assert server is not None  # noqa: S101
     tls = url.tls()
@@ -188,6 +186,14 @@ def _of_postgresql(url: DatabaseUrl) -> Iterator[Snapshot]:
     # Nothing that PgBouncer refuses: no settings of the session, no prepared statement with a name.
     options |= {"timeout": _CONNECT_SECONDS, "statement_cache_size": 0, "command_timeout": _PATIENT_SECONDS}
     options["server_settings"] = {"application_name": "keyhall"}
+    return options
+
+
+@contextmanager
+def _of_postgresql(url: DatabaseUrl) -> Iterator[Snapshot]:
+    import asyncpg  # noqa: PLC0415 - an install on SQLite needs none
+
+    options = connect_options(url)
     with asyncio.Runner() as runner:
         snapshot = _PostgresqlSnapshot(runner)
         try:

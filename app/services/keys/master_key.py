@@ -29,10 +29,11 @@ WAIT_SECONDS: Final = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredMasterKey:
-    """It opens the install; ``written`` is whether its file was made, False where it was there or was not asked for."""
+    """``written`` is whether its file was made, False where it was there or was not asked for."""
 
     master_key_id: str
-    database: str
+    database: str | None
+    """The database whose install it opens; None where there is none that could prove it."""
     file: str
     written: bool
     overridden_by: str | None

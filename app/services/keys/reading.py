@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from app.domain.errors import (
     CryptoError,
+    DatabaseEmpty,
     EnvironmentMismatch,
     InsecureKey,
     InstallMismatch,
@@ -99,15 +100,15 @@ class KeyReader:
         self.require_no_install_expected(remembered)
 
     def require_no_install_expected(self, remembered: RememberedInstall | None) -> None:
-        """Where the database is empty or not there: raise InstallMismatch if an install is remembered or pinned."""
+        """Where the database is empty or not there: raise DatabaseEmpty if an install is remembered or pinned."""
         if remembered is not None:
-            raise InstallMismatch(
+            raise DatabaseEmpty(
                 f"the database is empty, but this data directory belongs to install {remembered.install_id}",
-                remedy="point DATABASE_URL at the install's database or mount its volume; for a new install on purpose "
-                "start with an empty DATA_DIR",
+                remedy="point DATABASE_URL at the install's database or mount its volume; if it is lost, run "
+                "`keyhall backup restore FILE`; for a new install on purpose start with an empty DATA_DIR",
             )
         if self.rules.pinned_install_id is not None:
-            raise InstallMismatch(
+            raise DatabaseEmpty(
                 f"the database is empty, but INSTALL_ID names install {self.rules.pinned_install_id}",
                 remedy="point DATABASE_URL at the install's database, or remove INSTALL_ID for a new install",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from app.domain.audit import Action
 from app.domain.errors import InsecureKey, KeyDamaged, NotReady
@@ -149,6 +150,49 @@ class KeyWriter:
         await uow.keys.clear()
         await self._put(uow, self._manifest(install_id, environment, wrapping), keysets, wrapping)
         return await self._read_back(uow, None, {})
+
+    async def restore(
+        self,
+        uow: UnitOfWork,
+        ring: KeyRing,
+        keysets: Mapping[KeyName, Keyset],
+        materials: Mapping[KeyName, Mapping[int, SecretBytes]],
+        *,
+        wrapping: KeyWrapping,
+        above: Mapping[KeyName, int],
+        remembered: RememberedInstall | None,
+    ) -> KeyRing:
+        """Replace every keyset of a database that was restored, under that master key, and sign with a new key.
+
+        Args:
+            uow: writes the restored database, which nobody else uses.
+            ring: what its keys were.
+            keysets: what they will be, but for their wrapping and epochs.
+            materials: of every version that is not destroyed.
+            wrapping: the master key.
+            above: every epoch will be higher than this one.
+            remembered: of install.json; what is written does not look older than that.
+        """
+        now, install_id = self._clock.now(), ring.manifest.install_id
+        written, expected = [], {}
+        for name, keyset in keysets.items():
+            expected[name] = dict(materials[name])
+            wrapped = {
+                number: wrapping.wrap(each, install_id=install_id, name=name, version=number)
+                for number, each in materials[name].items()
+            }
+            new = keyset.rewrapped(wrapped)
+            if name is KeyName.JWT_SECRET_KEY:  # no session outlives a restore, so no former version verifies anything
+                number, material = max(each.version for each in new) + 1, (self._generated(), Origin.GENERATED)
+                new = new.add(self.new_version(name, number, material, install_id=install_id, wrapping=wrapping))
+                new = new.promote(number, now)
+                new = new.retire(new.retirable(()), now)
+                expected[name][number] = material[0]
+            written.append(replace(new, epoch=max(new.epoch, above[name] + 1)))
+        await uow.keys.clear()
+        manifest = ring.manifest.under(wrapping.master_key_id, wrapping.canary(install_id))
+        await self._put(uow, manifest, written, wrapping)
+        return await self._read_back(uow, remembered, expected)
 
     def _manifest(self, install_id: str, environment: Environment, wrapping: KeyWrapping) -> Manifest:
         return Manifest(

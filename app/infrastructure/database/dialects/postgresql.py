@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ from sqlalchemy.pool import NullPool
 from app.domain.errors import StorageBusy
 from app.infrastructure.database.columns import UtcDateTime
 from app.infrastructure.database.dialects import Timeouts
+from app.infrastructure.database.dialects.limiting import limiting
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,10 @@ _LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.
 
 
 class Postgresql:
-    """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``."""
+    """A server. Behind PgBouncer in transaction mode the URL says ``?prepared_statement_cache_size=0``.
+
+    Tables are in ``schema``, else in the schema that the server takes for the role.
+    """
 
     lookups = None  # a server is on the other end of a network
 
@@ -75,12 +79,16 @@ class Postgresql:
         timeouts: Timeouts,
         tls: SSLContext | None = None,
         connections: int = DEFAULT_CONNECTIONS,
+        schema: str | None = None,
     ) -> None:
         limits = {
             "idle_in_transaction_session_timeout": _milliseconds(timeouts.abandoned),
             "lock_timeout": _milliseconds(timeouts.lock),
             "statement_timeout": _milliseconds(timeouts.command * _SHARE_FOR_SERVER),
         }
+        if schema is not None:
+            limits["search_path"] = schema
+        self._schema = schema
         self._pooler = url.query.get("prepared_statement_cache_size") == "0"
         arguments: dict[str, Any] = {"timeout": timeouts.connect, "command_timeout": None}
         if tls is not None:
@@ -110,7 +118,7 @@ class Postgresql:
     def _engine(self, connections: int, *, more: int = 0, read_only: bool = False) -> AsyncEngine:
         arguments = dict(self._arguments)
         if self._pooler:
-            arguments["connection_class"] = _limiting(self._limits)
+            arguments["connection_class"] = limiting(self._limits)
         elif read_only:
             arguments["server_settings"] = arguments["server_settings"] | {"default_transaction_read_only": "on"}
         engine = create_async_engine(
@@ -335,6 +343,8 @@ class Postgresql:
             poolclass=NullPool,
         )
         async with engine.begin() as connection:
+            if self._schema is not None:
+                await connection.execute(select(func.set_config("search_path", self._schema, True)))
             await self.lock(connection, key)
             await connection.run_sync(change)
 
@@ -353,19 +363,6 @@ class Postgresql:
 def _reading(engine: AsyncEngine) -> AsyncEngine:
     """The same connections, for transactions in which nothing can be written and all is seen as of one moment."""
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-
-
-def _limiting(limits: Mapping[str, str]) -> type[Any]:
-    """Connections whose transactions begin with these limits, in one message."""
-    also = "".join(f" SET LOCAL {name} = {value};" for name, value in limits.items())
-
-    class Limiting(asyncpg.Connection):  # type: ignore[misc]
-        async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109
-            begun = f"{query}{also}" if query.startswith("BEGIN") else query
-            status: str = await super().execute(begun, *args, timeout=timeout)
-            return status
-
-    return Limiting
 
 
 def _milliseconds(seconds: float) -> str:

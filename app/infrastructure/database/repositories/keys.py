@@ -13,7 +13,7 @@ from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import api_credentials, app_config, users
 from app.services.keys.rows import there_twice
 
-_LOCK: Final = 0x6B65_7968_616C_6C01
+LOCK: Final = 0x6B65_7968_616C_6C01
 """Of PostgreSQL's advisory locks, the one that changers of keys take; "keyhall" and a number."""
 
 _MANIFEST: Final = "manifest"
@@ -34,13 +34,13 @@ class KeyRepositoryImpl:
 
     async def lock(self) -> None:
         if not self._locked:
-            await self._connection.lock_out(_LOCK)
+            await self._connection.lock_out(LOCK)
             self._locked = True
 
     async def get_manifest(self, *, share_lock: bool = False) -> str | None:
         if share_lock:
             # First, so that the statement that reads sees everything that was committed before the lock was granted.
-            await self._connection.lock(_LOCK, shared=True)
+            await self._connection.lock(LOCK, shared=True)
         return await self._get(_MANIFEST)
 
     async def get_keyset(self, name: KeyName) -> str | None:

@@ -1,0 +1,6 @@
+"""Restoring: a database is made beside the one that it replaces, and takes its place in one transaction."""
+
+from app.infrastructure.database.restoring.place import restore_target
+from app.infrastructure.database.restoring.staging import staged_file
+
+__all__ = ["restore_target", "staged_file"]
