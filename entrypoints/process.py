@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from app.bootstrap import log_to_stderr
 from app.bootstrap.keys import open_keys, open_keys_when_created
 from app.bootstrap.services import open_services
+from app.bootstrap.sources import import_at_start
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.keys import Environment
 from app.infrastructure.invocation import runnable
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_WITHIN_SECONDS = 9.0
 """Supervisors kill after ten. Work that waits for a database or a disk then is left as a crash would leave it."""
+
+IMPORT_BEFORE_SERVING_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,11 @@ async def _serve(settings: Settings, components: Components, hide: Callable[[Sec
         services = await stack.enter_async_context(
             open_services(settings, opened, kind=components.kind, outside=outside)
         )
+        if settings.legacy_users_json is not None:
+            importing = asyncio.create_task(import_at_start(services, settings.legacy_users_json), name="import")
+            stack.push_async_callback(_cancelled, importing)
+            # Mostly done before anybody is served; an import that takes longer goes on beside.
+            await asyncio.wait({importing}, timeout=IMPORT_BEFORE_SERVING_SECONDS)
         if listener is not None:
             await _start_web(stack, services, settings, listener, opened.retry)
         tasks = []

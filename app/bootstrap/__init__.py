@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
+    from app.services.ports import LegacyDatabase
     from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,13 @@ class Backend:
         from app.bootstrap.sources import read_source  # noqa: PLC0415
 
         return read_source(path)
+
+    @asynccontextmanager
+    async def legacy_database(self, url: str) -> AsyncIterator[LegacyDatabase]:
+        from app.infrastructure.database.legacy import legacy_database  # noqa: PLC0415
+
+        async with legacy_database(url) as database:
+            yield database
 
     @asynccontextmanager
     async def keys(self) -> AsyncIterator[KeyManagementService]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.services.keys import KeyManagementService
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
+    from app.services.ports import LegacyDatabase
 
 
 class Backend(Protocol):
@@ -45,6 +46,10 @@ class Backend(Protocol):
 
     def read_source(self, path: Path) -> bytes:
         """The content of a file from another program. Raises ImportStopped where it is none that can be read."""
+        ...
+
+    def legacy_database(self, url: str) -> AbstractAsyncContextManager[LegacyDatabase]:
+        """The database of another program, read only. Raises ImportStopped."""
         ...
 
     def services(self, *, importing: KeyName | None = None) -> AbstractAsyncContextManager[Services]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, link_address, show_json
+from app.cli.output import AsJson, link_address, read_secret, show_json
 from app.cli.progress import ProgressBar
 from app.domain.credentials import Owner, OwnerKind
 from app.domain.imports import ImportStopped
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from app.cli.backend import Backend
     from app.domain.imports import ImportReport, Passed, Source
 
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]+@")
 _File = Annotated[Path, typer.Argument(metavar="FILE")]
 _KeyFile = Annotated[
     Path | None,
@@ -38,6 +40,7 @@ def add_to(group: typer.Typer) -> None:
         ("import-json", import_json),
         ("import-env", import_env),
         ("import-red", import_red),
+        ("import-db", import_db),
     ):
         group.command(name)(command)
 
@@ -99,6 +102,39 @@ def import_red(  # noqa: PLR0917 - each is an argument or option of the command
         raise ImportStopped(f"{directory} holds no core/settings.json: give the data path of a Red instance")
     source = red_settings(opened.read_source(file), str(file.relative_to(directory)))
     _import(opened, source, (user, guild), None, _Choices(dry_run, skip_broken, as_json))
+
+
+def import_db(  # noqa: PLR0917 - each is an argument or option of the command
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of SQLite or PostgreSQL; - reads it from standard input.")],
+    user: _User = None,
+    guild: _Guild = None,
+    key_file: _KeyFile = None,
+    dry_run: _DryRun = False,
+    skip_broken: _SkipBroken = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import legacy tables: users.api_keys, and api_credentials. The database is only read.
+
+    Keys that name no account go to --user or --guild, where one is given.
+    """
+    if user is not None and guild is not None:
+        raise typer.BadParameter("give --user NAME or --guild ID, not both")
+    opened = backend(context)
+    if url == "-":
+        url = read_secret("URL", None)
+    elif _PASSWORD.search(url):
+        typer.echo("⚠️ other users of this machine see the URL's password; - reads it from standard input", err=True)
+    key = None if key_file is None else _key(opened, key_file)
+    source = asyncio.run(_tables(opened, url))
+    _import(opened, source, (user, guild), key, _Choices(dry_run, skip_broken, as_json))
+
+
+async def _tables(opened: Backend, url: str) -> Source:
+    from app.services.imports.tables import legacy_tables  # noqa: PLC0415 - as above
+
+    async with opened.legacy_database(url) as database:
+        return await legacy_tables(database)
 
 
 class _Choices:
@@ -177,7 +213,11 @@ def _key_beside(opened: Backend, file: Path, key_file: Path | None) -> SecretTex
     found = key_file or file.with_name(".encryption_key")
     if key_file is None and not found.exists():
         return None
-    return SecretText(opened.read_source(found).decode("utf-8-sig", "replace"))
+    return _key(opened, found)
+
+
+def _key(opened: Backend, file: Path) -> SecretText:
+    return SecretText(opened.read_source(file).decode("utf-8-sig", "replace"))
 
 
 def _one_owner(user: str | None, guild: str | None) -> None:

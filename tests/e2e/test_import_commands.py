@@ -7,9 +7,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +136,7 @@ def test_an_env_file_and_reds_tokens_become_a_servers_credentials(place: Place, 
 @pytest.fixture
 def many(tmp_path: Path) -> Iterator[Path]:
     file = tmp_path / "many.json"
-    file.write_text(json.dumps({f"user{n}": {"api_keys": {"openai": f"{OPENAI}{n}"}} for n in range(300)}))
+    file.write_text(json.dumps({f"user{n}": {"api_keys": {"openai": f"{OPENAI}{n}"}} for n in range(150)}))
     yield file
     file.unlink()
 
@@ -148,14 +151,60 @@ def test_an_import_that_was_killed_is_completed_by_the_next_one(place: Place, ma
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while process.poll() is None and not asyncio.run(place.contents())["imported_entries"]:
-        pass
+    with closing(sqlite3.connect(place.url.removeprefix("sqlite+aiosqlite:///"))) as database:
+        while process.poll() is None and not database.execute("SELECT 1 FROM imported_entries").fetchone():
+            time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     stored = asyncio.run(place.contents())
     count = len(stored["users"])
     assert 0 < count == len(stored["api_credentials"]) == len(stored["imported_entries"])
     done = json.loads(imports(place, "import-json", str(many), "--json").stdout)
-    assert (done["users"], done["credentials"], done["already_done"]) == (300 - count, 300 - count, count)
-    assert len(asyncio.run(place.contents())["users"]) == 300
+    assert (done["users"], done["credentials"], done["already_done"]) == (150 - count, 150 - count, count)
+    assert len(asyncio.run(place.contents())["users"]) == 150
     assert place.command("credentials", "verify").returncode == 0
+
+
+def test_a_start_imports_once_however_many_processes_start(place: Place, users_json: Path) -> None:
+    place = place.having(LEGACY_USERS_JSON=str(users_json))
+    with place.running("web") as one, place.running("web") as other, place.running("worker") as worker:
+        one.address()
+        other.address()
+        lines = [*one.lines, *other.lines]
+        assert sum("imported 2 credentials and 2 users from users.json" in line for line in lines) <= 1
+        listed = json.loads(place.command("users", "list", "--json").stdout)
+        assert {each["username"] for each in listed} == {"anna", "bob"}
+        assert json.loads(imports(place, "import-json", str(users_json), "--json").stdout)["already_done"] == 2
+        link = place.command("users", "claim-link", "anna")
+        assert "/claim#khl_" in link.stdout
+        assert not any(canary in line for canary in CANARIES for line in [*lines, *worker.lines])
+    stored = asyncio.run(place.contents())
+    assert (len(stored["users"]), len(stored["api_credentials"])) == (2, 2)
+    with place.running("web") as again:
+        again.address()
+        assert not any("imported" in line for line in again.lines)
+
+
+def test_a_broken_file_is_said_and_stops_no_start(place: Place, users_json: Path) -> None:
+    users_json.write_text(json.dumps({"anna": {"api_keys": {"openai": "sk-proj-••••1234"}}, "bob": {"api_keys": {}}}))
+    with place.having(LEGACY_USERS_JSON=str(users_json)).running("web") as web:
+        said = web.wait_for("LEGACY_USERS_JSON was not imported.*").group()
+        assert "1 of its entries are broken" in said
+        assert "users.json: anna.api_keys.openai: is a mask" in said
+        web.address()
+    assert asyncio.run(place.contents())["users"] == []
+
+
+def test_tables_are_imported_by_a_url_from_standard_input(place: Place, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db")) as old, old:
+        old.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, username TEXT, api_keys JSON)")
+        old.execute("INSERT INTO users VALUES (1, 'anna', ?)", (json.dumps({"openai": OPENAI}),))
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    piped = place.command("credentials", "import-db", "-", "--json", stdin=url + "\n")
+    assert piped.returncode == 0, piped.stderr
+    assert (json.loads(piped.stdout)["users"], json.loads(piped.stdout)["credentials"]) == (1, 1)
+    again = imports(place, "import-db", url, "--json")
+    assert json.loads(again.stdout)["already_done"] == 1
+    refused = imports(place, "import-db", "postgresql://me:se-cret@127.0.0.1:9/x", code=1)
+    assert "standard input" in refused.stderr
+    assert "se-cret" not in refused.stderr

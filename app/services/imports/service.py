@@ -70,6 +70,7 @@ class ImportService:
         self._derivation = derivation
         self._clock = clock
         self._randomness = randomness
+        self._failure: str | None = None
 
     async def run(
         self,
@@ -113,6 +114,34 @@ class ImportService:
             if progress is not None:
                 progress(number + 1, len(groups))
         return report
+
+    async def run_once(
+        self, who: Actor | Client, source: Source, content: bytes, *, key: SecretText | None = None
+    ) -> ImportReport | None:
+        """Import a source whose file has this ``content``; None where the same content was imported completely.
+
+        So an account that was erased since does not come back. Raises as ``run``.
+        """
+        material = self._keys.primary(KeyName.AUDIT_SEAL_KEY).material
+        mark = await asyncio.to_thread(self._derivation.mac, material, "imported-file", content)
+        async with self._storage.lookup() as uow:
+            if await uow.imports.known([mark]):
+                return None
+        report = await self.run(who, source, key=key)
+        try:
+            async with self._storage.write() as uow:
+                await uow.imports.add(mark, "", self._clock.now())
+        except UniqueViolation:  # another process imported it at the same time
+            pass
+        return report
+
+    def note_failure(self, why: str) -> None:
+        """Remember why the import at this process's start failed."""
+        self._failure = why
+
+    def failure_at_start(self, actor: Actor) -> str | None:
+        """Why the import at this process's start failed, for those who manage users; None where it did not."""
+        return self._failure if actor.may(Permission.MANAGE_USERS) else None
 
     @staticmethod
     def _report(report: ImportReport, group: Group, now: _Judged, made: ClaimLink | None) -> None:

@@ -115,7 +115,7 @@ def add_key(
     if value is None or (isinstance(value, str) and not value.strip()):
         source.passed_over.append(Passed(where, "is empty"))
     elif isinstance(value, str):
-        _add(source, Entry(where=where, holder=holder, name=name, value=SecretText(value), provider=provider))
+        add_entry(source, Entry(where=where, holder=holder, name=name, value=SecretText(value), provider=provider))
     elif isinstance(value, Object):
         member = next((each for each in _VALUES if isinstance(value.get(each), str)), None)
         if member is not None:
@@ -128,21 +128,22 @@ def add_key(
                 label=_first_text(value, _LABELS),
                 encrypted=member in _ENCRYPTED,
             )
-            _add(source, entry)
+            add_entry(source, entry)
         elif value and all(isinstance(each, str) for each in value.values()):
             for label, each in _members(source, value, f"{where}."):
                 place = f"{where}.{shown(label)}"
-                _add(source, Entry(where=place, holder=holder, name=name, value=SecretText(each), label=label))
+                add_entry(source, Entry(where=place, holder=holder, name=name, value=SecretText(each), label=label))
         else:
             source.broken.append(Passed(where, "holds no key"))
     elif isinstance(value, list) and all(isinstance(each, str) for each in value):
         for number, each in enumerate(value):
-            _add(source, Entry(where=f"{where}[{number}]", holder=holder, name=name, value=SecretText(each)))
+            add_entry(source, Entry(where=f"{where}[{number}]", holder=holder, name=name, value=SecretText(each)))
     else:
         source.broken.append(Passed(where, "is no text"))
 
 
-def _add(source: Source, entry: Entry) -> None:
+def add_entry(source: Source, entry: Entry) -> None:
+    """Add an entry, unless it is empty or too long. Raises ImportStopped for one too many."""
     if not entry.value.reveal().strip():
         source.passed_over.append(Passed(entry.where, "is empty"))
     elif len(entry.value) > _LONGEST:

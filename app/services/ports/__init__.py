@@ -27,7 +27,7 @@ from app.services.ports.identity import (
     UnknownKeyId,
     UserRepository,
 )
-from app.services.ports.imports import ImportedEntryRepository, LegacyCipher
+from app.services.ports.imports import ImportedEntryRepository, LegacyCipher, LegacyDatabase
 from app.services.ports.keys import (
     ChangeableMasterKey,
     InstallRecord,
@@ -82,6 +82,7 @@ __all__ = [
     "KeyScheduleRepository",
     "KeyWrapping",
     "LegacyCipher",
+    "LegacyDatabase",
     "MasterKeySource",
     "MessageCipher",
     "OneTimeLinkRepository",

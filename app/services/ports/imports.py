@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.domain.secrets import SecretBytes, SecretText
 
@@ -34,4 +34,21 @@ class LegacyCipher(Protocol):
         Text that is certainly no ciphertext, or that need not be ``encrypted`` and does not open, is plaintext itself.
         Raises CryptoError, whose message continues "NAME …".
         """
+        ...
+
+
+class LegacyDatabase(Protocol):
+    """The database of another program, for reading. Every method may raise ImportStopped."""
+
+    @property
+    def name(self) -> str:
+        """Which one it is, without user and password."""
+        ...
+
+    async def tables(self) -> Mapping[str, Sequence[str]]:
+        """Return the tables with the names of their columns."""
+        ...
+
+    def rows(self, name: str, columns: Sequence[str], *, as_text: Sequence[str] = ()) -> AsyncIterator[Sequence[Any]]:
+        """Iterate over these columns of a table, some rows at a time; those in ``as_text`` are converted to text."""
         ...

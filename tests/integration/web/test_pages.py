@@ -462,3 +462,13 @@ async def test_a_program_claims_an_account_once(site: Site) -> None:
     again = await site.request("POST", "/api/v1/auth/claim", token="", json=body)
     unknown = await site.request("POST", "/api/v1/auth/claim", token="", json={**body, "token": "khl_unknown"})
     assert (again.status, again.code, again.json["detail"]) == (unknown.status, unknown.code, unknown.json["detail"])
+
+
+async def test_an_import_that_failed_at_the_start_is_said_to_those_who_manage_users(site: Site) -> None:
+    cookie, _ = await site.log_in_browser()
+    assert "was not imported" not in (await site.page("/", cookie)).text
+    site.services.imports.note_failure("LEGACY_USERS_JSON was not imported: users.json is empty")
+    try:
+        assert "LEGACY_USERS_JSON was not imported: users.json is empty" in (await site.page("/", cookie)).text
+    finally:
+        site.services.imports.note_failure("")
