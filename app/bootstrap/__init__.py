@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 # Imports inside the methods keep a command from paying for what it does not open: `keyhall keys list` needs no Argon2.
 if TYPE_CHECKING:
     from app.domain.backup import OpenWith
+    from app.domain.diagnosis import Diagnosis
     from app.domain.keys import KeyName
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
@@ -189,6 +190,15 @@ class Backend:
 
         async with open_backup_creation(self._settings_of_a_command()) as creation:
             yield creation
+
+    async def diagnose(self) -> Diagnosis:
+        from app.bootstrap.doctor import diagnose  # noqa: PLC0415
+
+        def load() -> Settings:
+            log_to_stderr(self.settings, "critical")  # the checks say it
+            return self.settings
+
+        return await diagnose(load)
 
     def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
         from app.bootstrap.backup import backup_verification  # noqa: PLC0415

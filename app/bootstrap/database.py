@@ -65,10 +65,11 @@ class StartupRetry:
     A cause that does not heal by waiting (app/infrastructure/database/faults.py) halts at once.
     """
 
-    def __init__(self, url: DatabaseUrl, clock: SystemClock) -> None:
+    def __init__(self, url: DatabaseUrl, clock: SystemClock, budget: float = RETRY_BUDGET_SECONDS) -> None:
         self._url = url
         self._clock = clock
-        self._deadline = clock.monotonic() + RETRY_BUDGET_SECONDS
+        self._budget = budget
+        self._deadline = clock.monotonic() + budget
         self._logged: str | None = None
 
     async def run(self, step: Callable[[], Awaitable[_T]]) -> _T:
@@ -87,7 +88,7 @@ class StartupRetry:
                 if self._clock.monotonic() + pause > self._deadline:
                     remedy = "start the database, or correct DATABASE_URL" if fault is None else fault.remedy
                     raise DatabaseUnavailable(
-                        f"the database {self._url.name} did not answer for {RETRY_BUDGET_SECONDS:.0f} seconds: {why}",
+                        f"the database {self._url.name} did not answer for {self._budget:.0f} seconds: {why}",
                         remedy=remedy if fault is None else self._filled(remedy, fault),
                     ) from error
             if why != self._logged:
@@ -202,6 +203,7 @@ async def reachable_database(
     importing: KeyName | None = None,
     absent: NoInstall | None = None,
     patient: bool = False,
+    budget: float = RETRY_BUDGET_SECONDS,
 ) -> AsyncIterator[ReachableDatabase]:
     """Open the database and wait until it answers.
 
@@ -211,6 +213,7 @@ async def reachable_database(
         source: where the master key comes from, if not from the settings.
         importing: the key that is about to be imported: what the settings give for it is no conflict.
         patient: whether statements may take long: nobody is served meanwhile.
+        budget: how many seconds to wait for a database that may come back.
         absent: raised where there is no database and none may be made, if not the usual NoInstall.
 
     Raises:
@@ -229,7 +232,7 @@ async def reachable_database(
             keys.require_no_install_expected(remembered)
             if not may_create:
                 raise absent or NoInstall
-        retry = StartupRetry(settings.database_url, SystemClock())
+        retry = StartupRetry(settings.database_url, SystemClock(), budget)
         # Before anything else opens the file: see `check_file`.
         if not await retry.run(database.look) and settings.database_url.path is not None:
             log.info("the database was checked for damage in part: `keyhall db check` checks all of it")

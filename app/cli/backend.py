@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from app.domain.backup import OpenWith
+    from app.domain.diagnosis import Diagnosis
     from app.domain.keys import KeyName
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
@@ -109,6 +110,10 @@ class Backend(Protocol):
 
     def backup_creation(self) -> AbstractAsyncContextManager[BackupCreation]:
         """The means to back up this install; its keys are verified, and no pending migration is run."""
+        ...
+
+    async def diagnose(self) -> Diagnosis:
+        """Everything that can be wrong with this installation, looked over; changes nothing and raises nothing."""
         ...
 
     def backup_verification(self) -> tuple[BackupVerification, OpenWith]:

@@ -15,7 +15,7 @@ Sync: TypeAlias = Annotated[
 
 
 def add_to(cli: typer.Typer, start: Run) -> None:
-    """Add ``run``, ``web``, ``bot``, ``worker`` and ``version``."""
+    """Add ``run``, ``web``, ``bot``, ``worker``, ``doctor`` and ``version``."""
 
     @cli.command()
     def run(sync: Sync = False) -> None:
@@ -36,6 +36,18 @@ def add_to(cli: typer.Typer, start: Run) -> None:
     def worker() -> None:
         """Start the worker alone: queued jobs and expired rows."""
         start(worker=True)
+
+    @cli.command()
+    def doctor(
+        context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False
+    ) -> None:
+        """Look for everything that can be wrong with this installation; exit 1 if a check failed.
+
+        It runs while Keyhall runs or does not, changes nothing, and never shows a secret.
+        """
+        from app.cli.doctor import show_diagnosis  # noqa: PLC0415 - a start does not wait for it
+
+        show_diagnosis(context, as_json=as_json)
 
     @cli.command()
     def version() -> None:

@@ -88,7 +88,8 @@ def _possible(text: str) -> Iterator[tuple[re.Pattern[str], str]]:
 
 
 @lru_cache(maxsize=1024)
-def _names_a_secret(name: str) -> Literal["one", "many"] | None:
+def names_a_secret(name: str) -> Literal["one", "many"] | None:
+    """Whether the value of that name is a secret, or several are; None where it is none."""
     found = _SECRET_NAME.search(name)
     return None if found is None else "many" if found[1] else "one"
 
@@ -212,7 +213,7 @@ def _plain(value: object, name: object, texts: list[str], depth: int = 0) -> Any
     """Plain values for JSON, every text also added to ``texts``; values with the name of a secret are redacted."""
     if value is None or isinstance(value, bool):
         return value
-    hidden = _names_a_secret(name) if isinstance(name, str) else None
+    hidden = names_a_secret(name) if isinstance(name, str) else None
     number = isinstance(value, int | float)
     if hidden == "one" or (hidden == "many" and not number):
         return REDACTED

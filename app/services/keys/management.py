@@ -76,7 +76,11 @@ class KeyManagementService:
     # -- start ---------------------------------------------------------------------------------------------------------
 
     async def verify(self) -> bool:
-        """Verify the install that is there, read-only, before any migration; False when there is none.
+        """Verify the install that is there, read-only, before any migration; False when there is none. See `read`."""
+        return await self.read() is not None
+
+    async def read(self) -> KeyRing | None:
+        """The verified keys of the install that is there, which are not loaded for use; None when there is none.
 
         Raises the StartupError that fits what is wrong; a failed read raises StorageError.
         """
@@ -86,7 +90,7 @@ class KeyManagementService:
         self._reader.require_outside_sound()
         if ring is not None:
             self._reader.require_outside_agrees(ring)
-        return ring is not None
+        return ring
 
     def require_no_install_expected(self, remembered: RememberedInstall | None) -> None:
         """Where the database is empty or not there: raise InstallMismatch if an install is remembered or pinned."""
