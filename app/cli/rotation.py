@@ -51,6 +51,9 @@ def offered(text: str) -> ApplicationKey:
 
 
 _Name = Annotated[ApplicationKey, typer.Argument(metavar="NAME", parser=offered, show_choices=False, help=_KEYS)]
+_Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why: a line that stands in the audit trail.")
+]
 _Version = Annotated[int, typer.Argument(metavar="VERSION", min=1)]
 
 
@@ -80,6 +83,7 @@ def rotate(  # noqa: PLR0917 - each is an argument or option of the command
         ),
     ] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Call off a rotation that was announced.")] = False,
+    reason: _Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a new version primary: every process loads it first, then stored rows are re-encrypted.
@@ -92,19 +96,27 @@ def rotate(  # noqa: PLR0917 - each is an argument or option of the command
     if dry_run:
         raise typer.Exit(asyncio.run(_plan(backend(context), key, as_json=as_json)))
     if cancel:
-        asyncio.run(_cancel(backend(context), key))
+        asyncio.run(_cancel(backend(context), key, reason))
         typer.echo(f"the rotation of {key.value} is called off")
         return
-    _changed(context, key, lambda services, actor: services.rotation.rotate(actor, key, at=at), as_json=as_json)
+    _changed(
+        context,
+        key,
+        lambda services, actor: services.rotation.rotate(actor, key, at=at),
+        reason=reason,
+        as_json=as_json,
+    )
 
 
-def rollback(context: typer.Context, name: _Name, as_json: AsJson = False) -> None:
+def rollback(context: typer.Context, name: _Name, reason: _Reason = None, as_json: AsJson = False) -> None:
     """Make the version primary again that was it before; not one that was revoked or destroyed."""
     key = KeyName(name)
-    _changed(context, key, lambda services, actor: services.rotation.rollback(actor, key), as_json=as_json)
+    _changed(
+        context, key, lambda services, actor: services.rotation.rollback(actor, key), reason=reason, as_json=as_json
+    )
 
 
-def import_(
+def import_(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     name: _Name,
     file: Annotated[
@@ -113,6 +125,7 @@ def import_(
     from_settings: Annotated[
         bool, typer.Option("--from-settings", help="Take the value that the environment or .env gives.")
     ] = False,
+    reason: _Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key from outside the primary; it comes from a prompt, standard input, a file or the settings."""
@@ -128,7 +141,7 @@ def import_(
     async def begin(services: Services, actor: Actor) -> Job | None:
         return await services.rotation.import_(actor, key, given)
 
-    _changed(context, key, begin, as_json=as_json, importing=key)
+    _changed(context, key, begin, reason=reason, as_json=as_json, importing=key)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -136,23 +149,38 @@ def import_(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def retire(context: typer.Context, name: _Name, version: _Version, as_json: AsJson = False) -> None:
+def retire(
+    context: typer.Context, name: _Name, version: _Version, reason: _Reason = None, as_json: AsJson = False
+) -> None:
     """Prove by a full scan that nothing needs a version any more, and retire it."""
     key = KeyName(name)
-    _changed(context, key, lambda services, actor: services.rotation.retire(actor, key, version), as_json=as_json)
+    _changed(
+        context,
+        key,
+        lambda services, actor: services.rotation.retire(actor, key, version),
+        reason=reason,
+        as_json=as_json,
+    )
 
 
-def revoke(
+def revoke(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     name: _Name,
     version: _Version,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: _Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Mark a version as compromised, at once and irreversibly; a primary is replaced first."""
     key = KeyName(name)
     require_yes(f"Revoke {key.value} version {version}? It cannot be undone.", yes=yes)
-    _changed(context, key, lambda services, actor: services.rotation.revoke(actor, key, version), as_json=as_json)
+    _changed(
+        context,
+        key,
+        lambda services, actor: services.rotation.revoke(actor, key, version),
+        reason=reason,
+        as_json=as_json,
+    )
 
 
 def destroy(
@@ -162,14 +190,15 @@ def destroy(
     confirm: Annotated[
         str | None, typer.Option("--confirm", metavar="NAME", help="The key's name, instead of typing it.")
     ] = None,
+    reason: _Reason = None,
 ) -> None:
     """Destroy a version's material irreversibly, after a list of its dependents. Type the key's name to confirm."""
-    asyncio.run(_destroy(backend(context), KeyName(name), version, confirm))
+    asyncio.run(_destroy(backend(context), KeyName(name), version, confirm, reason))
 
 
-async def _destroy(opened: Backend, name: KeyName, version: int, confirm: str | None) -> None:
+async def _destroy(opened: Backend, name: KeyName, version: int, confirm: str | None, reason: str | None) -> None:
     async with opened.services() as services:
-        actor = await services.identity.operator()
+        actor = (await services.identity.operator()).because(reason)
         needed = await services.key_inspection.dependents(actor, name, version)
         typer.echo(_sentence(needed))
         if confirm is None:
@@ -256,9 +285,9 @@ def _standing_members(standing: KeyStatus) -> dict[str, Any]:
     }
 
 
-async def _cancel(opened: Backend, name: KeyName) -> None:
+async def _cancel(opened: Backend, name: KeyName, reason: str | None) -> None:
     async with opened.services() as services:
-        await services.rotation.cancel(await services.identity.operator(), name)
+        await services.rotation.cancel((await services.identity.operator()).because(reason), name)
 
 
 async def _plan(opened: Backend, name: KeyName, *, as_json: bool) -> int:
@@ -299,11 +328,12 @@ def _changed(
     name: KeyName,
     begin: Callable[[Services, Actor], Awaitable[Job | None]],
     *,
+    reason: str | None,
     as_json: bool,
     importing: KeyName | None = None,
 ) -> None:
     """Begin a change of a key and stay until it is done, or has nothing to do but wait. Exit 1 where it fails."""
-    job = asyncio.run(_see_through(backend(context), name, begin, as_json=as_json, importing=importing))
+    job = asyncio.run(_see_through(backend(context), name, begin, reason=reason, as_json=as_json, importing=importing))
     if job is not None and job.error is not None:
         goes_on = "" if job.state.over else "; a worker, or the same command, goes on where it stopped"
         typer.echo(backend(context).runnable(f"keyhall: {job.error}{goes_on}"), err=True)
@@ -315,11 +345,12 @@ async def _see_through(
     name: KeyName,
     begin: Callable[[Services, Actor], Awaitable[Job | None]],
     *,
+    reason: str | None,
     as_json: bool,
     importing: KeyName | None,
 ) -> Job | None:
     async with opened.services(importing=importing) as services:
-        actor = await services.identity.operator()
+        actor = (await services.identity.operator()).because(reason)
         before = services.keys.ring.keysets[name].primary
         job = await begin(services, actor)
         try:

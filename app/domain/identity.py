@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from app.domain.errors import Forbidden, InvalidInput, ReauthenticationRequired
+from app.domain.key_shapes import looks_like_key
 from app.domain.lookalikes import skeleton
 from app.domain.text import line, opaque
 
@@ -23,6 +24,7 @@ USERNAME_SHORTEST: Final = 2
 USERNAME_LONGEST: Final = 64
 PASSWORD_SHORTEST: Final = 12
 PASSWORD_LONGEST: Final = 256
+REASON_LONGEST: Final = 200
 SNOWFLAKE_PATTERN: Final = "[1-9][0-9]{0,19}"
 _SNOWFLAKE: Final = re.compile(SNOWFLAKE_PATTERN, re.ASCII)
 
@@ -107,6 +109,7 @@ class Actor:
     """An identified user, for the length of one request.
 
     ``subject_id`` stands for the person in the audit trail, None for the operator at the CLI, who acts for a user.
+    ``reason`` is why they act, in their words (`because`).
     ``authenticated_at`` is when a password was last proven in this session, None where there is none (Discord, CLI).
     """
 
@@ -119,6 +122,19 @@ class Actor:
     authenticated_at: datetime | None = None
     discord_id: str | None = None
     guild: GuildContext | None = None
+    reason: str | None = None
+
+    def because(self, reason: str | None) -> Actor:
+        """The same actor with the reason for what they are about to do, which stands in every audit row of it.
+
+        Raises InvalidInput for more than a line of 200 characters, or for one that a key may be in.
+        """
+        if reason is None:
+            return self
+        text = line(reason, "reason", longest=REASON_LONGEST)
+        if looks_like_key(text):
+            raise InvalidInput("reason", "must not hold a key: it stands in the audit trail")
+        return replace(self, reason=text)
 
     def may(self, permission: Permission) -> bool:
         """Whether the role grants it."""

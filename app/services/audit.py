@@ -39,6 +39,8 @@ class AuditTrail:
         actor = who if isinstance(who, Actor) else None
         client = who.client if isinstance(who, Actor) else who
         kind, object_id = about or (None, None)
+        if actor is not None and actor.reason is not None:
+            detail.setdefault("reason", actor.reason)
         event = AuditEvent(
             at=self._clock.now(),
             action=action,

@@ -13,6 +13,7 @@ from app.domain.credentials import LABEL_LONGEST, PROVIDER_LONGEST, PROVIDER_PAT
 from app.domain.identity import (
     PASSWORD_LONGEST,
     PASSWORD_SHORTEST,
+    REASON_LONGEST,
     SNOWFLAKE_PATTERN,
     USERNAME_LONGEST,
     USERNAME_SHORTEST,
@@ -44,6 +45,7 @@ Username = Annotated[str, _text(1, USERNAME_LONGEST, format="typed-text")]
 Password = Annotated[str, _text(1, PASSWORD_LONGEST, format="typed-text")]
 Token = Annotated[str, _text(1, 256, format="typed-text")]
 Cursor = Annotated[str, _text(1, 100, pattern=whole("[A-Za-z0-9_-]+"), format="cursor")]
+Reason = Annotated[str, _text(1, REASON_LONGEST, format="label")]
 Action = Annotated[str, _text(1, 81, pattern=whole(ACTION_PATTERN))]
 About = Annotated[str, _text(3, 241, pattern=whole(ABOUT_PATTERN))]
 ScheduleDays = Annotated[int, _number(SHORTEST_SCHEDULE, LONGEST_SCHEDULE)]

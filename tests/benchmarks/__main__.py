@@ -22,6 +22,7 @@ from tests.benchmarks.readers import readers
 from tests.benchmarks.reads import reads
 from tests.benchmarks.reencryption import reencryption
 from tests.benchmarks.revocation import revocation
+from tests.benchmarks.sealing import sealing
 from tests.benchmarks.serving import serving
 from tests.benchmarks.starts import commands, starts
 from tests.support.environment import forget_settings
@@ -36,6 +37,7 @@ GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "use": durable_use,
     "readers": readers,
     "revocation": revocation,
+    "sealing": sealing,
 }
 DOCUMENT = PROJECT / "docs" / "performance.md"
 

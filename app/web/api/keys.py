@@ -18,7 +18,7 @@ from app.services.keys import KeyVersionInfo
 from app.services.paging import Page
 from app.services.rotation import KeyStatus
 from app.web.inputs import ID, Model, PageQuery, Time
-from app.web.limits import ScheduleDays
+from app.web.limits import Reason, ScheduleDays
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
 
@@ -32,11 +32,12 @@ _CHANGING: Final = (errors.Forbidden, errors.ReauthenticationRequired, errors.No
 
 
 class Rotation(Model):
-    """When to rotate."""
+    """When to rotate, and why."""
 
     at: Time | None = Field(
         default=None, description="When the rotation begins, at most ten years ahead; left out: now"
     )
+    reason: Reason | None = Field(default=None, description="Stands in the audit trail; must not hold a key")
 
 
 class NewSchedule(Model):
@@ -209,7 +210,8 @@ async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation |
     given. Every change of a key is for owners only, within ten minutes of proving their password.
     """
     at = body.at if body else None
-    return begun(await request.app[SERVICES].rotation.rotate(actor, KeyName(name), at=at))
+    reason = body.reason if body else None
+    return begun(await request.app[SERVICES].rotation.rotate(actor.because(reason), KeyName(name), at=at))
 
 
 @routes("POST", f"{_KEY}/cancel", schema=Job, errors=_CHANGING)
