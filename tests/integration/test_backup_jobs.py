@@ -94,4 +94,4 @@ async def test_a_backup_that_a_worker_left_is_made_by_the_next(place: Place, mon
         assert again is not None
         await services.jobs.work(again, services.backups.carry_on)
         page = await services.backups.page(await services.identity.operator_for())
-        assert [(each.present, each.backup.id) for each in page.items] == [(True, run.job.id)]
+        assert [each.present for each in page.items] == [True]
