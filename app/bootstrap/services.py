@@ -237,6 +237,7 @@ def build_services(parts: Parts) -> Services:
             jobs=jobs,
             plan=parts.backup_plan,
             clock=clock,
+            randomness=randomness,
         ),
         outside_secrets=OutsideSecrets(
             storage=storage,

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.backups import backups
 from tests.benchmarks.durable_use import durable_use
 from tests.benchmarks.figures import Figure, Size
 from tests.benchmarks.readers import readers
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "readers": readers,
     "revocation": revocation,
     "sealing": sealing,
+    "backup": backups,
 }
 DOCUMENT = PROJECT / "docs" / "performance.md"
 

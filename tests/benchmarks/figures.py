@@ -21,6 +21,7 @@ class Size:
     accounts: int = 60
     """That fail to sign in, in each storm."""
     rows: int = 20_000
+    backup_rows: int = 100_000
     load_seconds: float = 2.0
     storm_seconds: float = 6.0
     processes: int = 9
@@ -48,6 +49,7 @@ class Size:
             storms=1,
             accounts=10,
             rows=100,
+            backup_rows=100,
             load_seconds=0.1,
             storm_seconds=1.1,
             processes=2,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.support.backups import IDENTITY, RECIPIENT
-from tests.support.installs import Place
+from tests.support.environment import process_environment
+from tests.support.installs import KEYHALL, Place
+from tests.support.processes import PROJECT
+from tests.support.terminal import typed
 from tests.support.tools import require_tool
 
 PASSPHRASE = "correct horse battery staple"
@@ -125,3 +129,17 @@ def test_a_damaged_backup_is_not_ok(installed: Place, tmp_path: Path, identity: 
     assert (done.returncode, json.loads(done.stdout)["ok"]) == (1, False)
     assert json.loads(done.stdout).keys() == REPORT
     assert "damaged or was cut" in done.stderr
+
+
+def test_a_passphrase_is_asked_for_twice_on_a_terminal(installed: Place, tmp_path: Path) -> None:
+    file, environment = tmp_path / "one.age", process_environment(**installed.environment)
+
+    def keyhall(*arguments: str | Path) -> list[str | Path]:
+        return [sys.executable, *KEYHALL, "backup", *arguments]
+
+    typed(keyhall("create", file), PASSPHRASE, PASSPHRASE, env=environment, cwd=PROJECT)
+    report = json.loads(typed(keyhall("verify", file, "--json"), PASSPHRASE, env=environment, cwd=PROJECT))
+    assert report["ok"]
+    with pytest.raises(AssertionError):
+        typed(keyhall("create", tmp_path / "two.age"), PASSPHRASE, "another", env=environment, cwd=PROJECT)
+    assert not (tmp_path / "two.age").exists()

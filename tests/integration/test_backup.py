@@ -27,6 +27,8 @@ from app.infrastructure.database.migrate import known_revisions
 from app.infrastructure.database.schema import metadata
 from app.services.ports import ShowProgress
 from app.settings import DatabaseUrl
+from tests.benchmarks.backups import fill as fill_many
+from tests.benchmarks.backups import peak
 from tests.benchmarks.filled import Install, LoopWatch
 from tests.support.backups import RECIPIENT, back_up, content, of, verified
 from tests.support.database import NOW
@@ -346,6 +348,17 @@ async def test_the_event_loop_goes_on(place: Place, tmp_path: Path) -> None:
         # Done on the loop it would wait for all of it.
         assert watch.longest < took / 3, (watch.longest, took)
         assert watch.longest < 150
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_a_backup_of_100_000_credentials_takes_less_than_150_mb(place: Place, tmp_path: Path) -> None:
+    await place.install()
+    await fill_many(place, 100_000)
+    (tmp_path / "passphrase").write_text("correct horse battery staple")
+    for key in (("--recipient", RECIPIENT), ("--passphrase-file", str(tmp_path / "passphrase"))):
+        create = ("backup", "create", str(tmp_path / f"{key[0]}.age"), *key)
+        assert await asyncio.to_thread(peak, place, *create) < 150
 
 
 @pytest.mark.postgres

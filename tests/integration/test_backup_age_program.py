@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +13,11 @@ from app.domain.secrets import SecretText
 from app.infrastructure.backup.age import CHUNK, EncryptingWriter, decrypted
 from app.infrastructure.backup.age_keys import Passphrase, Recipient, identities
 from app.infrastructure.clock import SystemRandomness
+from tests.support.terminal import typed
 from tests.support.tools import require_tool
 
 SIZES = [0, 1, CHUNK, CHUNK + 1, 1_000_000]
 PHRASE = "correct horse battery staple"
-_ON_TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execvp(sys.argv[1], sys.argv[1:])"
-"""Makes standard input the controlling terminal of its session, where age asks, and becomes that program."""
 
 
 @pytest.fixture
@@ -36,29 +33,6 @@ def encrypted(plain: bytes, *recipients: Recipient) -> bytes:
     writer.write(plain)
     writer.finish()
     return file.getvalue()
-
-
-def typed(command: list[str | Path], text: str, *, times: int = 1) -> bytes:
-    """The output of a program that reads a passphrase from its terminal, which is typed there."""
-    leader, follower = pty.openpty()
-    wrapped: list[str | Path] = [sys.executable, "-c", _ON_TERMINAL, *command]
-    with subprocess.Popen(
-        wrapped, stdin=follower, stderr=follower, stdout=subprocess.PIPE, start_new_session=True
-    ) as running:
-        os.close(follower)
-        for _ in range(times):
-            _read_until(leader, b":")
-            os.write(leader, text.encode() + b"\n")
-        output, _ = running.communicate(timeout=60)
-        assert running.returncode == 0
-    os.close(leader)
-    return output
-
-
-def _read_until(terminal: int, wanted: bytes) -> None:
-    seen = b""
-    while wanted not in seen:
-        seen += os.read(terminal, 1000)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -80,7 +54,7 @@ def test_age_and_keyhall_read_each_others_files_for_a_passphrase(tmp_path: Path)
     assert typed([age, "-d", file], PHRASE) == plain
     file.write_bytes(plain)
     theirs = tmp_path / "theirs"
-    typed([age, "-p", "-o", theirs, file], PHRASE, times=2)
+    typed([age, "-p", "-o", theirs, file], PHRASE, PHRASE)
     with theirs.open("rb") as opened:
         assert b"".join(decrypted(opened, [phrase])) == plain
 

@@ -25,6 +25,8 @@ CALLS = (
     "write",
     "fsync",
     "fdatasync",
+    "link",
+    "linkat",
     "rename",
     "renameat",
     "renameat2",
@@ -43,11 +45,14 @@ class Point:
     number: int
 
 
-def points(place: Place, command: Sequence[str]) -> list[Point]:
-    """Every point that a command can be killed at, in the order of the calls; it runs to its end for that."""
+def points(place: Place, command: Sequence[str], watched: Sequence[Path] = ()) -> list[Point]:
+    """Every point that a command can be killed at, in the order of the calls; it runs to its end for that.
+
+    ``watched`` are the files that the calls are about, if not those of the install.
+    """
     log = place.data_dir.parent / "calls"
     # With the filter in the kernel only these calls stop the process: four times as fast, and injects nothing.
-    options = [*watching(_watched(place)), "--seccomp-bpf", "-o", str(log), "-e", f"trace={','.join(CALLS)}"]
+    options = [*watching(watched or _watched(place)), "--seccomp-bpf", "-o", str(log), "-e", f"trace={','.join(CALLS)}"]
     done = subprocess.run(
         [require_tool("strace"), "-f", "-qq", *options, sys.executable, *command],
         cwd=PROJECT,
@@ -70,9 +75,9 @@ def points(place: Place, command: Sequence[str]) -> list[Point]:
     return list(found)
 
 
-def killed(place: Place, command: Sequence[str], point: Point) -> bool:
+def killed(place: Place, command: Sequence[str], point: Point, watched: Sequence[Path] = ()) -> bool:
     """Whether the command was killed at that point; False where it ended before it came there."""
-    options = [*watching(_watched(place)), *killing(point.call, point.number)]
+    options = [*watching(watched or _watched(place)), *killing(point.call, point.number)]
     done = traced(command, *options, env=process_environment(**place.environment))
     assert done.returncode in {0, -signal.SIGKILL}, (point, done.stderr)
     return done.returncode != 0

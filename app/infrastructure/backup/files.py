@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -234,21 +235,32 @@ def _require_free(path: Path, *, replace: bool) -> None:
 
 def _temporary(temporary: Path, path: Path) -> int:
     """The descriptor of a new file that no other process writes; the rest of a killed one is taken away."""
+    busy = BackupNotWritten(f"another process is writing {path} right now")
     for _ in range(10):
         with suppress(FileExistsError):
             made = create(temporary, owner=owner_for(path), flags=os.O_RDWR)
-            fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return made
+            if _locked(made):
+                return made
+            os.close(made)  # another process took it for the rest of a killed one
+            raise busy
         with suppress(FileNotFoundError):
             found = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _locked(found):
+                    raise busy
                 temporary.unlink()
-            except BlockingIOError:
-                raise BackupNotWritten(f"another process is writing {path} right now") from None
             finally:
                 os.close(found)
-    raise BackupNotWritten(f"another process is writing {path} right now")
+    raise busy
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock a file for as long as it is open; False where another process has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _name(temporary: Path, path: Path, *, replace: bool) -> None:
@@ -317,12 +329,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         # Not blocking, so that a pipe without a writer does not stop the command; a regular file never does.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
+            kind = (
+                "a directory: name a file in it" if stat.S_ISDIR(mode) else "no regular file: copy the backup into one"
+            )
+            raise NotABackup(f"{path} is {kind}")
         with open(descriptor, "rb", buffering=_BUFFER) as file:  # noqa: PTH123 - a descriptor has no path
-            if not os.path.isfile(path):  # noqa: PTH113
-                raise NotABackup(f"{path} is no regular file: copy the backup into one")
             yield file
-    except IsADirectoryError:
-        raise NotABackup(f"{path} is a directory: name a file in it") from None
     except FileNotFoundError:
         raise NotABackup(f"there is no file {path}") from None
     except OSError as error:

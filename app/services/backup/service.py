@@ -20,7 +20,7 @@ from app.services.audit import SYSTEM, AuditTrail
 from app.services.backup.creation import BackupCreation, CreatedBackup
 from app.services.jobs import JobFailed, JobRun, JobService
 from app.services.paging import Page, page_size, paged, read_cursor
-from app.services.ports import BackupFiles, Clock, Storage
+from app.services.ports import BackupFiles, Clock, Randomness, Storage
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class BackupService:
         jobs: JobService,
         plan: BackupPlan,
         clock: Clock,
+        randomness: Randomness,
     ) -> None:
         self._storage = storage
         self._files = files
@@ -63,6 +64,7 @@ class BackupService:
         self._jobs = jobs
         self._plan = plan
         self._clock = clock
+        self._randomness = randomness
         self._audit = AuditTrail(clock)
 
     async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[BackupView]:
@@ -112,24 +114,26 @@ class BackupService:
         recipient = self._plan.recipient
         if recipient is None:
             raise JobFailed(f"BACKUP_RECIPIENT: {_NO_RECIPIENT}")
-        name = run.progress.cursor.get("file") or self._new_name(run.job)
-        progress = Progress(step="write", cursor={"file": name}, note=f"writing {name}")
-        await run.note(progress)
+        cursor = run.progress.cursor or self._new_backup()  # what an attempt began the next one ends
+        name = cursor["file"]
+        await run.note(Progress(step="write", cursor=cursor, note=f"writing {name}"))
         await self._files.make_directory(self._plan.directory)
         created = await self._creation.create_managed(
             SYSTEM,
             self._plan.directory / name,
             EncryptTo(recipient=recipient),
-            backup_id=run.job.id,
+            backup_id=cursor["backup"],
             hold=run.hold,
         )
         for problem in created.report.problems:
             log.warning("the backup %s is not well: %s", name, problem)
         deleted = await self._delete_surplus(run)
-        await run.note(Progress(step="done", cursor={"file": name}, note=_said(created, deleted)))
+        await run.note(Progress(step="done", cursor=cursor, note=_said(created, deleted)))
 
-    def _new_name(self, job: Job) -> str:
-        return f"keyhall-{self._clock.now():%Y%m%dT%H%M%SZ}-{job.id[-8:]}{SUFFIX}"
+    def _new_backup(self) -> dict[str, str]:
+        """An id, not that of the job, which was queued long before: ids sort as backups were made."""
+        backup_id = self._randomness.new_id()
+        return {"backup": backup_id, "file": f"keyhall-{self._clock.now():%Y%m%dT%H%M%SZ}-{backup_id[-8:]}{SUFFIX}"}
 
     async def _delete_surplus(self, run: JobRun) -> int:
         """Delete backups that no rule keeps; how many. One that cannot be deleted is looked at again next time."""

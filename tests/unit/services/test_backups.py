@@ -70,7 +70,7 @@ async def test_a_backup_is_made_at_its_time_verified_and_recorded(
     assert done is not None
     assert done.state is JobState.DONE
     (backup,) = storage.tables.backups.values()
-    assert (backup.id, backup.managed, backup.credentials, backup.verified_at) == (done.id, True, 3, clock.now())
+    assert (backup.managed, backup.credentials, backup.verified_at) == (True, 3, clock.now())
     assert Path(backup.path).parent == DIRECTORY
     assert Path(backup.path) in keyhall.backup_files.headers
     assert Path(backup.path).name in done.progress.note
@@ -221,7 +221,7 @@ async def test_owners_and_admins_have_one_made(
     assert storage.trail().count((Action.BACKUP_REQUESTED, Result.OK)) == 1
     assert await work(keyhall)
     page = await keyhall.backups.page(actor)
-    assert [(each.backup.id, each.present) for each in page.items] == [(job.id, True)]
+    assert [each.present for each in page.items] == [True]
     keyhall.backup_files.headers.clear()
     assert [each.present for each in (await keyhall.backups.page(actor)).items] == [False]
 
