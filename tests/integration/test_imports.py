@@ -166,6 +166,8 @@ async def test_a_broken_entry_is_named_and_stops_everything_or_is_skipped(
         (b'{"a": ' + b"9" * 5000 + b"}", "too long"),
         (b"\xff\x00\x01", "not UTF-8"),
         (b'{"a": "\x00"}', "NUL"),
+        (b"[" + b"{}," * 500_001 + b"{}]", "more than 500,000 objects"),
+        (b'{"a": {}, ' + b", ".join(b'"%d": {}' % n for n in range(300_000)) + b', "a": 7}', "twice"),
         (b"7", "neither users by name nor a list"),
     ],
 )
