@@ -82,10 +82,10 @@ class Backend:
     def address(self, path: str) -> str:
         return f"{self.settings.origin}{path}"
 
-    def read_source(self, path: Path) -> bytes:
+    def read_source(self, path: Path, *, largest: int) -> bytes:
         from app.bootstrap.sources import read_source  # noqa: PLC0415
 
-        return read_source(path)
+        return read_source(path, largest=largest)
 
     @asynccontextmanager
     async def legacy_database(self, url: str) -> AsyncIterator[LegacyDatabase]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import Final
 
 from app.domain.errors import KeyhallError, with_cause
 from app.domain.imports import LARGEST_SOURCE, ImportStopped
@@ -15,11 +16,13 @@ from app.settings.secret_files import read_small_file
 
 log = logging.getLogger(__name__)
 
+_LARGEST_KEY_FILE: Final = 4096
 
-def read_source(path: Path) -> bytes:
-    """The content of a regular file of at most 64 MiB. Raises ImportStopped."""
+
+def read_source(path: Path, *, largest: int = LARGEST_SOURCE) -> bytes:
+    """The content of a regular file of at most ``largest`` bytes. Raises ImportStopped."""
     try:
-        found = read_small_file(path, largest=LARGEST_SOURCE)
+        found = read_small_file(path, largest=largest)
     except OSError as error:
         raise ImportStopped(f"{path} cannot be read: {error.strerror}") from None
     if found is None:
@@ -56,4 +59,8 @@ async def import_at_start(services: Services, path: Path) -> None:
 
 def _key_of(path: Path) -> SecretText | None:
     beside = path.with_name(".encryption_key")
-    return SecretText(read_source(beside).decode("utf-8-sig", "replace")) if beside.exists() else None
+    return (
+        SecretText(read_source(beside, largest=_LARGEST_KEY_FILE).decode("utf-8-sig", "replace"))
+        if beside.exists()
+        else None
+    )

@@ -45,8 +45,8 @@ class Backend(Protocol):
         """The key store alone, unverified, to check it."""
         ...
 
-    def read_source(self, path: Path) -> bytes:
-        """The content of a file from another program. Raises ImportStopped where it is none that can be read."""
+    def read_source(self, path: Path, *, largest: int) -> bytes:
+        """The content of a file from another program, at most ``largest`` bytes. Raises ImportStopped."""
         ...
 
     def legacy_database(self, url: str) -> AbstractAsyncContextManager[LegacyDatabase]:

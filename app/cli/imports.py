@@ -13,7 +13,7 @@ from app.cli.backend import backend
 from app.cli.output import AsJson, link_address, read_secret, show_json
 from app.cli.progress import ProgressBar
 from app.domain.credentials import Owner, OwnerKind
-from app.domain.imports import ImportStopped
+from app.domain.imports import LARGEST_SOURCE, ImportStopped
 from app.domain.secrets import SecretText
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.cli.backend import Backend
     from app.domain.imports import ImportReport, Passed, Source
 
+_LARGEST_KEY_FILE = 4096
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]+@")
 _File = Annotated[Path, typer.Argument(metavar="FILE")]
 _KeyFile = Annotated[
@@ -60,7 +61,7 @@ def import_json(  # noqa: PLR0917 - each is an argument or option of the command
     from app.services.imports.users_json import users_json  # noqa: PLC0415 - other commands read no such file
 
     opened = backend(context)
-    source = users_json(opened.read_source(file), file.name)
+    source = users_json(opened.read_source(file, largest=LARGEST_SOURCE), file.name)
     key = _key_beside(opened, file, key_file)
     _import(opened, source, (None, None), key, _Choices(dry_run, skip_broken, as_json))
 
@@ -75,11 +76,11 @@ def import_env(  # noqa: PLR0917 - each is an argument or option of the command
     as_json: AsJson = False,
 ) -> None:
     """Import the providers' keys of an .env file, for one user or one server. Other lines are named and left."""
-    from app.services.imports.env_file import env_file  # noqa: PLC0415 - other commands read no such file
+    from app.services.imports.env_file import LARGEST_ENV_FILE, env_file  # noqa: PLC0415 - other commands read no such file
 
     _one_owner(user, guild)
     opened = backend(context)
-    source = env_file(opened.read_source(file), file.name)
+    source = env_file(opened.read_source(file, largest=LARGEST_ENV_FILE), file.name)
     _import(opened, source, (user, guild), None, _Choices(dry_run, skip_broken, as_json))
 
 
@@ -100,7 +101,7 @@ def import_red(  # noqa: PLR0917 - each is an argument or option of the command
     file = next((path for each in SETTINGS_FILES if (path := directory / each).exists()), None)
     if file is None:
         raise ImportStopped(f"{directory} holds no core/settings.json: give the data path of a Red instance")
-    source = red_settings(opened.read_source(file), str(file.relative_to(directory)))
+    source = red_settings(opened.read_source(file, largest=LARGEST_SOURCE), str(file.relative_to(directory)))
     _import(opened, source, (user, guild), None, _Choices(dry_run, skip_broken, as_json))
 
 
@@ -217,7 +218,7 @@ def _key_beside(opened: Backend, file: Path, key_file: Path | None) -> SecretTex
 
 
 def _key(opened: Backend, file: Path) -> SecretText:
-    return SecretText(opened.read_source(file).decode("utf-8-sig", "replace"))
+    return SecretText(opened.read_source(file, largest=_LARGEST_KEY_FILE).decode("utf-8-sig", "replace"))
 
 
 def _one_owner(user: str | None, guild: str | None) -> None:

@@ -10,7 +10,7 @@ from app.domain.errors import KeyhallError
 from app.domain.key_shapes import looks_like_key
 from app.domain.secrets import SecretBytes, SecretText
 
-LARGEST_SOURCE: Final = 64 << 20
+LARGEST_SOURCE: Final = 32 << 20
 """Bytes of a file that is imported; it is read whole."""
 MOST_ENTRIES: Final = 100_000
 _NAMED: Final = 20

@@ -191,7 +191,7 @@ class IdentityService:
                 raise AlreadyExists("This user is linked to another Discord account: unlink it first")
             other = await uow.users.by_discord(number)
             if other is not None and other.id != user.id:
-                if other.password_hash is not None:
+                if other.username != _discord_name(number):  # an account of its own, claimed or not
                     raise AlreadyExists("This Discord account is linked to another user: unlink it first")
                 await uow.users.set_discord(other.id, None, now)
                 await uow.users.disable(other.id, now)
@@ -257,7 +257,7 @@ class IdentityService:
         user = User(
             id=self._randomness.new_id(),
             subject_id=self._randomness.new_id(),
-            username=f"discord:{number}",
+            username=_discord_name(number),
             role=Role.MEMBER,
             discord_id=number,
             created_at=self._clock.now(),
@@ -300,6 +300,11 @@ class IdentityService:
         if user is None:
             raise NotFound("There is no user of that name")
         return user
+
+
+def _discord_name(number: str) -> str:
+    """The name of an account that came from Discord; no account that is created has a colon in its name."""
+    return f"discord:{number}"
 
 
 def _require_may_create(actor: Actor, role: Role) -> None:

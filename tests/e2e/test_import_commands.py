@@ -101,8 +101,8 @@ def test_a_broken_entry_stops_the_import_and_its_value_is_not_printed(place: Pla
 def test_what_is_no_file_is_refused(place: Place, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "huge").touch()
-    os.truncate(tmp_path / "huge", (64 << 20) + 1)
-    refused = {"fifo": "not a regular file", "": "directory", "none": "does not exist", "huge": "64 MiB"}
+    os.truncate(tmp_path / "huge", (32 << 20) + 1)
+    refused = {"fifo": "not a regular file", "": "directory", "none": "does not exist", "huge": "32 MiB"}
     for name, why in refused.items():
         assert why in imports(place, "import-json", str(tmp_path / name), code=1).stderr
 

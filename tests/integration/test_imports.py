@@ -166,12 +166,18 @@ async def test_a_broken_entry_is_named_and_stops_everything_or_is_skipped(
         (b'{"a": ' + b"9" * 5000 + b"}", "too long"),
         (b"\xff\x00\x01", "not UTF-8"),
         (b'{"a": "\x00"}', "NUL"),
+        (b"[" + b"{}," * 500_001 + b"{}]", "more than 500,000 objects"),
         (b"7", "neither users by name nor a list"),
     ],
 )
 def test_a_file_that_is_no_users_json_is_refused_without_its_content(content: bytes, why: str) -> None:
     with pytest.raises(ImportStopped, match=why):
         users_json(content, "users.json")
+
+
+def test_a_doubled_name_among_very_many_is_found_at_once() -> None:
+    content = b'{"a": {}, ' + b", ".join(b'"%d": {}' % number for number in range(50_000)) + b', "a": {}}'
+    assert [each.where for each in users_json(content, "users.json").broken] == ["users.json: a"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

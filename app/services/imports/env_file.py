@@ -16,6 +16,8 @@ from app.domain.providers import provider_named
 from app.domain.secrets import SecretText
 from app.services.imports.texts import text_of
 
+LARGEST_ENV_FILE: Final = 1 << 20
+"""Bytes; as much as Keyhall reads of its own. The parser takes some 200 µs a line."""
 _VARIABLE: Final = re.compile(r"\$\{[A-Za-z_]\w*(?::?[-=?+][^}]*)?\}", re.ASCII)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, Final
 
 from app.domain.imports import ImportStopped
@@ -10,13 +11,24 @@ from app.domain.imports import ImportStopped
 _MARKS: Final = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
+_MOST_OBJECTS: Final = 500_000
+"""In memory an object is a hundred times as large as in its file."""
+
+
 class Object(dict[str, Any]):
     """A JSON object; ``doubled`` are the names that it holds more than once, of which the last value is here."""
 
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.doubled = frozenset(name for name in self if names.count(name) > 1) if len(names) > len(self) else ()
+    doubled: frozenset[str]
+
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> Object:
+        """The object that these members make."""
+        made = cls(pairs)
+        made.doubled = frozenset()
+        if len(pairs) > len(made):
+            times = Counter(name for name, _ in pairs)
+            made.doubled = frozenset(name for name, number in times.items() if number > 1)
+        return made
 
 
 def text_of(content: bytes, file: str) -> str:
@@ -37,8 +49,17 @@ def json_of(text: str, file: str) -> Any:
     """The value of a JSON text; each of its objects is an `Object`. Raises ImportStopped."""
     if not text.strip():
         raise ImportStopped(f"{file} is empty")
+    left = _MOST_OBJECTS
+
+    def counted(pairs: list[tuple[str, Any]]) -> Object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ImportStopped(f"{file} holds more than {_MOST_OBJECTS:,} objects: import it in several files")
+        return Object.of(pairs)
+
     try:
-        return json.loads(text, object_pairs_hook=Object)
+        return json.loads(text, object_pairs_hook=counted)
     except json.JSONDecodeError as error:
         reason = f"{file} is not JSON: line {error.lineno}, column {error.colno}"
     except RecursionError:

@@ -245,6 +245,16 @@ async def test_a_link_that_exists_is_not_replaced(identity: IdentityService, ope
         await identity.link(operator, "tom", NUMBER)
 
 
+async def test_an_account_that_nobody_claimed_yet_is_not_taken_for_a_discord_account(
+    identity: IdentityService, operator: Actor, storage: FakeStorage, mia: User
+) -> None:
+    unclaimed = (await identity.create_claimable(operator, "imported", Role.MEMBER)).user
+    await identity.link(operator, "imported", NUMBER)
+    with pytest.raises(AlreadyExists):
+        await identity.link(operator, "mia", NUMBER)
+    assert storage.tables.users[unclaimed.id].disabled_at is None
+
+
 async def test_unlinking_leaves_the_credentials_with_the_account(
     keyhall: Keyhall, identity: IdentityService, operator: Actor, mia: User
 ) -> None:
