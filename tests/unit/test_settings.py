@@ -57,6 +57,12 @@ def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_a_link_to_a_file_that_is_not_there_is_no_empty_file(dotenv: Path) -> None:
+    """`ln -s env/.env.dev .env` before `make keys-generate ENV=dev`."""
+    dotenv.symlink_to("env.dev")
+    assert f"{dotenv} cannot be read: No such file or directory" in problem()
+
+
 def problem(overrides: dict[str, object] | None = None) -> str:
     with pytest.raises(ConfigInvalid) as caught:
         Settings.load(overrides)
