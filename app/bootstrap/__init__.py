@@ -8,7 +8,7 @@ listens before the last stage yields. Single commands open as far as they need (
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from app.domain.backup import OpenWith
     from app.domain.diagnosis import Diagnosis
-    from app.domain.keys import KeyName
+    from app.domain.keys import Environment, KeyName
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.services.backup import BackupCreation, BackupVerification
     from app.services.backup.restore import BackupRestore
     from app.services.keys import KeyManagementService
+    from app.services.keys.environment import EnvironmentMove
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
     from app.services.ports import LegacyDatabase
@@ -171,6 +172,18 @@ class Backend:
 
         async with open_master_key_change(self._settings_of_a_command()) as change:
             yield change
+
+    @asynccontextmanager
+    async def environment_move(self, target: Environment) -> AsyncIterator[EnvironmentMove]:
+        from app.bootstrap.environments import open_environment_move  # noqa: PLC0415
+
+        async with open_environment_move(self._settings_of_a_command(), target) as move:
+            yield move
+
+    def demands_on_settings(self, target: Environment, *, rewrapped: bool) -> Sequence[str]:
+        from app.bootstrap.environments import demands_on_settings  # noqa: PLC0415
+
+        return demands_on_settings(self.settings, target, rewrapped=rewrapped)
 
     @asynccontextmanager
     async def key_reset(self) -> AsyncIterator[KeyReset]:

@@ -245,10 +245,11 @@ async def reachable_database(
         )
 
 
-def require_trusted_files(settings: Settings) -> None:
-    """Halt on files that others may have replaced. Raises InsecureKey."""
+def require_trusted_files(settings: Settings, environment: Environment | None = None) -> None:
+    """Halt on files that others may have replaced, as in that environment. Raises InsecureKey."""
     check_secret_file_modes(settings.secret_files)
-    check_owners_and_mode(settings.data_dir, _TRUSTED_FILES, production=settings.app_env is Environment.PRODUCTION)
+    production = (environment or settings.app_env) is Environment.PRODUCTION
+    check_owners_and_mode(settings.data_dir, _TRUSTED_FILES, production=production)
 
 
 def foreign_database(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _GROUPS = {
     "db": ("app.cli.database", "The database's schema."),
+    "env": ("app.cli.environments", "The environment that an install belongs to."),
     "keys": ("app.cli.keys", "Application keys: states, ages, fingerprints; never material."),
     "credentials": ("app.cli.credentials", "Credentials of members and guilds."),
     "backup": ("app.cli.backup", "Encrypted backups: create, inspect, verify, restore."),

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
     from typing import BinaryIO
 
     from app.domain.backup import OpenWith
     from app.domain.diagnosis import Diagnosis
-    from app.domain.keys import KeyName
+    from app.domain.keys import Environment, KeyName
     from app.domain.schema import SchemaState
     from app.domain.secrets import SecretText
     from app.services import Services
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from app.services.backup import BackupCreation, BackupVerification
     from app.services.backup.restore import BackupRestore
     from app.services.keys import KeyManagementService
+    from app.services.keys.environment import EnvironmentMove
     from app.services.keys.master_key import MasterKeyChange, RestoredMasterKey
     from app.services.keys.reset import KeyReset
     from app.services.ports import LegacyDatabase
@@ -95,6 +97,14 @@ class Backend(Protocol):
 
     def master_key_change(self) -> AbstractAsyncContextManager[MasterKeyChange]:
         """Verified keys, and the means to put them under another master key."""
+        ...
+
+    def environment_move(self, target: Environment) -> AbstractAsyncContextManager[EnvironmentMove]:
+        """The means to move an install to that environment."""
+        ...
+
+    def demands_on_settings(self, target: Environment, *, rewrapped: bool) -> Sequence[str]:
+        """The changes of settings that such a move leaves to the operator, a sentence each."""
         ...
 
     def key_reset(self) -> AbstractAsyncContextManager[KeyReset]:

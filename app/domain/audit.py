@@ -27,6 +27,7 @@ class Action(StrEnum):
     KEY_REVOKED = "key.revoked"
     KEY_DESTROYED = "key.destroyed"
     KEY_SCHEDULED = "key.scheduled"
+    ENVIRONMENT_CHANGED = "install.environment_changed"
     CACHES_CLEARED = "caches.cleared"
     MASTER_KEY_CHANGED = "master_key.changed"
     KEYS_RESET = "keys.reset"

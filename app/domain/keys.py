@@ -26,6 +26,11 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
     @property
+    def rank(self) -> int:
+        """How much depends on an install there: it moves to an environment of a higher rank, never to a lower one."""
+        return (Environment.TEST, Environment.DEVELOPMENT, Environment.STAGING, Environment.PRODUCTION).index(self)
+
+    @property
     def may_create_master_key(self) -> bool:
         """Only here a start makes a master key itself; elsewhere it must be given."""
         return self in {Environment.DEVELOPMENT, Environment.TEST}
@@ -323,6 +328,10 @@ class Manifest:
     def under(self, master_key_id: str, canary: bytes) -> Manifest:
         """The manifest under another master key."""
         return replace(self, master_key_id=master_key_id, canary=canary)
+
+    def within(self, environment: Environment) -> Manifest:
+        """The manifest of the install in another environment."""
+        return replace(self, environment=environment)
 
     def with_keyset(self, name: KeyName, entry: KeysetEntry) -> Manifest:
         """The manifest after that keyset changed; stored in the same transaction."""

@@ -321,6 +321,40 @@ class OneMasterKey:
         return self._material
 
 
+class MasterKeysOfAMove:
+    """Implements ``MasterKeySource`` for an install that moves to another environment.
+
+    The ``given`` ones are judged as there and go first; the keys that open it where it is, in the ``default`` file and
+    MASTER_KEY_PREVIOUS, are judged as in the present ``environment``.
+    """
+
+    def __init__(
+        self, *, given: MasterKeys, default: MasterKeys, previous: SecretText | None, environment: Environment
+    ) -> None:
+        self._given = given
+        self._default = default
+        self._previous = previous
+        self._environment = environment
+
+    def given(self) -> Sequence[SecretBytes]:
+        """The key of the environment to move to, then those that may open the install. Raises as ``MasterKeys``."""
+        keys = list(self._given.given())
+        former = list(self._default.given()) if self._given.overridden_by is not None else []
+        if self._previous is not None:
+            try:
+                text = without_blanks(self._previous.reveal())
+                former.append(SecretBytes(master_key_from_text(text, self._environment)))
+            except WeakKey as weak:
+                raise InsecureKey(
+                    f"the master key from MASTER_KEY_PREVIOUS is refused: {weak}", remedy="give the former master key"
+                ) from None
+        return tuple(keys + [each for each in former if each not in keys]) if keys else ()
+
+    def create(self) -> SecretBytes:
+        """Nothing is made for a move. Raises ConfigInvalid where no key is there."""
+        return self._default.create()
+
+
 def _encode(material: SecretBytes) -> bytes:
     return base64.b64encode(material.reveal()) + b"\n"
 

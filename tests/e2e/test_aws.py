@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.support.aws import NAME, Aws, refusal, running_aws, running_moto
-from tests.support.installs import Place, Running
+from tests.support.installs import Place, Running, client_of, sign_in, sign_up
 
+PASSWORD = "a brass key on a hook"
 NAMES = ("JWT_SECRET_KEY", "AES_KEY", "ENCRYPTION_KEY", "API_SECRET_KEY")
 
 
@@ -125,6 +128,9 @@ def test_what_aws_owns_is_not_rotated_here_and_the_commands_are_named(aws: Aws, 
         done = at_aws.command("keys", *command)
         assert done.returncode == 1, done.stderr
         assert f"AES_KEY belongs to the AWS secret {NAME}" in done.stderr
+    assert "belongs to the AWS secret" in at_aws.command("keys", "rotate", "AES_KEY", "--dry-run").stderr
+    done = at_aws.command("keys", "rotate-master", "--yes")
+    assert (done.returncode, "generate MASTER_KEY --into secret.json`" in done.stderr) == (1, True)
     done = at_aws.command("keys", "import", "AES_KEY", stdin=secrets.token_hex(32))
     assert "aws secretsmanager put-secret-value" in done.stderr
     done = at_aws.command("keys", "schedule", "AES_KEY", "--automatic")
@@ -173,3 +179,41 @@ def test_fresh_keys_are_printed_for_an_environment_or_as_json(sqlite_place: Plac
     assert [line.partition("=")[0] for line in lines] == list(NAMES)
     assert all(len(line.partition("=")[2]) == 64 for line in lines)
     assert list(json.loads(sqlite_place.command("keys", "generate", "aes_key", "--json").stdout)) == ["AES_KEY"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# While a process runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rotation_in_aws_needs_no_restart_and_a_failure_no_end(aws: Aws, at_aws: Place) -> None:
+    given = keys()
+    aws.create(given)
+    with at_aws.having(APP_ENV="test").running("run") as running:
+        async with client_of(running.address()) as client:
+            await sign_up(client, running.setup_token(), "olga", PASSWORD)
+            session = await sign_in(client, "olga", PASSWORD)
+            client.headers["Authorization"] = f"Bearer {session['access_token']}"
+            aws.put(given | {"AES_KEY": secrets.token_hex(32)})
+            async with client.post("/api/v1/admin/cache/clear") as answer:
+                assert answer.status == 204
+            async with asyncio.timeout(60):
+                while (await primary_of(client, "AES_KEY")) != 2:  # noqa: ASYNC110 - another process's work
+                    await asyncio.sleep(0.1)
+            async with client.post("/api/v1/admin/keys/AES_KEY/rotate") as answer:
+                assert answer.status == 409
+                assert "aws secretsmanager put-secret-value" in (await answer.json())["detail"]
+            aws.fault = refusal("AccessDeniedException")
+            async with client.post("/api/v1/admin/cache/clear") as answer:
+                assert answer.status == 503
+                assert (await answer.json())["code"] == "secrets_unavailable"
+            assert await primary_of(client, "AES_KEY") == 2
+        assert running.end() == 0
+    assert not any(value in "".join(running.lines) for value in given.values())
+
+
+async def primary_of(client: aiohttp.ClientSession, name: str) -> int:
+    async with client.get("/api/v1/admin/keys") as answer:
+        assert answer.status == 200
+        found: int = next(each["version"] for each in (await answer.json())["items"] if each["name"] == name)
+        return found

@@ -1,7 +1,8 @@
 """A process that changes the master key, or makes the keys anew, as `keyhall keys` does, and may kill itself meanwhile.
 
-Usage: ``change_master_key rotate|reset [N|before|after]``. It dies by SIGKILL right before its N-th statement or
-commit, or right before or after its first commit. Without that it prints how many statements and commits there were.
+Usage: ``change_master_key rotate|reset|move [N|before|after]``; ``move`` is `keyhall env set production`. It dies by
+SIGKILL right before its N-th statement or commit, or right before or after its first commit. Without that it prints how
+many statements and commits there were.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 from sqlalchemy import Engine, event
 
 from app.bootstrap.commands import open_key_reset, open_master_key_change
+from app.bootstrap.environments import open_environment_move
+from app.domain.keys import Environment
 from app.settings import Settings
 
 
@@ -47,6 +50,10 @@ async def _main(action: str, at: str) -> None:
         async with open_master_key_change(settings) as change:
             death = _Death(at)
             await change.carry_out()
+    elif action == "move":
+        async with open_environment_move(settings, Environment.PRODUCTION) as move:
+            death = _Death(at)
+            await move.carry_out()
     else:
         async with open_key_reset(settings) as reset:
             death = _Death(at)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.keys import Environment
+from app.domain.providers import ENVIRONMENT_CREDENTIALS
 from app.settings import Settings
 
 TEMPLATES = Path(__file__).parents[2] / "env"
@@ -24,12 +25,26 @@ def template(name: str) -> Path:
     return TEMPLATES / f".env.{name}.example"
 
 
+def settings_in(text: str) -> set[str]:
+    """The settings that a template names, commented out or not; NAME_FILE gives NAME."""
+    names = re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)
+    return {name if name == "BACKUP_IDENTITY_FILE" else name.removesuffix("_FILE") for name in names}
+
+
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_template_names_only_settings_that_exist(name: str) -> None:
     text = template(name).read_text(encoding="utf-8")
-    named = {line.removesuffix("_FILE") for line in re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)}
+    named = settings_in(text)
     assert named <= set(Settings.names())
     assert "APP_ENV" in named
+
+
+def test_the_template_of_production_is_complete() -> None:
+    """Every setting but another Discord, which is for tests, and credentials, of which one stands for all."""
+    text = template("production").read_text(encoding="utf-8")
+    named = settings_in(text)
+    left_out = {"DISCORD_API_BASE", "DISCORD_GATEWAY_URL"} | ENVIRONMENT_CREDENTIALS.keys() - {"OPENAI_API_KEY"}
+    assert set(Settings.names()) - named - {"MASTER_KEY_FILE"} == left_out
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

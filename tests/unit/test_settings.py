@@ -28,6 +28,7 @@ from app.domain.identity import Registration
 from app.domain.keys import Environment
 from app.domain.secrets import SecretText
 from app.settings import PROJECT_ROOT, Settings
+from app.settings.secret_files import check_secret_file_modes
 from app.settings.sources import Sources
 
 SECRET_SETTINGS = (
@@ -54,6 +55,12 @@ def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "dotenv"
     monkeypatch.setattr(Settings, "env_file", path)
     return path
+
+
+def test_a_link_to_a_file_that_is_not_there_is_no_empty_file(dotenv: Path) -> None:
+    """`ln -s env/.env.dev .env` before `make keys-generate ENV=dev`."""
+    dotenv.symlink_to("env.dev")
+    assert f"{dotenv} cannot be read: No such file or directory" in problem()
 
 
 def problem(overrides: dict[str, object] | None = None) -> str:
@@ -496,6 +503,25 @@ def test_control_characters_inside_a_value_are_refused(name: str, inside: str, m
     line = problem()
     assert f"{name}: holds a line break or another control character" in line
     assert CANARY not in line
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o444, 0o644])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_docker_secrets_of_older_software_are_read_under_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, end: str
+) -> None:
+    """As `echo -n … | docker secret create secret_key -` makes them, and as an editor does."""
+    jwt, fernet = "9f2c" * 15 + "a1b3", "h3ZpQ8k2mV7xL0sD4fGbNwYcT1rEuJ6aOiPq5zXKvMg="
+    for name, value in (("secret_key", jwt), ("credential_encryption_key", fernet)):
+        path = tmp_path / name
+        path.write_text(f"{value}{end}")
+        path.chmod(mode)
+        monkeypatch.setenv(f"{name.upper()}_FILE", str(path))
+    settings = Settings.load()
+    assert settings.outside_keys["JWT_SECRET_KEY"].reveal() == jwt
+    assert settings.credential_encryption_key is not None
+    assert settings.credential_encryption_key.reveal() == fernet
+    check_secret_file_modes(settings.secret_files)
 
 
 @pytest.mark.parametrize("name", ["DATA_DIR", "BACKUP_DIR", "LEGACY_USERS_JSON", "BACKUP_IDENTITY_FILE"])

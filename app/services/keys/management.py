@@ -305,7 +305,8 @@ class KeyManagementService:
 
         The same master key changes nothing. Raises StartupError where it is not among those that are given any more.
         """
-        return await self._writer.rewrap(uow, self._wrapping(master_key))
+        before, _ = await self._writer.rewrap(uow, self._wrapping(master_key))
+        return before
 
     def master_key_ids(self) -> Sequence[str]:
         """The ids of the master keys that this process is given at this moment: current, then previous."""

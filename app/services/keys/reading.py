@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from app.domain.errors import (
@@ -20,7 +21,7 @@ from app.domain.errors import (
     MasterKeyMissing,
 )
 from app.domain.key_material import WeakKey, parse_external_key, same_bytes
-from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, KeyState, KeyVersion, Manifest
+from app.domain.keys import APPLICATION_KEYS, Environment, KeyName, Keyset, KeyState, KeyVersion, Manifest
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import rows as key_rows
 from app.services.keys.owner import KeyOwner
@@ -45,6 +46,15 @@ class KeyReader:
         self.wrapping = wrapping
         self._derivation = derivation
         self.rules = rules
+
+    def within(self, environment: Environment) -> KeyReader:
+        """The reader of the same install in another environment."""
+        return KeyReader(
+            master_keys=self._master_keys,
+            wrapping=self.wrapping,
+            derivation=self._derivation,
+            rules=replace(self.rules, environment=environment),
+        )
 
     async def load(self, uow: UnitOfWork, remembered: RememberedInstall | None) -> KeyRing | None:
         """Read and verify everything in this unit of work; None when there is no install and none is remembered.

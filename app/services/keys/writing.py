@@ -230,10 +230,12 @@ class KeyWriter:
             self.new_version(name, number, described, install_id=keyset.install_id, wrapping=ring.wrapping)
         )
 
-    async def rewrap(self, uow: UnitOfWork, wrapping: KeyWrapping) -> str:
-        """Put every version under another master key, O(keys) rows; the id of the one before.
+    async def rewrap(
+        self, uow: UnitOfWork, wrapping: KeyWrapping, *, environment: Environment | None = None
+    ) -> tuple[str, KeyRing]:
+        """Put every version under another master key, O(keys) rows; the id of the one before, and the ring after.
 
-        The same master key changes nothing.
+        With ``environment`` the install belongs to that from now on. Where neither differs nothing changes.
         """
         await uow.keys.lock()
         remembered = self._record.read()
@@ -241,10 +243,11 @@ class KeyWriter:
         if ring is None:
             raise NotReady
         before = ring.manifest.master_key_id
-        if before == wrapping.master_key_id:
-            return before
+        same = before == wrapping.master_key_id
+        if same and environment in {None, ring.manifest.environment}:
+            return before, ring
         install_id = ring.manifest.install_id
-        keysets = [
+        rewrapped = [
             keyset.rewrapped(
                 {
                     number: wrapping.wrap(material, install_id=install_id, name=name, version=number)
@@ -254,9 +257,10 @@ class KeyWriter:
             for name, keyset in ring.keysets.items()
         ]
         manifest = ring.manifest.under(wrapping.master_key_id, wrapping.canary(install_id))
-        await self._put(uow, manifest, keysets, wrapping)
-        await self._read_back(uow, remembered, ring.materials)
-        return before
+        if environment is not None:
+            manifest = manifest.within(environment)
+        await self._put(uow, manifest, [] if same else rewrapped, wrapping)
+        return before, await self._read_back(uow, remembered, ring.materials, environment)
 
     async def _put(self, uow: UnitOfWork, manifest: Manifest, keysets: Sequence[Keyset], wrapping: KeyWrapping) -> None:
         now = self._clock.now()
@@ -271,9 +275,11 @@ class KeyWriter:
         uow: UnitOfWork,
         remembered: RememberedInstall | None,
         expected: Mapping[KeyName, Mapping[int, SecretBytes]],
+        environment: Environment | None = None,
     ) -> KeyRing:
         """The ring as it was just written: nothing wrapped is kept before it was unwrapped to what went in."""
-        ring = await self._reader.load(uow, remembered)
+        reader = self._reader if environment is None else self._reader.within(environment)
+        ring = await reader.load(uow, remembered)
         if ring is None or any(
             ring.materials[name].get(number) != material
             for name, versions in expected.items()

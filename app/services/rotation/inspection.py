@@ -16,6 +16,7 @@ from app.domain.jobs import Job, JobState
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, KeyVersion
 from app.services.credentials import CredentialCipher
 from app.services.keys import KeyManagementService, KeyVersionInfo
+from app.services.keys.owner import require_ours
 from app.services.paging import pages
 from app.services.ports import Clock, Storage
 from app.services.rotation.passes import BATCH
@@ -122,9 +123,13 @@ class KeyInspection:
     # -- before a change -----------------------------------------------------------------------------------------------
 
     async def plan(self, actor: Actor, name: KeyName) -> Plan:
-        """The effects of rotating a key, after reading every row that it protects."""
+        """The effects of rotating a key, after reading every row that it protects.
+
+        Raises KeyStateConflict where a secret outside owns the key, as a rotation would.
+        """
         actor.require(Permission.SEE_KEYS)
         require_application_key(name)
+        require_ours(self._keys.owner, name, "rotated")
         rows, failing = await self._scan(name, None)
         async with self._storage.lookup() as uow:
             live = await uow.instances.live()
