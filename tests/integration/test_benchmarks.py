@@ -13,6 +13,7 @@ from tests.benchmarks.servers import PEER
 _MARKS = {
     "reencryption": [pytest.mark.postgres],
     "backup": [pytest.mark.postgres],
+    "sealing": [pytest.mark.postgres],
     "serving": [pytest.mark.skipif(not PEER.exists(), reason="only make bench installs the peer")],
 }
 _STARTING = {"starts", "commands", "serving", "revocation", "backup"}
