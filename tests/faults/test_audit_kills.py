@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,9 @@ async def _found(place: Place) -> tuple[int, Any]:
     assert len(positions) >= in_files
     numbers = {each.number for each in dropped if each.export}  # of these some rows may not be deleted yet
     left = [row for row in contents.get("audit_events", ()) if not _in_dropped(row, numbers)]
-    sums = sum(int(row[-1]) for row in contents.get("usage_hours", ()))
-    return len(left) + in_files + sums, report
+    with closing(sqlite3.connect(place.data_dir.parent / "keyhall.db")) as database:
+        ((sums,),) = database.execute("SELECT coalesce(sum(uses), 0) FROM usage_hours").fetchall()
+    return len(left) + in_files + int(sums), report
 
 
 async def _segments(place: Place) -> Any:
