@@ -7,6 +7,7 @@ none is an argument of a process.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import sys
@@ -104,7 +105,7 @@ def generate(file: EnvFile) -> int:
         print(f"{_shown(file.path)}: every key is set already, nothing was changed (FORCE=1 replaces them)")
         return 0
     if there and force:
-        write(file.path.with_name(f"{file.path.name}.bak"), _encoded(content), replace=True)
+        _keep(file, content)
     write(file.path, _encoded(filled), replace=True)
     for name in names:
         print(f"{_shown(file.path)}: {name} is new")
@@ -126,6 +127,7 @@ def fill(content: str, *, force: bool) -> tuple[str, Sequence[str]]:
     """
     bom, text = (_BOM, content.removeprefix(_BOM)) if content.startswith(_BOM) else ("", content)
     bindings = list(parse_stream(io.StringIO(text, newline="")))
+    elsewhere = _given_elsewhere(bindings)
     fresh: dict[str, str] = {}
     if not force:
         kept = [each for each in bindings if each.key in {*_SAME, *_SAME.values()} and not _is_place(each.value or "")]
@@ -133,12 +135,33 @@ def fill(content: str, *, force: bool) -> tuple[str, Sequence[str]]:
     parts, names = [bom], []
     for each in bindings:
         part = each.original.string
-        if each.key in GENERATED and not each.error and (force or _is_place(each.value or "")):
+        mine = each.key in GENERATED and _SAME.get(each.key, each.key) not in elsewhere
+        if each.key is not None and mine and not each.error and (force or _is_place(each.value or "")):
             key = fresh.setdefault(_SAME.get(each.key, each.key), SystemRandomness().token_bytes(MATERIAL_BYTES).hex())
             part = _with_value(part, key)
             names.append(each.key)
         parts.append(part)
     return "".join(parts), names
+
+
+def _given_elsewhere(bindings: Sequence[Binding]) -> set[str]:
+    """The keys that a file or AWS gives, by JWT_SECRET_KEY where SECRET_KEY is meant: one more would be given twice."""
+    values = {each.key: without_blanks(each.value or "") for each in bindings if each.key}
+    if values.get("SECRETS_BACKEND", "").lower() == "aws":
+        return set(GENERATED)
+    return {_SAME.get(name, name) for name in GENERATED if values.get(f"{name}_FILE")}
+
+
+def _keep(file: EnvFile, content: str) -> None:
+    """Put the former file aside as `.bak`; an older `.bak` gets a number, for it may hold the keys of an install."""
+    backup = file.path.with_name(f"{file.path.name}.bak")
+    if os.path.lexists(backup):
+        if _read(backup) == content:
+            return
+        number = next(each for each in itertools.count(2) if not os.path.lexists(f"{backup}.{each}"))
+        backup.rename(f"{backup}.{number}")
+        print(f"the one before is now {_shown(backup)}.{number}")
+    write(backup, _encoded(content), replace=True)
 
 
 def _is_place(value: str) -> bool:
@@ -211,7 +234,8 @@ def judge(bindings: Sequence[Binding], environment: Environment) -> Iterator[tup
         if each.key:
             given.setdefault(each.key, []).append(each.value or "")
     written = _one(given, "APP_ENV")
-    environment = Environment(written.lower()) if written and written.lower() in set(Environment) else environment
+    if written and written.lower() != environment:
+        yield "APP_ENV", False, f"is another one: this file is for {environment}, and is judged as that"
     aws = (_one(given, "SECRETS_BACKEND") or "").lower() == "aws"
     seen: dict[bytes, str] = {}
     for name in (*ALWAYS_JUDGED, *JUDGED_WHERE_GIVEN):
@@ -222,6 +246,8 @@ def judge(bindings: Sequence[Binding], environment: Environment) -> Iterator[tup
             continue
         if text is not None:
             why = _why_not(name, text, environment) or _clash(name, text, seen)
+            if aws and name in GENERATED and name != "MASTER_KEY":
+                why = why or "with SECRETS_BACKEND=aws it belongs into the secret alone"
             said = f"{len(text)} characters"
             yield name, why is None, said if why is None else f"{said}: {why}"
         elif name in ALWAYS_JUDGED:

@@ -23,7 +23,7 @@ from app.domain.errors import (
     with_cause,
 )
 from app.domain.identity import Actor, Permission
-from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState
 from app.domain.secrets import SecretText
 from app.domain.stored_secret import StoredSecret
 from app.services.audit import SYSTEM, AuditTrail
@@ -176,8 +176,14 @@ class OutsideSecrets:
                     log.info("%s in the AWS secret has changed: it becomes the primary", name.value)
             except InsecureKey as weak:
                 log.error("%s in the AWS secret is not used: %s", name.value, weak.happened)  # noqa: TRY400
-            except KeyStateConflict as conflict:
-                log.warning("%s in the AWS secret is not used now: %s", name.value, conflict.detail)
+            except KeyStateConflict as conflict:  # it was revoked; or another process is faster, which is as good
+                level = logging.WARNING if self._is_revoked(name, given) else logging.INFO
+                log.log(level, "%s in the AWS secret is not used now: %s", name.value, conflict.detail)
+
+    def _is_revoked(self, name: KeyName, given: SecretText) -> bool:
+        fingerprint = self._keys.fingerprint(name, self._keys.outside_material(name, given))
+        revoked = {KeyState.COMPROMISED, KeyState.DESTROYED}
+        return any(each.fingerprint == fingerprint and each.state in revoked for each in self._keys.ring.keysets[name])
 
     async def _follow_master_key(self) -> None:
         """Put the install under the master key that the secret holds, once every process has been given it."""

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from app.bootstrap.keys import open_keys
 from app.bootstrap.secrets import outside_source, secrets_backend
 from app.bootstrap.services import open_services
-from app.domain.errors import Forbidden, InsecureKey, SecretsNotRead, SecretsUnavailable
+from app.domain.errors import Forbidden, InsecureKey, KeyStateConflict, SecretsNotRead, SecretsUnavailable
 from app.domain.identity import Actor, Client, Role, Source
 from app.domain.jobs import JobKind
 from app.domain.keys import KeyName, KeyState
@@ -161,6 +162,24 @@ async def test_a_process_that_read_an_older_version_undoes_no_promotion(
         assert primary(slow, AES) == 2
         async with quick.keys._storage.lookup() as uow:
             assert all(job.payload.get("version") != 1 for job in await uow.jobs.unfinished_of(JobKind.KEY_ROTATION))
+
+
+async def test_a_rotation_that_was_announced_before_aws_owned_the_key_is_not_in_the_way(
+    aws: Aws, on_sqlite: Place
+) -> None:
+    given = keys()
+    before = on_sqlite.having(SECRETS_BACKEND="env", **given)
+    async with before.services() as services:
+        operator = await services.identity.operator()
+        later = services.jobs._clock.now() + timedelta(days=30)
+        await services.rotation.rotate(operator, AES, at=later)
+    aws.create(given)
+    async with process(on_sqlite) as services:
+        aws.put(given | {"AES_KEY": secrets.token_hex(32)})
+        await services.outside_secrets.read_again()
+        await until(lambda: primary(services, AES) == 2)
+        with pytest.raises(KeyStateConflict, match="belongs to the AWS secret"):
+            await services.rotation.rotate(await services.identity.operator(), AES)
 
 
 async def test_a_version_that_aws_forgets_stays(aws: Aws, on_sqlite: Place) -> None:

@@ -121,6 +121,33 @@ def test_force_replaces_every_key_keeps_the_former_file_and_names_the_commands(
         assert found[name] not in out
 
 
+def test_a_second_force_loses_no_former_file(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file.write_text(f"MASTER_KEY={KEPT}\nAES_KEY={OWN}\n")
+    contents = []
+    for _ in range(3):
+        contents.append(env_file.read_bytes())
+        assert make(monkeypatch, "generate", force="1") == 0
+    kept = {path.name: path.read_bytes() for path in env_file.parent.glob(".env.dev.bak*")}
+    assert kept == {".env.dev.bak.2": contents[0], ".env.dev.bak.3": contents[1], ".env.dev.bak": contents[2]}
+
+
+@pytest.mark.parametrize("force", ["", "1"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "AES_KEY=\nAES_KEY_FILE=/run/secrets/aes\n",
+        "JWT_SECRET_KEY=REPLACE_ME\nSECRET_KEY_FILE=/run/secrets/secret_key\n",
+        "SECRETS_BACKEND=aws\nJWT_SECRET_KEY=REPLACE_ME\nAES_KEY=\n",
+    ],
+)
+def test_a_key_that_a_file_or_aws_gives_is_not_given_twice(
+    lines: str, force: str, env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env_file.write_text(lines)
+    assert make(monkeypatch, "generate", force=force) == 0
+    assert env_file.read_text() == lines
+
+
 def test_secret_key_is_another_name_of_jwt_secret_key_and_gets_its_value(
     env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +274,25 @@ def test_production_demands_a_master_key(
     assert "demands MASTER_KEY" in verdicts(capsys)["MASTER_KEY"]
     (tmp_path / ".env.production").write_text("APP_ENV=production\nSECRETS_BACKEND=aws\n")
     assert make(monkeypatch, "validate", "prod") == 0
+
+
+def test_a_file_of_another_environment_is_judged_as_what_it_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weak = "dev-secret-key-change-me-please"
+    (tmp_path / ".env.production").write_text(f"APP_ENV=test\nMASTER_KEY={KEPT}\nJWT_SECRET_KEY={weak}\n")
+    assert make(monkeypatch, "validate", "production") == 1
+    found = verdicts(capsys)
+    assert found["APP_ENV"].startswith("❌ APP_ENV ")
+    assert found["JWT_SECRET_KEY"].startswith("❌ ")
+
+
+def test_a_key_beside_aws_is_bad(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env_file.write_text(f"SECRETS_BACKEND=aws\nAES_KEY={KEPT}\n")
+    assert make(monkeypatch, "validate") == 1
+    assert "belongs into the secret alone" in verdicts(capsys)["AES_KEY"]
 
 
 def test_a_file_that_is_not_there_names_the_command_that_makes_it(

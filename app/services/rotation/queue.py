@@ -65,7 +65,8 @@ class RotationQueue:
     ) -> Job | None:
         """Make a key from outside the primary; None where it is already.
 
-        With ``seen_primary`` only if that version is still the primary. Raises InsecureKey for a key that must not be
+        With ``seen_primary`` only if that version is still the primary; a rotation that waits for its date is cancelled
+        then, because the key has an owner outside by now. Raises InsecureKey for a key that must not be
         used, KeyStateConflict for one that was revoked, or where the key is being changed.
         """
         material = self._keys.parse_external_key(name, given)
@@ -86,7 +87,10 @@ class RotationQueue:
             return self._keys.add_version(ring, name, material, Origin.IMPORTED)
 
         async with self._storage.write() as uow:
-            if known is None and await uow.jobs.unfinished(unique_key(name)) is not None:
+            under_way = await uow.jobs.unfinished(unique_key(name))
+            if under_way is not None and seen_primary is not None and await self._cancelled(uow, who, name, under_way):
+                under_way = None
+            if known is None and under_way is not None:
                 raise KeyStateConflict(f"{name.value} is being changed already: wait for that to end")
             keyset = await self._keys.change(uow, name, edit)
             version = known.version if known is not None else max(each.version for each in keyset)
@@ -94,3 +98,10 @@ class RotationQueue:
                 await self._audit.record(uow, who, Action.KEY_IMPORTED, about=("key", name.value), version=version)
             # A rotation that was queued since the look above undoes all of this.
             return await self.begin_with(uow, who, name, version, "import")
+
+    async def _cancelled(self, uow: UnitOfWork, who: Actor | Client, name: KeyName, job: Job) -> bool:
+        """Cancel a rotation that only waits for its date; False where it has begun, or is another change."""
+        if job.payload.get("action") != "rotate" or not await uow.jobs.cancel(job.id):
+            return False
+        await self._audit.record(uow, who, Action.KEY_ROTATION_CANCELLED, about=("key", name.value))
+        return True
