@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from app.bootstrap.copies import own_keys, verification_with
 from app.bootstrap.database import master_keys, reachable_database
-from app.domain.backup import OpenWith
+from app.domain.backup import BackupHeader, OpenWith
 from app.domain.backup_plan import BackupPlan, Keep
 from app.domain.errors import NoInstall
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.database.migrate import known_revisions
+from app.infrastructure.own_loop import in_own_loop
 from app.services.backup import BackupCreation, BackupVerification
+from app.services.backup.rehearsal import RehearsalPlace
+from app.services.ports import MasterKeySource
+from app.services.ports.restoring import Staged
 from app.settings import Settings
 
 
@@ -30,6 +34,21 @@ def backup_plan(settings: Settings) -> BackupPlan:
         schedule=settings.backup_schedule,
         keep=Keep.parse(settings.backup_keep),
     )
+
+
+def rehearsal_place(settings: Settings, source: MasterKeySource) -> RehearsalPlace:
+    """The means of this machine for rehearsals; nothing is opened yet."""
+    return RehearsalPlace(
+        scratch=lambda header: _scratch(settings, header),
+        elsewhere=in_own_loop,
+        keys=lambda: own_keys(settings, source),
+    )
+
+
+def _scratch(settings: Settings, header: BackupHeader) -> AbstractAsyncContextManager[Staged]:
+    from app.infrastructure.database.restoring import staged_file  # noqa: PLC0415 - a start does not wait for it
+
+    return staged_file(settings.data_dir / ".rehearsal", header)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.bootstrap.backup import backup_plan
+from app.bootstrap.backup import backup_plan, rehearsal_place
 from app.bootstrap.copies import verification_with
 from app.bootstrap.keys import OpenKeys
 from app.domain.backup_plan import BackupPlan
@@ -38,6 +38,7 @@ from app.services.authentication import (
     RequestAuthenticator,
 )
 from app.services.backup import BackupCreation, BackupService, BackupVerification
+from app.services.backup.rehearsal import BackupRehearsal, RehearsalPlace
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.credentials.storing import CredentialStoring
@@ -94,6 +95,7 @@ class Parts:
     audit_retention: AuditRetentionRule
     backup_plan: BackupPlan
     backups: BackupVerification
+    rehearsal: RehearsalPlace
     outside: OutsideSource | None = None
 
 
@@ -156,6 +158,9 @@ def build_services(parts: Parts) -> Services:
         overlap=overlap,
     )
     audit_sealing = AuditSealing(storage=storage, keys=keys, derivation=derivation, clock=clock)
+    rehearsal = BackupRehearsal(
+        storage=storage, verification=parts.backups, place=parts.rehearsal, jobs=jobs, clock=clock
+    )
     return Services(
         randomness=randomness,
         failures=failures,
@@ -238,7 +243,9 @@ def build_services(parts: Parts) -> Services:
             plan=parts.backup_plan,
             clock=clock,
             randomness=randomness,
+            rehearsal=rehearsal,
         ),
+        rehearsal=rehearsal,
         outside_secrets=OutsideSecrets(
             storage=storage,
             keys=keys,
@@ -290,6 +297,7 @@ async def open_services(
             ),
             backup_plan=backup_plan(settings),
             backups=verification_with(settings, opened.source),
+            rehearsal=rehearsal_place(settings, opened.source),
             outside=outside,
         )
     )

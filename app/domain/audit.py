@@ -57,6 +57,7 @@ class Action(StrEnum):
     BACKUP_REQUESTED = "backup.requested"
     BACKUP_CREATED = "backup.created"
     BACKUP_RESTORED = "backup.restored"
+    BACKUP_REHEARSED = "backup.rehearsed"
     BACKUP_DELETED = "backup.deleted"
     ACCESS_REFUSED = "access.refused"
     MESSAGE_ENCRYPTED = "message.encrypted"

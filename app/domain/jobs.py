@@ -23,6 +23,7 @@ class JobKind(StrEnum):
     KEY_ROTATION = "key.rotation"
     KEY_AGES = "key.ages"
     BACKUP = "backup"
+    BACKUP_REHEARSAL = "backup.rehearsal"
     AUDIT_RETENTION = "audit.retention"
     HOUSEKEEPING = "housekeeping"
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.audit_trail import AuditReading, AuditRetention, AuditSealing, AuditVerification
     from app.services.authentication import AuthenticationService, RequestAuthenticator
     from app.services.backup import BackupService
+    from app.services.backup.rehearsal import BackupRehearsal
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
@@ -56,5 +57,6 @@ class Services:
     messages: MessageService
     dashboard: DashboardService
     backups: BackupService
+    rehearsal: BackupRehearsal
     bot_state: BotStateService
     housekeeping: HousekeepingService

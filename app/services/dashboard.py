@@ -47,10 +47,15 @@ class KeyAge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastBackup:
-    """When the latest backup was made of which everything opened, and how long ago; None where there is none."""
+    """When the latest backup was made of which everything opened, and how long ago; None where there is none.
+
+    ``rehearsed_at`` and ``rehearsal`` are of its last rehearsal.
+    """
 
     verified_at: datetime | None
     age_days: int | None
+    rehearsed_at: datetime | None = None
+    rehearsal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +147,12 @@ class DashboardService:
         if latest is None or latest.verified_at is None:
             return LastBackup(verified_at=None, age_days=None)
         age = self._clock.now() - latest.created_at
-        return LastBackup(verified_at=latest.verified_at, age_days=max(age.days, 0))
+        return LastBackup(
+            verified_at=latest.verified_at,
+            age_days=max(age.days, 0),
+            rehearsed_at=latest.rehearsed_at,
+            rehearsal=latest.rehearsal_note,
+        )
 
     async def _ages(self) -> Sequence[KeyAge]:
         async with self._storage.lookup() as uow:

@@ -10,8 +10,10 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from app.domain.backup import BackupRecord, Rehearsal
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BOUNDS: Final = Histogram.DEFAULT_BUCKETS
@@ -40,6 +42,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str, int], int] = {}
         self._routes: dict[str, _Route] = {}
+        self._backup: BackupRecord | None = None
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -70,10 +73,30 @@ class Metrics(Collector):
             buckets = list(zip(_BOUND_NAMES, accumulate(observed.counts), strict=True))
             times.add_metric([route], buckets, observed.seconds)
         yield times
+        if self._backup is not None:
+            yield from _of_backup(self._backup)
 
-    def text(self) -> bytes:
-        """All metrics in the text format of Prometheus."""
+    def text(self, backup: BackupRecord | None = None) -> bytes:
+        """All metrics in the text format of Prometheus, those of the newest backup among them."""
+        self._backup = backup
         return generate_latest(self._registry)
+
+
+def _of_backup(backup: BackupRecord) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "keyhall_backup_created_timestamp_seconds", "When the newest backup was made", backup.created_at.timestamp()
+    )
+    if backup.rehearsed_at is not None:
+        yield GaugeMetricFamily(
+            "keyhall_backup_rehearsed_timestamp_seconds",
+            "When the newest backup was last restored for trial",
+            backup.rehearsed_at.timestamp(),
+        )
+        yield GaugeMetricFamily(
+            "keyhall_backup_rehearsal_ok",
+            "Whether everything in it was restored and opened then",
+            float(backup.rehearsal is Rehearsal.OK),
+        )
 
 
 METRICS: web.AppKey[Metrics] = web.AppKey("keyhall.metrics", Metrics)

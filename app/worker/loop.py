@@ -42,6 +42,7 @@ async def _queue_recurring(services: Services) -> None:
             await services.housekeeping.watch()
             await services.rotation.watch_ages()
             await services.backups.watch()
+            await services.rehearsal.watch()
             await services.audit_retention.watch()
         except KeyhallError as error:
             log.warning("the recurring jobs could not be queued: %s", with_cause(error))
@@ -57,6 +58,7 @@ async def _work(services: Services) -> None:
         JobKind.KEY_ROTATION: services.rotation.job.carry_on,
         JobKind.KEY_AGES: services.rotation.look_at_ages,
         JobKind.BACKUP: services.backups.carry_on,
+        JobKind.BACKUP_REHEARSAL: services.rehearsal.carry_on,
         JobKind.AUDIT_RETENTION: services.audit_retention.carry_on,
         JobKind.HOUSEKEEPING: services.housekeeping.carry_on,
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.bootstrap.services import Parts, build_services
+from app.domain.backup import BackupHeader, OpenWith
 from app.domain.backup_plan import BackupPlan
+from app.domain.errors import BackupDamaged
 from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source
 from app.domain.keys import Environment, KeyName, Keyset, KeysetEntry, KeyState, KeyVersion, Origin
 from app.domain.secrets import SecretBytes, SecretText
@@ -21,6 +24,7 @@ from app.services import Services
 from app.services.audit_trail import AuditRetentionRule
 from app.services.authentication import Lifetimes
 from app.services.backup import BackupService, BackupVerification
+from app.services.backup.rehearsal import RehearsalPlace
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
 from app.services.dashboard import DashboardService
 from app.services.housekeeping import HousekeepingService
@@ -41,6 +45,7 @@ from tests.support.fakes import (
 
 if TYPE_CHECKING:
     from app.services.ports import AuditExports, Clock, Randomness, Storage
+    from app.services.ports.restoring import Staged
     from tests.support.fakes import FakeClock
 
 ENVIRONMENT_SECRET = "sk-environment-7Qp2vX9bLm4Tz8Kd"
@@ -120,6 +125,11 @@ class Keyhall:
             await uow.keys.put(key_rows.MANIFEST_ROW, key_rows.encode_manifest(manifest, wrapping), now)
 
 
+def no_scratch(_: BackupHeader) -> AbstractAsyncContextManager[Staged]:
+    """There is no database in which a backup could be restored for trial."""
+    raise BackupDamaged("nothing is restored here")
+
+
 async def open_keyhall(
     storage: Storage,
     clock: Clock,
@@ -175,6 +185,7 @@ async def open_keyhall(
                 derivation=derivation,
                 envelope=envelope,
             ),
+            rehearsal=RehearsalPlace(scratch=no_scratch, elsewhere=lambda work: work(), keys=OpenWith),
         )
     )
     return Keyhall(

@@ -18,6 +18,7 @@ from app.domain.identity import Actor, Permission
 from app.domain.jobs import Job, JobKind, Progress
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.backup.creation import BackupCreation, CreatedBackup
+from app.services.backup.rehearsal import BackupRehearsal
 from app.services.jobs import JobFailed, JobRun, JobService
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import BackupFiles, Clock, Randomness, Storage
@@ -57,8 +58,10 @@ class BackupService:
         plan: BackupPlan,
         clock: Clock,
         randomness: Randomness,
+        rehearsal: BackupRehearsal,
     ) -> None:
         self._storage = storage
+        self._rehearsal = rehearsal
         self._files = files
         self._creation = creation
         self._jobs = jobs
@@ -128,6 +131,7 @@ class BackupService:
         for problem in created.report.problems:
             log.warning("the backup %s is not well: %s", name, problem)
         deleted = await self._delete_surplus(run)
+        await self._rehearsal.watch()  # the newest backup has had none
         await run.note(Progress(step="done", cursor=cursor, note=_said(created, deleted)))
 
     def _new_backup(self) -> dict[str, str]:

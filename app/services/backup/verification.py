@@ -38,7 +38,7 @@ class BackupVerification:
         self._master_keys = master_keys
         self._wrapping = wrapping
         self._derivation = derivation
-        self._envelope = envelope
+        self.envelope = envelope
 
     async def verify(self, path: Path, by: OpenWith) -> BackupReport:
         """Return what is in the backup and whether all of it opens.
@@ -63,7 +63,7 @@ class BackupVerification:
         """The keys of the backup, as far as the master key that is given here unwraps them."""
         ring: KeyRing | None = None
         try:
-            ring = self._reader(header).ring_of(found.keys, None)
+            ring = self.reader(header).ring_of(found.keys, None)
         except StartupError as halt:
             found.problems.append(f"the credentials could not be opened: {halt.happened}; {halt.remedy}")
         else:
@@ -71,9 +71,10 @@ class BackupVerification:
                 found.problems.append("the backup holds no manifest, and so no key: keep another one")
             elif (ring.manifest.install_id, ring.manifest.master_key_id) != (header.install_id, header.master_key_id):
                 raise BackupDamaged("the first line of the backup names another install or master key than its keys do")
-        return _Opening(self._envelope, header.install_id, ring)
+        return _Opening(self.envelope, header.install_id, ring)
 
-    def _reader(self, header: BackupHeader) -> KeyReader:
+    def reader(self, header: BackupHeader) -> KeyReader:
+        """Return the reader of the keys in a backup of any environment. Raises BackupDamaged."""
         try:
             environment = Environment(header.environment)
         except ValueError:

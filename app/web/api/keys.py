@@ -103,7 +103,7 @@ class Job(TypedDict):
     """
 
     id: str
-    kind: Literal["key.rotation", "key.ages", "backup", "audit.retention", "housekeeping"]
+    kind: Literal["key.rotation", "key.ages", "backup", "backup.rehearsal", "audit.retention", "housekeeping"]
     key: str | None
     action: str | None
     state: Literal["waiting", "running", "done", "failed", "cancelled"]

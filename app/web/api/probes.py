@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from app.domain.errors import Forbidden, NotReady
+from app.domain.errors import Forbidden, NotReady, StorageError
 from app.web.metrics import METRICS
 from app.web.options import SERVICES
 from app.web.origin import is_local
@@ -56,5 +58,7 @@ async def metrics(request: web.Request) -> web.Response:
     """Metrics for Prometheus, to this machine only."""
     if not is_local(request):
         raise Forbidden("Metrics are served to this machine only")
-    figures = request.app[METRICS]
-    return web.Response(body=figures.text(), headers={"Content-Type": figures.content_type})
+    figures, backup = request.app[METRICS], None
+    with suppress(StorageError):  # then the other figures are wanted all the more
+        backup = await request.app[SERVICES].rehearsal.newest()
+    return web.Response(body=figures.text(backup), headers={"Content-Type": figures.content_type})

@@ -38,8 +38,11 @@ async def keyhall(storage: FakeStorage, clock: FakeClock) -> Keyhall:
 
 
 async def work(keyhall: Keyhall) -> Job | None:
-    """Do the job that is due, as a worker does."""
+    """Do the backup that is due, and the rehearsals before it, as a worker does."""
     run = await keyhall.jobs.claim()
+    while run is not None and run.job.kind is JobKind.BACKUP_REHEARSAL:
+        await keyhall.jobs.work(run, keyhall.services.rehearsal.carry_on)
+        run = await keyhall.jobs.claim()
     if run is None:
         return None
     await keyhall.jobs.work(run, keyhall.backups.carry_on)
