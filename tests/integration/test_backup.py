@@ -362,6 +362,19 @@ async def test_a_backup_of_100_000_credentials_takes_less_than_150_mb(place: Pla
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize("moment", ["-infinity", "infinity", "20000-01-01 00:00:00+00", "0044-03-15 12:00:00+00 BC"])
+async def test_a_time_that_python_does_not_have_is_backed_up_as_it_stands(
+    postgres_url: str, tmp_path: Path, moment: str
+) -> None:
+    place = await fill(Place(postgres_url, tmp_path / "data"))
+    await place.execute("UPDATE audit_events SET at = CAST(CAST(:at AS text) AS timestamptz) WHERE id = 1", at=moment)
+    await back_up(place, tmp_path / "one.age")
+    _, rows = content((tmp_path / "one.age").read_bytes())
+    (row,) = [row for row in of(rows, "audit_events") if row["id"] == 1]
+    assert row["at"] == moment
+
+
+@pytest.mark.postgres
 async def test_behind_pgbouncer_a_backup_is_made_too(postgres_url: str, tmp_path: Path) -> None:
     place = await fill(Place(postgres_url, tmp_path / "data"))
     with pgbouncer(postgres_url) as url:

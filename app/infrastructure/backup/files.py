@@ -169,7 +169,8 @@ def _latest_seal(snapshot: Snapshot) -> str | None:
         return None
     last = "SELECT max(number) FROM audit_segments GROUP BY stream"
     found = snapshot.query(f"SELECT number, stream, value, mac FROM audit_segments WHERE number IN ({last})")  # noqa: S608
-    heads = [read_segment(*row).segment for row in found]
+    # SQLite keeps a value of any type in any column: an edited row must not keep the others from a backup.
+    heads = [read_segment(*row).segment for row in found if isinstance(row[0], int)]
     return latest_seal([each for each in heads if each is not None])
 
 

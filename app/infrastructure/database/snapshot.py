@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -20,7 +20,6 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from app.domain.backup import Row, Value
 from app.domain.errors import StorageError
-from app.domain.times import utc_text
 from app.infrastructure.database.errors import DRIVER_ERRORS, translation
 from app.infrastructure.database.schema import metadata
 from app.settings import DatabaseUrl
@@ -97,9 +96,6 @@ def _plain(kind: TypeEngine[Any] | None) -> Callable[[Any], Value]:
 def _as_it_is(value: Any) -> Value:
     if value is None or isinstance(value, str | int):
         return value
-    if isinstance(value, datetime):
-        # asyncpg takes the first and the last moment of all for infinity, and forgets their zone.
-        return utc_text(value if value.tzinfo else value.replace(tzinfo=UTC))
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
@@ -189,6 +185,21 @@ def connect_options(url: DatabaseUrl) -> dict[str, Any]:
     return options
 
 
+# An older server has no transaction_timeout, and so no such row. The times are those of _PATIENT_SECONDS.
+_LIMITS: Final = (
+    "SELECT set_config(wanted.name, wanted.value, true) FROM pg_settings JOIN (VALUES "
+    "('statement_timeout', '10min'), ('idle_in_transaction_session_timeout', '10min'), ('transaction_timeout', '0'), "
+    "('TimeZone', 'UTC'), ('DateStyle', 'ISO')) AS wanted (name, value) USING (name)"
+)
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?\+00", re.ASCII)
+
+
+def _moment(text: str) -> str:
+    """A time of PostgreSQL's as an archive has it; one beyond the years 1 to 9999 as PostgreSQL has it."""
+    found = _MOMENT.fullmatch(text)
+    return text if found is None else f"{found[1]}T{found[2]}.{found[3] or '':0<6}Z"
+
+
 @contextmanager
 def _of_postgresql(url: DatabaseUrl) -> Iterator[Snapshot]:
     import asyncpg  # noqa: PLC0415 - an install on SQLite needs none
@@ -198,14 +209,12 @@ def _of_postgresql(url: DatabaseUrl) -> Iterator[Snapshot]:
         snapshot = _PostgresqlSnapshot(runner)
         try:
             snapshot.connection = snapshot.run(lambda: asyncpg.connect(**options))
-            limits = ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
             snapshot.run(lambda: snapshot.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-            # An older server has no such setting, and so no such row.
+            snapshot.run(lambda: snapshot.connection.execute(_LIMITS))
+            # As text: a time that Python does not have, in an edited row, must not keep the others from a backup.
             snapshot.run(
-                lambda: snapshot.connection.execute(
-                    f"SELECT set_config(name, '{_PATIENT_SECONDS}s', true) FROM pg_settings WHERE name = '{limits[0]}' "  # noqa: S608
-                    f"OR name = '{limits[1]}'; "
-                    f"SELECT set_config(name, '0', true) FROM pg_settings WHERE name = '{limits[2]}'"
+                lambda: snapshot.connection.set_type_codec(
+                    "timestamptz", schema="pg_catalog", encoder=str, decoder=_moment, format="text"
                 )
             )
             yield snapshot
