@@ -66,7 +66,7 @@ class ImportReport:
     """The result of an import, or of its dry run: how many accounts and credentials are new, and how many were here.
 
     ``matched`` are accounts that were here and got credentials; ``renamed`` and ``relabelled`` are places in the source
-    and the names that were chosen.
+    and the names that were chosen; ``doubtful`` are places of values taken as plain text that may be ciphertext.
     """
 
     users: int = 0
@@ -76,6 +76,7 @@ class ImportReport:
     matched: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
     relabelled: list[tuple[str, str]] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
     claim_links: list[ClaimLink] = field(default_factory=list)
 
 
