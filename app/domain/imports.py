@@ -91,9 +91,13 @@ class ImportStopped(KeyhallError):
         self.broken = tuple(broken)
 
 
+HIDDEN: Final = "…"
+"""Stands for a name that is not shown."""
+
+
 def shown(part: object) -> str:
     """A name from a source, for a report: one that may be a key itself, or that no terminal shows, is left out."""
     text = str(part)
     if not text or len(text) > 100 or not text.isprintable() or looks_like_key(text):
-        return "…"
+        return HIDDEN
     return text

@@ -175,6 +175,15 @@ def test_a_file_that_is_no_users_json_is_refused_without_its_content(content: by
         users_json(content, "users.json")
 
 
+def test_names_with_an_underscore_are_flags_unless_an_account_has_such_a_name() -> None:
+    document = {"_version": 2, "_bob": {"_migrated": True, "api_keys": {"_updated": "2024-01-01", OPENAI: 5}}}
+    source = users_json(json.dumps(document).encode(), "users.json")
+    assert list(source.holders) == ["_bob"]
+    assert source.entries == []
+    assert [each.where for each in source.passed_over] == ["users.json: _bob.api_keys._updated"]
+    assert [each.where for each in source.broken] == ["users.json: _bob.api_keys.…2"]
+
+
 def test_a_doubled_name_among_very_many_is_found_at_once() -> None:
     content = b'{"a": {}, ' + b", ".join(b'"%d": {}' % number for number in range(50_000)) + b', "a": {}}'
     assert [each.where for each in users_json(content, "users.json").broken] == ["users.json: a"]
