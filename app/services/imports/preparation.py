@@ -22,12 +22,14 @@ from app.domain.key_shapes import find_key, looks_like_key
 from app.domain.lookalikes import skeleton
 from app.domain.providers import provider_for
 from app.domain.secrets import SecretBytes, SecretText
+from app.domain.text import opaque
 from app.services.ports import LegacyCipher
 
 _LIKE_CIPHERTEXT: Final = re.compile(
     r"(?=[A-Za-z0-9]*[+/=])(?:[A-Za-z0-9+/]{4}){10,}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 )
 """Base64 with at least one of its own characters, and of at least 30 bytes: nonce and tag alone have 28."""
+_LONGEST_NAME: Final = 1024
 _NOT_IN_NAMES: Final = re.compile(r"[\s:/@]+")
 
 
@@ -84,7 +86,8 @@ def prepare(source: Source, owner: Owner | None, legacy: LegacyCipher, keys: Seq
         try:
             ready = _ready(entry, legacy, keys)
         except InvalidInput as error:
-            prepared.broken.append(Passed(entry.where, error.reason))
+            about = "its name " if error.field == "name" else ""
+            prepared.broken.append(Passed(entry.where, about + error.reason))
             continue
         except CryptoError as error:
             prepared.broken.append(Passed(entry.where, str(error)))
@@ -123,16 +126,17 @@ def _accounts(source: Source, prepared: Prepared) -> dict[str, Group]:
 
 
 def _ready(entry: Entry, legacy: LegacyCipher, keys: Sequence[SecretBytes]) -> Ready:
+    name = opaque(entry.name, "name", longest=_LONGEST_NAME)
     secret = secret_value(legacy.open(entry.value, keys, encrypted=entry.encrypted).reveal())
-    found = provider_for(entry.provider or entry.name, secret)
+    found = provider_for(entry.provider or name, secret)
     if found is None:
         raise InvalidInput("provider", "names no provider, and no provider's keys look like this one")
     provider = provider_name(found)
     return Ready(
         where=entry.where,
-        name=entry.name,
+        name=name,
         provider=provider,
-        label=_label(entry.label or entry.name, provider, secret),
+        label=_label(entry.label or name, provider, secret),
         secret=SecretText(secret),
     )
 
