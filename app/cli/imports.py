@@ -163,6 +163,7 @@ def _import(
                 "matched": report.matched,
                 "renamed": [{"where": where, "username": name} for where, name in report.renamed],
                 "relabelled": [{"where": where, "label": label} for where, label in report.relabelled],
+                "doubtful": report.doubtful,
                 "claim_links": [{"username": name, "link": link} for name, link in links],
             }
         )
@@ -173,6 +174,8 @@ def _import(
         typer.echo(f"{where}: the account is called {name} here", err=True)
     for where, label in report.relabelled:
         typer.echo(f"{where}: its label was taken, so it is labelled {label}", err=True)
+    for where in report.doubtful:
+        typer.echo(f"⚠️ {where}: taken as plain text, but it may be encrypted with a key that was not given", err=True)
     if report.matched:
         typer.echo(f"⚠️ accounts that were here already got credentials: {', '.join(report.matched)}", err=True)
     done = "would import" if choices.dry_run else "imported"

@@ -66,7 +66,7 @@ class ImportReport:
     """The result of an import, or of its dry run: how many accounts and credentials are new, and how many were here.
 
     ``matched`` are accounts that were here and got credentials; ``renamed`` and ``relabelled`` are places in the source
-    and the names that were chosen.
+    and the names that were chosen; ``doubtful`` are places of values taken as plain text that may be ciphertext.
     """
 
     users: int = 0
@@ -76,6 +76,7 @@ class ImportReport:
     matched: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
     relabelled: list[tuple[str, str]] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
     claim_links: list[ClaimLink] = field(default_factory=list)
 
 
@@ -90,9 +91,13 @@ class ImportStopped(KeyhallError):
         self.broken = tuple(broken)
 
 
+HIDDEN: Final = "…"
+"""Stands for a name that is not shown."""
+
+
 def shown(part: object) -> str:
     """A name from a source, for a report: one that may be a key itself, or that no terminal shows, is left out."""
     text = str(part)
     if not text or len(text) > 100 or not text.isprintable() or looks_like_key(text):
-        return "…"
+        return HIDDEN
     return text

@@ -124,6 +124,9 @@ async def test_a_removed_credential_does_not_come_back_with_the_next_import(plac
         ({"anna": {"api_keys": {"openai": "x" * 10_000_000}}}, "anna.api_keys.openai", "longer than 64 KiB"),
         ({"anna": {"api_keys": {"openai": "sk-\u0000"}}}, "anna.api_keys.openai", "NUL"),
         ({"anna": {"api_keys": {"openai": "sk-\ud800"}}}, "anna.api_keys.openai", "Unicode"),
+        ({"anna": {"api_keys": {"openai\ud800": OPENAI}}}, "anna.api_keys.…1", "its name must be valid Unicode"),
+        ({"anna\ud800": {"api_keys": {"openai": OPENAI}}}, "…1", "username"),
+        ({"anna": {"api_keys": {"n" * 2000: OPENAI}}}, "anna.api_keys.…1", "its name must be"),
         ({"anna": {"api_keys": {"key": "something of nobody's"}}}, "anna.api_keys.key", "no provider"),
         ({"anna": "hash"}, "anna", "no object"),
         ({"a\u202enna": {}}, "…", "username"),
@@ -173,6 +176,15 @@ async def test_a_broken_entry_is_named_and_stops_everything_or_is_skipped(
 def test_a_file_that_is_no_users_json_is_refused_without_its_content(content: bytes, why: str) -> None:
     with pytest.raises(ImportStopped, match=why):
         users_json(content, "users.json")
+
+
+def test_names_with_an_underscore_are_flags_unless_an_account_has_such_a_name() -> None:
+    document = {"_version": 2, "_bob": {"_migrated": True, "api_keys": {"_updated": "2024-01-01", OPENAI: 5}}}
+    source = users_json(json.dumps(document).encode(), "users.json")
+    assert list(source.holders) == ["_bob"]
+    assert source.entries == []
+    assert [each.where for each in source.passed_over] == ["users.json: _bob.api_keys._updated"]
+    assert [each.where for each in source.broken] == ["users.json: _bob.api_keys.…2"]
 
 
 def test_a_doubled_name_among_very_many_is_found_at_once() -> None:
@@ -226,6 +238,14 @@ async def test_taken_labels_get_a_number_and_an_account_that_is_here_is_named(sq
             await services.identity.create(operator, refused, PASSWORD, Role.AUDITOR)
             with pytest.raises(ImportStopped, match="has no credentials of its own"):
                 await imported(services, {refused: {"api_keys": {"openai": OPENAI}}})
+
+
+async def test_a_plain_text_that_may_be_ciphertext_is_said(sqlite_url: str, tmp_path: Path) -> None:
+    place = await Place(sqlite_url, tmp_path / "data").install()
+    keys = {"openai": gcm(OPENAI, Fernet.generate_key()), "groq": OPENAI, "other": "a password/with+signs"}
+    async with place.services() as services:
+        report = await imported(services, {"anna": {"api_keys": keys}})
+        assert (report.credentials, report.doubtful) == (3, ["users.json: anna.api_keys.openai"])
 
 
 async def test_a_key_file_without_a_key_is_refused(sqlite_url: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from app.settings import DatabaseUrl
 _OTHER_DRIVER: Final = re.compile(r"^(postgres(?:ql)?|sqlite)\+\w+:")
 _CONNECT_SECONDS: Final = 10
 _ROWS_AT_ONCE: Final = 200
+_READ_ONLY: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
 class SqlLegacyDatabase:
@@ -66,13 +67,13 @@ async def legacy_database(given: str) -> AsyncIterator[SqlLegacyDatabase]:
         if tls is not None:
             arguments["ssl"] = tls
             address = address.difference_update_query(["ssl", "sslrootcert"])
-        arguments["server_settings"] = {"application_name": "keyhall import", "default_transaction_read_only": "on"}
+        arguments["statement_cache_size"] = 0  # as PgBouncer needs it
     engine = create_async_engine(address, connect_args=arguments, hide_parameters=True)
     happened = ""
     try:
         async with engine.connect() as connection:
-            if url.server is None:
-                await connection.execute(text("PRAGMA query_only = ON"))
+            # Not as a setting of the connection, which PgBouncer would refuse; everything is read in this transaction.
+            await connection.execute(text(_READ_ONLY if url.server else "PRAGMA query_only = ON"))
             yield SqlLegacyDatabase(connection, url.name)
     except (SQLAlchemyError, OSError) as error:
         happened = _cause(error)

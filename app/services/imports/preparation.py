@@ -18,12 +18,18 @@ from app.domain.credentials import (
 from app.domain.errors import CryptoError, InvalidInput
 from app.domain.identity import name_key, new_username
 from app.domain.imports import Entry, Passed, Source
-from app.domain.key_shapes import looks_like_key
+from app.domain.key_shapes import find_key, looks_like_key
 from app.domain.lookalikes import skeleton
 from app.domain.providers import provider_for
 from app.domain.secrets import SecretBytes, SecretText
+from app.domain.text import opaque
 from app.services.ports import LegacyCipher
 
+_LIKE_CIPHERTEXT: Final = re.compile(
+    r"(?=[A-Za-z0-9]*[+/=])(?:[A-Za-z0-9+/]{4}){10,}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+)
+"""Base64 with at least one of its own characters, and of at least 30 bytes: nonce and tag alone have 28."""
+_LONGEST_NAME: Final = 1024
 _NOT_IN_NAMES: Final = re.compile(r"[\s:/@]+")
 
 
@@ -50,12 +56,16 @@ class Group:
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    """Groups that may be stored, and the places of everything else; ``renamed`` are places and new usernames."""
+    """Groups that may be stored, and the places of everything else; ``renamed`` are places and new usernames.
+
+    ``doubtful`` are the places of plain texts that may be ciphertext of another key.
+    """
 
     broken: list[Passed]
     passed_over: list[Passed]
     groups: list[Group] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
 
 
 def prepare(source: Source, owner: Owner | None, legacy: LegacyCipher, keys: Sequence[SecretBytes]) -> Prepared:
@@ -76,7 +86,8 @@ def prepare(source: Source, owner: Owner | None, legacy: LegacyCipher, keys: Seq
         try:
             ready = _ready(entry, legacy, keys)
         except InvalidInput as error:
-            prepared.broken.append(Passed(entry.where, error.reason))
+            about = "its name " if error.field == "name" else ""
+            prepared.broken.append(Passed(entry.where, about + error.reason))
             continue
         except CryptoError as error:
             prepared.broken.append(Passed(entry.where, str(error)))
@@ -84,6 +95,8 @@ def prepare(source: Source, owner: Owner | None, legacy: LegacyCipher, keys: Seq
         same = first.setdefault((entry.holder, ready.provider, ready.name, ready.secret.reveal()), ready.where)
         if same == ready.where:
             group.entries.append(ready)
+            if _doubtful(entry, ready):
+                prepared.doubtful.append(ready.where)
         else:
             prepared.passed_over.append(Passed(ready.where, f"is the same as {same}"))
     prepared.groups = list(groups.values())
@@ -113,18 +126,27 @@ def _accounts(source: Source, prepared: Prepared) -> dict[str, Group]:
 
 
 def _ready(entry: Entry, legacy: LegacyCipher, keys: Sequence[SecretBytes]) -> Ready:
+    name = opaque(entry.name, "name", longest=_LONGEST_NAME)
     secret = secret_value(legacy.open(entry.value, keys, encrypted=entry.encrypted).reveal())
-    found = provider_for(entry.provider or entry.name, secret)
+    found = provider_for(entry.provider or name, secret)
     if found is None:
         raise InvalidInput("provider", "names no provider, and no provider's keys look like this one")
     provider = provider_name(found)
     return Ready(
         where=entry.where,
-        name=entry.name,
+        name=name,
         provider=provider,
-        label=_label(entry.label or entry.name, provider, secret),
+        label=_label(entry.label or name, provider, secret),
         secret=SecretText(secret),
     )
+
+
+def _doubtful(entry: Entry, ready: Ready) -> bool:
+    """Whether a text that no key opened may be ciphertext: base64, and the shape of no provider's key."""
+    secret = ready.secret.reveal()
+    if not isinstance(entry.value, SecretText) or entry.value.reveal().strip() != secret:
+        return False
+    return _LIKE_CIPHERTEXT.fullmatch(secret) is not None and find_key(secret) is None
 
 
 def _account_name(holder: str) -> str:

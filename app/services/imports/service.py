@@ -91,7 +91,7 @@ class ImportService:
             who.require(Permission.MANAGE_USERS)
         prepared = await asyncio.to_thread(prepare, source, owner, self._legacy, self._given(key))
         groups, broken = prepared.groups, prepared.broken
-        report = ImportReport(skipped=prepared.passed_over, renamed=prepared.renamed)
+        report = ImportReport(skipped=prepared.passed_over, renamed=prepared.renamed, doubtful=prepared.doubtful)
         judged = []
         for group in groups:
             async with self._storage.lookup(large=True) as uow:

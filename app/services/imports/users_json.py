@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from app.domain.credentials import SECRET_LONGEST
-from app.domain.imports import MOST_ENTRIES, Entry, ImportStopped, Passed, Source, shown
+from app.domain.imports import HIDDEN, MOST_ENTRIES, Entry, ImportStopped, Passed, Source, shown
 from app.domain.providers import provider_named
 from app.domain.secrets import SecretText
 from app.services.imports.texts import Object, json_of, text_of
@@ -36,8 +36,8 @@ def users_json(content: bytes, file: str) -> Source:
     if isinstance(document, Object) and isinstance(document.get("users"), Object | list):
         document, where = document["users"], f"{file}: users."
     if isinstance(document, Object):
-        for name, members in _members(source, document, where):
-            _account(source, name, members, where + shown(name))
+        for name, members, place in _members(source, document, where):
+            _account(source, name, members, place)
     elif isinstance(document, list):
         for number, members in enumerate(document):
             found = _first_text(members, _NAMES) if isinstance(members, Object) else None
@@ -62,8 +62,8 @@ def keys_of(source: Source, holder: str | None, found: Any, where: str) -> None:
             source.broken.append(Passed(where, "is text, and no keys by name"))
             return
     if isinstance(found, Object):
-        for name, value in _members(source, found, f"{where}."):
-            add_key(source, holder, name, value, f"{where}.{shown(name)}")
+        for name, value, place in _members(source, found, f"{where}."):
+            add_key(source, holder, name, value, place)
     elif isinstance(found, list):
         for number, value in enumerate(found):
             _listed(source, holder, value, f"{where}[{number}]")
@@ -79,8 +79,7 @@ def _account(source: Source, name: str, members: Any, where: str) -> None:
         source.broken.append(Passed(where, f"is the same user as {source.holders[name]}"))
         return
     source.holders[name] = where
-    for member, value in _members(source, members, f"{where}."):
-        place = f"{where}.{shown(member)}"
+    for member, value, place in _members(source, members, f"{where}."):
         if member in _CONTAINERS:
             keys_of(source, name, value, place)
         elif isinstance(value, str) and member not in _NAMES and _is_key_name(member):
@@ -91,13 +90,20 @@ def _is_key_name(member: str) -> bool:
     return provider_named(member) is not None and member.lower() != provider_named(member)
 
 
-def _members(source: Source, found: Object, where: str) -> Iterator[tuple[str, Any]]:
-    """The members that mean something: names with an underscore in front are flags, such as `_api_keys_migrated`."""
-    for name, value in found.items():
+def _members(source: Source, found: Object, where: str) -> Iterator[tuple[str, Any, str]]:
+    """The members that mean something, each with its place: a name that cannot be shown is replaced by its number.
+
+    Values under names such as `_api_keys_migrated` are flags of the program, and no keys.
+    """
+    for number, (name, value) in enumerate(found.items(), start=1):
+        part = shown(name)
+        place = where + (part if part != HIDDEN else f"{part}{number}")
         if name in found.doubled:
-            source.broken.append(Passed(where + shown(name), "stands there twice"))
-        elif not name.startswith("_"):
-            yield name, value
+            source.broken.append(Passed(place, "stands there twice"))
+        elif not name.startswith("_") or isinstance(value, Object):
+            yield name, value, place
+        elif isinstance(value, str) and value.strip():
+            source.passed_over.append(Passed(place, "is taken for a flag, as its name begins with an underscore"))
 
 
 def _listed(source: Source, holder: str | None, value: Any, where: str) -> None:
@@ -130,8 +136,7 @@ def add_key(
             )
             add_entry(source, entry)
         elif value and all(isinstance(each, str) for each in value.values()):
-            for label, each in _members(source, value, f"{where}."):
-                place = f"{where}.{shown(label)}"
+            for label, each, place in _members(source, value, f"{where}."):
                 add_entry(source, Entry(where=place, holder=holder, name=name, value=SecretText(each), label=label))
         else:
             source.broken.append(Passed(where, "holds no key"))
