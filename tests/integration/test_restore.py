@@ -35,7 +35,7 @@ from app.domain.errors import (
 from app.domain.keys import KeyName, KeyState
 from app.infrastructure.install_file import InstallFile
 from tests.support.archives import rewritten
-from tests.support.backups import back_up
+from tests.support.backups import back_up, verified
 from tests.support.installs import Place
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres import PostgresServer
@@ -392,11 +392,26 @@ async def test_secrets_that_do_not_open_are_named_and_restored_only_on_purpose(
     assert len(report.unreadable) == 1
 
 
+async def test_rows_that_no_schema_takes_are_named_beforehand_and_left_out_only_on_purpose(
+    place: Place, tmp_path: Path
+) -> None:
+    await fill(place)
+    await back_up(place, tmp_path / "one.age")
+    rewritten(tmp_path / "one.age", tmp_path / "two.age", table="audit_events", row={"at": "garbage"})
+    report = await verified(place, tmp_path / "two.age")
+    assert not report.ok
+    assert "audit_events 1" in report.problems[0]
+    await refused(place, tmp_path / "two.age", BackupUnreadable, "audit_events 1")
+    restored = await restore(place, tmp_path / "two.age", accept_unreadable=True)
+    assert list(restored.unreadable) == ["audit_events 1"]
+
+
 async def test_a_file_that_is_no_backup_is_refused(sqlite_place: Place, tmp_path: Path) -> None:
     await fill(sqlite_place)
     path = tmp_path / "one.age"
     path.write_text("no backup")
     await refused(sqlite_place, path, NotABackup)
+    path.unlink()
     await back_up(sqlite_place, path, replace=True)
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
@@ -423,7 +438,7 @@ async def test_rows_that_no_keyhall_wrote_are_refused(place: Place, tmp_path: Pa
     before = await place.contents()
     for table, change in NEVER_WRITTEN:
         rewritten(tmp_path / "one.age", tmp_path / "other.age", table=table, row=change)
-        with pytest.raises(BackupDamaged):
+        with pytest.raises((BackupDamaged, BackupUnreadable)):
             await restore(place, tmp_path / "other.age")
     rewritten(tmp_path / "one.age", tmp_path / "other.age", tables=["sessions"])
     with pytest.raises(BackupDamaged):

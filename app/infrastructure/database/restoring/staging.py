@@ -26,6 +26,7 @@ from app.infrastructure.database.snapshot import connect_options
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.private_files import make_directory
 from app.services.ports import ShowProgress
+from app.services.ports.restoring import Loaded
 from app.settings import DatabaseUrl
 
 SCHEMA: Final = "keyhall_restoring"
@@ -49,7 +50,7 @@ class StagedDatabase:
         """Of an embedded one."""
         return self._url.file
 
-    def load(self, header: BackupHeader, rows: Rows, show: ShowProgress) -> int:
+    def load(self, header: BackupHeader, rows: Rows, show: ShowProgress) -> Loaded:
         """See `Staged`."""
         return load(self._url, self._schema, header, rows, show)
 
