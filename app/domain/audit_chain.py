@@ -187,7 +187,7 @@ def read_segment(number: int, stream: object, value: object, mac: object) -> Sto
         )
         if segment.value != value:  # another text of the same members
             segment = None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
         segment = None
     return StoredSegment(number=number, segment=segment)
 

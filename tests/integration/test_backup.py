@@ -407,3 +407,14 @@ async def test_the_limits_of_requests_do_not_end_a_backup(postgres_url: str, tmp
             return [next(now.query(f"SELECT current_setting('{name}')"))[0] for name in names]
 
     assert await asyncio.to_thread(limits) == ["10min", "10min", "repeatable read"]
+
+
+@pytest.mark.parametrize("first", ["1e400", '"x"', "null"])
+async def test_an_edited_segment_of_the_audit_trail_does_not_keep_the_rest_from_a_backup(
+    small: Place, tmp_path: Path, first: str
+) -> None:
+    await small.execute(
+        "INSERT INTO audit_segments (number, stream, value, mac) VALUES (1, 'security', :value, x'00')",
+        value=f'{{"key_version":1,"first":{first},"last":1,"previous":"","seal":"","opened_at":"","closed_at":null}}',
+    )
+    assert (await back_up(small, tmp_path / "one.age")).written.header.latest_seal is None
