@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.cli.backend import Backend
-    from app.domain.imports import ImportReport, Passed, Source
+    from app.domain.imports import ClaimLink, ImportReport, Passed, Source
 
 _LARGEST_KEY_FILE = 4096
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]+@")
+_PASSWORD = re.compile(r"://[^@]*:.+@|password=")
 _File = Annotated[Path, typer.Argument(metavar="FILE")]
 _KeyFile = Annotated[
     Path | None,
@@ -164,6 +165,7 @@ def _import(
                 "renamed": [{"where": where, "username": name} for where, name in report.renamed],
                 "relabelled": [{"where": where, "label": label} for where, label in report.relabelled],
                 "doubtful": report.doubtful,
+                "unclaimed": report.unclaimed,
                 "claim_links": [{"username": name, "link": link} for name, link in links],
             }
         )
@@ -184,9 +186,11 @@ def _import(
         f"skipped {len(report.skipped)}, already done {report.already_done}"
     )
     if links:
-        typer.echo("Give each their link; it works once, for 7 days, and is not printed again:", err=True)
-    for name, link in links:
-        typer.echo(f"{name} {link}")
+        typer.echo("Give each their link above; it works once, for 7 days, and is not printed again", err=True)
+    if report.unclaimed:
+        names = ", ".join(report.unclaimed)
+        remedy = opened.runnable("`keyhall users claim-link NAME` makes a new link")
+        typer.echo(f"not claimed yet: {names}; {remedy}", err=True)
 
 
 async def _run(
@@ -200,6 +204,12 @@ async def _run(
             owner = Owner(OwnerKind.GUILD, actor.guild.guild_id)
         elif user is not None:
             owner = Owner(OwnerKind.USER, actor.user_id)
+
+        def show(made: ClaimLink) -> None:
+            """At once, so that an import that ends in the middle has shown the links of what it stored."""
+            typer.echo(f"{made.username} {link_address(opened, made.token)}")
+            sys.stdout.flush()
+
         with ProgressBar("importing") as bar:
             return await services.imports.run(
                 actor,
@@ -208,6 +218,7 @@ async def _run(
                 key=key,
                 dry_run=choices.dry_run,
                 skip_broken=choices.skip_broken,
+                created=None if choices.as_json else show,
                 progress=lambda done, total: bar.show(done, total, "importing"),
             )
 

@@ -66,7 +66,8 @@ class ImportReport:
     """The result of an import, or of its dry run: how many accounts and credentials are new, and how many were here.
 
     ``matched`` are accounts that were here and got credentials; ``renamed`` and ``relabelled`` are places in the source
-    and the names that were chosen; ``doubtful`` are places of values taken as plain text that may be ciphertext.
+    and the names that were chosen; ``doubtful`` are places of values taken as plain text that may be ciphertext;
+    ``unclaimed`` are accounts that were here and that nobody has claimed.
     """
 
     users: int = 0
@@ -77,6 +78,7 @@ class ImportReport:
     renamed: list[tuple[str, str]] = field(default_factory=list)
     relabelled: list[tuple[str, str]] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
+    unclaimed: list[str] = field(default_factory=list)
     claim_links: list[ClaimLink] = field(default_factory=list)
 
 

@@ -264,6 +264,10 @@ async def test_a_claim_link_fills_the_form_and_leaves_the_address(
         await fits(page)
         await expect(page.get_by_label("Code of your link")).to_have_value(made.token.reveal())
         assert page.url == f"{site.url}/claim"
+        await page.goto(f"{site.url}/claim#khl_another")
+        await expect(page.get_by_label("Code of your link")).to_have_value("khl_another")
+        assert page.url == f"{site.url}/claim"
+        await page.goto(f"{site.url}/claim#{made.token.reveal()}")
         await page.get_by_label("Password").fill("password1234")
         await page.get_by_role("button", name="Claim the account").click()
         await expect(page.get_by_role("alert")).to_contain_text("too easy to guess")

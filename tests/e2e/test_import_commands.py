@@ -77,7 +77,7 @@ def test_a_users_json_is_imported_with_links_and_a_second_run_changes_nothing(pl
 
 def test_people_read_the_same_and_each_link_once(place: Place, users_json: Path) -> None:
     done = imports(place, "import-json", str(users_json))
-    summary, *links = done.stdout.splitlines()
+    *links, summary = done.stdout.splitlines()
     assert summary == "imported 2 credentials and 2 users; skipped 0, already done 0"
     assert [re.sub(r"#.*", "#", line.replace("http://127.0.0.1:0", "")) for line in links] == [
         "anna /claim#",
@@ -206,5 +206,6 @@ def test_tables_are_imported_by_a_url_from_standard_input(place: Place, tmp_path
     again = imports(place, "import-db", url, "--json")
     assert json.loads(again.stdout)["already_done"] == 1
     refused = imports(place, "import-db", "postgresql://me:se-cret@127.0.0.1:9/x", code=1)
+    assert "between 1 and 65535" in imports(place, "import-db", "postgresql://u@127.0.0.1:99999/x", code=1).stderr
     assert "standard input" in refused.stderr
     assert "se-cret" not in refused.stderr

@@ -56,6 +56,8 @@ async def legacy_database(given: str) -> AsyncIterator[SqlLegacyDatabase]:
         url = DatabaseUrl.parse(_OTHER_DRIVER.sub(r"\1:", given.strip()))
     except ValueError as refused:
         raise ImportStopped(f"the URL {refused}") from None
+    if url.server is not None and not 0 < (url.server.port or 1) < 65536:
+        raise ImportStopped("the URL has a port that is not between 1 and 65535")
     arguments: dict[str, Any] = {"timeout": _CONNECT_SECONDS}
     if url.server is None:
         if not url.file.is_file():

@@ -34,6 +34,8 @@ _TRIES: Final = 5
 
 Progress = Callable[[int, int], None]
 """Called with how many of all accounts are stored."""
+Created = Callable[[ClaimLink], None]
+"""Called with each account that was created, once it is stored."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class ImportService:
         dry_run: bool = False,
         skip_broken: bool = False,
         progress: Progress | None = None,
+        created: Created | None = None,
     ) -> ImportReport:
         """Import a source; ``owner`` gets the entries that name no account. A dry run changes nothing.
 
@@ -109,6 +112,8 @@ class ImportService:
             now = known
             if not dry_run and (known.new or (known.owner is None and known.user is None and not _refused(known))):
                 now, new_user = await self._store(who, group, source.kind)
+                if created is not None and new_user is not None:
+                    created(new_user)
                 report.skipped += [each for each in now.broken if each not in known.broken]
             self._report(report, group, now, new_user)
             if progress is not None:
@@ -154,6 +159,8 @@ class ImportService:
             report.users += 1
         elif group.username is not None and now.user is not None and now.new:
             report.matched.append(now.user.username)
+        if now.user is not None and group.username is not None and now.user.password_hash is None:
+            report.unclaimed.append(now.user.username)
 
     # -- judging -------------------------------------------------------------------------------------------------------
 

@@ -30,10 +30,15 @@
 }
 {
   const token = document.getElementById("claim-token");
-  if (token && location.hash.length > 1) {
-    token.value = location.hash.slice(1);
-    // Neither the address bar nor the history keeps it.
-    history.replaceState(null, "", location.pathname);
-    document.getElementById("password").focus();
-  }
+  const take = () => {
+    if (token && location.hash.length > 1) {
+      token.value = location.hash.slice(1);
+      // Neither the address bar nor the history keeps it.
+      history.replaceState(null, "", location.pathname);
+      document.getElementById("password").focus();
+    }
+  };
+  take();
+  // A second link that is opened in this tab loads no page.
+  addEventListener("hashchange", take);
 }
