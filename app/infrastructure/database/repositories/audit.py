@@ -26,6 +26,7 @@ _GIVEN: Final[tuple[Column[Any], ...]] = (
     audit_events.c.object_id,
     audit_events.c.detail,
 )
+_LARGEST: Final = 2**63
 _ATTEMPTS: Final = 3
 """One that finds the address, one after storing it, and one more where it was erased in between."""
 # Built once: it stands in every unit of work that changes something.
@@ -146,6 +147,18 @@ def _moment(value: Any) -> datetime | None:
 def _detail(value: Any) -> dict[str, Any]:
     try:
         members = json.loads(value)
+        return members if isinstance(members, dict) and _showable(members) else {}
     except (ValueError, TypeError, RecursionError):
         return {}
-    return members if isinstance(members, dict) else {}
+
+
+def _showable(value: Any) -> bool:
+    """Whether every way to show a row takes the value. Raises UnicodeEncodeError, a ValueError, and RecursionError."""
+    if isinstance(value, dict):
+        return all(_showable(each) for pair in value.items() for each in pair)
+    if isinstance(value, list):
+        return all(_showable(each) for each in value)
+    if isinstance(value, str):
+        value.encode()
+        return True
+    return value is None or (isinstance(value, int) and -_LARGEST <= value < _LARGEST)
