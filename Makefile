@@ -78,6 +78,10 @@ faults: $(DEV_READY)  ## run the long tests: kills, races, broken disks and cloc
 bench: $(DEV_READY) $(PEER)/.ready  ## measure speed and memory, as ratios to floors of the same run (BENCH_ARGS=--help)
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
+.PHONY: recover
+recover: $(DEV_READY)  ## time the worst day: a backup and the paper, an empty machine, the other database (RECOVER_ARGS=--help)
+	$(BIN)/python -m tests.benchmarks.recover $(RECOVER_ARGS)
+
 .PHONY: coverage
 coverage: $(DEV_READY)  ## run the whole suite and write branch coverage to htmlcov/
 	$(PYTEST) --cov --cov-report=term --cov-report=html

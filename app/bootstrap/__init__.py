@@ -213,10 +213,15 @@ class Backend:
 
         return await diagnose(load)
 
-    def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
+    def backup_verification(self) -> BackupVerification:
         from app.bootstrap.backup import backup_verification  # noqa: PLC0415
 
         return backup_verification(self._settings_of_a_command())
+
+    def backup_keys(self) -> OpenWith:
+        from app.bootstrap.backup import backup_keys  # noqa: PLC0415
+
+        return backup_keys(self._settings_of_a_command())
 
     @asynccontextmanager
     async def backup_restore(self, into: str | None) -> AsyncIterator[BackupRestore]:

@@ -20,10 +20,14 @@ from app.services.ports.restoring import Staged
 from app.settings import Settings
 
 
-def backup_verification(settings: Settings) -> tuple[BackupVerification, OpenWith]:
-    """The means to read and judge backups, and the keys that this machine has for them. Raises StartupError."""
-    source = master_keys(settings)
-    return verification_with(settings, source), own_keys(settings, source)
+def backup_verification(settings: Settings) -> BackupVerification:
+    """The means to read and judge backups; nothing is opened yet."""
+    return verification_with(settings, master_keys(settings))
+
+
+def backup_keys(settings: Settings) -> OpenWith:
+    """The keys that this machine has for backups. Raises ConfigInvalid, InsecureKey."""
+    return own_keys(settings, master_keys(settings))
 
 
 def backup_plan(settings: Settings) -> BackupPlan:

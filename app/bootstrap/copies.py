@@ -15,6 +15,7 @@ from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.crypto.wrapping import MasterKeyWrapping
 from app.infrastructure.database.engine import Database, open_database
+from app.infrastructure.database.restoring import fits
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.private_files import make_directory
 from app.services.backup import BackupVerification
@@ -34,6 +35,7 @@ def verification_with(settings: Settings, source: MasterKeySource) -> BackupVeri
         wrapping=MasterKeyWrapping,
         derivation=Derivation(),
         envelope=AesGcmEnvelope(randomness),
+        fits=fits,
     )
 
 

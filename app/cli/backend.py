@@ -126,8 +126,12 @@ class Backend(Protocol):
         """Everything that can be wrong with this installation, looked over; changes nothing and raises nothing."""
         ...
 
-    def backup_verification(self) -> tuple[BackupVerification, OpenWith]:
-        """The means to read backups, without the database, and the keys that this machine has for them."""
+    def backup_verification(self) -> BackupVerification:
+        """The means to read backups, without the database."""
+        ...
+
+    def backup_keys(self) -> OpenWith:
+        """The keys that this machine has for backups: BACKUP_IDENTITY_FILE, and a passphrase of the master key."""
         ...
 
     def backup_restore(self, into: str | None) -> AbstractAsyncContextManager[BackupRestore]:

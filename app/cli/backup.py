@@ -23,7 +23,7 @@ from app.cli.output import AsJson, read_secret, show_json, show_table, when
 from app.cli.progress import ProgressBar
 from app.cli.restore import restore
 from app.domain.backup import BackupHeader, EncryptTo, OpenWith
-from app.domain.errors import BackupError, BackupLocked, InvalidInput
+from app.domain.errors import BackupError, BackupLocked, ConfigInvalid, InsecureKey, InvalidInput
 from app.domain.secrets import SecretText
 
 if TYPE_CHECKING:
@@ -141,12 +141,12 @@ def inspect(
 
 
 async def _inspect(opened: Backend, path: Path, by: OpenWith | None) -> BackupInfo:
-    verification, own = opened.backup_verification()
+    verification = opened.backup_verification()
     if by is not None:
         return await verification.files.inspect(path, by)
     try:
-        return await verification.files.inspect(path, own)
-    except BackupLocked:
+        return await verification.files.inspect(path, opened.backup_keys())
+    except (BackupLocked, ConfigInvalid, InsecureKey):  # no key is needed for the rest
         return await verification.files.inspect(path, OpenWith())
 
 
@@ -179,7 +179,7 @@ def verify(
     by = given_keys(identity_file, passphrase_file)
     try:
         report = asyncio.run(_verify(backend(context), backup_path(file), by))
-    except BackupError:
+    except (BackupError, InvalidInput):
         if as_json:
             show_json({"ok": False} | dict.fromkeys(_REPORT))
         raise
@@ -199,7 +199,7 @@ _REPORT = ("credentials", "unreadable", "users", "install_id", "master_key_id", 
 
 
 async def _verify(opened: Backend, path: Path, by: OpenWith | None) -> BackupReport:
-    verification, _ = opened.backup_verification()
+    verification = opened.backup_verification()
     return await verification.verify(path, by or await keys_for(opened, path))
 
 

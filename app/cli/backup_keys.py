@@ -49,7 +49,7 @@ async def keys_for(opened: Backend, path: Path) -> OpenWith:
 
     Raises BackupError, where the file is none.
     """
-    verification, own = opened.backup_verification()
+    verification, own = opened.backup_verification(), opened.backup_keys()
     try:
         await verification.files.inspect(path, own)
     except BackupLocked:

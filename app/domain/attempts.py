@@ -161,9 +161,14 @@ def terms_of_stranger(account: str, network: Network) -> Terms:
     return Terms(all_of=tuple(all_of), any_of=any_of, at_home=pair)
 
 
-def terms_of_link(network: Network) -> Terms:
-    """For a one-time link, whose token nobody guesses: a bound on what one network may ask, apart from sign-ins."""
+def terms_of_wrong_link(network: Network) -> Terms:
+    """For a one-time link that serves nobody: a bound on what one network may ask, apart from sign-ins."""
     budgets = [Budget(f"{NETWORKS}{network.name}/links", PER_NETWORK)]
     if network.site is not None:
         budgets.append(Budget(f"{NETWORKS}{network.site}/links", PER_SITE))
     return Terms(all_of=tuple(budgets))
+
+
+def terms_of_good_link(link: str) -> Terms:
+    """For a one-time link that is good: its claims are judged one after the other, and nothing counts against it."""
+    return Terms(all_of=(Budget(f"link/{link}", PER_OWN),), own=True)

@@ -7,11 +7,15 @@ of the one that it replaces, and a new one has those of its directory. Modes do 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+_BUFFER: Final = 256 * 1024
 
 
 def make_directory(path: Path) -> None:
@@ -77,29 +81,93 @@ def give(descriptor: int, owner: os.stat_result) -> None:
 
 @contextmanager
 def writing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
-    """Make a file, or replace one, in parts: durably, completely or not at all. Raises FileExistsError, OSError.
+    """Make a file, or replace a regular one, in parts: durably, completely or not at all. It can be read back, too.
 
-    Beside it stands a file of another name until all is written; an exception removes it.
+    Beside it stands a file of another name until all is written; an exception removes it. That file is locked, so that
+    of two processes which write to one path the second is refused, and only the rest of a killed one is taken away.
+
+    Raises FileExistsError, BlockingIOError where another process is writing it, OSError.
     """
     made = path.with_name(f".{path.name}.new")
     _require_free(path, replace=replace)
-    made.unlink(missing_ok=True)  # of a command that was killed here
-    descriptor = create(made, owner=owner_for(path))
-    try:
-        with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor has no path
+    with open(_locked_file(made, like=path), "w+b", buffering=_BUFFER) as opened:
+        try:
             yield opened
             opened.flush()
             os.fsync(opened.fileno())
-        _require_free(path, replace=replace)
-        made.replace(path)
-    except BaseException:
-        made.unlink(missing_ok=True)
-        raise
+            _name(made, path, replace=replace)
+        except BaseException:
+            made.unlink(missing_ok=True)
+            raise
+    sync_directory(path.parent)
 
 
 def _require_free(path: Path, *, replace: bool) -> None:
-    if not replace and os.path.lexists(path):
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if not replace:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _locked_file(made: Path, *, like: Path) -> int:
+    """The descriptor of a new file that this process alone writes."""
+    for _ in range(10):
+        with suppress(FileExistsError):
+            descriptor = create(made, owner=owner_for(like), flags=os.O_RDWR)
+            if _locked(descriptor, made):
+                return descriptor
+            os.close(descriptor)  # another process took it for the rest of a killed one
+            continue
+        with suppress(FileNotFoundError):
+            descriptor = os.open(made, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if _locked(descriptor, made):
+                    made.unlink()
+            finally:
+                os.close(descriptor)
+    raise BlockingIOError(errno.EAGAIN, "another process is writing it right now", str(like))
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    """Lock a file for as long as it is open; False where another process did, or the path is another file's by now.
+
+    Raises BlockingIOError.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(errno.EAGAIN, "another process is writing it right now") from None
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _name(made: Path, path: Path, *, replace: bool) -> None:
+    if replace:
+        _require_free(path, replace=True)
+        made.replace(path)
+        return
+    try:
+        os.link(made, path)  # unlike a rename, it never takes the place of a file that is there by now
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        _require_free(path, replace=False)
+        made.rename(path)
+    else:
+        made.unlink()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write(path: Path, content: str | bytes, *, replace: bool) -> None:

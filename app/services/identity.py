@@ -191,7 +191,7 @@ class IdentityService:
                 raise AlreadyExists("This user is linked to another Discord account: unlink it first")
             other = await uow.users.by_discord(number)
             if other is not None and other.id != user.id:
-                if other.username != _discord_name(number):  # an account of its own, claimed or not
+                if other.password_hash is not None or other.username != _discord_name(number):
                     raise AlreadyExists("This Discord account is linked to another user: unlink it first")
                 await uow.users.set_discord(other.id, None, now)
                 await uow.users.disable(other.id, now)

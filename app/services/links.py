@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final
 
-from app.domain.attempts import Network, Terms, terms_of_link
+from app.domain.attempts import Network, Terms, terms_of_good_link, terms_of_wrong_link
 from app.domain.audit import Action, Result
 from app.domain.errors import (
     AlreadyExists,
@@ -112,14 +112,20 @@ class AccountClaims:
         digest = token_digest(opaque(token, "token", longest=1024).strip().rpartition("#")[2])
         typed = new_password(password)
         named = None if username is None else name_key(opaque(username, "username", longest=256).strip())
-        terms = terms_of_link(Network.of(client.address, client.source.value))
+        # First of all, so that nobody's wrong tokens keep out a person whose link is good.
+        async with self._storage.lookup() as uow:
+            found = await self._holder(uow, digest)
+        network = Network.of(client.address, client.source.value)
+        terms = terms_of_wrong_link(network) if found is None else terms_of_good_link(digest.hex())
         try:
             async with self._limiter.admitted(terms, _nowhere):
-                async with self._storage.lookup() as uow:
-                    user = await self._holder(uow, digest)
-                if user is None:
+                if found is None:
                     await self._count(terms, client)
                     raise _refused().as_recorded()
+                async with self._storage.lookup() as uow:  # of several claims at once another one may have been first
+                    user = await self._holder(uow, digest)
+                if user is None:
+                    raise _refused()
                 if named not in {None, user.name_key}:
                     raise InvalidInput("username", "is not the name of this link's account: leave it out")
                 if await self._passwords.is_guessable(typed, context=(user.username,)):

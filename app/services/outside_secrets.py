@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 READ_EVERY_SECONDS: Final = 300.0
 _JITTER: Final = 0.1
 """Of the pause: processes that started together spread out."""
+REQUEST_WAITS_SECONDS: Final = 10.0
+"""Within the time that a request has; the read goes on without it."""
 _AGAIN_AFTER_SECONDS: Final = 60.0
 """Where it could not be read."""
 
@@ -76,6 +79,7 @@ class OutsideSecrets:
         self._stored = source.stored if source else None
         self._audit = AuditTrail(clock)
         self._reading = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
 
     async def clear_caches(self, actor: Actor) -> None:
@@ -90,7 +94,10 @@ class OutsideSecrets:
         if self._source is None:
             return
         try:
-            await self.read_again()
+            async with asyncio.timeout(REQUEST_WAITS_SECONDS):
+                await self.read_again()
+        except TimeoutError:
+            raise SecretsNotRead("AWS has not answered yet, and is still asked: see the log in a minute") from None
         except StartupError as error:
             log.warning("the present secrets stay in use: %s — %s", error.happened, error.remedy)
             raise SecretsNotRead(f"{error.happened} — {error.remedy}") from error
@@ -132,12 +139,20 @@ class OutsideSecrets:
     async def read_again(self) -> None:
         """Read the secret, give its master key, and have its application keys become the primaries.
 
+        One read is under way at a time, and all who call meanwhile share the next: theirs begins after they called.
         Raises SecretsUnavailable, ConfigInvalid and InsecureKey, after which everything is as before; StorageError.
         """
-        source = self._source
-        if source is None:
+        if self._source is None:
             return
+        if self._next is None:
+            # In a context of its own: the deadline of one request is not that of the others.
+            self._next = asyncio.create_task(self._read(self._source), name="reading secrets", context=Context())
+            self._next.add_done_callback(_retrieved)
+        await asyncio.shield(self._next)
+
+    async def _read(self, source: OutsideSource) -> None:
         async with self._reading:
+            self._next = None
             # The primaries first: a secret that is read after that is at least as new as they are. Otherwise a slow
             # reader would take the version before the one that another process has just promoted for a rollback.
             await self._keys.reload()
@@ -215,6 +230,12 @@ class OutsideSecrets:
             for name in APPLICATION_KEYS
             if (given := stored.current.keys.get(name.value)) is not None
         )
+
+
+def _retrieved(task: asyncio.Task[None]) -> None:
+    """Look at the error of a read for which nobody waits any more, so that the loop does not report it as lost."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _warn_of_what_waits(before: StoredSecret, now: StoredSecret) -> None:

@@ -143,3 +143,22 @@ def test_a_passphrase_is_asked_for_twice_on_a_terminal(installed: Place, tmp_pat
     with pytest.raises(AssertionError):
         typed(keyhall("create", tmp_path / "two.age"), PASSPHRASE, "another", env=environment, cwd=PROJECT)
     assert not (tmp_path / "two.age").exists()
+
+
+def test_an_identity_file_that_is_away_stops_nothing_that_does_not_need_it(
+    installed: Place, tmp_path: Path, passphrase: Path
+) -> None:
+    """On the worst day it is the stick with the identity that is missing."""
+    place, file = installed.having(BACKUP_IDENTITY_FILE=str(tmp_path / "absent")), str(tmp_path / "one.age")
+    option = ("--passphrase-file", str(passphrase))
+    assert place.command("backup", "create", file, *option).returncode == 0
+    assert place.command("backup", "verify", file, *option).returncode == 0
+    assert place.command("backup", "inspect", file).returncode == 0
+    assert "config_invalid" in place.command("backup", "verify", file).stderr
+
+
+def test_a_malformed_identity_is_answered_in_json_too(installed: Place, tmp_path: Path, passphrase: Path) -> None:
+    file = str(tmp_path / "one.age")
+    assert installed.command("backup", "create", file, "--recipient", RECIPIENT).returncode == 0
+    done = installed.command("backup", "verify", file, "--identity-file", str(passphrase), "--json")
+    assert (done.returncode, json.loads(done.stdout)["ok"]) == (1, False)

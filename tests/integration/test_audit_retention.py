@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.domain.audit import Action
-from app.domain.audit_chain import AuditExportFailed, Stream
+from app.domain.audit_chain import AuditExportFailed, Segment, StoredSegment, Stream
 from app.domain.errors import StorageError
+from app.domain.keys import KeyName
 from app.infrastructure.audit_exports import AuditExportFiles
 from app.infrastructure.clock import SystemRandomness
 from app.services.audit_trail import retention
+from app.services.audit_trail.seals import Seals
 from app.services.jobs import Later
 from tests.support.database import event
 from tests.support.fakes import FakeAuditExports, FakeClock, FakeStorage
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from app.domain.audit_chain import Segment
     from tests.support.keyhall import Keyhall
 
 
@@ -98,6 +99,46 @@ async def test_a_segment_that_does_not_verify_stays_as_evidence(old: Old, caplog
     await old.after(401)
     assert await old.trail.rows("SELECT count(*) FROM audit_events WHERE segment = 1") == [(6,)]
     assert "is old and stays" in caplog.text
+
+
+async def test_a_worker_that_was_stopped_does_not_replace_the_export_of_another(old: Old) -> None:
+    """It verified the rows, was stopped, and goes on after another worker has exported and dropped them."""
+    await old.after(1)
+    service = old.trail.keyhall.services.audit_retention
+    stored = next(each for each in await service._verification.segments() if _of_events(each))
+    segment = stored.segment
+    assert segment is not None
+    seals = Seals(service._derivation, service._keys.usable_materials(KeyName.AUDIT_SEAL_KEY)[segment.key_version])
+    await old.after(401)
+    exported = dict(old.exports.files)
+    assert len(exported) == 1
+    with pytest.raises(AuditExportFailed, match="dropped"):
+        await service._export(segment, seals)
+    assert old.exports.files == exported
+
+
+async def test_rows_that_change_while_they_are_exported_are_in_no_file(
+    old: Old, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await old.after(1)
+    service = old.trail.keyhall.services.audit_retention
+    verified = service._verification.flaw_of_rows
+
+    async def then_change(segment: Segment, seals: Seals) -> object:
+        flaw = await verified(segment, seals)
+        await old.trail.edit("UPDATE audit_events SET action = 'forged' WHERE segment = 1 AND position = 2")
+        return flaw
+
+    monkeypatch.setattr(service._verification, "flaw_of_rows", then_change)
+    with pytest.raises(AuditExportFailed, match="changed"):
+        await old.after(401)
+    assert not old.exports.files
+    monkeypatch.undo()
+    assert not (await old.trail.verify()).ok
+
+
+def _of_events(stored: StoredSegment) -> bool:
+    return stored.segment is not None and stored.segment.stream is Stream.SECURITY
 
 
 async def test_a_dropped_segment_that_is_removed_is_named(old: Old) -> None:

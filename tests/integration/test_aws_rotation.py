@@ -332,6 +332,27 @@ async def test_the_secret_is_read_again_on_schedule(
     assert fresh in [each.reveal() for each in hidden]
 
 
+async def test_requests_that_come_while_aws_hangs_share_one_read_and_wait_no_longer_than_a_request_may(
+    aws: Aws, on_sqlite: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside_secrets, "REQUEST_WAITS_SECONDS", 0.5)
+    given = keys()
+    aws.create(given)
+    async with process(on_sqlite) as services:
+        before = aws.requests
+        aws.fault = aws.hang
+        clearing = [services.outside_secrets.clear_caches(actor(Role.ADMIN)) for _ in range(5)]
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*clearing, return_exceptions=True)
+        assert all(isinstance(each, SecretsNotRead) for each in answers)
+        assert aws.requests - before == 1
+        aws.fault = None
+        aws.released.set()
+        aws.put(given | {"AES_KEY": secrets.token_hex(32)})
+        await services.outside_secrets.read_again()
+        await until(lambda: primary(services, AES) == 2)
+
+
 async def test_owners_and_admins_clear_caches_and_it_is_audited(aws: Aws, on_sqlite: Place) -> None:
     given = keys()
     aws.create(given)

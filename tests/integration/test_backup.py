@@ -196,7 +196,10 @@ async def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(small: P
     path.write_text("precious")
     with pytest.raises(BackupNotWritten, match="--replace"):
         await back_up(small, path)
+    with pytest.raises(BackupNotWritten, match="nothing but an earlier one"):
+        await back_up(small, path, replace=True)
     assert path.read_text() == "precious"
+    path.write_text("age-encryption.org/v1\n")
     await back_up(small, path, replace=True)
     assert (await verified(small, path)).ok
     assert left(tmp_path) == ["one.age"]
@@ -209,6 +212,14 @@ async def test_no_backup_is_written_over_what_is_no_file(small: Place, tmp_path:
         with pytest.raises(BackupNotWritten):
             await back_up(small, path, replace=True)
     assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_no_backup_is_written_over_a_file_of_the_install(small: Place, tmp_path: Path) -> None:
+    for path in (tmp_path / "keyhall.db", small.data_dir / "master.key", small.data_dir / "install.json"):
+        before = path.read_bytes()
+        with pytest.raises(BackupNotWritten):
+            await back_up(small, path, replace=True)
+        assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
@@ -240,7 +251,9 @@ async def test_a_file_that_the_disk_changed_is_no_backup(
     def changing(descriptor: int) -> None:
         fsync(descriptor)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.pwrite(descriptor, b"\0", os.fstat(descriptor).st_size - 40)
+            place = os.fstat(descriptor).st_size - 40
+            (byte,) = os.pread(descriptor, 1, place)
+            os.pwrite(descriptor, bytes([byte ^ 1]), place)
 
     monkeypatch.setattr(os, "fsync", changing)
     with pytest.raises(BackupNotWritten, match="read back"):
@@ -394,3 +407,14 @@ async def test_the_limits_of_requests_do_not_end_a_backup(postgres_url: str, tmp
             return [next(now.query(f"SELECT current_setting('{name}')"))[0] for name in names]
 
     assert await asyncio.to_thread(limits) == ["10min", "10min", "repeatable read"]
+
+
+@pytest.mark.parametrize("first", ["1e400", '"x"', "null"])
+async def test_an_edited_segment_of_the_audit_trail_does_not_keep_the_rest_from_a_backup(
+    small: Place, tmp_path: Path, first: str
+) -> None:
+    await small.execute(
+        "INSERT INTO audit_segments (number, stream, value, mac) VALUES (1, 'security', :value, x'00')",
+        value=f'{{"key_version":1,"first":{first},"last":1,"previous":"","seal":"","opened_at":"","closed_at":null}}',
+    )
+    assert (await back_up(small, tmp_path / "one.age")).written.header.latest_seal is None

@@ -248,6 +248,17 @@ async def test_a_plain_text_that_may_be_ciphertext_is_said(sqlite_url: str, tmp_
         assert (report.credentials, report.doubtful) == (3, ["users.json: anna.api_keys.openai"])
 
 
+async def test_placeholders_are_no_keys_in_any_source(sqlite_url: str, tmp_path: Path) -> None:
+    place = await Place(sqlite_url, tmp_path / "data").install()
+    keys = {"openai": "YOUR_API_KEY_HERE", "groq": "changeme", "mistral": fernet("REPLACE_ME"), "cohere": OPENAI}
+    async with place.services() as services:
+        report = await imported(services, {"anna": {"api_keys": keys}})
+        assert report.credentials == 1
+        assert {each.where.rpartition(".")[2]: each.why for each in report.skipped} == dict.fromkeys(
+            ("openai", "groq", "mistral"), "holds a placeholder"
+        )
+
+
 async def test_a_key_file_without_a_key_is_refused(sqlite_url: str, tmp_path: Path) -> None:
     place = await Place(sqlite_url, tmp_path / "data").install()
     async with place.services() as services:

@@ -93,9 +93,12 @@ async def test_unreadable_secrets_and_damaged_files_fail(sqlite_place: Place) ->
         assert (found.rehearsal, found.rehearsal_note) == (Rehearsal.FAILED, "1 unreadable")
         whole = path.read_bytes()
         path.write_bytes(whole[:-50])
-        assert (await services.rehearsal.rehearse(path)).result is Rehearsal.FAILED
+        assert (await services.rehearsal.rehearse(path, found.created_at)).result is Rehearsal.FAILED
+        path.write_bytes(whole)
+        other = await services.rehearsal.rehearse(path, found.created_at + timedelta(hours=1))
+        assert "the file is another backup" in other.note
         path.unlink()
-        assert "there is no file" in (await services.rehearsal.rehearse(path)).note
+        assert "there is no file" in (await services.rehearsal.rehearse(path, found.created_at)).note
 
 
 async def test_what_a_killed_rehearsal_left_goes_with_the_next(sqlite_place: Place) -> None:

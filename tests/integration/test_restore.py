@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import random
 import shutil
 import stat
@@ -9,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from app.bootstrap.restore import open_backup_restore
 from app.domain.backup import OpenWith
@@ -17,6 +21,8 @@ from app.domain.errors import (
     BackupError,
     BackupLocked,
     BackupUnreadable,
+    ConfigInvalid,
+    DatabaseUnavailable,
     EnvironmentMismatch,
     InstallMismatch,
     InUse,
@@ -29,8 +35,10 @@ from app.domain.errors import (
 from app.domain.keys import KeyName, KeyState
 from app.infrastructure.install_file import InstallFile
 from tests.support.archives import rewritten
-from tests.support.backups import back_up
+from tests.support.backups import back_up, verified
 from tests.support.installs import Place
+from tests.support.pgbouncer import pgbouncer
+from tests.support.postgres import PostgresServer
 from tests.support.restores import GUILD, SECRET, fill, restore, rows_in, secrets_of
 from tests.support.rotations import Change, under
 
@@ -126,6 +134,57 @@ async def test_a_backup_goes_to_the_other_engine_and_back(sqlite_url: str, postg
     # The first database is older than what the data directory remembers by now.
     with pytest.raises(StartupError, match="older state"):
         await secrets_of(place)
+
+
+@pytest.mark.postgres
+async def test_behind_pgbouncer_a_backup_is_restored_too(postgres_url: str, tmp_path: Path) -> None:
+    place = await fill(Place(postgres_url, tmp_path / "data"))
+    before = await secrets_of(place)
+    await back_up(place, tmp_path / "one.age")
+    with pgbouncer(postgres_url) as url:
+        assert (await restore(Place(url, place.data_dir), tmp_path / "one.age")).credentials == 3
+    assert await secrets_of(place) == before
+
+
+@pytest.mark.postgres
+async def test_a_role_that_may_make_no_schema_is_told_which_right_it_needs(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    place = await fill(Place(postgres_url, tmp_path / "data"))
+    await back_up(place, tmp_path / "one.age")
+    database = str(make_url(postgres_url).database)
+    role = f"role_{database}"
+    postgres_server.execute(f'CREATE ROLE "{role}" LOGIN', database=database)
+    for kind in ("ALL TABLES", "ALL SEQUENCES"):
+        postgres_server.execute(f'GRANT ALL ON {kind} IN SCHEMA public TO "{role}"', database=database)
+    less = Place(postgres_url.replace("postgres@", f"{role}@"), place.data_dir)
+    with pytest.raises(DatabaseUnavailable) as halt:
+        await restore(less, tmp_path / "one.age")
+    assert "GRANT CREATE ON DATABASE" in halt.value.remedy
+
+
+async def test_a_directory_that_takes_nothing_is_said_to(
+    sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(sqlite_place)
+    await back_up(sqlite_place, tmp_path / "one.age")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(ConfigInvalid, match="No space left"):
+        await restore(sqlite_place, tmp_path / "one.age")
+
+
+async def test_of_two_restores_at_once_one_is_refused(place: Place, tmp_path: Path) -> None:
+    await fill(place)
+    before = await secrets_of(place)
+    await back_up(place, tmp_path / "one.age")
+    found = await asyncio.gather(*(restore(place, tmp_path / "one.age") for _ in range(2)), return_exceptions=True)
+    (refused,) = (each for each in found if isinstance(each, BaseException))
+    assert isinstance(refused, InUse), found
+    assert await secrets_of(place) == before
 
 
 async def test_into_another_database_leaves_the_install_as_it_is(sqlite_place: Place, tmp_path: Path) -> None:
@@ -333,11 +392,26 @@ async def test_secrets_that_do_not_open_are_named_and_restored_only_on_purpose(
     assert len(report.unreadable) == 1
 
 
+async def test_rows_that_no_schema_takes_are_named_beforehand_and_left_out_only_on_purpose(
+    place: Place, tmp_path: Path
+) -> None:
+    await fill(place)
+    await back_up(place, tmp_path / "one.age")
+    rewritten(tmp_path / "one.age", tmp_path / "two.age", table="audit_events", row={"at": "garbage"})
+    report = await verified(place, tmp_path / "two.age")
+    assert not report.ok
+    assert "audit_events 1" in report.problems[0]
+    await refused(place, tmp_path / "two.age", BackupUnreadable, "audit_events 1")
+    restored = await restore(place, tmp_path / "two.age", accept_unreadable=True)
+    assert list(restored.unreadable) == ["audit_events 1"]
+
+
 async def test_a_file_that_is_no_backup_is_refused(sqlite_place: Place, tmp_path: Path) -> None:
     await fill(sqlite_place)
     path = tmp_path / "one.age"
     path.write_text("no backup")
     await refused(sqlite_place, path, NotABackup)
+    path.unlink()
     await back_up(sqlite_place, path, replace=True)
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
@@ -364,7 +438,7 @@ async def test_rows_that_no_keyhall_wrote_are_refused(place: Place, tmp_path: Pa
     before = await place.contents()
     for table, change in NEVER_WRITTEN:
         rewritten(tmp_path / "one.age", tmp_path / "other.age", table=table, row=change)
-        with pytest.raises(BackupDamaged):
+        with pytest.raises((BackupDamaged, BackupUnreadable)):
             await restore(place, tmp_path / "other.age")
     rewritten(tmp_path / "one.age", tmp_path / "other.age", tables=["sessions"])
     with pytest.raises(BackupDamaged):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap.backup import backup_verification
+from app.bootstrap.backup import backup_keys, backup_verification
 from app.bootstrap.database import key_management
 from app.domain.backup import OpenWith
 from app.domain.errors import BackupLocked, KeyDamaged, MigrationFailed, UniqueViolation
@@ -57,7 +57,7 @@ async def test_an_install_of_the_release_before_is_copied_verified_and_brought_t
     assert str(copy) in caplog.text
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     if place.url.startswith("postgresql"):
-        verification, own = backup_verification(place.load())
+        verification, own = backup_verification(place.load()), backup_keys(place.load())
         info = await verification.files.inspect(copy, own)
         assert info.header is not None
         assert info.header.revision == known_revisions()[-2]
@@ -84,7 +84,7 @@ async def test_a_backup_before_a_migration_is_for_the_recipient_where_one_is_set
     async with place.keys(may_create=False):
         pass
     (backup,) = _copies(place)
-    verification, own = backup_verification(place.load())
+    verification, own = backup_verification(place.load()), backup_keys(place.load())
     assert (await verification.files.inspect(backup, OpenWith())).kinds == ("X25519",)
     with pytest.raises(BackupLocked):
         await verification.verify(backup, own)

@@ -35,7 +35,7 @@ async def back_up(place: Place, path: Path, *, replace: bool = False) -> Created
 
 async def verified(place: Place, path: Path) -> BackupReport:
     """Judge a backup, as `keyhall backup verify` does."""
-    verification, _ = backup_verification(place.load())
+    verification = backup_verification(place.load())
     return await verification.verify(path, OPENS)
 
 

@@ -38,7 +38,8 @@ from app.services.ports import Randomness
 
 CHUNK: Final = 64 * 1024
 """The bytes of plaintext in a chunk; every chunk but the last has as many."""
-_VERSION: Final = b"age-encryption.org/v1"
+BEGINNING: Final = b"age-encryption.org/v1"
+"""The first bytes of every age file of this version."""
 _ARMOR: Final = b"-----BEGIN AGE"
 
 
@@ -61,7 +62,7 @@ class EncryptingWriter:
             raise ValueError("a file is for recipients or for one passphrase alone")
         file_key = randomness.token_bytes(FILE_KEY_BYTES)
         stanzas = (each.wrap(file_key, randomness).lines() for each in recipients)
-        authenticated = b"".join((_VERSION + b"\n", *stanzas, b"---"))
+        authenticated = b"".join((BEGINNING + b"\n", *stanzas, b"---"))
         nonce = randomness.token_bytes(16)
         file.write(authenticated + b" " + encoded(_header_mac(file_key, authenticated)).encode() + b"\n" + nonce)
         self._file = file
@@ -146,10 +147,10 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def _first_line(file: BinaryIO) -> bytes:
-    first = file.readline(len(_VERSION) + 1)
+    first = file.readline(len(BEGINNING) + 1)
     if first.startswith(_ARMOR):
         raise NotABackup("it is an age file in text form (age -a): decrypt it with `age -d`, encrypt it without -a")
-    if first != _VERSION + b"\n":
+    if first != BEGINNING + b"\n":
         if first.startswith(b"age-encryption.org/") and first.endswith(b"\n"):
             raise NotABackup("it is an age file of another version than v1")
         raise NotABackup("it is not an age file, so no backup of Keyhall")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import stat
@@ -26,11 +25,11 @@ from app.domain.errors import (
     InvalidInput,
     NotABackup,
 )
-from app.infrastructure.backup.age import EncryptingWriter, decrypted, read_header
+from app.infrastructure.backup.age import BEGINNING, EncryptingWriter, decrypted, read_header
 from app.infrastructure.backup.age_keys import Identity, Passphrase, Recipient, X25519Recipient, identities
 from app.infrastructure.backup.archive import ArchiveReader, ArchiveWriter
 from app.infrastructure.database.snapshot import Snapshot, count, open_snapshot, rows, tables
-from app.infrastructure.private_files import create, make_directory, owner_for
+from app.infrastructure.private_files import make_directory, sync_directory, writing
 from app.services.ports import Randomness, ShowProgress
 from app.settings import DatabaseUrl
 
@@ -72,7 +71,7 @@ class AgeBackupFiles:
                     written = _write(snapshot, header, writer, _Counter(show, stop))
                 writer.finish()
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # before it is read back: the disk is to be read, not the memory
                 size = file.tell()
                 checked = _read_back(file, header, writer.file_key, lambda h, r: check(h, _stopping(r, stop)))
                 return WrittenBackup(header=header, size=size, sha256=digested.hexdigest, rows=written), checked
@@ -125,7 +124,7 @@ class AgeBackupFiles:
         def work(_: threading.Event) -> bool:
             try:
                 path.unlink()
-                _sync_directory(path.parent)
+                sync_directory(path.parent)
             except FileNotFoundError:
                 return False
             except OSError as error:
@@ -204,17 +203,14 @@ def _read_back(file: BinaryIO, header: BackupHeader, key: Identity, check: Calla
 @contextmanager
 def _place(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """A file without its name yet, which it gets when the block ends well. Raises BackupNotWritten."""
-    temporary = path.with_name(f".{path.name}.new")
     _require_free(path, replace=replace)
     try:
-        with open(_temporary(temporary, path), "w+b", buffering=_BUFFER) as file:
-            try:
-                yield file
-                _name(temporary, path, replace=replace)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        _sync_directory(path.parent)
+        with writing(path, replace=replace) as file:
+            yield file
+    except FileExistsError:
+        raise BackupNotWritten(f"{path} is there by now: another process made it") from None
+    except BlockingIOError:
+        raise BackupNotWritten(f"another process is writing {path} right now") from None
     except OSError as error:
         raise BackupNotWritten(
             f"no backup could be written to {path}: {error.strerror or type(error).__name__}; name a place with free "
@@ -227,64 +223,19 @@ def _require_free(path: Path, *, replace: bool) -> None:
         raise BackupNotWritten(f"there is no directory {path.parent}: make it first, or name another place")
     if path.is_dir():
         raise BackupNotWritten(f"{path} is a directory: name a file in it")
-    if os.path.lexists(path):
-        if not path.is_file() or path.is_symlink():
-            raise BackupNotWritten(f"{path} is no regular file: a backup is never written over it")
-        if not replace:
-            raise BackupNotWritten(f"{path} is there already: name another file, or replace it with --replace")
-
-
-def _temporary(temporary: Path, path: Path) -> int:
-    """The descriptor of a new file that no other process writes; the rest of a killed one is taken away."""
-    busy = BackupNotWritten(f"another process is writing {path} right now")
-    for _ in range(10):
-        with suppress(FileExistsError):
-            made = create(temporary, owner=owner_for(path), flags=os.O_RDWR)
-            if _locked(made):
-                return made
-            os.close(made)  # another process took it for the rest of a killed one
-            raise busy
-        with suppress(FileNotFoundError):
-            found = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if not _locked(found):
-                    raise busy
-                temporary.unlink()
-            finally:
-                os.close(found)
-    raise busy
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock a file for as long as it is open; False where another process has."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _name(temporary: Path, path: Path, *, replace: bool) -> None:
-    if replace:
-        temporary.replace(path)
+    if not os.path.lexists(path):
         return
+    if not path.is_file() or path.is_symlink():
+        raise BackupNotWritten(f"{path} is no regular file: a backup is never written over it")
+    if not replace:
+        raise BackupNotWritten(f"{path} is there already: name another file, or replace it with --replace")
     try:
-        os.link(temporary, path)  # unlike a rename, it never takes the place of a file that is there by now
-    except FileExistsError:
-        raise BackupNotWritten(f"{path} is there by now: another process made it") from None
-    except OSError:  # a file system without hard links
-        _require_free(path, replace=False)
-        temporary.rename(path)
-    else:
-        temporary.unlink()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with path.open("rb") as found:
+            begins = found.read(len(BEGINNING))
+    except OSError as error:
+        raise BackupNotWritten(f"{path} cannot be read, so it is not replaced: {error.strerror}") from error
+    if begins not in {b"", BEGINNING}:
+        raise BackupNotWritten(f"{path} is no backup: a backup replaces nothing but an earlier one, name another file")
 
 
 class _Digested:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import json
 import logging
 from collections import Counter
@@ -11,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.domain.audit import UsageHour
-from app.domain.audit_chain import ChainRow, Segment, Stream, canonical_time
+from app.domain.audit_chain import AuditExportFailed, ChainRow, Segment, Stream, canonical_time
 from app.domain.jobs import JobKind
 from app.domain.keys import KeyName
 from app.services.audit_trail.sealing import AuditSealing
@@ -109,7 +111,7 @@ class AuditRetention:
             return None
         dropped = replace(segment, dropped_at=self._clock.now())
         if segment.stream is Stream.SECURITY and segment.rows:
-            name, digest = await self._export(segment)
+            name, digest = await self._export(segment, seals)
             dropped = replace(dropped, export=name, digest=digest)
         dropped = seals.authenticated(dropped)
         async with self._storage.write() as uow:
@@ -121,18 +123,31 @@ class AuditRetention:
             log.info("segment %d of the audit trail is in %s", segment.number, dropped.export)
         return dropped
 
-    async def _export(self, segment: Segment) -> tuple[str, str]:
-        """Write the rows to a file; its name and its digest, as read back from the disk."""
+    async def _export(self, segment: Segment, seals: Seals) -> tuple[str, str]:
+        """Write the rows to a file; its name and its digest, as read back from the disk.
+
+        The seals are computed from the very rows that are written, and the file gets its name only if the last one is
+        the segment's. So a row that was changed since the verification is in no file, and a worker that was stopped
+        and goes on after another one has dropped the rows does not replace that one's file by an empty one.
+        """
         # A database that was put back may hold other rows under the same number: they get a file of their own.
         name = f"audit-{segment.number:08}-{segment.seal.hex()[:16]}.jsonl"
         async with self._exports.writing(name) as file:
             await file.add([_line(self._header(segment))])
-            after = segment.first - 1
-            while after < segment.last:
+            position, previous = segment.first, segment.previous
+            while position <= segment.last:
                 async with self._storage.read() as uow:
-                    rows = await uow.audit_chain.rows(segment.number, after=after, limit=BATCH)
+                    limit = min(BATCH, segment.last - position + 1)
+                    rows = await uow.audit_chain.rows(segment.number, after=position - 1, limit=limit)
+                if [row.position for row in rows] != list(range(position, position + len(rows))) or not rows:
+                    raise _changed(segment)
+                made = await asyncio.to_thread(
+                    seals.of_rows, rows, segment=segment.number, previous=previous, first=position
+                )
                 await file.add([_line(_members(row)) for row in rows])
-                after += max(len(rows), 1)
+                position, previous = position + len(rows), made[-1].seal
+            if not hmac.compare_digest(previous, segment.seal):
+                raise _changed(segment)
         return name, await self._exports.digest(name)
 
     def _header(self, segment: Segment) -> dict[str, object]:
@@ -161,6 +176,13 @@ class AuditRetention:
                 if segment.stream is Stream.USES:
                     await uow.audit_chain.add_uses(_sums(await uow.audit_chain.last_rows(segment.number, BATCH)))
                 deleted = await uow.audit_chain.drop_last(segment.number, BATCH)
+
+
+def _changed(segment: Segment) -> AuditExportFailed:
+    return AuditExportFailed(
+        f"the rows of segment {segment.number} of the audit trail were changed or dropped while they were exported, so "
+        "nothing was written: `keyhall audit verify` says whether the audit trail is whole"
+    )
 
 
 def _members(row: ChainRow) -> dict[str, object]:

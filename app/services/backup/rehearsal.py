@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -23,6 +23,7 @@ from app.services.ports.restoring import Staged
 log = logging.getLogger(__name__)
 
 AT_LEAST_EVERY: Final = timedelta(days=1)
+_LATEST: Final = 20
 _UNIQUE: Final = "backup.rehearsal"
 
 
@@ -69,10 +70,12 @@ class BackupRehearsal:
         self._audit = AuditTrail(clock)
 
     async def newest(self) -> BackupRecord | None:
-        """Return the newest backup, with its last rehearsal."""
+        """Return the newest backup whose file is on this machine, else the newest one, with its last rehearsal."""
         async with self._storage.lookup() as uow:
-            found = await uow.backups.page(before=None, limit=1)
-        return found[0] if found else None
+            found = await uow.backups.page(before=None, limit=_LATEST)
+        there = await self._verification.files.exist(*(Path(each.path) for each in found))
+        present = [backup for backup, is_there in zip(found, there, strict=True) if is_there]
+        return next(iter([*present, *found]), None)
 
     async def watch(self) -> None:
         """Queue a rehearsal where the newest backup has had none for a day; of all processes, one does."""
@@ -90,7 +93,7 @@ class BackupRehearsal:
         if backup is None:
             return
         await run.note(Progress(step="rehearse", note=f"restoring {Path(backup.path).name} for trial"))
-        outcome = await self.rehearse(Path(backup.path))
+        outcome = await self.rehearse(Path(backup.path), backup.created_at)
         async with self._storage.write() as uow:
             await run.hold(uow, Progress(step="done", note=outcome.note))
             await self._record(uow, backup, outcome)
@@ -108,11 +111,11 @@ class BackupRehearsal:
             outcome=outcome.result.value,
         )
 
-    async def rehearse(self, path: Path) -> Outcome:
-        """Restore a backup into a scratch place, open every secret in it, and delete the place."""
+    async def rehearse(self, path: Path, made_at: datetime) -> Outcome:
+        """Restore the backup that was made then into a scratch place, open every secret in it, and delete the place."""
         try:
             by = self._place.keys()
-            return await self._place.elsewhere(lambda: self._rehearsed(path, by))
+            return await self._place.elsewhere(lambda: self._rehearsed(path, by, made_at))
         except BackupLocked:
             return Outcome(
                 Rehearsal.NOT_DECRYPTABLE, "not decryptable here: BACKUP_IDENTITY_FILE names no identity that opens it"
@@ -120,20 +123,24 @@ class BackupRehearsal:
         except (BackupError, StartupError, StorageError, OSError) as error:
             return Outcome(Rehearsal.FAILED, f"failed: {_why(error)}")
 
-    async def _rehearsed(self, path: Path, by: OpenWith) -> Outcome:
+    async def _rehearsed(self, path: Path, by: OpenWith, made_at: datetime) -> Outcome:
         files = self._verification.files
         header = await files.read(path, by, lambda header, _: header)
+        if header.created_at != made_at:
+            return Outcome(
+                Rehearsal.FAILED, f"failed: the file is another backup, of {header.created_at:%Y-%m-%d %H:%M}"
+            )
         async with self._place.scratch(header) as staged:
-            count = await files.read(path, by, lambda _, rows: staged.load(header, rows, lambda *_: None))
+            loaded = await files.read(path, by, lambda _, rows: staged.load(header, rows, lambda *_: None))
             await staged.upgrade()
             async with staged.storage.read() as uow:
                 ring = await self._verification.reader(header).load(uow, None)
             if ring is None:
                 raise BackupDamaged("the backup holds no key")
             opened = await open_all(staged.storage, self._verification.envelope, ring, None, lambda *_: None)
-        if opened.unreadable:
-            return Outcome(Rehearsal.FAILED, f"{len(opened.unreadable)} unreadable")
-        return Outcome(Rehearsal.OK, f"ok: {count} rows restored, {opened.credentials} credentials opened")
+        if opened.unreadable or loaded.refused:
+            return Outcome(Rehearsal.FAILED, f"{len(opened.unreadable) + len(loaded.refused)} unreadable")
+        return Outcome(Rehearsal.OK, f"ok: {loaded.rows} rows restored, {opened.credentials} credentials opened")
 
 
 def _why(error: BaseException) -> str:

@@ -41,7 +41,7 @@ from app.services.ports import (
     Storage,
     UnitOfWork,
 )
-from app.services.ports.restoring import RestoreTarget, Staged
+from app.services.ports.restoring import Loaded, RestoreTarget, Staged
 
 _NAMED: Final = 20
 """Unreadable secrets that an error names."""
@@ -98,7 +98,9 @@ class BackupRestore:
         """
         header, remembered = await self.look(path, by), self._tools.record.read()
         async with self._target.staged(header) as staged:
-            rows = await self._files.read(path, by, lambda read, rows: _load(header, read, rows, staged, show))
+            loaded = await self._files.read(path, by, lambda read, rows: _load(header, read, rows, staged, show))
+            if loaded.refused and not accept_unreadable:
+                raise _unreadable(loaded.refused)
             await staged.upgrade()
             storage = staged.storage
             async with storage.read() as uow:
@@ -109,6 +111,7 @@ class BackupRestore:
                 replaced = await read_replaced(present, self._reader, header.install_id, self._target.name)
             keys = restored_keys(ring, replaced, remembered)
             opened = await open_all(storage, self._tools.envelope, ring, keys, show)
+            opened.unreadable[:0] = loaded.refused
             if opened.unreadable and not accept_unreadable:
                 raise _unreadable(opened.unreadable)
             await self._settle(
@@ -135,7 +138,7 @@ class BackupRestore:
             database=self._target.name,
             created_at=header.created_at,
             app_version=header.app_version,
-            rows=rows,
+            rows=loaded.rows,
             credentials=opened.credentials,
             users=len(opened.users),
             unreadable=opened.unreadable,
@@ -238,7 +241,7 @@ class BackupRestore:
         return CarriedOver(marks=keys.marks, disabled=opened.disabled, reencrypted=opened.reencrypted, lost=lost)
 
 
-def _load(header: BackupHeader, read: BackupHeader, rows: Rows, staged: Staged, show: ShowStep) -> int:
+def _load(header: BackupHeader, read: BackupHeader, rows: Rows, staged: Staged, show: ShowStep) -> Loaded:
     if read != header:
         raise BackupDamaged("the file became another one while it was read")
     return staged.load(header, rows, lambda done, total: show(done, total, "reading rows"))
@@ -248,7 +251,7 @@ def _unreadable(rows: Sequence[str]) -> BackupUnreadable:
     named = ", ".join(rows[:_NAMED])
     more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
     return BackupUnreadable(
-        f"{len(rows)} secrets in the backup do not open with its keys, and nothing was changed: {named}{more}. Restore "
-        "another backup, or restore this one without them, with --accept-unreadable: they stay, and must be entered "
-        "again"
+        f"{len(rows)} rows in the backup do not open with its keys, or hold values that no schema takes; nothing was "
+        f"changed: {named}{more}. Restore another backup, or this one with --accept-unreadable: secrets that do not "
+        "open stay, and must be entered again; the other rows are left out"
     )

@@ -20,6 +20,7 @@ from app.services.ports import BackupFiles, Envelope, KeyDerivation, KeyWrapping
 _AT_ONCE: Final = 100
 """Secrets that are decrypted in one go: about a millisecond, in which no other thread has its turn."""
 _KEYS: Final = "app_config"
+_MOST_NAMED: Final = 5
 
 
 class BackupVerification:
@@ -33,7 +34,9 @@ class BackupVerification:
         wrapping: Callable[[SecretBytes], KeyWrapping],
         derivation: KeyDerivation,
         envelope: Envelope,
+        fits: Callable[[str, Row], bool] = lambda _table, _row: True,
     ) -> None:
+        self._fits = fits
         self.files = files
         self._master_keys = master_keys
         self._wrapping = wrapping
@@ -54,6 +57,8 @@ class BackupVerification:
             if found.opening is None and table not in {_KEYS, "schema_info"}:
                 found.opening = self._opening(header, found)
             found.take(table, row)
+            if not self._fits(table, row):
+                found.misfits.append(f"{table} {row.get('id', row.get('key', '?'))}")
         if found.opening is None:
             found.opening = self._opening(header, found)
         found.open_rest()
@@ -110,6 +115,7 @@ class _Findings:
         self.keys: dict[str, str] = {}
         self.opening: _Opening | None = None
         self.problems: list[str] = []
+        self.misfits: list[str] = []
         self._owners: dict[str, tuple[str, str]] = {}
         self._waiting: dict[EncryptedColumn, list[EncryptedRow]] = {CREDENTIAL_SECRETS: [], FORMER_SECRETS: []}
         self._credentials = self._users = self._unreadable = 0
@@ -162,6 +168,12 @@ class _Findings:
             self.problems.append(
                 f"{self._unreadable} credentials (or former secrets of some) do not open with the keys in the backup: "
                 "run `keyhall credentials verify` on the install, which names them"
+            )
+        if self.misfits:
+            named = ", ".join(self.misfits[:_MOST_NAMED])
+            self.problems.append(
+                f"{len(self.misfits)} rows hold values that no schema takes ({named}): a restore leaves them out with "
+                "--accept-unreadable, and is refused without"
             )
         header = self._header
         return BackupReport(

@@ -11,7 +11,6 @@ from dotenv.parser import parse_stream
 from app.domain.credentials import SECRET_LONGEST
 from app.domain.imports import Entry, Passed, Source, shown
 from app.domain.key_shapes import find_key, provider_of
-from app.domain.placeholders import is_placeholder
 from app.domain.providers import provider_named
 from app.domain.secrets import SecretText
 from app.services.imports.texts import text_of
@@ -64,4 +63,4 @@ def _why_not(name: str, value: str) -> str | None:
     known = provider_named(name) is not None and provider_named(name) != name.lower()
     if not known and provider_of(value) is None and find_key(value) != value:
         return "is no provider's variable, and its value has the shape of no key"
-    return "holds a placeholder" if is_placeholder(value) and not _VARIABLE.search(value) else None
+    return None

@@ -20,6 +20,7 @@ from app.domain.identity import name_key, new_username
 from app.domain.imports import Entry, Passed, Source
 from app.domain.key_shapes import find_key, looks_like_key
 from app.domain.lookalikes import skeleton
+from app.domain.placeholders import is_placeholder
 from app.domain.providers import provider_for
 from app.domain.secrets import SecretBytes, SecretText
 from app.domain.text import opaque
@@ -91,6 +92,9 @@ def prepare(source: Source, owner: Owner | None, legacy: LegacyCipher, keys: Seq
             continue
         except CryptoError as error:
             prepared.broken.append(Passed(entry.where, str(error)))
+            continue
+        if is_placeholder(ready.secret.reveal()):
+            prepared.passed_over.append(Passed(ready.where, "holds a placeholder"))
             continue
         same = first.setdefault((entry.holder, ready.provider, ready.name, ready.secret.reveal()), ready.where)
         if same == ready.where:

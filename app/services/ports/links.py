@@ -24,7 +24,10 @@ class OneTimeLinkRepository(Protocol):
         ...
 
     async def withdraw(self, user_id: str, purpose: LinkPurpose) -> int:
-        """Delete the unused links of a user for that purpose; return how many."""
+        """Delete the unused links of a user for that purpose; return how many.
+
+        Others that issue one for this user wait until the unit of work ends.
+        """
         ...
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.domain.backup import BackupHeader, Rows
 from app.services.ports.backup import ShowProgress
@@ -24,6 +25,13 @@ class Present:
     why: str | None = None
 
 
+class Loaded(NamedTuple):
+    """How many rows were stored, and table and id of those with a value that no schema takes."""
+
+    rows: int
+    refused: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """The place of the database that was replaced, and the command that deletes it."""
@@ -40,10 +48,10 @@ class Staged(Protocol):
         """Its units of work, once it is upgraded."""
         ...
 
-    def load(self, header: BackupHeader, rows: Rows, show: ShowProgress) -> int:
-        """Store every row, in the calling thread, and return how many.
+    def load(self, header: BackupHeader, rows: Rows, show: ShowProgress) -> Loaded:
+        """Store every row, in the calling thread, but for those with a value that no schema takes.
 
-        Raises BackupDamaged for rows that the schema does not take, and what ``rows`` raises.
+        Raises BackupDamaged for other rows that the schema does not take, and what ``rows`` raises.
         """
         ...
 

@@ -255,6 +255,17 @@ async def test_an_account_that_nobody_claimed_yet_is_not_taken_for_a_discord_acc
     assert storage.tables.users[unclaimed.id].disabled_at is None
 
 
+async def test_an_account_from_discord_that_was_claimed_is_not_taken_away(
+    keyhall: Keyhall, identity: IdentityService, operator: Actor, mia: User
+) -> None:
+    visitor = await identity.from_discord(event())
+    claims = keyhall.services.claims
+    link = await claims.issue(operator, visitor.username)
+    await claims.claim(link.token.reveal(), PASSWORD, Client(source=Source.WEB))
+    with pytest.raises(AlreadyExists):
+        await identity.link(operator, "mia", NUMBER)
+
+
 async def test_unlinking_leaves_the_credentials_with_the_account(
     keyhall: Keyhall, identity: IdentityService, operator: Actor, mia: User
 ) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from app.domain.links import LinkPurpose, OneTimeLink
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import one_time_links
+from app.infrastructure.database.schema import one_time_links, users
 
 _TABLE = one_time_links.c
 
@@ -45,6 +45,8 @@ class OneTimeLinkRepositoryImpl:
         return await self._connection.change(used) == 1
 
     async def withdraw(self, user_id: str, purpose: LinkPurpose) -> int:
+        # On PostgreSQL of two issues at once the later one waits here, and then deletes the link of the earlier one.
+        await self._connection.row(select(users.c.id).where(users.c.id == user_id).with_for_update())
         theirs = (_TABLE.user_id == user_id, _TABLE.purpose == purpose.value, _TABLE.used_at.is_(None))
         return await self._connection.change(delete(one_time_links).where(*theirs))
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
+from functools import cache
 from itertools import groupby
 from typing import Any, Final
+
+from sqlalchemy import BigInteger, Boolean, DateTime, Integer, LargeBinary
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from app.domain.backup import BackupHeader, Row, Rows
 from app.domain.errors import BackupDamaged, StorageError
 from app.domain.times import rfc3339, utc_text
 from app.infrastructure.database.errors import DRIVER_ERRORS, translation
+from app.infrastructure.database.schema import metadata
 from app.infrastructure.database.snapshot import LEFT_OUT, connect_options
 from app.services.ports import ShowProgress
+from app.services.ports.restoring import Loaded
 from app.settings import DatabaseUrl
 
 _ROWS_AT_ONCE: Final = 100
@@ -24,6 +30,7 @@ _ROWS_AT_ONCE: Final = 100
 _SHOW_EVERY: Final = 500
 _MOMENT: Final = "VARCHAR(27)"
 """The type of no column but times (`schema.UtcDateTime`)."""
+_WRITTEN: Final = 27
 _NEEDED: Final = frozenset({"app_config", "schema_info"})
 
 Convert = Callable[[Any], Any]
@@ -34,8 +41,8 @@ class _Refused(Exception):
     """A value that Keyhall never writes into such a column."""
 
 
-def load(url: DatabaseUrl, schema: str | None, header: BackupHeader, rows: Rows, show: ShowProgress) -> int:
-    """Store every row of a backup; how many.
+def load(url: DatabaseUrl, schema: str | None, header: BackupHeader, rows: Rows, show: ShowProgress) -> Loaded:
+    """Store every row of a backup, but for those with a value that no schema takes, which are named.
 
     Args:
         url: the database, migrated to the backup's revision and not in use.
@@ -48,14 +55,42 @@ def load(url: DatabaseUrl, schema: str | None, header: BackupHeader, rows: Rows,
         BackupDamaged: a table, column or value is not of that schema, or a row breaks one of its rules.
         StorageError: the database does not take them.
     """
+    refused: list[str] = []
     if schema is None:
-        return _into_sqlite(url, header, rows, show)
+        return Loaded(_into_sqlite(url, header, rows, show, refused), refused)
     with asyncio.Runner() as runner:
-        return runner.run(_into_postgresql(url, schema, header, rows, show))
+        return Loaded(runner.run(_into_postgresql(url, schema, header, rows, show, refused)), refused)
+
+
+def fits(table: str, row: Row) -> bool:
+    """Whether the schema at head takes the values of a row; a table or column that it does not have is passed over."""
+    columns = _at_head(table)
+    try:
+        for name, value in row.items():
+            if value is not None and name in columns:
+                columns[name](value)
+    except (_Refused, ValueError):
+        return False
+    return True
+
+
+@cache
+def _at_head(table: str) -> Columns:
+    known = metadata.tables.get(table)
+    return {} if known is None else {str(each.name): _of_type(each.type) for each in known.columns}
+
+
+def _of_type(kind: TypeEngine[Any]) -> Convert:
+    while isinstance(kind, TypeDecorator):
+        kind = kind.impl_instance
+    for known, convert in ((LargeBinary, _bytes), (Boolean, _truth), (DateTime, _moment), (BigInteger, _number)):
+        if isinstance(kind, known):
+            return convert
+    return _small if isinstance(kind, Integer) else _text
 
 
 def _batches(
-    tables: Mapping[str, Columns], header: BackupHeader, rows: Rows, show: ShowProgress
+    tables: Mapping[str, Columns], header: BackupHeader, rows: Rows, show: ShowProgress, refused: list[str]
 ) -> Iterator[tuple[str, list[str], list[tuple[Any, ...]]]]:
     """Table, columns and rows in the values of the driver, some at a time. Raises BackupDamaged."""
     known = tables.keys() - LEFT_OUT
@@ -68,8 +103,12 @@ def _batches(
         for _, row in of_table:
             if row.keys() != columns.keys():
                 raise BackupDamaged(f"the backup holds other columns of {table} than its revision has")
-            waiting.append(_converted(table, row, columns))
             done += 1
+            try:
+                waiting.append(_converted(row, columns))
+            except (_Refused, ValueError):
+                key = row.get("id", row.get("key"))
+                refused.append(f"{table} {key if isinstance(key, str | int) else f'row {done}'}")
             if not done % _SHOW_EVERY:
                 show(done, None)
             if len(waiting) == _ROWS_AT_ONCE:
@@ -80,17 +119,21 @@ def _batches(
     show(done, done)
 
 
-def _converted(table: str, row: Row, columns: Columns) -> tuple[Any, ...]:
-    try:
-        return tuple(None if row[name] is None else convert(row[name]) for name, convert in columns.items())
-    except (_Refused, ValueError, binascii.Error):
-        raise BackupDamaged(f"the backup holds a value in {table} that Keyhall never writes there") from None
+def _converted(row: Row, columns: Columns) -> tuple[Any, ...]:
+    return tuple(None if row[name] is None else convert(row[name]) for name, convert in columns.items())
 
 
 def _text(value: Any) -> str:
-    if type(value) is not str:
+    if type(value) is not str or "\0" in value:
         raise _Refused
     return value
+
+
+def _moment(value: Any) -> datetime:
+    text = _text(value)
+    if len(text) == _WRITTEN and text.endswith("Z"):  # as a backup has it, in a tenth of the time
+        return datetime.fromisoformat(text)
+    return rfc3339(text)
 
 
 def _number(value: Any) -> int:
@@ -121,7 +164,7 @@ def _broken(error: Exception) -> BackupDamaged:
 def _of_sqlite(declared: str) -> Convert:
     kind = declared.upper()
     if kind == _MOMENT:
-        return lambda value: utc_text(rfc3339(_text(value)))
+        return lambda value: utc_text(_moment(value))
     if kind.startswith("BLOB"):
         return _bytes
     if kind.startswith("BOOL"):
@@ -138,7 +181,7 @@ def _small(value: Any) -> int:
     return int(value)
 
 
-def _into_sqlite(url: DatabaseUrl, header: BackupHeader, rows: Rows, show: ShowProgress) -> int:
+def _into_sqlite(url: DatabaseUrl, header: BackupHeader, rows: Rows, show: ShowProgress, refused: list[str]) -> int:
     try:
         with closing(sqlite3.connect(url.file, isolation_level=None)) as connection:
             # Nobody sees this file, and it is copied from here in a transaction that is durable.
@@ -162,7 +205,7 @@ def _into_sqlite(url: DatabaseUrl, header: BackupHeader, rows: Rows, show: ShowP
                 if table in tables:
                     connection.execute(f'DELETE FROM "{table}"')  # noqa: S608 - a table of the schema
             count = 0
-            for table, columns, some in _batches(tables, header, rows, show):
+            for table, columns, some in _batches(tables, header, rows, show, refused):
                 listed, marks = ", ".join(f'"{name}"' for name in columns), ", ".join("?" * len(columns))
                 connection.executemany(f'INSERT INTO "{table}" ({listed}) VALUES ({marks})', some)  # noqa: S608
                 count += len(some)
@@ -183,13 +226,15 @@ def _into_sqlite(url: DatabaseUrl, header: BackupHeader, rows: Rows, show: ShowP
 _OF_POSTGRESQL: Final[Mapping[str, Convert]] = {
     "bytea": _bytes,
     "boolean": _truth,
-    "integer": _number,
+    "integer": _small,
     "bigint": _number,
-    "timestamp with time zone": lambda value: rfc3339(_text(value)),
+    "timestamp with time zone": _moment,
 }
 
 
-async def _into_postgresql(url: DatabaseUrl, schema: str, header: BackupHeader, rows: Rows, show: ShowProgress) -> int:
+async def _into_postgresql(  # noqa: PLR0917
+    url: DatabaseUrl, schema: str, header: BackupHeader, rows: Rows, show: ShowProgress, refused: list[str]
+) -> int:
     import asyncpg  # noqa: PLC0415 - an install on SQLite needs none
 
     connection: Any = None
@@ -209,7 +254,7 @@ async def _into_postgresql(url: DatabaseUrl, schema: str, header: BackupHeader, 
             if table in tables:
                 await connection.execute(f'DELETE FROM "{schema}"."{table}"')  # noqa: S608 - a table of the schema
         count = 0
-        for table, columns, some in _batches(tables, header, rows, show):
+        for table, columns, some in _batches(tables, header, rows, show, refused):
             await connection.copy_records_to_table(table, schema_name=schema, columns=columns, records=some)
             count += len(some)
         await _go_on_counting(connection, schema)
@@ -245,4 +290,4 @@ def _translated(error: Exception) -> Exception:
     return known or error
 
 
-__all__: Sequence[str] = ("load",)
+__all__: Sequence[str] = ("fits", "load")

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from app.domain.backup import BackupHeader, Rows
-from app.domain.errors import InUse, StorageError
+from app.domain.errors import ConfigInvalid, DatabaseUnavailable, InUse, StorageError
 from app.infrastructure.database.dialects import Timeouts
 from app.infrastructure.database.engine import Database, open_database
 from app.infrastructure.database.errors import DRIVER_ERRORS, translation
@@ -26,6 +26,7 @@ from app.infrastructure.database.snapshot import connect_options
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.infrastructure.private_files import make_directory
 from app.services.ports import ShowProgress
+from app.services.ports.restoring import Loaded
 from app.settings import DatabaseUrl
 
 SCHEMA: Final = "keyhall_restoring"
@@ -49,7 +50,7 @@ class StagedDatabase:
         """Of an embedded one."""
         return self._url.file
 
-    def load(self, header: BackupHeader, rows: Rows, show: ShowProgress) -> int:
+    def load(self, header: BackupHeader, rows: Rows, show: ShowProgress) -> Loaded:
         """See `Staged`."""
         return load(self._url, self._schema, header, rows, show)
 
@@ -80,8 +81,14 @@ async def staged_file(directory: Path, header: BackupHeader) -> AsyncIterator[St
 
 @contextmanager
 def _private_directory(path: Path) -> Iterator[None]:
-    make_directory(path.parent)
-    lock = _locked(path)
+    try:
+        make_directory(path.parent)
+        lock = _locked(path)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"nothing can be restored beside {path.parent}: {error.strerror}; nothing was changed",
+            remedy="make it a directory with free space that the user who runs Keyhall may write",
+        ) from error
     try:
         yield
     finally:
@@ -147,7 +154,10 @@ async def staged_schema(url: DatabaseUrl, database: Database, header: BackupHead
         connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
 
     async with _holding_lock(url):
-        await database.rebuild(_LOCK + 1, make)
+        try:
+            await database.rebuild(_LOCK + 1, make)
+        except StorageError as error:
+            raise _may_not(url, error) from error
         try:
             async with open_database(
                 url, may_create=False, timeouts=_TIMEOUTS, schema=SCHEMA, connections=2
@@ -157,6 +167,18 @@ async def staged_schema(url: DatabaseUrl, database: Database, header: BackupHead
         finally:
             with suppress(StorageError):  # the next restore drops it
                 await database.rebuild(_LOCK + 1, drop)
+
+
+def _may_not(url: DatabaseUrl, error: StorageError) -> Exception:
+    """The halt where the role may make no schema; any other error as it is."""
+    if error.fault is None or error.fault.code != "42501" or url.server is None:
+        return error
+    role, name = url.server.username or "the role", url.server.database
+    return DatabaseUnavailable(
+        f"the database {url.name} does not let the role {role} make the schema in which a restore is prepared; nothing "
+        "was changed",
+        remedy=f'run `GRANT CREATE ON DATABASE "{name}" TO "{role}"` as its owner or the superuser, and repeat',
+    )
 
 
 @asynccontextmanager
