@@ -14,11 +14,11 @@ from app.domain.audit_chain import Stream
 from app.domain.errors import Forbidden, InvalidInput, NotReady
 from app.domain.identity import Source
 from app.domain.keys import KeyName
-from app.services.audit_trail import sealing, verification
+from app.services.audit_trail import AuditQuery, sealing, verification
 from tests.support.database import NOW, user
 from tests.support.fakes import FakeClock
 from tests.support.keyhall import member
-from tests.support.trails import Trail, opened, sealed
+from tests.support.trails import AUDITOR, Trail, opened, sealed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -357,6 +357,25 @@ async def test_sealing_goes_on_where_a_segment_has_no_number_that_could_be(lite:
     found = await lite.verify()
     assert found.unsealed == 0
     assert found.first_bad is not None
+
+
+@pytest.mark.parametrize("at", ["4000-01-01 00:00:00+00 BC", "20000-01-01 00:00:00+00", "infinity", "-infinity"])
+async def test_a_time_that_only_postgresql_has_is_named_and_stops_nobody(postgres_url: str, at: str) -> None:
+    async with sealed(postgres_url) as trail:
+        columns = "action, result, source, detail"
+        await trail.edit(
+            f"INSERT INTO audit_events (at, {columns}) SELECT '{at}', {columns} FROM audit_events WHERE {_THIRD}"  # noqa: S608
+        )
+        await trail.seal()
+        found = await trail.verify()
+        assert (found.ok, found.unsealed) == (True, 0)
+        await trail.edit(f"UPDATE audit_events SET at = '{at}' WHERE {_THIRD}")  # noqa: S608
+        found = await trail.verify()
+        assert found.first_bad is not None
+        assert found.first_bad.position == 3
+        page = await trail.keyhall.services.audit.page(AUDITOR, AuditQuery())
+        assert [each.at for each in page.items].count(None) == 2
+        assert len(page.items) == 11
 
 
 async def test_bytes_in_the_place_of_text_are_named(sqlite_url: str) -> None:

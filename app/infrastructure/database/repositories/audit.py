@@ -12,6 +12,7 @@ from sqlalchemy import Column, bindparam, insert, select
 from app.domain.audit import AuditEvent, AuditFilter, AuditItem
 from app.domain.canonical_json import canonical_json
 from app.domain.errors import StorageError
+from app.infrastructure.database.columns import StoredMoment
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import ADDRESSES, audit_events, subjects
 from app.services.ports import Randomness
@@ -76,7 +77,7 @@ class AuditRepositoryImpl:
         statement = (
             select(
                 row.id,
-                row.at,
+                StoredMoment(row.at),
                 subjects.c.value,
                 row.action,
                 row.object_kind,
@@ -135,9 +136,7 @@ def _to_item(row: Sequence[Any]) -> AuditItem:
 
 
 def _moment(value: Any) -> datetime | None:
-    """The driver's value: PostgreSQL's is a time, SQLite's a text."""
-    if isinstance(value, datetime):
-        return value
+    """The moment of a text that `UtcDateTime` stores; None for anything else."""
     try:
         return datetime.fromisoformat(value)
     except (ValueError, TypeError):

@@ -9,10 +9,13 @@ from sqlalchemy import Select, delete, func, insert, null, or_, select, update
 
 from app.domain.audit import UsageHour
 from app.domain.audit_chain import ChainRow, Seal, Segment, StoredSegment, Stream, read_segment
+from app.infrastructure.database.columns import StoredMoment
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import UNSEALED, audit_events, audit_segments, usage_hours
 
-_COLUMNS: Final = tuple(audit_events.c[name] for name in ChainRow._fields)
+_COLUMNS: Final = tuple(
+    StoredMoment(audit_events.c.at) if name == "at" else audit_events.c[name] for name in ChainRow._fields
+)
 _NEVER_REACHED: Final = 2**62
 """Above every segment that Keyhall makes, and below text and bytes, which SQLite sorts behind all numbers."""
 _SEGMENT: Final = (
