@@ -187,8 +187,8 @@ def read_segment(number: int, stream: object, value: object, mac: object) -> Sto
         )
         if segment.value != value:  # another text of the same members
             segment = None
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
-        segment = None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError):
+        segment = None  # ArithmeticError: a number or a time beyond what there is
     return StoredSegment(number=number, segment=segment)
 
 

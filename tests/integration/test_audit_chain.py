@@ -14,11 +14,11 @@ from app.domain.audit_chain import Stream
 from app.domain.errors import Forbidden, InvalidInput, NotReady
 from app.domain.identity import Source
 from app.domain.keys import KeyName
-from app.services.audit_trail import sealing, verification
+from app.services.audit_trail import AuditQuery, sealing, verification
 from tests.support.database import NOW, user
 from tests.support.fakes import FakeClock
 from tests.support.keyhall import member
-from tests.support.trails import Trail, opened, sealed
+from tests.support.trails import AUDITOR, Trail, opened, sealed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -204,7 +204,9 @@ async def test_swapped_rows_are_named(trail: Trail) -> None:
     assert "another's place" in found.first_bad.what
 
 
-@pytest.mark.parametrize(("segment", "position"), [(1, 7), (1, 0), (1, "NULL"), (7, 1), (0, 1), (-3, 1)])
+@pytest.mark.parametrize(
+    ("segment", "position"), [(1, 7), (1, 0), (1, "NULL"), (7, 1), (0, 1), (-3, 1), (-(2**63) + 1, 1)]
+)
 async def test_an_inserted_row_is_named(lite: Trail, segment: int, position: Any) -> None:
     copied = "at, action, result, source, detail, seal"
     await lite.edit(
@@ -226,6 +228,10 @@ async def test_an_inserted_row_is_named(lite: Trail, segment: int, position: Any
         ("UPDATE audit_segments SET value = 'x' WHERE number = 1", "segment 1 was edited"),
         ("UPDATE audit_segments SET value = '{}' WHERE number = 1", "segment 1 was edited"),
         ("UPDATE audit_segments SET mac = '' WHERE number = 1", "segment 1 was edited"),
+        (
+            "INSERT INTO audit_segments SELECT 0, stream, value, mac FROM audit_segments WHERE number = 1",
+            "0 was inserted",
+        ),
         ("UPDATE audit_segments SET stream = 'uses' WHERE number = 1", "segment 1 was edited"),
         ("UPDATE audit_segments SET number = 5 WHERE number = 1", "segment 1 is missing"),
         ("DELETE FROM audit_segments WHERE number = 1", "segment 1 is missing"),
@@ -298,6 +304,78 @@ async def test_sealing_goes_on_behind_an_edited_segment_which_stays_named(lite: 
     assert found.unsealed == 0
     assert found.first_bad is not None
     assert found.first_bad.segment == 1
+
+
+@pytest.mark.parametrize(
+    ("was", "edited"),
+    [
+        ('"first":1,', '"first":1e400,'),
+        ('"opened_at":"2026', '"opened_at":"0001-01-01T00:00:00.000000+23:59","x":"2026'),
+    ],
+)
+async def test_a_segment_with_a_number_beyond_all_is_edited_and_stops_nobody(
+    trail: Trail, was: str, edited: str
+) -> None:
+    await trail.edit(f"UPDATE audit_segments SET value = replace(value, '{was}', '{edited}') WHERE number = 1")  # noqa: S608
+    assert [row for row in await trail.rows("SELECT value FROM audit_segments WHERE number = 1") if edited in row[0]]
+    await trail.happens(Action.LOGIN)
+    await trail.seal()
+    found = await trail.verify()
+    assert found.unsealed == 0
+    assert found.first_bad is not None
+    assert found.first_bad.what == "segment 1 was edited"
+
+
+@pytest.mark.parametrize("more", [False, True])
+async def test_sealing_goes_on_where_a_forged_row_lies_in_the_next_place(
+    trail: Trail, caplog: pytest.LogCaptureFixture, *, more: bool
+) -> None:
+    """And where others lie in the segments that would follow; once they are removed, the rest verifies."""
+    copied = "at, action, result, source, detail, seal"
+    for segment, position in [(1, 7), *([(3, 7), (4, 7)] if more else [])]:
+        await trail.edit(
+            f"INSERT INTO audit_events ({copied}, segment, position) "  # noqa: S608
+            f"SELECT {copied}, {segment}, {position} FROM audit_events WHERE {_THIRD}"
+        )
+    await trail.happens(Action.LOGIN)
+    await trail.seal()
+    found = await trail.verify()
+    assert found.unsealed == 0
+    assert found.first_bad is not None
+    assert "inserted into segment 1" in found.first_bad.what
+    assert "is taken by a forged row" in caplog.text
+    if not more:
+        await trail.edit("DELETE FROM audit_events WHERE segment = 1 AND position = 7")
+        assert (await trail.verify()).ok
+
+
+@pytest.mark.parametrize("number", ["'zzz'", "x'ff'", "9223372036854775807"])
+async def test_sealing_goes_on_where_a_segment_has_no_number_that_could_be(lite: Trail, number: str) -> None:
+    await lite.edit(f"UPDATE audit_segments SET number = {number} WHERE number = 2")  # noqa: S608
+    await lite.happens(Action.LOGIN, Action.CREDENTIAL_USED)
+    await lite.seal()
+    found = await lite.verify()
+    assert found.unsealed == 0
+    assert found.first_bad is not None
+
+
+@pytest.mark.parametrize("at", ["4000-01-01 00:00:00+00 BC", "20000-01-01 00:00:00+00", "infinity", "-infinity"])
+async def test_a_time_that_only_postgresql_has_is_named_and_stops_nobody(postgres_url: str, at: str) -> None:
+    async with sealed(postgres_url) as trail:
+        columns = "action, result, source, detail"
+        await trail.edit(
+            f"INSERT INTO audit_events (at, {columns}) SELECT '{at}', {columns} FROM audit_events WHERE {_THIRD}"  # noqa: S608
+        )
+        await trail.seal()
+        found = await trail.verify()
+        assert (found.ok, found.unsealed) == (True, 0)
+        await trail.edit(f"UPDATE audit_events SET at = '{at}' WHERE {_THIRD}")  # noqa: S608
+        found = await trail.verify()
+        assert found.first_bad is not None
+        assert found.first_bad.position == 3
+        page = await trail.keyhall.services.audit.page(AUDITOR, AuditQuery())
+        assert [each.at for each in page.items].count(None) == 2
+        assert len(page.items) == 11
 
 
 async def test_bytes_in_the_place_of_text_are_named(sqlite_url: str) -> None:

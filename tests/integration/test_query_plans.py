@@ -36,7 +36,8 @@ RESET: Final = "a reset of lost keys changes every row, while nobody else is the
 WHOLE: Final[Mapping[str, str]] = {
     "audit.page: audit_events": "walks the primary key to the limit, and leaves out what is not wanted",
     "audit_chain.count_unsealed: audit_events": UNSEALED,
-    "audit_chain.highest_segment: audit_segments": "reads the last entry of an index",
+    "audit_chain.next_segment_of_rows: audit_events": "reads the first entry of an index",
+    "audit_chain.segments: audit_segments": "a part of a pass over every segment, of which there are a few a day",
     "audit_chain.unsealed: audit_events": UNSEALED,
     "backups.latest_verified: backups": FEW,
     "backups.managed: backups": FEW,
@@ -72,6 +73,7 @@ WHOLE: Final[Mapping[str, str]] = {
 
 POSTGRESQL_ALONE: Final = {
     "audit_chain.count_unsealed: audit_events",
+    "audit_chain.next_segment_of_rows: audit_events",
     "audit_chain.unsealed: audit_events",
     "keys.clear: app_config",
 }

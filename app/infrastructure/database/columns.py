@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, LargeBinary, String, Text
+from sqlalchemy import Column, DateTime, LargeBinary, String, Text
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from app.domain.errors import InvalidInput
@@ -87,3 +91,33 @@ class Sealed(TypeDecorator[bytes]):
     def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
         """The bytes that were stored."""
         return value if value is None or isinstance(value, bytes) else b""
+
+
+class StoredMoment(ColumnElement[str]):
+    """A `UtcDateTime` column as SQLite keeps it, on both engines: text, whatever somebody wrote there.
+
+    PostgreSQL keeps times that Python has not, on which the driver raises: the first and the last years, and infinity.
+    They come as seconds since 1970, which no other moment looks like.
+    """
+
+    inherit_cache = True
+    type = Text()
+    _traverse_internals: ClassVar[Any] = [("column", InternalTraversal.dp_clauseelement)]
+
+    def __init__(self, column: Column[Any]) -> None:
+        self.column = column
+
+
+@compiles(StoredMoment)
+def _as_it_is(element: StoredMoment, compiler: SQLCompiler, **arguments: Any) -> str:
+    return compiler.process(element.column, **arguments)
+
+
+@compiles(StoredMoment, "postgresql")
+def _as_text(element: StoredMoment, compiler: SQLCompiler, **arguments: Any) -> str:
+    at = compiler.process(element.column, **arguments)
+    return (
+        f"CASE WHEN {at} >= TIMESTAMPTZ '0001-01-01 00:00:00+00' AND {at} < TIMESTAMPTZ '10000-01-01 00:00:00+00' "
+        f"THEN to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') "
+        f"ELSE extract(epoch FROM {at})::text END"
+    )

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from app.domain.audit import UsageHour
@@ -213,5 +213,8 @@ def _sums(rows: Sequence[ChainRow]) -> Sequence[UsageHour]:
 
 
 def _hour(at: datetime | str) -> datetime:
-    moment = at if isinstance(at, datetime) else datetime.fromisoformat(at)
+    try:
+        moment = at if isinstance(at, datetime) else datetime.fromisoformat(at)
+    except (ValueError, TypeError):  # it was forged before it was sealed: it must not keep the others
+        moment = datetime.fromtimestamp(0, UTC)
     return moment.replace(minute=0, second=0, microsecond=0)

@@ -38,6 +38,7 @@ class _Found:
     rows: Sequence[ChainRow]
     heads: Mapping[Stream, StoredSegment | None]
     highest: int
+    afresh: bool
 
 
 @dataclass(slots=True)
@@ -72,12 +73,15 @@ class AuditSealing:
         """Close the segments of days that are over, where no row has come that would have."""
         await self._extend(closing=True)
 
-    async def _extend(self, *, closing: bool = False) -> int:
+    async def _extend(self, *, closing: bool = False, afresh: bool = False) -> int:
+        """``afresh`` begins a new segment of each chain, above every number that a row names."""
         async with self._storage.read() as uow:
+            highest = await uow.audit_chain.highest_segment()
             found = _Found(
                 rows=() if closing else await uow.audit_chain.unsealed(BATCH),
-                heads={stream: await uow.audit_chain.head(stream) for stream in Stream},
-                highest=await uow.audit_chain.highest_segment(),
+                heads=await self._heads(uow),
+                highest=max(highest, await uow.audit_chain.highest_segment_of_rows()) if afresh else highest,
+                afresh=afresh,
             )
         version = self._keys.primary(KeyName.AUDIT_SEAL_KEY).version
         materials = self._keys.usable_materials(KeyName.AUDIT_SEAL_KEY)
@@ -87,11 +91,27 @@ class AuditSealing:
         try:
             async with self._storage.write() as uow:
                 await self._carry_out(uow, plan, version)
-        except (_Overtaken, UniqueViolation):
+        except _Overtaken:
             log.debug("another process has sealed the audit trail in the meantime")
             return 0
+        except UniqueViolation:
+            again = await self._place_is_taken(found) and not afresh
+            return await self._extend(closing=closing, afresh=True) if again else 0
         await self._say_latest()
         return len(plan.seals)
+
+    async def _place_is_taken(self, found: _Found) -> bool:
+        """Whether nobody was faster: then a row, or a segment, that no sealer wrote lies where the next belongs."""
+        async with self._storage.read() as uow:
+            heads = await self._heads(uow)
+        if heads != found.heads:
+            log.debug("another process has sealed the audit trail in the meantime")
+            return False
+        log.error("a place in the audit trail is taken by a forged row or segment, see `keyhall audit verify`")
+        return True
+
+    async def _heads(self, uow: UnitOfWork) -> Mapping[Stream, StoredSegment | None]:
+        return {stream: await uow.audit_chain.head(stream) for stream in Stream}
 
     async def _carry_out(self, uow: UnitOfWork, plan: _Plan, version: int) -> None:
         ring = await self._keys.ring_under_lock(uow)
@@ -107,8 +127,8 @@ class AuditSealing:
     async def latest_seal(self) -> str | None:
         """The latest seals in one text, None before the first: kept elsewhere, it shows later that the end was cut."""
         async with self._storage.lookup() as uow:
-            found = [await uow.audit_chain.head(stream) for stream in Stream]
-        return latest_seal([each.segment for each in found if each is not None and each.segment is not None])
+            found = await self._heads(uow)
+        return latest_seal([each.segment for each in found.values() if each is not None and each.segment is not None])
 
     def _plan(self, found: _Found, version: int, materials: Mapping[int, SecretBytes]) -> _Plan:
         plan, now, highest = _Plan(), self._clock.now(), found.highest
@@ -117,7 +137,7 @@ class AuditSealing:
             rows = [row for row in found.rows if Stream.of(row.action) is stream]
             # Both chains begin together: so one that is gone as a whole is missed.
             head = self._intact(stored, materials)
-            over = head is not None and head.full(now, version)
+            over = head is not None and (found.afresh or head.full(now, version))
             if not rows and not over and (stored is not None or not found.rows):
                 continue
             if head is None:
@@ -148,7 +168,7 @@ class AuditSealing:
         if head is not None and known and Seals(self._derivation, materials[head.key_version]).made(head):
             return head
         log.error(
-            "segment %d of the audit trail was edited, or its key is lost: a new chain begins behind it, see `keyhall "
+            "segment %s of the audit trail was edited, or its key is lost: a new chain begins behind it, see `keyhall "
             "audit verify`",
             stored.number,
         )

@@ -75,7 +75,7 @@ class AuditVerification:
         more = True
         while more:
             async with self._storage.read() as uow:
-                part = await uow.audit_chain.segments(after=found[-1].number if found else 0, limit=BATCH)
+                part = await uow.audit_chain.segments(after=found[-1].number if found else None, limit=BATCH)
             found += part
             more = len(part) == BATCH
         return found
@@ -88,7 +88,8 @@ class AuditVerification:
         done = 0
         for number, each in enumerate(stored, start=1):
             if each.number != number:
-                return Flaw(segment=number, what=f"segment {number} is missing")
+                what = f"segment {number} is missing, or segment {each.number!r} was inserted"
+                return Flaw(segment=number, what=what)
             segment = each.segment
             flaw = self._flaw_of_segment(each, materials, before)
             if flaw is not None or segment is None:
@@ -168,14 +169,14 @@ class AuditVerification:
 
     async def _stray(self, segments: int) -> Flaw | None:
         """Whether rows name a segment that is none. A segment that has begun since is one."""
-        after = -(2**62)
+        after: int | None = None  # the lowest of all: a forged row may name any number
         while True:
             async with self._storage.read() as uow:
                 number = await uow.audit_chain.next_segment_of_rows(after)
                 if number is None:
                     return None
                 known = isinstance(number, int) and (
-                    0 < number <= segments or await uow.audit_chain.segment(number) is not None
+                    0 < number <= segments or (number > 0 and await uow.audit_chain.segment(number) is not None)
                 )
             if not isinstance(number, int) or not known:
                 return Flaw(what=f"rows were inserted that name the segment {number!r}, which there never was")

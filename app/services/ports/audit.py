@@ -73,8 +73,8 @@ class AuditChainRepository(Protocol):
         """Return how many rows name that segment and have no position from ``first`` to ``last``."""
         ...
 
-    async def next_segment_of_rows(self, after: int) -> object:
-        """Return the lowest segment above ``after`` that a row names, or None."""
+    async def next_segment_of_rows(self, after: int | None) -> object:
+        """Return the lowest segment above ``after`` that a row names, of all where that is None; None for no such."""
         ...
 
     async def last_rows(self, segment: int, limit: int) -> Sequence[ChainRow]:
@@ -86,19 +86,23 @@ class AuditChainRepository(Protocol):
         ...
 
     async def head(self, stream: Stream) -> StoredSegment | None:
-        """Return the latest segment of that chain, or None."""
+        """Return the latest segment of that chain, or None. One with a number that is never reached is none."""
         ...
 
     async def highest_segment(self) -> int:
         """Return the highest number of a segment, 0 where there is none."""
         ...
 
+    async def highest_segment_of_rows(self) -> int:
+        """Return the highest segment that a row names, 0 where there is none: forged rows may name any."""
+        ...
+
     async def segment(self, number: int) -> StoredSegment | None:
         """Return that segment, or None."""
         ...
 
-    async def segments(self, *, after: int, limit: int) -> Sequence[StoredSegment]:
-        """Return segments of both chains in the order of their numbers, those above ``after``."""
+    async def segments(self, *, after: int | None, limit: int) -> Sequence[StoredSegment]:
+        """Return segments of both chains in the order of their numbers, those above ``after``, of all if None."""
         ...
 
     async def add_segment(self, segment: Segment) -> None:

@@ -81,8 +81,9 @@ class FakeAuditChainRepository:
     async def count_outside(self, segment: int, first: int, last: int) -> int:
         return sum(not first <= each.position <= last for each in self._of(segment))
 
-    async def next_segment_of_rows(self, after: int) -> object:
-        return min((each.segment for each in self._all() if (each.segment or after) > after), default=None)
+    async def next_segment_of_rows(self, after: int | None) -> object:
+        named = [each.segment for each in self._all() if each.segment is not None]
+        return min((each for each in named if after is None or each > after), default=None)
 
     async def last_rows(self, segment: int, limit: int) -> Sequence[ChainRow]:
         return self._of(segment)[-limit:]
@@ -99,12 +100,15 @@ class FakeAuditChainRepository:
     async def highest_segment(self) -> int:
         return max(self._tables.segments, default=0)
 
+    async def highest_segment_of_rows(self) -> int:
+        return max((each.segment or 0 for each in self._all()), default=0)
+
     async def segment(self, number: int) -> StoredSegment | None:
         found = self._tables.segments.get(number)
         return None if found is None else read_segment(number, found.stream.value, found.value, found.mac)
 
-    async def segments(self, *, after: int, limit: int) -> Sequence[StoredSegment]:
-        numbers = sorted(each for each in self._tables.segments if each > after)[:limit]
+    async def segments(self, *, after: int | None, limit: int) -> Sequence[StoredSegment]:
+        numbers = sorted(each for each in self._tables.segments if after is None or each > after)[:limit]
         return [found for each in numbers if (found := await self.segment(each)) is not None]
 
     async def add_segment(self, segment: Segment) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Column, bindparam, insert, select
 from app.domain.audit import AuditEvent, AuditFilter, AuditItem
 from app.domain.canonical_json import canonical_json
 from app.domain.errors import StorageError
+from app.infrastructure.database.columns import StoredMoment
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import ADDRESSES, audit_events, subjects
 from app.services.ports import Randomness
@@ -26,6 +27,7 @@ _GIVEN: Final[tuple[Column[Any], ...]] = (
     audit_events.c.object_id,
     audit_events.c.detail,
 )
+_LARGEST: Final = 2**63
 _ATTEMPTS: Final = 3
 """One that finds the address, one after storing it, and one more where it was erased in between."""
 # Built once: it stands in every unit of work that changes something.
@@ -75,7 +77,7 @@ class AuditRepositoryImpl:
         statement = (
             select(
                 row.id,
-                row.at,
+                StoredMoment(row.at),
                 subjects.c.value,
                 row.action,
                 row.object_kind,
@@ -134,9 +136,7 @@ def _to_item(row: Sequence[Any]) -> AuditItem:
 
 
 def _moment(value: Any) -> datetime | None:
-    """The driver's value: PostgreSQL's is a time, SQLite's a text."""
-    if isinstance(value, datetime):
-        return value
+    """The moment of a text that `UtcDateTime` stores; None for anything else."""
     try:
         return datetime.fromisoformat(value)
     except (ValueError, TypeError):
@@ -146,6 +146,18 @@ def _moment(value: Any) -> datetime | None:
 def _detail(value: Any) -> dict[str, Any]:
     try:
         members = json.loads(value)
+        return members if isinstance(members, dict) and _showable(members) else {}
     except (ValueError, TypeError, RecursionError):
         return {}
-    return members if isinstance(members, dict) else {}
+
+
+def _showable(value: Any) -> bool:
+    """Whether every way to show a row takes the value. Raises UnicodeEncodeError, a ValueError, and RecursionError."""
+    if isinstance(value, dict):
+        return all(_showable(each) for pair in value.items() for each in pair)
+    if isinstance(value, list):
+        return all(_showable(each) for each in value)
+    if isinstance(value, str):
+        value.encode()
+        return True
+    return value is None or (isinstance(value, int) and -_LARGEST <= value < _LARGEST)

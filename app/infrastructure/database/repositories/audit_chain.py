@@ -9,10 +9,15 @@ from sqlalchemy import Select, delete, func, insert, null, or_, select, update
 
 from app.domain.audit import UsageHour
 from app.domain.audit_chain import ChainRow, Seal, Segment, StoredSegment, Stream, read_segment
+from app.infrastructure.database.columns import StoredMoment
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import UNSEALED, audit_events, audit_segments, usage_hours
 
-_COLUMNS: Final = tuple(audit_events.c[name] for name in ChainRow._fields)
+_COLUMNS: Final = tuple(
+    StoredMoment(audit_events.c.at) if name == "at" else audit_events.c[name] for name in ChainRow._fields
+)
+_NEVER_REACHED: Final = 2**62
+"""Above every segment that Keyhall makes, and below text and bytes, which SQLite sorts behind all numbers."""
 _SEGMENT: Final = (
     audit_segments.c.number,
     audit_segments.c.stream,
@@ -53,9 +58,10 @@ class AuditChainRepositoryImpl:
         statement = select(func.count()).select_from(audit_events).where(audit_events.c.segment == segment, outside)
         return int(await self._connection.value(statement))
 
-    async def next_segment_of_rows(self, after: int) -> object:
+    async def next_segment_of_rows(self, after: int | None) -> object:
         segment = audit_events.c.segment
-        return await self._connection.value(select(segment).where(segment > after).order_by(segment).limit(1))
+        wanted = segment.is_not(None) if after is None else segment > after
+        return await self._connection.value(select(segment).where(wanted).order_by(segment).limit(1))
 
     async def last_rows(self, segment: int, limit: int) -> Sequence[ChainRow]:
         this, last = audit_events.c.segment == segment, audit_events.c.position.desc()
@@ -68,18 +74,25 @@ class AuditChainRepositoryImpl:
 
     async def head(self, stream: Stream) -> StoredSegment | None:
         number = audit_segments.c.number
-        newest = select(*_SEGMENT).where(audit_segments.c.stream == stream).order_by(number.desc()).limit(1)
+        genuine = (audit_segments.c.stream == stream, number < _NEVER_REACHED)
+        newest = select(*_SEGMENT).where(*genuine).order_by(number.desc()).limit(1)
         return next(iter(await self._segments(newest)), None)
 
     async def highest_segment(self) -> int:
-        return int(await self._connection.value(select(func.max(audit_segments.c.number))) or 0)
+        number = audit_segments.c.number
+        return int(await self._connection.value(select(func.max(number)).where(number < _NEVER_REACHED)) or 0)
+
+    async def highest_segment_of_rows(self) -> int:
+        segment = audit_events.c.segment
+        return int(await self._connection.value(select(func.max(segment)).where(segment < _NEVER_REACHED)) or 0)
 
     async def segment(self, number: int) -> StoredSegment | None:
         return next(iter(await self._segments(select(*_SEGMENT).where(audit_segments.c.number == number))), None)
 
-    async def segments(self, *, after: int, limit: int) -> Sequence[StoredSegment]:
+    async def segments(self, *, after: int | None, limit: int) -> Sequence[StoredSegment]:
         number = audit_segments.c.number
-        return await self._segments(select(*_SEGMENT).where(number > after).order_by(number).limit(limit))
+        wanted = select(*_SEGMENT) if after is None else select(*_SEGMENT).where(number > after)
+        return await self._segments(wanted.order_by(number).limit(limit))
 
     async def add_segment(self, segment: Segment) -> None:
         row = {"number": segment.number, "stream": segment.stream, "value": segment.value, "mac": segment.mac}
