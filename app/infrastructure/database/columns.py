@@ -94,7 +94,7 @@ class Sealed(TypeDecorator[bytes]):
 
 
 class StoredMoment(ColumnElement[str]):
-    """A `UtcDateTime` column as SQLite keeps it, on both engines: text, whatever somebody wrote there.
+    """A `UtcDateTime` column as SQLite keeps it, on both engines: text, also where somebody edited it.
 
     PostgreSQL keeps times that Python has not, on which the driver raises: the first and the last years, and infinity.
     They come as seconds since 1970, which no other moment looks like.
