@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import Column, DateTime, LargeBinary, String, Text
 from sqlalchemy.engine import Dialect
@@ -94,7 +94,7 @@ class Sealed(TypeDecorator[bytes]):
 
 
 class StoredMoment(ColumnElement[str]):
-    """A `UtcDateTime` column as SQLite keeps it, on both engines: text, whatever somebody wrote there.
+    """A `UtcDateTime` column as SQLite keeps it, on both engines: text, also where somebody edited it.
 
     PostgreSQL keeps times that Python has not, on which the driver raises: the first and the last years, and infinity.
     They come as seconds since 1970, which no other moment looks like.
@@ -102,7 +102,7 @@ class StoredMoment(ColumnElement[str]):
 
     inherit_cache = True
     type = Text()
-    _traverse_internals: ClassVar[Any] = [("column", InternalTraversal.dp_clauseelement)]
+    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012 - SQLAlchemy's
 
     def __init__(self, column: Column[Any]) -> None:
         self.column = column
