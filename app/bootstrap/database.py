@@ -65,11 +65,11 @@ class StartupRetry:
     A cause that does not heal by waiting (app/infrastructure/database/faults.py) halts at once.
     """
 
-    def __init__(self, url: DatabaseUrl, clock: SystemClock, budget: float = RETRY_BUDGET_SECONDS) -> None:
+    def __init__(self, url: DatabaseUrl, clock: SystemClock, budget: float | None = None) -> None:
         self._url = url
         self._clock = clock
-        self._budget = budget
-        self._deadline = clock.monotonic() + budget
+        self._budget = RETRY_BUDGET_SECONDS if budget is None else budget
+        self._deadline = clock.monotonic() + self._budget
         self._logged: str | None = None
 
     async def run(self, step: Callable[[], Awaitable[_T]]) -> _T:
@@ -203,7 +203,7 @@ async def reachable_database(
     importing: KeyName | None = None,
     absent: NoInstall | None = None,
     patient: bool = False,
-    budget: float = RETRY_BUDGET_SECONDS,
+    budget: float | None = None,
 ) -> AsyncIterator[ReachableDatabase]:
     """Open the database and wait until it answers.
 
@@ -213,7 +213,7 @@ async def reachable_database(
         source: where the master key comes from, if not from the settings.
         importing: the key that is about to be imported: what the settings give for it is no conflict.
         patient: whether statements may take long: nobody is served meanwhile.
-        budget: how many seconds to wait for a database that may come back.
+        budget: how many seconds to wait for a database that may come back, if not as long as a start.
         absent: raised where there is no database and none may be made, if not the usual NoInstall.
 
     Raises:

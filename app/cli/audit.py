@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 import sys
 from datetime import datetime
 from enum import StrEnum
@@ -163,9 +164,15 @@ def _csv(cells: Sequence[str]) -> bytes:
     return written.getvalue().encode()
 
 
+_FORMULA = re.compile(r"(^|[;\t\r\n])(\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+
+
 def _harmless(cell: str) -> str:
-    """The cell with an apostrophe in front where a spreadsheet would take it for a formula (OWASP, CSV injection)."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+    """The cell with an apostrophe where a spreadsheet would take it for a formula (OWASP, CSV injection).
+
+    Also behind a semicolon, a tab or a line end: in many countries a spreadsheet begins another cell there.
+    """
+    return _FORMULA.sub(r"\1'\2", cell)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -85,3 +85,12 @@ def test_no_cell_of_an_export_is_a_formula(begin: str) -> None:
     (row,) = csv.reader([_csv([f"{begin}cmd|' /C calc'!A0", "fine"]).decode()])
     assert row[0].startswith("'")
     assert row[1] == "fine"
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("begin", ["=", " =", "+", "-", "@", "\uff1d"])
+def test_no_cell_is_one_where_another_separator_is_usual(separator: str, begin: str) -> None:
+    """A spreadsheet of many countries splits a cell of ours again."""
+    line = _csv([json.dumps({"reason": f"x{separator}{begin}cmd|' /C calc'!A0;y"}, ensure_ascii=False), "2026-11-30"])
+    for cell in next(csv.reader([line.decode()], delimiter=separator)):
+        assert not cell.strip().startswith(("=", "+", "-", "@", "\uff1d")), cell

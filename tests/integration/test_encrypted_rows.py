@@ -40,6 +40,8 @@ NOT_SEALED = {
     ("audit_events", "seal"),
     ("audit_segments", "mac"),
     ("idempotency_keys", "mac"),
+    ("imported_entries", "mark"),
+    ("one_time_links", "token_hash"),
 }
 
 
