@@ -130,6 +130,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.KeyStateConflict: 409,
         errors.QuotaExceeded: 409,
         errors.CredentialUnreadable: 409,
+        errors.NotConfigured: 409,
         errors.VersionConflict: 412,
         TooLarge: 413,
         UnsupportedMediaType: 415,

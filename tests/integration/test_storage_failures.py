@@ -19,12 +19,14 @@ from sqlalchemy.exc import DBAPIError
 
 from app.domain.audit import AuditFilter, UsageHour
 from app.domain.audit_chain import Seal, Segment, Stream
+from app.domain.backup import BackupRecord, Rehearsal
 from app.domain.credentials import Status
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedRow, Reencrypted
 from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViolation
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
+from app.domain.links import LinkPurpose, OneTimeLink
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts
@@ -63,6 +65,15 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "KeySchedule": KeySchedule(name=KeyName.AES_KEY, rotation_days=90),
     "Mapping[str, int]": {"AES_KEY": 1},
     "Owner": ALICE,
+    "BackupRecord": BackupRecord(
+        id="b", path="/b.age", managed=True, created_at=NOW, size=1, sha256="", credentials=1, unreadable=0, users=1
+    ),
+    "Collection[bytes]": [b"mark"],
+    "LinkPurpose": LinkPurpose.CLAIM,
+    "OneTimeLink": OneTimeLink(
+        id="l", purpose=LinkPurpose.CLAIM, user_id="user-alice", created_at=NOW, expires_at=NOW + timedelta(days=7)
+    ),
+    "Rehearsal": Rehearsal.OK,
     "Mapping[str, datetime]": {"text": NOW},
     "EncryptedColumn": CREDENTIAL_SECRETS,
     "Segment": Segment.beginning(1, Stream.USES, NOW, 1),

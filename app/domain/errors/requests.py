@@ -182,6 +182,13 @@ class SecretsNotRead(AppError):
     title = "The secrets cannot be read right now; the present ones stay in use"
 
 
+class NotConfigured(AppError):
+    """The operator has to set something first; ``detail`` names the setting."""
+
+    code = "not_configured"
+    title = "This needs a setting that is not set"
+
+
 class Overloaded(AppError):
     """More work waits than can be done in time."""
 

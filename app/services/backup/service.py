@@ -13,7 +13,7 @@ from cronsim import CronSim
 from app.domain.audit import Action
 from app.domain.backup import SUFFIX, BackupRecord, EncryptTo
 from app.domain.backup_plan import BackupPlan
-from app.domain.errors import BackupNotWritten, InvalidInput
+from app.domain.errors import BackupNotWritten, NotConfigured
 from app.domain.identity import Actor, Permission
 from app.domain.jobs import Job, JobKind, Progress
 from app.services.audit import SYSTEM, AuditTrail
@@ -84,12 +84,12 @@ class BackupService:
     async def request(self, actor: Actor) -> Job:
         """Have a backup made in BACKUP_DIR, now; one that was requested and is not over is what one gets.
 
-        Raises Forbidden, ReauthenticationRequired, InvalidInput where BACKUP_RECIPIENT is not set.
+        Raises Forbidden, ReauthenticationRequired, NotConfigured where BACKUP_RECIPIENT is not set.
         """
         actor.require(Permission.MANAGE_BACKUPS)
         actor.require_fresh(self._clock.now())
         if self._plan.recipient is None:
-            raise InvalidInput("BACKUP_RECIPIENT", _NO_RECIPIENT)
+            raise NotConfigured(f"BACKUP_RECIPIENT is not set: {_NO_RECIPIENT}")
         async with self._storage.write() as uow:
             job = self._jobs.new(JobKind.BACKUP, {}, unique_key=_REQUESTED, requested_by=actor.subject_id)
             if await uow.jobs.add(job):

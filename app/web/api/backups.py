@@ -90,7 +90,7 @@ async def backups(request: web.Request, actor: Actor, query: PageQuery) -> web.R
     status=202,
     schema=Job,
     headers=JOB_LOCATION,
-    errors=[errors.Forbidden, errors.ReauthenticationRequired, errors.InvalidInput],
+    errors=[errors.Forbidden, errors.ReauthenticationRequired, errors.NotConfigured],
 )
 async def back_up(request: web.Request, actor: Actor) -> web.Response:
     """Have a backup made in `BACKUP_DIR` for `BACKUP_RECIPIENT`; one that is being made for a request is the answer.

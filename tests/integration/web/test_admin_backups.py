@@ -70,5 +70,5 @@ async def test_strangers_and_members_see_none_and_get_none(site: Site) -> None:
 async def test_without_a_recipient_the_answer_names_the_setting(tmp_path: Path) -> None:
     async with open_site(sqlite_place(tmp_path)) as site:
         answer = await site.request("POST", BACKUPS)
-        assert (answer.status, answer.code) == (422, "invalid_input")
+        assert (answer.status, answer.code) == (409, "not_configured")
         assert "BACKUP_RECIPIENT" in answer.json["detail"]

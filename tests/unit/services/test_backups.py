@@ -10,7 +10,7 @@ import pytest
 
 from app.domain.audit import Action, Result
 from app.domain.backup_plan import BackupPlan, Keep
-from app.domain.errors import BackupNotWritten, Forbidden, InvalidInput, ReauthenticationRequired
+from app.domain.errors import BackupNotWritten, Forbidden, NotConfigured, ReauthenticationRequired
 from app.domain.identity import Role
 from app.domain.jobs import Job, JobKind, JobState
 from app.services.backup.service import following
@@ -246,7 +246,7 @@ async def test_a_request_without_a_recipient_says_which_setting_is_missing(
     storage: FakeStorage, clock: FakeClock
 ) -> None:
     keyhall = await open_keyhall(storage, clock, FakeRandomness(), backup_plan=plan(None, recipient=None))
-    with pytest.raises(InvalidInput, match="BACKUP_RECIPIENT"):
+    with pytest.raises(NotConfigured, match="BACKUP_RECIPIENT"):
         await keyhall.backups.request(member(clock, "ada", role=Role.OWNER))
 
 
