@@ -550,9 +550,7 @@ async def test_a_damaged_file_halts_at_once_and_is_left_as_it_is(place: Place, h
     halt = await _halt(place)
     assert (type(halt), halt.exit_code) == (DatabaseDamaged, 65)
     assert "SQLITE_" in halt.happened
-    assert halt.remedy == (
-        'stop every process and put the newest backup in its place (docs/operations.md, "Restore a backup")'
-    )
+    assert halt.remedy == ("stop every process and restore the newest backup with `keyhall backup restore FILE`")
     assert _file(place).read_bytes() == before
 
 
