@@ -120,6 +120,7 @@ async def test_after_a_day_the_newest_backup_is_rehearsed_again(sqlite_place: Pl
         assert (await rehearsed(services)).rehearsed_at != earlier
 
 
+@pytest.mark.faults  # judged by the clock, so not beside the rest of the suite
 async def test_the_event_loop_goes_on_during_a_rehearsal(sqlite_place: Place) -> None:
     async with AsyncExitStack() as stack:
         install = await Install.opened(stack, sqlite_place)
