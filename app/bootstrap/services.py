@@ -36,6 +36,7 @@ from app.services.authentication import (
     Lifetimes,
     PasswordProof,
     RequestAuthenticator,
+    SessionStarts,
 )
 from app.services.backup import BackupCreation, BackupService, BackupVerification
 from app.services.backup.rehearsal import BackupRehearsal, RehearsalPlace
@@ -129,12 +130,22 @@ def build_services(parts: Parts) -> Services:
         links=links,
         registration=parts.registration,
     )
+    devices = DeviceClaims(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
+    starts = SessionStarts(
+        storage=storage,
+        keys=keys,
+        devices=devices,
+        tokens=tokens,
+        clock=clock,
+        randomness=randomness,
+        lifetimes=parts.lifetimes,
+    )
     proof = PasswordProof(
         storage=storage,
         keys=keys,
         passwords=parts.passwords,
         derivation=derivation,
-        devices=DeviceClaims(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+        devices=devices,
         refusals=refusals,
         clock=clock,
     )
@@ -197,14 +208,7 @@ def build_services(parts: Parts) -> Services:
         claims=AccountClaims(storage=storage, links=links, passwords=parts.passwords, refusals=refusals, clock=clock),
         credentials=credentials,
         authentication=AuthenticationService(
-            storage=storage,
-            keys=keys,
-            proof=proof,
-            tokens=tokens,
-            refusals=refusals,
-            clock=clock,
-            randomness=randomness,
-            lifetimes=parts.lifetimes,
+            storage=storage, starts=starts, proof=proof, refusals=refusals, clock=clock
         ),
         imports=ImportService(
             storage=storage,

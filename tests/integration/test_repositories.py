@@ -338,6 +338,32 @@ async def test_every_session_can_be_revoked_at_once(with_alice: Storage) -> None
         assert [await unit.sessions.use_refresh(token, NOW) for token in (b"a", b"b", b"expired")] == [None] * 3
 
 
+async def test_every_session_of_a_user_but_one_can_be_ended_and_the_kept_one_goes_on(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.users.add(user("bob"))
+        for id_, name, lasts in (("kept", "alice", 5), ("a", "alice", 5), ("expired", "alice", 0), ("b", "bob", 5)):
+            await unit.sessions.add(
+                replace(session(id_, lasts=timedelta(days=lasts)), user_id=f"user-{name}"), cookie_hash=id_.encode()
+            )
+            await unit.sessions.add_refresh(id_.encode(), id_, at=NOW, expires_at=LATER)
+        assert await unit.sessions.end_all_of("user-alice", NOW, but="kept") == 1
+    async with with_alice.write() as unit:
+        for id_, alive in (("kept", True), ("a", False), ("expired", False), ("b", True)):
+            found = await unit.sessions.get(id_)
+            assert found is not None
+            assert (found.session.alive(found.user, NOW), found.session.token_version) == (
+                alive,
+                2 if id_ == "kept" else 1,
+            )
+            assert (await unit.sessions.use_refresh(id_.encode(), NOW) is not None) == alive
+        assert await unit.sessions.end_all_of("user-alice", NOW, but="b") == 1
+    async with with_alice.read() as unit:
+        assert await unit.sessions.live_of("user-alice", NOW) == []
+        bobs = await unit.sessions.get("b")
+        assert bobs is not None
+        assert (bobs.session.token_version, bobs.user.token_version) == (1, 1)
+
+
 async def test_the_cookie_and_tokens_of_a_purged_session_are_gone(with_alice: Storage) -> None:
     async with with_alice.write() as unit:
         await unit.sessions.add(session(lasts=timedelta(0)), cookie_hash=b"cookie")

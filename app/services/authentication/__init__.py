@@ -9,7 +9,8 @@ from __future__ import annotations
 from app.services.authentication.devices import DEVICE_REMEMBERED_FOR, DeviceClaims
 from app.services.authentication.passwords import PasswordProof
 from app.services.authentication.requests import RequestAuthenticator, lasting_part, token_digest
-from app.services.authentication.sign_in import AuthenticationService, BrowserSession, Lifetimes, TokenPair
+from app.services.authentication.sessions import BrowserSession, Lifetimes, SessionStarts, TokenPair
+from app.services.authentication.sign_in import AuthenticationService
 
 __all__ = [
     "DEVICE_REMEMBERED_FOR",
@@ -19,6 +20,7 @@ __all__ = [
     "Lifetimes",
     "PasswordProof",
     "RequestAuthenticator",
+    "SessionStarts",
     "TokenPair",
     "lasting_part",
     "token_digest",

@@ -10,7 +10,6 @@ from app.domain.audit import Action, Result
 from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, Overloaded, TooManyAttempts
 from app.domain.identity import Actor, Client, Permission, User, name_key
 from app.domain.keys import KeyName
-from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
 from app.services.authentication.devices import DeviceClaims
@@ -150,10 +149,6 @@ class PasswordProof:
         # Under the one key that no rotation replaces, so that changing a key gives nobody new guesses.
         secret = self._keys.primary(KeyName.AUDIT_SEAL_KEY).material
         return self._derivation.mac(secret, "attempts", name.encode()).hex()[:32]
-
-    def device_claim(self, user: User, client: Client) -> SecretText:
-        """The claim that the device of a user who has just signed in keeps from now on."""
-        return self._devices.issue(user, self._devices.read(client.claim))
 
 
 async def _nowhere(_: UnitOfWork) -> bool:

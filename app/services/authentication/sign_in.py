@@ -2,90 +2,33 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Final
+from functools import partial
 
 from app.domain.audit import Action, Result
-from app.domain.errors import InvalidCredentials, InvalidToken, NotFound
+from app.domain.errors import InvalidToken, NotFound
 from app.domain.identity import Actor, Client, Session, User
-from app.domain.keys import KeyName
-from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
-from app.services.authentication.passwords import PasswordProof, ProvenUser
-from app.services.authentication.requests import COOKIE_PREFIX, actor_of, lasting_part, token_digest
-from app.services.keys import KeyManagementService
+from app.services.authentication.passwords import PasswordProof
+from app.services.authentication.requests import actor_of, token_digest
+from app.services.authentication.sessions import BrowserSession, SessionStarts, TokenPair
 from app.services.paging import Page, page_size, paged, read_cursor
-from app.services.ports import (
-    AccessClaims,
-    AccessTokens,
-    Clock,
-    Randomness,
-    SessionAndUser,
-    Storage,
-    UnitOfWork,
-)
+from app.services.ports import Clock, SessionAndUser, Storage
 from app.services.refusals import Refusal, Refusals
-
-_REFRESH_PREFIX: Final = "khr_"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenPair:
-    """The tokens that a program gets at sign-in; ``expires_in`` is the access token's life in seconds.
-
-    ``device_claim`` comes with a sign-in alone.
-    """
-
-    access_token: SecretText
-    refresh_token: SecretText
-    expires_in: int
-    device_claim: SecretText | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrowserSession:
-    """The cookie of a browser's session; after a sign-in, also what shows from then on that it signed in before."""
-
-    cookie: SecretText
-    expires_at: datetime
-    device_claim: SecretText | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
-    """How long an access token lives, and how long a session at most."""
-
-    access: timedelta
-    session: timedelta
 
 
 class AuthenticationService:
     """Turns a password into a session, and ends sessions. Every method may raise StorageError and NotReady."""
 
     def __init__(
-        self,
-        *,
-        storage: Storage,
-        keys: KeyManagementService,
-        proof: PasswordProof,
-        tokens: AccessTokens,
-        refusals: Refusals,
-        clock: Clock,
-        randomness: Randomness,
-        lifetimes: Lifetimes,
+        self, *, storage: Storage, starts: SessionStarts, proof: PasswordProof, refusals: Refusals, clock: Clock
     ) -> None:
         self._storage = storage
-        self._keys = keys
+        self._starts = starts
         self._proof = proof
-        self._tokens = tokens
         self._refusals = refusals
         self._trail = AuditTrail(clock)
         self._clock = clock
-        self._randomness = randomness
-        self._lifetimes = lifetimes
 
     # -- sign-in -------------------------------------------------------------------------------------------------------
 
@@ -97,85 +40,16 @@ class AuthenticationService:
         Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded.
         """
         proven = await self._proof.sign_in(username, password, client)
-        async with self._storage.write() as uow:
-            await self._end_former(uow, former_cookie, client)
-            session = await self._begin(uow, proven, client, cookie_hash=None)
-            pair = await self._issue(uow, session, proven.user)
-        return replace(pair, device_claim=self._proof.device_claim(proven.user, client))
+        keep_hash = partial(self._proof.keep_hash, proven=proven)
+        return await self._starts.program(proven.user, client, former_cookie=former_cookie, within=keep_hash)
 
     async def login_browser(
         self, username: str, password: str, client: Client, *, former_cookie: str | None = None
     ) -> BrowserSession:
         """Sign a browser in; otherwise as ``login``."""
         proven = await self._proof.sign_in(username, password, client)
-        cookie = self._cookie(self._secret("", 16))
-        async with self._storage.write() as uow:
-            await self._end_former(uow, former_cookie, client)
-            session = await self._begin(uow, proven, client, cookie_hash=token_digest(cookie.reveal()))
-        return BrowserSession(
-            cookie=cookie, expires_at=session.expires_at, device_claim=self._proof.device_claim(proven.user, client)
-        )
-
-    def _cookie(self, lasting: SecretText) -> SecretText:
-        """A new cookie. Its first part stays when the cookie is renewed: forms that are open go on working."""
-        return SecretText(f"{COOKIE_PREFIX}{lasting.reveal()}.{self._secret('').reveal()}")
-
-    async def _end_former(self, uow: UnitOfWork, cookie: str | None, client: Client) -> None:
-        found = await uow.sessions.by_cookie(token_digest(cookie)) if cookie else None
-        if found is not None and await uow.sessions.revoke(found.session.id, self._clock.now()):
-            about = ("session", found.session.id)
-            await self._trail.record(uow, actor_of(found, client), Action.LOGOUT, about=about)
-
-    async def _begin(
-        self, uow: UnitOfWork, proven: ProvenUser, client: Client, *, cookie_hash: bytes | None
-    ) -> Session:
-        now, user = self._clock.now(), proven.user
-        present = await uow.users.get(user.id)
-        # Between the password check and now the account may have been disabled or its password changed.
-        if present is None or present.disabled_at is not None or present.token_version != user.token_version:
-            raise InvalidCredentials
-        await self._proof.keep_hash(uow, proven)
-        session = Session(
-            id=self._randomness.new_id(),
-            user_id=user.id,
-            token_version=user.token_version,
-            device=client.device,
-            address=client.address,
-            created_at=now,
-            last_seen_at=now,
-            authenticated_at=now,
-            expires_at=now + self._lifetimes.session,
-        )
-        await uow.sessions.add(session, cookie_hash=cookie_hash)
-        actor = actor_of(SessionAndUser(session, user), client)
-        await self._trail.record(uow, actor, Action.LOGIN, about=("session", session.id))
-        return session
-
-    async def _issue(self, uow: UnitOfWork, session: Session, user: User) -> TokenPair:
-        now = self._clock.now()
-        refresh = self._secret(_REFRESH_PREFIX)
-        await uow.sessions.add_refresh(
-            token_digest(refresh.reveal()), session.id, at=now, expires_at=session.expires_at
-        )
-        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.JWT_SECRET_KEY)
-        claims = AccessClaims(
-            user_id=user.id,
-            role=user.role.value,
-            session_id=session.id,
-            token_version=user.token_version,
-            token_id=self._randomness.new_id(),
-            issued_at=now,
-            expires_at=now + self._lifetimes.access,
-        )
-        token = self._tokens.issue(claims, key_version=primary.version, material=primary.material)
-        return TokenPair(
-            access_token=SecretText(token),
-            refresh_token=refresh,
-            expires_in=int(self._lifetimes.access.total_seconds()),
-        )
-
-    def _secret(self, prefix: str, size: int = 32) -> SecretText:
-        return SecretText(prefix + urlsafe_b64encode(self._randomness.token_bytes(size)).decode().rstrip("="))
+        keep_hash = partial(self._proof.keep_hash, proven=proven)
+        return await self._starts.browser(proven.user, client, former_cookie=former_cookie, within=keep_hash)
 
     # -- refresh and sign-out ------------------------------------------------------------------------------------------
 
@@ -199,7 +73,7 @@ class AuthenticationService:
                     await self._trail.record(uow, client, Action.REFRESH_REUSED, about=about, result=Result.DENIED)
                     refusal = refusal.as_recorded()
             elif use and session and now < use.expires_at and session.alive(use.found.user, now):
-                pair = await self._issue(uow, session, use.found.user)
+                pair = await self._starts.issue(uow, session, use.found.user)
         if pair is None:
             raise refusal
         return pair
@@ -260,7 +134,7 @@ class AuthenticationService:
         and InvalidToken where the session ended meanwhile.
         """
         proven = await self._proof.again(actor, password)
-        renewed = self._cookie(SecretText(lasting_part(cookie))) if cookie else None
+        renewed = self._starts.renewed_cookie(cookie) if cookie else None
         async with self._storage.write() as uow:
             found = await uow.sessions.get(actor.session_id or "")
             if found is None or not found.session.alive(found.user, self._clock.now()):

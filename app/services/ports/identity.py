@@ -180,6 +180,13 @@ class SessionRepository(Protocol):
         """End every session and delete its refresh tokens; return how many sessions were alive."""
         ...
 
+    async def end_all_of(self, user_id: str, at: datetime, *, but: str | None = None) -> int:
+        """End every session of a user except ``but``, and delete their refresh tokens; return how many were alive.
+
+        The user's token version is counted up; ``but``, if it is a live session of theirs, gets the new one.
+        """
+        ...
+
     async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
         """Return the addresses that the user's sessions used last, also those that ended: each once, latest first."""
         ...

@@ -131,6 +131,17 @@ class FakeSessionRepository:
     async def revoke_all(self, at: datetime) -> int:
         return sum([await self.revoke(session_id, at) for session_id in self._tables.sessions])
 
+    async def end_all_of(self, user_id: str, at: datetime, *, but: str | None = None) -> int:
+        user = self._tables.users.get(user_id)
+        if user is None:
+            return 0
+        user = self._tables.users[user_id] = replace(user, token_version=user.token_version + 1)
+        mine = [each for each in self._tables.sessions.values() if each.user_id == user_id]
+        kept = self._tables.sessions.get(but or "")
+        if kept in mine and kept.revoked_at is None and kept.expires_at > at:
+            self._change(kept.id, token_version=user.token_version)
+        return sum([await self.revoke(each.id, at) for each in mine if each.id != but])
+
     async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
         mine = [each for each in self._tables.sessions.values() if each.user_id == user_id and each.address]
         latest = sorted(mine, key=lambda each: each.last_seen_at, reverse=True)

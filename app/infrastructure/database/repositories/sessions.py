@@ -133,6 +133,26 @@ class SessionRepositoryImpl:
         await self._connection.change(delete(refresh_tokens))
         return ended
 
+    async def end_all_of(self, user_id: str, at: datetime, *, but: str | None = None) -> int:
+        # The user's row first: of two ends at once one waits here, and a sign-in that began before is refused or dead.
+        version = await self._connection.value(
+            update(users)
+            .where(users.c.id == user_id)
+            .values(token_version=users.c.token_version + 1, updated_at=at)
+            .returning(users.c.token_version)
+        )
+        mine = sessions.c.user_id == user_id
+        alive = (mine, sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
+        ended = await self._connection.change(
+            update(sessions).where(*alive, sessions.c.id != (but or "")).values(revoked_at=at)
+        )
+        others = select(sessions.c.id).where(mine, sessions.c.id != (but or ""))
+        await self._connection.change(delete(refresh_tokens).where(refresh_tokens.c.session_id.in_(others)))
+        if but is not None and version is not None:
+            kept = update(sessions).where(*alive, sessions.c.id == but).values(token_version=version)
+            await self._connection.change(kept)
+        return ended
+
     async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
         named = (sessions.c.user_id == user_id, sessions.c.address.is_not(None))
         latest = func.max(sessions.c.last_seen_at).desc()

@@ -1,0 +1,175 @@
+"""Beginning and ending sessions, whatever it was that proved who the person is."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from app.domain.audit import Action
+from app.domain.errors import InvalidCredentials
+from app.domain.identity import Client, Session, User
+from app.domain.keys import KeyName
+from app.domain.secrets import SecretText
+from app.services.audit import AuditTrail
+from app.services.authentication.devices import DeviceClaims
+from app.services.authentication.requests import COOKIE_PREFIX, actor_of, lasting_part, token_digest
+from app.services.keys import KeyManagementService
+from app.services.ports import AccessClaims, AccessTokens, Clock, Randomness, SessionAndUser, Storage, UnitOfWork
+
+_REFRESH_PREFIX: Final = "khr_"
+
+Within = Callable[[UnitOfWork], Awaitable[None]]
+"""What belongs into the unit of work that begins a session, such as using up a one-time code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenPair:
+    """The tokens that a program gets at sign-in; ``expires_in`` is the access token's life in seconds.
+
+    ``device_claim`` comes with a sign-in alone.
+    """
+
+    access_token: SecretText
+    refresh_token: SecretText
+    expires_in: int
+    device_claim: SecretText | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrowserSession:
+    """The cookie of a browser's session; after a sign-in, also what shows from then on that it signed in before."""
+
+    cookie: SecretText
+    expires_at: datetime
+    device_claim: SecretText | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long an access token lives, and how long a session at most."""
+
+    access: timedelta
+    session: timedelta
+
+
+class SessionStarts:
+    """Begins sessions of users who were proven. Every method may raise StorageError and NotReady."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        devices: DeviceClaims,
+        tokens: AccessTokens,
+        clock: Clock,
+        randomness: Randomness,
+        lifetimes: Lifetimes,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._devices = devices
+        self._tokens = tokens
+        self._trail = AuditTrail(clock)
+        self._clock = clock
+        self._randomness = randomness
+        self._lifetimes = lifetimes
+
+    async def program(
+        self, user: User, client: Client, *, former_cookie: str | None = None, within: Within | None = None
+    ) -> TokenPair:
+        """Begin the session of a program; the session of ``former_cookie`` ends (ASVS 5.0, 7.2.4).
+
+        ``within`` runs in the same unit of work, before the session is stored: what it raises ends all of it.
+        ``user`` is as it was when it was proven. Raises InvalidCredentials where the account was disabled or its
+        sessions were ended since.
+        """
+        async with self._storage.write() as uow:
+            await self._end_former(uow, former_cookie, client)
+            session = await self._begin(uow, user, client, within, cookie_hash=None)
+            pair = await self.issue(uow, session, user)
+        return replace(pair, device_claim=self._claim(user, client))
+
+    async def browser(
+        self, user: User, client: Client, *, former_cookie: str | None = None, within: Within | None = None
+    ) -> BrowserSession:
+        """Begin the session of a browser; otherwise as ``program``."""
+        cookie = self._cookie(self._secret("", 16))
+        async with self._storage.write() as uow:
+            await self._end_former(uow, former_cookie, client)
+            session = await self._begin(uow, user, client, within, cookie_hash=token_digest(cookie.reveal()))
+        return BrowserSession(cookie=cookie, expires_at=session.expires_at, device_claim=self._claim(user, client))
+
+    def renewed_cookie(self, cookie: str) -> SecretText:
+        """Return another cookie for the session of this one. Forms that are open go on working."""
+        return self._cookie(SecretText(lasting_part(cookie)))
+
+    async def issue(self, uow: UnitOfWork, session: Session, user: User) -> TokenPair:
+        """Return new tokens of a live session."""
+        now = self._clock.now()
+        refresh = self._secret(_REFRESH_PREFIX)
+        await uow.sessions.add_refresh(
+            token_digest(refresh.reveal()), session.id, at=now, expires_at=session.expires_at
+        )
+        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.JWT_SECRET_KEY)
+        claims = AccessClaims(
+            user_id=user.id,
+            role=user.role.value,
+            session_id=session.id,
+            token_version=user.token_version,
+            token_id=self._randomness.new_id(),
+            issued_at=now,
+            expires_at=now + self._lifetimes.access,
+        )
+        token = self._tokens.issue(claims, key_version=primary.version, material=primary.material)
+        return TokenPair(
+            access_token=SecretText(token),
+            refresh_token=refresh,
+            expires_in=int(self._lifetimes.access.total_seconds()),
+        )
+
+    async def _end_former(self, uow: UnitOfWork, cookie: str | None, client: Client) -> None:
+        found = await uow.sessions.by_cookie(token_digest(cookie)) if cookie else None
+        if found is not None and await uow.sessions.revoke(found.session.id, self._clock.now()):
+            about = ("session", found.session.id)
+            await self._trail.record(uow, actor_of(found, client), Action.LOGOUT, about=about)
+
+    async def _begin(
+        self, uow: UnitOfWork, user: User, client: Client, within: Within | None, *, cookie_hash: bytes | None
+    ) -> Session:
+        now = self._clock.now()
+        present = await uow.users.get(user.id)
+        # Between the proof and now the account may have been disabled or its password changed.
+        if present is None or present.disabled_at is not None or present.token_version != user.token_version:
+            raise InvalidCredentials
+        if within is not None:
+            await within(uow)
+        session = Session(
+            id=self._randomness.new_id(),
+            user_id=user.id,
+            token_version=user.token_version,
+            device=client.device,
+            address=client.address,
+            created_at=now,
+            last_seen_at=now,
+            authenticated_at=now,
+            expires_at=now + self._lifetimes.session,
+        )
+        await uow.sessions.add(session, cookie_hash=cookie_hash)
+        actor = actor_of(SessionAndUser(session, user), client)
+        await self._trail.record(uow, actor, Action.LOGIN, about=("session", session.id))
+        return session
+
+    def _claim(self, user: User, client: Client) -> SecretText:
+        """What the device of a user who has just signed in keeps from now on."""
+        return self._devices.issue(user, self._devices.read(client.claim))
+
+    def _cookie(self, lasting: SecretText) -> SecretText:
+        """A new cookie. Its first part stays when the cookie is renewed: forms that are open go on working."""
+        return SecretText(f"{COOKIE_PREFIX}{lasting.reveal()}.{self._secret('').reveal()}")
+
+    def _secret(self, prefix: str, size: int = 32) -> SecretText:
+        return SecretText(prefix + urlsafe_b64encode(self._randomness.token_bytes(size)).decode().rstrip("="))
