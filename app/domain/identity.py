@@ -41,6 +41,10 @@ class Role(StrEnum):
         """Whether it grants that permission."""
         return permission in _GRANTS[self]
 
+    def covers(self, other: Role) -> bool:
+        """Whether it grants everything that the other one grants."""
+        return _GRANTS[other] <= _GRANTS[self]
+
 
 class Permission(StrEnum):
     """A permission that a service may require of an actor."""

@@ -36,6 +36,7 @@ from app.domain.identity import (
     snowflake,
 )
 from app.domain.links import LinkPurpose
+from app.domain.roles import require_may_give, require_may_manage
 from app.domain.text import opaque
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials import CredentialTransfer
@@ -118,8 +119,12 @@ class IdentityService:
         return user
 
     async def create(self, actor: Actor, username: str, password: str, role: Role) -> User:
-        """Create an account with a password. Raises Forbidden, InvalidInput, AlreadyExists."""
-        _require_may_create(actor, role)
+        """Create an account with a password.
+
+        Raises Forbidden, ReauthenticationRequired, InvalidInput, AlreadyExists.
+        """
+        require_may_give(actor, role)
+        actor.require_fresh(self._clock.now())
         user = await self._with_password(username, password, role)
         async with self._storage.write() as uow:
             await self._store(uow, user)
@@ -128,7 +133,8 @@ class IdentityService:
 
     async def create_claimable(self, actor: Actor, username: str, role: Role) -> Claimable:
         """Create an account without a password: its link must be used before anybody signs in. Raises as ``create``."""
-        _require_may_create(actor, role)
+        require_may_give(actor, role)
+        actor.require_fresh(self._clock.now())
         name = new_username(username)
         async with self._storage.write() as uow:
             return await self.add_claimable(uow, actor, name, role)
@@ -179,14 +185,17 @@ class IdentityService:
     async def link(self, actor: Actor, username: str, discord_id: str) -> LinkResult:
         """Link an account to a Discord account; credentials that the Discord account had stored move to it.
 
-        Everything happens in one transaction. Raises NotFound, AlreadyExists, Forbidden, InvalidInput.
+        Everything happens in one transaction. Raises NotFound, AlreadyExists, Forbidden, ReauthenticationRequired,
+        InvalidInput.
         """
         actor.require(Permission.MANAGE_USERS)
+        actor.require_fresh(self._clock.now())
         number = snowflake(discord_id)
         now = self._clock.now()
         moved = 0
         async with self._storage.write() as uow:
             user = await self._named(uow, username)
+            require_may_manage(actor, user)
             if user.discord_id not in {None, number}:
                 raise AlreadyExists("This user is linked to another Discord account: unlink it first")
             other = await uow.users.by_discord(number)
@@ -203,11 +212,16 @@ class IdentityService:
         return LinkResult(linked or user, moved)
 
     async def unlink(self, actor: Actor, username: str) -> User:
-        """Unlink an account from its Discord account; credentials stay with the account. Raises NotFound, Forbidden."""
+        """Unlink an account from its Discord account; credentials stay with the account.
+
+        Raises NotFound, Forbidden, ReauthenticationRequired.
+        """
         actor.require(Permission.MANAGE_USERS)
         now = self._clock.now()
+        actor.require_fresh(now)
         async with self._storage.write() as uow:
             user = await self._named(uow, username)
+            require_may_manage(actor, user)
             if user.discord_id is None:
                 raise NotFound("This user is not linked to a Discord account")
             if user.password_hash is None:
@@ -305,9 +319,3 @@ class IdentityService:
 def _discord_name(number: str) -> str:
     """The name of an account that came from Discord; no account that is created has a colon in its name."""
     return f"discord:{number}"
-
-
-def _require_may_create(actor: Actor, role: Role) -> None:
-    actor.require(Permission.MANAGE_USERS)
-    if role is Role.OWNER:
-        raise InvalidInput("role", "cannot be owner: `keyhall users create-owner` creates the one owner")

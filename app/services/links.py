@@ -19,6 +19,7 @@ from app.domain.errors import (
 )
 from app.domain.identity import Actor, Client, Permission, User, guessable, name_key, new_password
 from app.domain.links import LINK_LASTS, LinkPurpose, OneTimeLink
+from app.domain.roles import require_may_manage
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
@@ -87,13 +88,15 @@ class AccountClaims:
     async def issue(self, actor: Actor, username: str) -> Claimable:
         """Return a new claim link of a user who has no password; an earlier one stops working.
 
-        Raises Forbidden, NotFound, and AlreadyExists where the account was claimed.
+        Raises Forbidden, ReauthenticationRequired, NotFound, and AlreadyExists where the account was claimed.
         """
         actor.require(Permission.MANAGE_USERS)
+        actor.require_fresh(self._clock.now())
         async with self._storage.write() as uow:
             user = await uow.users.by_name(name_key(opaque(username, "username", longest=256).strip()))
             if user is None:
                 raise NotFound("There is no user of that name")
+            require_may_manage(actor, user)
             if user.password_hash is not None:
                 raise AlreadyExists("This account has a password already")
             if user.disabled_at is not None:

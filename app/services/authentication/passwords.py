@@ -10,6 +10,7 @@ from app.domain.audit import Action, Result
 from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, Overloaded, TooManyAttempts
 from app.domain.identity import Actor, Client, Permission, User, name_key
 from app.domain.keys import KeyName
+from app.domain.roles import require_may_manage
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
 from app.services.authentication.devices import DeviceClaims
@@ -111,6 +112,7 @@ class PasswordProof:
             user = await uow.users.by_name(name)
             if user is None:
                 raise NotFound("There is no user of that name")
+            require_may_manage(actor, user)
             await self._limiter.forget(uow, self._account(name))
             await self._trail.record(uow, actor, Action.USER_UNLOCKED, about=("user", user.id))
         return user

@@ -128,9 +128,18 @@ async def test_a_name_with_characters_that_nobody_sees_is_refused(
         await identity.create(operator, name, PASSWORD, Role.MEMBER)
 
 
-async def test_nobody_is_made_an_owner(identity: IdentityService, operator: Actor) -> None:
-    with pytest.raises(InvalidInput):
-        await identity.create(operator, "eve", PASSWORD, Role.OWNER)
+async def test_an_admin_makes_nobody_an_owner(
+    identity: IdentityService, operator: Actor, clock: FakeClock, storage: FakeStorage
+) -> None:
+    admin = member(clock, role=Role.ADMIN)
+    for attempt in (
+        identity.create(admin, "eve", PASSWORD, Role.OWNER),
+        identity.create_claimable(admin, "eve", Role.OWNER),
+    ):
+        with pytest.raises(Forbidden):
+            await attempt
+    assert storage.tables.users == {}
+    assert (await identity.create(operator, "olga", PASSWORD, Role.OWNER)).role is Role.OWNER
 
 
 @pytest.mark.parametrize("role", [Role.MEMBER, Role.AUDITOR])

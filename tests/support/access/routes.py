@@ -1,0 +1,133 @@
+"""Which role may send a request to which route of the OpenAPI document.
+
+A row states an outcome for somebody who is not signed in, and for owner, admin, member and auditor, in this order.
+Parts of a path that are ids are ids of nothing.
+
+- ``A`` allowed: the answer is neither 401, 403 nor 404, or its code is in ``passes``
+- ``U`` 401, sign in first; a browser is led to the page for that
+- ``F`` 403
+- ``N`` 404, which is the answer for an id of nothing where the role may look
+
+``body`` is an acceptable JSON body, ``form`` acceptable fields of a page. A route without a row fails the test, which
+asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.support.samples import OTHER_SECRET, OWNER, PASSWORD, SECRET
+
+EVERYBODY: Final = "AAAAA"
+SIGNED_IN: Final = "UAAAA"
+ABSENT_TO_ALL: Final = "UNNNN"
+OWNERS: Final = "UAFFF"
+ADMINS: Final = "UAAFF"
+READERS: Final = "UAAFA"
+"""Owners, admins and auditors."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route and who gets through to it."""
+
+    route: str
+    outcomes: str
+    body: Any = None
+    form: Mapping[str, str] | None = None
+    passes: Sequence[str] = ()
+
+    @property
+    def method(self) -> str:
+        return self.route.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        return self.route.partition(" ")[2]
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is opened in a browser, with its cookie."""
+        return not self.path.startswith(("/api/", "/healthz", "/readyz", "/metrics"))
+
+
+_KEY: Final = "/api/v1/admin/keys/{name}"
+_ONE: Final = "/api/v1/credentials/{credential_id}"
+_PAGE: Final = "/credentials/{credential_id}"
+
+ROUTES: Final = (
+    # -- what is open to everybody -------------------------------------------------------------------------------------
+    Route("GET /healthz", EVERYBODY),
+    Route("GET /readyz", EVERYBODY),
+    Route("GET /metrics", EVERYBODY),
+    Route("GET /api/openapi.json", EVERYBODY),
+    Route("GET /api/docs", EVERYBODY),
+    Route("GET /static/{digest}/{name}", "NNNNN"),
+    Route("POST /api/v1/setup", EVERYBODY, {"setup_token": "x", "username": "new-owner", "password": PASSWORD}),
+    Route("POST /api/v1/auth/claim", EVERYBODY, {"token": "x", "password": PASSWORD}, passes=("invalid_token",)),
+    Route("POST /api/v1/auth/login", EVERYBODY, {"username": OWNER, "password": PASSWORD}),
+    Route("POST /api/v1/auth/logout", EVERYBODY, {"refresh_token": "x"}),
+    Route("POST /api/v1/auth/refresh", EVERYBODY, {"refresh_token": "x"}, passes=("invalid_token",)),
+    Route("GET /setup", "UUUUU"),  # leads to /login once there is an owner
+    Route("POST /setup", EVERYBODY, form={"setup_token": "x", "username": "new-owner", "password": PASSWORD}),
+    Route("GET /claim", EVERYBODY),
+    Route("POST /claim", EVERYBODY, form={"token": "x", "password": PASSWORD}, passes=("401",)),
+    Route("GET /login", EVERYBODY),
+    Route("POST /login", EVERYBODY, form={"username": OWNER, "password": PASSWORD}),
+    # -- one's own account ---------------------------------------------------------------------------------------------
+    Route("GET /api/v1/auth/me", SIGNED_IN),
+    Route("POST /api/v1/auth/reauthenticate", SIGNED_IN, {"password": PASSWORD}),
+    Route("GET /api/v1/auth/sessions", SIGNED_IN),
+    Route("DELETE /api/v1/auth/sessions/{session_id}", ABSENT_TO_ALL),
+    Route("POST /logout", SIGNED_IN, form={}),
+    # -- credentials ---------------------------------------------------------------------------------------------------
+    Route("GET /api/v1/credentials", SIGNED_IN),
+    Route("POST /api/v1/credentials", "UAAAF", {"provider": "openai", "label": "by route", "secret": SECRET}),
+    Route("GET /api/v1/credentials/health", SIGNED_IN),
+    Route(f"GET {_ONE}", ABSENT_TO_ALL),
+    Route(f"PATCH {_ONE}", ABSENT_TO_ALL, {"label": "x"}),
+    Route(f"DELETE {_ONE}", ABSENT_TO_ALL),
+    Route(f"PUT {_ONE}/secret", ABSENT_TO_ALL, {"secret": OTHER_SECRET}),
+    Route(f"POST {_ONE}/restore", ABSENT_TO_ALL),
+    Route(f"POST {_ONE}/reveal", ABSENT_TO_ALL),
+    Route(f"POST {_ONE}/rollback", ABSENT_TO_ALL, {}),
+    Route(f"GET {_ONE}/versions", ABSENT_TO_ALL),
+    Route("GET /", SIGNED_IN),
+    Route("GET /credentials", SIGNED_IN),
+    Route("GET /credentials/new", SIGNED_IN),
+    Route("POST /credentials", "UAAAF", form={"provider": "openai", "label": "by page", "secret": SECRET}),
+    Route(f"GET {_PAGE}", ABSENT_TO_ALL),
+    Route(f"POST {_PAGE}/change", ABSENT_TO_ALL, form={"label": "x", "version": "1"}),
+    Route(f"POST {_PAGE}/purge", ABSENT_TO_ALL, form={"version": "1"}),
+    Route(f"POST {_PAGE}/remove", ABSENT_TO_ALL, form={"version": "1"}),
+    Route(f"POST {_PAGE}/replace", ABSENT_TO_ALL, form={"secret": OTHER_SECRET, "version": "1"}),
+    Route(f"POST {_PAGE}/restore", ABSENT_TO_ALL, form={}),
+    Route(f"POST {_PAGE}/reveal", ABSENT_TO_ALL, form={}),
+    # -- administration ------------------------------------------------------------------------------------------------
+    Route("GET /api/v1/admin/audit", READERS),
+    Route("GET /api/v1/admin/backups", READERS),
+    Route("POST /api/v1/admin/backups", ADMINS),
+    Route("POST /api/v1/admin/cache/clear", ADMINS),
+    Route("GET /api/v1/admin/jobs", READERS),
+    Route("GET /api/v1/admin/jobs/{job_id}", "UNNFN"),
+    Route("GET /api/v1/admin/keys", READERS),
+    Route(f"POST {_KEY}/rotate", OWNERS, {}),
+    Route(f"POST {_KEY}/cancel", OWNERS),
+    Route(f"POST {_KEY}/rollback", OWNERS),
+    Route(f"PUT {_KEY}/schedule", OWNERS, {"rotation_days": 30, "automatic": False}),
+    Route(f"POST {_KEY}/versions/{{version}}/retire", OWNERS),
+    Route(f"POST {_KEY}/versions/{{version}}/revoke", OWNERS),
+)
+"""One row each."""
+
+OBJECTS: Final[Mapping[str, str]] = {
+    "credential_id": "credential",
+    "session_id": "session",
+    "job_id": "",
+    "name": "",
+    "version": "",
+    "digest": "",
+}
+"""For each part of a path, the kind of object of another user that it may name; "" where it names nobody's."""

@@ -1,0 +1,275 @@
+"""Which role may call which method of which service, on whose object.
+
+A row states an outcome for owner, admin, member and auditor, in this order, for each situation (`Where`) that makes a
+difference to the method:
+
+- ``A`` allowed
+- ``F`` Forbidden
+- ``N`` NotFound or NoCredential: the answer for an id that nobody has
+- ``R`` ReauthenticationRequired
+- ``C`` CannotOpen
+
+``fresh`` rows demand a password that was proven within ten minutes; the test tries them without, too. Where an allowed
+call ends with an error of the object's state, the row names that error in ``passes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from app.domain.errors import AppError, CannotOpen, Forbidden, KeyStateConflict, NoCredential, NotFound
+from app.domain.errors import ReauthenticationRequired as Stale
+from app.domain.identity import Role
+from app.domain.keys import KeyName
+from app.services.audit_trail import AuditQuery
+from tests.support.access.people import ROLES, Where, World
+from tests.support.samples import ABSENT, OTHER_SECRET, PASSWORD
+
+OUTCOMES: Final[Mapping[str, tuple[type[AppError], ...]]] = {
+    "A": (),
+    "F": (Forbidden,),
+    "N": (NotFound, NoCredential),
+    "R": (Stale,),
+    "C": (CannotOpen,),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method; ``call`` makes the call in a world, ``outcomes`` say how it ends."""
+
+    method: str
+    call: Callable[[World], Any]
+    outcomes: Mapping[Where, str]
+    fresh: bool = False
+    passes: tuple[type[AppError], ...] = ()
+
+    def __post_init__(self) -> None:
+        for each in self.outcomes.values():
+            assert len(each) == len(ROLES), f"{self.method}: an outcome for each of owner, admin, member, auditor"
+            assert set(each) <= OUTCOMES.keys(), f"{self.method}: {each}"
+
+
+def _row(
+    method: str,
+    call: Callable[[World], Any],
+    outcomes: str | Mapping[str, str],
+    *,
+    fresh: bool = False,
+    passes: tuple[type[AppError], ...] = (),
+) -> Row:
+    """A row: outcomes for ``Where.ANY``, or for situations in lower case (``own``, ``foreign``, ``of_admin``, …)."""
+    named = {"any": outcomes} if isinstance(outcomes, str) else outcomes
+    return Row(method, call, {Where[name.upper()]: each for name, each in named.items()}, fresh=fresh, passes=passes)
+
+
+_EVERYBODY: Final = "AAAA"
+_NOBODY: Final = "NNNN"
+_OWNERS: Final = "AFFF"
+_ADMINS: Final = "AAFF"
+_READERS: Final = "AAFA"
+"""Owners, admins and auditors."""
+_CREDENTIAL: Final = {
+    "own": "AAAA",
+    "foreign": "NNNN",
+    "of_owner": "NNNN",
+    "shared": "AAAA",
+    "guild": "AANN",
+    "managed": "AAAA",
+    "other_guild": "NNNN",
+    "from_web": "AANN",
+}
+"""Changing a credential, but not seeing its secret."""
+_ABOUT_USER: Final = {"foreign": "AAFF", "of_admin": "AAFF", "of_owner": "AFFF"}
+"""Acting on somebody's account."""
+_KEY: Final = KeyName.AES_KEY
+_STATE: Final = (KeyStateConflict,)
+
+ROWS: Final = (
+    _row("audit.all", lambda w: w.services.audit.all(w.actor, AuditQuery()), _READERS),
+    _row("audit.page", lambda w: w.services.audit.page(w.actor, AuditQuery()), _READERS),
+    _row("audit_verification.verify", lambda w: w.services.audit_verification.verify(w.actor), _READERS),
+    _row("authentication.end_session", lambda w: w.services.authentication.end_session(w.actor), _EVERYBODY),
+    _row(
+        "authentication.reauthenticate", lambda w: w.services.authentication.reauthenticate(w.actor, PASSWORD), "AAAA"
+    ),
+    _row(
+        "authentication.revoke_session",
+        lambda w: w.services.authentication.revoke_session(w.actor, w.target.session),
+        {"own": "AAAA", "foreign": "NNNN", "of_owner": "NNNN"},
+    ),
+    _row("authentication.sessions", lambda w: w.services.authentication.sessions(w.actor), _EVERYBODY),
+    _row("authentication.unlock", lambda w: w.services.authentication.unlock(w.actor, w.name), _ABOUT_USER),
+    _row("backups.page", lambda w: w.services.backups.page(w.actor), _READERS),
+    _row("backups.request", lambda w: w.services.backups.request(w.actor), _ADMINS, fresh=True),
+    _row("claims.issue", lambda w: w.services.claims.issue(w.actor, w.unclaimed), _ABOUT_USER, fresh=True),
+    _row(
+        "credentials.add",
+        lambda w: w.add(),
+        {"any": "AAAF", "guild": "AAFF", "managed": "AAAA", "other_guild": "FFFF", "from_web": "AAFF"},
+    ),
+    _row("credentials.change", lambda w: w.credentials.change(w.actor, w.credential, label="x"), _CREDENTIAL),
+    _row(
+        "credentials.check_add",
+        lambda w: w.credentials.check_add(w.actor, guild_id=w.guild_id),
+        {"any": "AAAF", "guild": "AAFF", "managed": "AAAA", "other_guild": "FFFF", "from_web": "AAFF"},
+    ),
+    _row("credentials.get", lambda w: w.credentials.get(w.actor, w.credential), _CREDENTIAL),
+    _row("credentials.health.counts", lambda w: w.credentials.health.counts(w.actor, soon=timedelta(7)), _EVERYBODY),
+    _row("credentials.health.report", lambda w: w.credentials.health.report(w.actor), _EVERYBODY),
+    _row("credentials.health.verify_all", lambda w: w.credentials.health.verify_all(w.actor), _READERS),
+    _row("credentials.lists.labels", lambda w: w.credentials.lists.labels(w.actor, ""), _EVERYBODY),
+    _row("credentials.lists.stretch", lambda w: w.credentials.lists.stretch(w.actor), _EVERYBODY),
+    _row("credentials.page", lambda w: w.credentials.page(w.actor), _EVERYBODY),
+    _row("credentials.purge", lambda w: w.credentials.purge(w.actor, w.removed), _CREDENTIAL),
+    _row("credentials.remove", lambda w: w.credentials.remove(w.actor, w.credential), _CREDENTIAL),
+    _row("credentials.replace", lambda w: w.credentials.replace(w.actor, w.credential, OTHER_SECRET), _CREDENTIAL),
+    _row("credentials.restore", lambda w: w.credentials.restore(w.actor, w.removed), _CREDENTIAL),
+    _row(
+        "credentials.reveal",
+        lambda w: w.credentials.reveal(w.actor, w.credential),
+        {
+            "own": "AAAA",
+            "foreign": "NNNN",
+            "of_owner": "NNNN",
+            "shared": "RRRR",
+            "guild": "RRRR",
+            "managed": "RRRR",
+            "other_guild": "RRRR",
+            "from_web": "NNNN",
+        },
+        fresh=True,
+    ),
+    _row(
+        "credentials.rollback",
+        lambda w: w.credentials.rollback(w.actor, w.credential),
+        _CREDENTIAL,
+    ),
+    _row(
+        "credentials.use",
+        lambda w: w.credentials.use(w.actor, "openai", w.label),
+        {
+            "own": "AAAN",
+            "foreign": "NNNN",
+            "of_owner": "NNNN",
+            "shared": "AAAA",
+            "guild": "NNNN",
+            "managed": "AAAA",
+            "other_guild": "NNNN",
+            "from_web": "NNNN",
+        },
+    ),
+    _row("credentials.versions", lambda w: w.credentials.versions(w.actor, w.credential), _CREDENTIAL),
+    _row("dashboard.dashboard", lambda w: w.services.dashboard.dashboard(w.actor), _EVERYBODY),
+    _row(
+        "identity.create",
+        lambda w: w.services.identity.create(w.actor, "newcomer", PASSWORD, Role.ADMIN),
+        _ADMINS,
+        fresh=True,
+    ),
+    _row(
+        "identity.create_claimable",
+        lambda w: w.services.identity.create_claimable(w.actor, "newcomer", Role.ADMIN),
+        _ADMINS,
+        fresh=True,
+    ),
+    _row(
+        "identity.link",
+        lambda w: w.services.identity.link(w.actor, w.name, w.target.user.discord_id or ""),
+        _ABOUT_USER,
+        fresh=True,
+    ),
+    _row("identity.page", lambda w: w.services.identity.page(w.actor), _ADMINS),
+    _row("identity.unlink", lambda w: w.services.identity.unlink(w.actor, w.name), _ABOUT_USER, fresh=True),
+    _row("imports.failure_at_start", lambda w: w.services.imports.failure_at_start(w.actor), _EVERYBODY),
+    _row("imports.run", lambda w: w.services.imports.run(w.actor, w.source), _ADMINS),
+    _row("imports.run_once", lambda w: w.services.imports.run_once(w.actor, w.source, b"content"), _ADMINS),
+    _row("jobs.get", lambda w: w.services.jobs.get(w.actor, ABSENT), "NNFN"),
+    _row("jobs.page", lambda w: w.services.jobs.page(w.actor), _READERS),
+    _row("key_inspection.dependents", lambda w: w.services.key_inspection.dependents(w.actor, _KEY, 1), _READERS),
+    _row("key_inspection.list", lambda w: w.services.key_inspection.list(w.actor), _READERS),
+    _row("key_inspection.plan", lambda w: w.services.key_inspection.plan(w.actor, _KEY), _READERS),
+    _row(
+        "messages.decrypt",
+        lambda w: w.services.messages.decrypt(w.actor, w.target.message),
+        {"own": "AAAA", "foreign": "CCCC", "of_owner": "CCCC"},
+    ),
+    _row("messages.encrypt", lambda w: w.services.messages.encrypt(w.actor, "text"), _EVERYBODY),
+    _row("outside_secrets.clear_caches", lambda w: w.services.outside_secrets.clear_caches(w.actor), _ADMINS),
+    _row("rotation.cancel", lambda w: w.services.rotation.cancel(w.actor, _KEY), _OWNERS, fresh=True, passes=_STATE),
+    _row(
+        "rotation.destroy",
+        lambda w: w.services.rotation.destroy(w.actor, _KEY, 1, typed=_KEY.value),
+        _OWNERS,
+        fresh=True,
+        passes=_STATE,
+    ),
+    _row("rotation.import_", lambda w: w.services.rotation.import_(w.actor, _KEY, w.material), _OWNERS, fresh=True),
+    _row("rotation.retire", lambda w: w.services.rotation.retire(w.actor, _KEY, 1), _OWNERS, fresh=True, passes=_STATE),
+    _row("rotation.revoke", lambda w: w.services.rotation.revoke(w.actor, _KEY, 99), "NFFF", fresh=True),
+    _row(
+        "rotation.rollback", lambda w: w.services.rotation.rollback(w.actor, _KEY), _OWNERS, fresh=True, passes=_STATE
+    ),
+    _row("rotation.rotate", lambda w: w.services.rotation.rotate(w.actor, _KEY), _OWNERS, fresh=True),
+    _row(
+        "rotation.set_schedule",
+        lambda w: w.services.rotation.set_schedule(w.actor, _KEY, rotation_days=30, automatic=False),
+        _OWNERS,
+        fresh=True,
+    ),
+)
+"""Methods that act for somebody, in the order of their names: one row each."""
+
+WITHOUT_ACTOR: Final[Mapping[str, str]] = {
+    "audit_retention.*": "the worker drops what is too old",
+    "audit_sealing.*": "the sealer",
+    "audit_verification.flaw_of_rows": "a part of verify",
+    "audit_verification.segments": "a part of verify",
+    "authentication.login": "proves a password",
+    "authentication.login_browser": "proves a password",
+    "authentication.logout": "whoever holds the refresh token may end its session",
+    "authentication.refresh": "proves a refresh token",
+    "backups.carry_on": "the worker",
+    "backups.watch": "the worker",
+    "bot_state.*": "the bot's process notes facts about itself",
+    "claims.claim": "proves a link",
+    "dashboard.note_guilds": "the bot",
+    "dashboard.readiness": "for monitors, who see that it is ready and no more",
+    "deadlines.*": "the edges",
+    "failures.*": "the edges",
+    "feed.*": "processes",
+    "housekeeping.*": "the worker deletes what is too old",
+    "identity.add_claimable": "a part of imports and of create_claimable, within their unit of work",
+    "identity.create_owner": "once in the life of an install, at the command line",
+    "identity.discord_id_of": "the bot asks whom it talks to",
+    "identity.from_discord": "makes the actor",
+    "identity.operator": "makes the actor of the command line",
+    "identity.operator_for": "makes the actor of the command line",
+    "identity.owner_ever_existed": "decides whether /setup is shown",
+    "identity.setup": "proves the setup token",
+    "imports.note_failure": "the start",
+    "instances.*": "processes",
+    "jobs.claim": "the worker",
+    "jobs.due_in": "the worker",
+    "jobs.follow": "the command line waits for a job that it has queued",
+    "jobs.new": "services queue it within a change that they have authorised",
+    "jobs.work": "the worker",
+    "key_inspection.every_status": "the worker and the doctor",
+    "key_inspection.status": "a part of list",
+    "key_inspection.version": "a part of dependents",
+    "keys.*": "the key store, below all authorisation; no edge calls it for somebody",
+    "outside_secrets.keep_up": "the process",
+    "outside_secrets.read_again": "the process",
+    "randomness.*": "a port",
+    "refusals.*": "records who was refused",
+    "rehearsal.*": "the worker",
+    "requests.*": "makes the actor",
+    "rotation.follow": "the command line waits for a job that it has queued",
+    "rotation.job.*": "the worker",
+    "rotation.look_at_ages": "the worker",
+    "rotation.watch_ages": "the worker",
+}
+"""Methods that act for nobody, or that find out who it is, and why; ``service.*`` stands for all of a service."""
