@@ -1,4 +1,4 @@
-"""Beginning and ending sessions, whatever it was that proved who the person is."""
+"""The beginning of sessions of users who were proven, by a password or otherwise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from app.services.ports import AccessClaims, AccessTokens, Clock, Randomness, Se
 _REFRESH_PREFIX: Final = "khr_"
 
 Within = Callable[[UnitOfWork], Awaitable[None]]
-"""What belongs into the unit of work that begins a session, such as using up a one-time code."""
+"""Runs in the unit of work that begins a session, such as to use up a one-time code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class SessionStarts:
         return session
 
     def _claim(self, user: User, client: Client) -> SecretText:
-        """What the device of a user who has just signed in keeps from now on."""
+        """The claim that the device of a user who has just signed in keeps from now on."""
         return self._devices.issue(user, self._devices.read(client.claim))
 
     def _cookie(self, lasting: SecretText) -> SecretText:
