@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from app.bootstrap.backup import backup_plan, rehearsal_place
 from app.bootstrap.copies import verification_with
@@ -13,6 +14,7 @@ from app.bootstrap.keys import OpenKeys
 from app.domain.backup_plan import BackupPlan
 from app.domain.identity import Registration
 from app.domain.keys import Environment
+from app.domain.providers import KNOWN_PROVIDERS
 from app.infrastructure.audit_exports import AuditExportFiles
 from app.infrastructure.clock import SystemClock, SystemRandomness, noticing_stops
 from app.infrastructure.crypto.derive import Derivation
@@ -56,6 +58,7 @@ from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, OneTimeLinks
 from app.services.messages import MessageService
 from app.services.outside_secrets import OutsideSecrets, OutsideSource
+from app.services.passwords import PasswordService
 from app.services.ports import (
     AuditExports,
     ChangeFeed,
@@ -206,6 +209,7 @@ def build_services(parts: Parts) -> Services:
         audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation),
         identity=identity,
         claims=AccountClaims(storage=storage, links=links, passwords=parts.passwords, refusals=refusals, clock=clock),
+        passwords=PasswordService(storage=storage, proof=proof, starts=starts, passwords=parts.passwords, clock=clock),
         credentials=credentials,
         authentication=AuthenticationService(
             storage=storage, starts=starts, proof=proof, refusals=refusals, clock=clock
@@ -272,7 +276,10 @@ async def open_services(
     ``outside`` is where a process that stays reads its secrets again.
     """
     randomness = SystemRandomness()
-    passwords = Argon2Passwords(cheap=settings.app_env is Environment.TEST)
+    host = urlsplit(settings.public_url or "").hostname or ""
+    passwords = Argon2Passwords(
+        cheap=settings.app_env is Environment.TEST, context=("keyhall", "discord", host, *KNOWN_PROVIDERS)
+    )
     feed = DatabaseFeed(opened.database)
     services = build_services(
         Parts(

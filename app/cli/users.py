@@ -106,6 +106,24 @@ def _show_link(opened: Backend, made: Claimable, *, as_json: bool) -> None:
     typer.echo(link)
 
 
+@group.command("set-password")
+def set_password(
+    context: typer.Context, name: Annotated[str, typer.Argument()], password_file: _PasswordFile = None
+) -> None:
+    """Set a user's password, as the last resort: from a prompt, standard input or a file. All their sessions end.
+
+    The operator learns the password, so the user should change it on the page /account.
+    """
+    password = read_secret("New password", password_file, repeat=True)
+    user = asyncio.run(_set_password(backend(context), name, password))
+    typer.echo(f"The password of {user.username} is set, and all their sessions have ended")
+
+
+async def _set_password(opened: Backend, name: str, password: str) -> User:
+    async with opened.services() as services:
+        return await services.passwords.set(await services.identity.operator(), name, password)
+
+
 @group.command("list")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """List all users."""

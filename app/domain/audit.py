@@ -35,6 +35,9 @@ class Action(StrEnum):
     USER_CREATED = "user.created"
     USER_LINK_ISSUED = "user.link_issued"
     USER_CLAIMED = "user.claimed"
+    PASSWORD_RESET = "user.password_reset"  # noqa: S105 - the name of an action
+    PASSWORD_CHANGED = "user.password_changed"  # noqa: S105
+    PASSWORD_SET = "user.password_set"  # noqa: S105
     USER_LINKED = "user.linked"
     USER_UNLINKED = "user.unlinked"
     USER_UNLOCKED = "user.unlocked"

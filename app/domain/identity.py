@@ -232,17 +232,20 @@ def new_username(value: object) -> str:
     return text
 
 
-def new_password(value: object) -> str:
-    """A password as typed: 12 to 256 characters, any Unicode (SP 800-63B 3.1.1.2). Raises InvalidInput."""
-    text = opaque(value, "password", longest=4 * PASSWORD_LONGEST)
-    if not PASSWORD_SHORTEST <= len(text) <= PASSWORD_LONGEST:
-        raise InvalidInput("password", f"must be {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
+def new_password(value: object, field_name: str = "password") -> str:
+    """A password as typed: 12 to 256 characters, any Unicode (SP 800-63B 3.1.1.2). Raises InvalidInput.
+
+    Characters are counted in NFKC: passwords that are the same in that form are one password.
+    """
+    text = opaque(value, field_name, longest=4 * PASSWORD_LONGEST)
+    if not PASSWORD_SHORTEST <= len(unicodedata.normalize("NFKC", text)) <= PASSWORD_LONGEST:
+        raise InvalidInput(field_name, f"must be {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
     return text
 
 
-def guessable() -> InvalidInput:
+def guessable(field_name: str = "password") -> InvalidInput:
     """The refusal of a password that few guesses find."""
-    return InvalidInput("password", "is too easy to guess: choose a sentence, or let a password manager choose")
+    return InvalidInput(field_name, "is too easy to guess: choose a sentence, or let a password manager choose")
 
 
 def snowflake(value: object, field_name: str = "discord_id") -> str:

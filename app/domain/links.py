@@ -12,7 +12,13 @@ class LinkPurpose(StrEnum):
     """The one thing that a link lets its holder do."""
 
     CLAIM = "claim"
+    """Choose the first password of an account that has none."""
+    RESET = "reset"
+    """Choose the password of an account, with or without one before; all its sessions end."""
 
+
+ACCOUNT_PURPOSES: Final[tuple[LinkPurpose, ...]] = (LinkPurpose.CLAIM, LinkPurpose.RESET)
+"""The purposes of the links that let somebody choose the password of an account."""
 
 LINK_LASTS: Final = timedelta(days=7)
 """How long a link can be used."""

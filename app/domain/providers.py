@@ -36,7 +36,8 @@ ENVIRONMENT_CREDENTIALS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The environment variables that hold a provider's credential, and the provider's slug."""
 
-_KNOWN: Final = frozenset(ENVIRONMENT_CREDENTIALS.values())
+KNOWN_PROVIDERS: Final = frozenset(ENVIRONMENT_CREDENTIALS.values())
+"""The slugs of well-known providers."""
 _ALIASES: Final = MappingProxyType(
     {"claude": "anthropic", "chatgpt": "openai", "gpt": "openai", "hf": "huggingface", "gh": "github", "grok": "xai"}
 )
@@ -47,7 +48,7 @@ _PROVIDER: Final = re.compile(PROVIDER_PATTERN, re.ASCII)
 def provider_named(name: str) -> str | None:
     """The well-known provider that a key's name names, such as `OPENAI_API_KEY` or `openai`; None for any other."""
     stem = _stem(name)
-    return stem if stem in _KNOWN else _ALIASES.get(stem)
+    return stem if stem in KNOWN_PROVIDERS else _ALIASES.get(stem)
 
 
 def provider_for(name: str, secret: str) -> str | None:

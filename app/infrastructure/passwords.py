@@ -15,25 +15,26 @@ from argon2.exceptions import VerifyMismatchError
 
 from app.domain.errors import Overloaded
 from app.infrastructure.clock import SystemRandomness
+from app.infrastructure.guessable import is_guessable
 from app.infrastructure.memory import give_back_freed
 from app.services.ports import PasswordCheck
 
 _T = TypeVar("_T")
 _WAITING: Final = 64
-_GUESSES_LOG10: Final = 6.0
-_READ_BY_ZXCVBN: Final = 72
 
 
 class Argon2Passwords:
     """The port ``PasswordHasher``: Argon2id with 19 MiB, t=2, p=1 (ASVS 5.0, appendix C).
 
-    ``cheap`` is for APP_ENV=test alone. One hash runs and 64 wait; more threads would take the other core from the
-    event loop, and more memory from everybody. The thread keeps its priority: a nicer one left the p99 of the event
-    loop as it was and, on a busy machine, made a tenth of the hashes. Passwords are taken in NFKC (SP 800-63B,
-    3.1.1.2) and never truncated. When no other hash waits, the memory of a hash is given back. `close` ends the thread.
+    ``cheap`` is for APP_ENV=test alone; ``context`` are words that belong to the install. One hash runs and 64 wait;
+    more threads would take the other core from the event loop, and more memory from everybody. The thread keeps its
+    priority: a nicer one left the p99 of the event loop as it was and, on a busy machine, made a tenth of the hashes.
+    Passwords are hashed in NFKC (SP 800-63B, 3.1.1.2) and never truncated; a hash of the password as it was typed
+    matches too, and is to be renewed. When no other hash waits, the memory of a hash is given back. `close` ends the
+    thread.
     """
 
-    def __init__(self, *, cheap: bool = False) -> None:
+    def __init__(self, *, cheap: bool = False, context: Sequence[str] = ("keyhall",)) -> None:
         self._hasher = PasswordHasher(
             time_cost=1 if cheap else 2,
             memory_cost=8 if cheap else 19 * 1024,
@@ -42,6 +43,7 @@ class Argon2Passwords:
             salt_len=16,
             type=Type.ID,
         )
+        self._context = tuple(context)
         self._decoy = _decoy(self._hasher)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
         self._pending = 0
@@ -60,11 +62,12 @@ class Argon2Passwords:
         return await self._run(partial(self._verify, phc, password))
 
     async def is_guessable(self, password: str, *, context: Sequence[str]) -> bool:
-        """Whether a million guesses find it: one of the frequent passwords, a repetition, a sequence, a keyboard run.
+        """Whether few guesses find it (see `app.infrastructure.guessable`). Raises Overloaded.
 
-        ``context`` are words that belong to the account. The estimate is zxcvbn's (ASVS 5.0, 6.2.4). Raises Overloaded.
+        ``context`` are words that belong to the account; those of the install are added.
         """
-        return await self._run(partial(_guessable, unicodedata.normalize("NFKC", password), tuple(context)))
+        words = (*context, *self._context)
+        return await self._run(partial(is_guessable, unicodedata.normalize("NFKC", password), words))
 
     async def close(self) -> None:
         """Finish what was accepted and end the thread."""
@@ -86,22 +89,20 @@ class Argon2Passwords:
         return self._hasher.hash(_prepared(password))
 
     def _verify(self, phc: str | None, password: str) -> PasswordCheck:
-        try:
-            self._hasher.verify(self._decoy if phc is None else phc, _prepared(password))
-        except VerifyMismatchError:
-            return PasswordCheck(ok=False, needs_rehash=False)
-        if phc is None:
-            return PasswordCheck(ok=False, needs_rehash=False)
-        return PasswordCheck(ok=True, needs_rehash=self._hasher.check_needs_rehash(phc))
-
-
-def _guessable(password: str, context: Sequence[str]) -> bool:
-    # Here, because its dictionaries take 14 MB and few processes ever store a new password.
-    from zxcvbn import zxcvbn  # noqa: PLC0415
-
-    # It reads 72 characters. A longer password is as good as the better one of its ends.
-    ends = {password[:_READ_BY_ZXCVBN], password[-_READ_BY_ZXCVBN:]}
-    return all(float(zxcvbn(end, user_inputs=[*context, "keyhall"])["guesses_log10"]) < _GUESSES_LOG10 for end in ends)
+        stored = self._decoy if phc is None else phc
+        typed = password.encode("utf-8", "surrogatepass")
+        # As it was typed, for a hash that was made without normalising or by an older version of Unicode. The forms
+        # depend on the password alone, so that a known and an unknown user take as long.
+        for form in dict.fromkeys((_prepared(password), typed)):
+            try:
+                self._hasher.verify(stored, form)
+            except VerifyMismatchError:
+                continue
+            if phc is None:
+                break
+            outdated = self._hasher.check_needs_rehash(phc) or form != _prepared(password)
+            return PasswordCheck(ok=True, needs_rehash=outdated)
+        return PasswordCheck(ok=False, needs_rehash=False)
 
 
 def _prepared(password: str) -> bytes:

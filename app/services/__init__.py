@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.links import AccountClaims
     from app.services.messages import MessageService
     from app.services.outside_secrets import OutsideSecrets
+    from app.services.passwords import PasswordService
     from app.services.ports import ChangeFeed, Randomness
     from app.services.refusals import Refusals
     from app.services.rotation import KeyInspection, RotationService
@@ -52,6 +53,7 @@ class Services:
     audit_verification: AuditVerification
     identity: IdentityService
     claims: AccountClaims
+    passwords: PasswordService
     imports: ImportService
     credentials: CredentialService
     messages: MessageService

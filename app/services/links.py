@@ -1,4 +1,4 @@
-"""One-time links: issued, used once, and the claim of an account by its link."""
+"""One-time links: issued, used once, and the password of an account chosen by its link."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.domain.errors import (
     TooManyAttempts,
 )
 from app.domain.identity import Actor, Client, Permission, User, guessable, name_key, new_password
-from app.domain.links import LINK_LASTS, LinkPurpose, OneTimeLink
+from app.domain.links import ACCOUNT_PURPOSES, LINK_LASTS, LinkPurpose, OneTimeLink
 from app.domain.roles import require_may_manage
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
@@ -36,14 +36,18 @@ _LIMITED: Final = (("reason", TooManyAttempts.code),)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimable:
-    """A user without a password, and the token that lets its holder choose one."""
+    """A user, and the token that lets its holder choose the password of the account."""
 
     user: User
     token: SecretText
 
 
 class OneTimeLinks:
-    """Issues links within a unit of work. A new link takes the place of the user's unused ones of its purpose."""
+    """Issues links within a unit of work.
+
+    A new link takes the place of the user's unused ones of its purpose; those for the password of an account are one
+    purpose here: an old claim link must not outlive a reset.
+    """
 
     def __init__(self, *, clock: Clock, randomness: Randomness) -> None:
         self._clock = clock
@@ -60,13 +64,26 @@ class OneTimeLinks:
             created_at=now,
             expires_at=now + LINK_LASTS,
         )
-        await uow.links.withdraw(user_id, purpose)
+        for former in ACCOUNT_PURPOSES if purpose in ACCOUNT_PURPOSES else (purpose,):
+            await uow.links.withdraw(user_id, former)
         await uow.links.add(link, token_digest(token))
         return SecretText(token)
 
 
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """The user whose link it is, and what the link lets its holder do."""
+
+    user: User
+    purpose: LinkPurpose
+
+
 class AccountClaims:
-    """Accounts that their people claim: no operator learns a member's password. Every method may raise StorageError."""
+    """Passwords that people choose by a link: no operator learns them. Every method may raise StorageError.
+
+    A claim link is for an account that has no password yet. A reset link is for one whose password was forgotten or is
+    known to others.
+    """
 
     def __init__(
         self,
@@ -105,12 +122,26 @@ class AccountClaims:
             await self._trail.record(uow, actor, Action.USER_LINK_ISSUED, about=("user", user.id))
         return Claimable(user=user, token=token)
 
-    async def claim(self, token: str, password: str, client: Client, *, username: str | None = None) -> User:
-        """Give the account of a claim link its first password; of simultaneous claims one succeeds.
+    async def issue_reset(self, uow: UnitOfWork, actor: Actor, user: User) -> Claimable:
+        """Issue a reset link within a unit of work, and record it; earlier links for the account stop working.
 
-        ``token`` may be the whole link. ``username``, where given, must be the account's. Tokens that are unknown, used
-        or expired, and those of disabled accounts, get one answer. Raises InvalidToken, InvalidInput, TooManyAttempts,
-        Overloaded.
+        Raises Forbidden, also for a disabled account. The caller demands fresh authentication.
+        """
+        require_may_manage(actor, user)
+        if user.disabled_at is not None:
+            raise Forbidden("This account is disabled")
+        token = await self._links.issue(uow, LinkPurpose.RESET, user.id)
+        await self._trail.record(
+            uow, actor, Action.USER_LINK_ISSUED, about=("user", user.id), purpose=LinkPurpose.RESET.value
+        )
+        return Claimable(user=user, token=token)
+
+    async def claim(self, token: str, password: str, client: Client, *, username: str | None = None) -> User:
+        """Give the account of a claim or reset link the password; of simultaneous uses of a link one succeeds.
+
+        A reset ends every session of the account. ``token`` may be the whole link. ``username``, where given, must be
+        the account's. Tokens that are unknown, used or expired, and those of disabled accounts, get one answer. Raises
+        InvalidToken, InvalidInput, TooManyAttempts, Overloaded.
         """
         digest = token_digest(opaque(token, "token", longest=1024).strip().rpartition("#")[2])
         typed = new_password(password)
@@ -125,15 +156,16 @@ class AccountClaims:
                 if found is None:
                     await self._count(terms, client)
                     raise _refused().as_recorded()
-                async with self._storage.lookup() as uow:  # of several claims at once another one may have been first
-                    user = await self._holder(uow, digest)
-                if user is None:
+                async with self._storage.lookup() as uow:  # of several uses at once another one may have been first
+                    holder = await self._holder(uow, digest)
+                if holder is None:
                     raise _refused()
+                user = holder.user
                 if named not in {None, user.name_key}:
                     raise InvalidInput("username", "is not the name of this link's account: leave it out")
                 if await self._passwords.is_guessable(typed, context=(user.username,)):
                     raise guessable()
-                return await self._store(digest, user, await self._passwords.hash(typed), client)
+                return await self._store(digest, holder, await self._passwords.hash(typed), client)
         except (TooManyAttempts, Overloaded) as refused:
             if isinstance(refused, TooManyAttempts):
                 await self._refusals.record(Refusal(who=client, action=Action.USER_CLAIMED, detail=_LIMITED, at_once=1))
@@ -151,21 +183,32 @@ class AccountClaims:
                         uow, client, Action.USER_CLAIMED, about=None, result=denied, **dict(_WRONG)
                     )
 
-    async def _holder(self, uow: UnitOfWork, digest: bytes) -> User | None:
-        link = await uow.links.usable(digest, LinkPurpose.CLAIM, self._clock.now())
-        user = None if link is None else await uow.users.get(link.user_id)
-        return user if user and user.disabled_at is None and user.password_hash is None else None
+    async def _holder(self, uow: UnitOfWork, digest: bytes) -> _Holder | None:
+        for purpose in ACCOUNT_PURPOSES:
+            link = await uow.links.usable(digest, purpose, self._clock.now())
+            user = None if link is None else await uow.users.get(link.user_id)
+            if user is not None and user.disabled_at is None:
+                claimed = purpose is LinkPurpose.CLAIM and user.password_hash is not None
+                return None if claimed else _Holder(user, purpose)
+        return None
 
-    async def _store(self, digest: bytes, user: User, password_hash: str, client: Client) -> User:
-        now = self._clock.now()
+    async def _store(self, digest: bytes, holder: _Holder, password_hash: str, client: Client) -> User:
+        now, user = self._clock.now(), holder.user
         async with self._storage.write() as uow:
-            used = await uow.links.use(digest, LinkPurpose.CLAIM, now)
-            if not used or not await uow.users.set_first_password(user.id, password_hash, now):
+            if not await uow.links.use(digest, holder.purpose, now):
+                raise _refused()
+            if holder.purpose is LinkPurpose.CLAIM:
+                stored = await uow.users.set_first_password(user.id, password_hash, now)
+            else:
+                stored = await uow.users.set_password(user.id, password_hash, token_version=user.token_version, at=now)
+                await uow.sessions.end_all_of(user.id, now)
+            if not stored:
                 raise _refused()
             actor = Actor(
                 user_id=user.id, subject_id=user.subject_id, username=user.username, role=user.role, client=client
             )
-            await self._trail.record(uow, actor, Action.USER_CLAIMED, about=("user", user.id))
+            done = Action.USER_CLAIMED if holder.purpose is LinkPurpose.CLAIM else Action.PASSWORD_RESET
+            await self._trail.record(uow, actor, done, about=("user", user.id))
         return user
 
 

@@ -24,6 +24,9 @@ from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
 from app.web.pages import dashboard, login, reveal, static
+from app.web.pages.account import page as account_page
+from app.web.pages.account import password as account_password
+from app.web.pages.account import sessions as account_sessions
 from app.web.pages.rendering import TEMPLATES, Templates, error_page
 from app.web.pages.static import ASSETS, Assets
 
@@ -47,6 +50,9 @@ _FAMILIES: Final = (
     login.routes,
     credential_pages.routes,
     reveal.routes,
+    account_page.routes,
+    account_password.routes,
+    account_sessions.routes,
     static.routes,
     documentation.routes,
 )

@@ -11,6 +11,7 @@ from app.domain.errors import InvalidToken
 from app.domain.identity import Actor
 from app.domain.secrets import SecretText
 from app.services.authentication import DEVICE_REMEMBERED_FOR, BrowserSession, lasting_part
+from app.services.passwords import KeptSession
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE, cookie_of
 from app.web.problems import CrossSite
@@ -84,6 +85,12 @@ def set_renewed_cookie(request: web.Request, response: web.StreamResponse) -> No
     """Set the cookie that the session got during this request."""
     if _RENEWED in request:
         _set_cookie(request, response, request[_RENEWED])
+
+
+def keep_session(request: web.Request, response: web.StreamResponse, kept: KeptSession) -> None:
+    """Set the cookies of a session that goes on where all others of its user ended."""
+    renew_session(request, kept.browser)
+    remember_device(request, response, kept.device_claim)
 
 
 def remember_device(request: web.Request, response: web.StreamResponse, claim: SecretText | None) -> None:

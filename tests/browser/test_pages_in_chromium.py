@@ -269,10 +269,10 @@ async def test_a_claim_link_fills_the_form_and_leaves_the_address(
         assert page.url == f"{site.url}/claim"
         await page.goto(f"{site.url}/claim#{made.token.reveal()}")
         await page.get_by_label("Password").fill("password1234")
-        await page.get_by_role("button", name="Claim the account").click()
+        await page.get_by_role("button", name="Set the password").click()
         await expect(page.get_by_role("alert")).to_contain_text("too easy to guess")
         await expect(page.get_by_label("Code of your link")).to_have_value(made.token.reveal())
         await fits(page)
         await page.get_by_label("Password").fill(PASSWORD)
-        await page.get_by_role("button", name="Claim the account").click()
-        await expect(page.get_by_role("status")).to_contain_text("The account is yours")
+        await page.get_by_role("button", name="Set the password").click()
+        await expect(page.get_by_role("status")).to_contain_text("The password is set")

@@ -104,6 +104,22 @@ async def test_a_password_is_the_same_however_its_characters_are_composed(passwo
     assert (await passwords.verify(phc, "pa\u0308sswo\u0308rd first \u212b")).ok
 
 
+async def test_a_hash_of_the_password_as_it_was_typed_matches_and_asks_to_be_renewed(
+    passwords: Argon2Passwords,
+) -> None:
+    """A hash from before passwords were normalised, or from before a version of Unicode that composes differently."""
+    typed = "pa\u0308sswo\u0308rd \ufb01rst"
+    former = passwords._hasher.hash(typed.encode())
+    check = await passwords.verify(former, typed)
+    assert (check.ok, check.needs_rehash) == (True, True)
+    assert not (await passwords.verify(former, "p\u00e4ssw\u00f6rd first")).ok, "typed otherwise it never matched"
+    renewed = await passwords.hash(typed)
+    for each in (typed, "p\u00e4ssw\u00f6rd first"):
+        check = await passwords.verify(renewed, each)
+        assert (check.ok, check.needs_rehash) == (True, False)
+    assert not (await passwords.verify(None, typed)).ok
+
+
 @pytest.mark.parametrize("phc", ["", "not a hash", "$argon2id$v=19$m=8,t=1,p=1$AAAA$!!!!", "$2b$12$" + "a" * 53])
 async def test_a_damaged_hash_is_an_error_and_no_wrong_password(passwords: Argon2Passwords, phc: str) -> None:
     with pytest.raises((InvalidHashError, VerificationError)):
@@ -164,34 +180,6 @@ async def test_closing_finishes_what_was_accepted() -> None:
     assert all(phc.startswith("$argon2id$") for phc in await asyncio.gather(*accepted))
     with pytest.raises(RuntimeError):
         await passwords.hash(PASSWORD)
-
-
-@pytest.mark.parametrize(
-    "password",
-    [
-        *("password", "PassWord1234", "123456789qwerty", "1234567890987654321", "\uff50assword\uff50assword"),
-        *("aaaaaaaaaaaa", "123456789012", "210987654321", "passwordpassword", "abcabcabcabc", "letmeinletmein"),
-        *("abcdefghijkl", "qwertyuiopas", "1q2w3e4r5t6y", "P@ssw0rd1234", "iloveyou2024", "changemechangeme"),
-        *("keyhallkeyhall", "olgaolgaolga", "x" * 256, "ab" * 128),
-    ],
-)
-async def test_a_password_that_a_million_guesses_find_is_guessable(passwords: Argon2Passwords, password: str) -> None:
-    assert await passwords.is_guessable(password, context=("olga",))
-
-
-@pytest.mark.parametrize(
-    "password",
-    [
-        PASSWORD,
-        "tr0ub4dor&3-and-more",
-        "a quiet sentence",
-        "\u0434\u043b\u0438\u043d\u043d\u044b\u0439 \u043f\u0430\u0440\u043e\u043b\u044c",
-        "\ud800 is no text, yet it must not fail",
-        "x" * 100 + " and then something that nobody guesses",
-    ],
-)
-async def test_other_passwords_are_not_guessable(passwords: Argon2Passwords, password: str) -> None:
-    assert not await passwords.is_guessable(password, context=("olga",))
 
 
 async def test_the_memory_of_hashes_is_given_back_after_the_last_that_waits_and_not_before(

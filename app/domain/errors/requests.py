@@ -126,6 +126,13 @@ class VersionConflict(AppError):
     title = "It was changed in the meantime"
 
 
+class PasswordChanged(AppError):
+    """Another request changed the password, or ended all sessions of the account, before this one could."""
+
+    code = "password_changed"
+    title = "The account was changed by another request meanwhile, so its password was not: sign in again to go on"
+
+
 class KeyStateConflict(AppError):
     """A key, or one of its versions, is not in a state in which this can be done to it."""
 

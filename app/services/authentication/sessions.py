@@ -91,7 +91,7 @@ class SessionStarts:
             await self._end_former(uow, former_cookie, client)
             session = await self._begin(uow, user, client, within, cookie_hash=None)
             pair = await self.issue(uow, session, user)
-        return replace(pair, device_claim=self._claim(user, client))
+        return replace(pair, device_claim=self.device_claim(user, client))
 
     async def browser(
         self, user: User, client: Client, *, former_cookie: str | None = None, within: Within | None = None
@@ -101,7 +101,9 @@ class SessionStarts:
         async with self._storage.write() as uow:
             await self._end_former(uow, former_cookie, client)
             session = await self._begin(uow, user, client, within, cookie_hash=token_digest(cookie.reveal()))
-        return BrowserSession(cookie=cookie, expires_at=session.expires_at, device_claim=self._claim(user, client))
+        return BrowserSession(
+            cookie=cookie, expires_at=session.expires_at, device_claim=self.device_claim(user, client)
+        )
 
     def renewed_cookie(self, cookie: str) -> SecretText:
         """Return another cookie for the session of this one. Forms that are open go on working."""
@@ -163,8 +165,8 @@ class SessionStarts:
         await self._trail.record(uow, actor, Action.LOGIN, about=("session", session.id))
         return session
 
-    def _claim(self, user: User, client: Client) -> SecretText:
-        """The claim that the device of a user who has just signed in keeps from now on."""
+    def device_claim(self, user: User, client: Client) -> SecretText:
+        """The claim that the device of a user keeps, after a sign-in or an end of their other sessions."""
         return self._devices.issue(user, self._devices.read(client.claim))
 
     def _cookie(self, lasting: SecretText) -> SecretText:

@@ -111,6 +111,13 @@ class UserRepository(Protocol):
         """Give a password to a user who has none and is not disabled; False where that is not so."""
         ...
 
+    async def set_password(self, user_id: str, password_hash: str, *, token_version: int, at: datetime) -> bool:
+        """Replace the password of a user who is not disabled and whose token version is still the given one.
+
+        False where that is not so: the account was changed since it was read. The caller ends the sessions.
+        """
+        ...
+
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         """Link a Discord account, or unlink it with None. Raises UniqueViolation for one that is taken."""
         ...

@@ -17,7 +17,7 @@ from app.web.inputs import ID, Model, PageQuery
 from app.web.limits import NewPassword, NewUsername, Password, Token, Username
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
-from app.web.sessions import own_cookie, remember_device, renew_session, session_cookie
+from app.web.sessions import keep_session, own_cookie, remember_device, renew_session, session_cookie
 
 routes = Routes("Signing in")
 
@@ -31,9 +31,9 @@ class Setup(Model):
 
 
 class Claim(Model):
-    """The first password of an account."""
+    """The first password of an account, or after a reset another one."""
 
-    token: Token = Field(description="The token of a claim link, which is the part behind its `#`")
+    token: Token = Field(description="The token of a claim or reset link, which is the part behind its `#`")
     username: Username | None = Field(default=None, description="Where it is given, it must be the account's")
     password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
 
@@ -57,6 +57,15 @@ class Proof(Model):
 
     password: Password
     otp: Token | None = Field(default=None, description="A one-time code, where the account has a second factor")
+
+
+class PasswordChange(Model):
+    """The present password and the new one."""
+
+    password: Password | None = Field(
+        default=None, description="The present one; left out where the account has none yet"
+    )
+    new_password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
 
 
 class Tokens(TypedDict):
@@ -164,10 +173,10 @@ async def setup(request: web.Request, client: Client, body: Setup) -> web.Respon
     errors=[errors.InvalidToken, errors.TooManyAttempts, errors.Overloaded],
 )
 async def claim(request: web.Request, client: Client, body: Claim) -> web.Response:
-    """Claim an account by its one-time link.
+    """Choose the password of an account by its one-time link.
 
-    The account gets its first password. Tokens that are unknown, used or expired get the same answer; wrong ones are
-    limited per network.
+    A claim link gives the account its first password, a reset link another one: then every session of it ends. Tokens
+    that are unknown, used or expired get the same answer; wrong ones are limited per network.
     """
     user = await request.app[SERVICES].claims.claim(body.token, body.password, client, username=body.username)
     return json_response(201, _as_account(user))
@@ -238,6 +247,33 @@ async def reauthenticate(request: web.Request, actor: Actor, body: Proof) -> web
     return json_response(204)
 
 
+@routes(
+    "POST",
+    "/api/v1/auth/password",
+    status=204,
+    errors=[
+        errors.InvalidCredentials,
+        errors.ReauthenticationRequired,
+        errors.TooManyAttempts,
+        errors.PasswordChanged,
+        errors.Overloaded,
+    ],
+)
+async def change_password(request: web.Request, actor: Actor, body: PasswordChange) -> web.Response:
+    """Change your password; all your other sessions end.
+
+    The present password is judged within the limits on guessing. This session and its access token go on working, and
+    a browser's session cookie is renewed. An account without a password gets its first one, if you signed in within
+    the last ten minutes. Of simultaneous changes one succeeds.
+    """
+    kept = await request.app[SERVICES].passwords.change(
+        actor, body.password, body.new_password, cookie=own_cookie(request)
+    )
+    response = json_response(204)
+    keep_session(request, response, kept)
+    return response
+
+
 @routes("GET", "/api/v1/auth/sessions", schema=SignIns)
 async def sessions(request: web.Request, actor: Actor, query: PageQuery) -> web.Response:
     """Where you are signed in."""
@@ -250,3 +286,15 @@ async def revoke_session(request: web.Request, actor: Actor, session_id: str) ->
     """End one of your sessions, with every token of it."""
     await request.app[SERVICES].authentication.revoke_session(actor, session_id)
     return json_response(204)
+
+
+@routes("DELETE", "/api/v1/auth/sessions", status=204)
+async def end_other_sessions(request: web.Request, actor: Actor) -> web.Response:
+    """End all your sessions but this one, with all their tokens.
+
+    A browser's session cookie is renewed.
+    """
+    kept = await request.app[SERVICES].passwords.end_other_sessions(actor, cookie=own_cookie(request))
+    response = json_response(204)
+    keep_session(request, response, kept)
+    return response

@@ -23,7 +23,7 @@ routes = Routes("Pages")
 
 _NEWS: Final = {
     "owner": "The owner account is created. Sign in with the name and password that you chose.",
-    "claimed": "The account is yours. Sign in with the password that you chose.",
+    "claimed": "The password is set. Sign in with the one that you chose.",
     "out": "You are signed out.",
     "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
 }

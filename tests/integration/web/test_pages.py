@@ -447,7 +447,7 @@ async def test_a_claim_keeps_what_was_typed_except_the_password_and_leads_to_sig
     assert "ask for a new one" in wrong.text
     done = await site.submit("/claim", "", token=token, username="", password=PASSWORD)
     assert (done.status, done.headers["Location"]) == (303, "/login?done=claimed")
-    assert "The account is yours" in (await site.page("/login?done=claimed")).text
+    assert "The password is set" in (await site.page("/login?done=claimed")).text
     assert await site.log_in("claimed-by-form")
 
 

@@ -8,7 +8,7 @@ Parts of a path that are ids are ids of nothing.
 - ``F`` 403
 - ``N`` 404, which is the answer for an id of nothing where the role may look
 
-``body`` is an acceptable JSON body, ``form`` acceptable fields of a page. A route without a row fails the test, which
+``ends_sessions`` says that the visitors have to sign in again afterwards. ``body`` is an acceptable JSON body, ``form`` acceptable fields of a page. A route without a row fails the test, which
 asks for one.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.support.samples import OTHER_SECRET, OWNER, PASSWORD, SECRET
+from tests.support.samples import NEW_PASSWORD, OTHER_SECRET, OWNER, PASSWORD, SECRET
 
 EVERYBODY: Final = "AAAAA"
 SIGNED_IN: Final = "UAAAA"
@@ -38,6 +38,7 @@ class Route:
     body: Any = None
     form: Mapping[str, str] | None = None
     passes: Sequence[str] = ()
+    ends_sessions: bool = False
 
     @property
     def method(self) -> str:
@@ -79,9 +80,26 @@ ROUTES: Final = (
     # -- one's own account ---------------------------------------------------------------------------------------------
     Route("GET /api/v1/auth/me", SIGNED_IN),
     Route("POST /api/v1/auth/reauthenticate", SIGNED_IN, {"password": PASSWORD}),
+    Route(
+        "POST /api/v1/auth/password",
+        SIGNED_IN,
+        {"password": "not the password", "new_password": NEW_PASSWORD},
+        passes=("invalid_credentials",),
+    ),
     Route("GET /api/v1/auth/sessions", SIGNED_IN),
+    Route("DELETE /api/v1/auth/sessions", SIGNED_IN, ends_sessions=True),
     Route("DELETE /api/v1/auth/sessions/{session_id}", ABSENT_TO_ALL),
-    Route("POST /logout", SIGNED_IN, form={}),
+    Route("POST /logout", SIGNED_IN, form={}, ends_sessions=True),
+    Route("GET /account", SIGNED_IN),
+    Route("GET /security", SIGNED_IN),
+    Route(
+        "POST /account/password",
+        SIGNED_IN,
+        form={"password": "not the password", "new_password": NEW_PASSWORD},
+        passes=("401",),
+    ),
+    Route("POST /account/sessions/end", SIGNED_IN, form={}, ends_sessions=True),
+    Route("POST /account/sessions/{session_id}/end", ABSENT_TO_ALL, form={}),
     # -- credentials ---------------------------------------------------------------------------------------------------
     Route("GET /api/v1/credentials", SIGNED_IN),
     Route("POST /api/v1/credentials", "UAAAF", {"provider": "openai", "label": "by route", "secret": SECRET}),

@@ -26,7 +26,7 @@ from app.domain.identity import Role
 from app.domain.keys import KeyName
 from app.services.audit_trail import AuditQuery
 from tests.support.access.people import ROLES, Where, World
-from tests.support.samples import ABSENT, OTHER_SECRET, PASSWORD
+from tests.support.samples import ABSENT, NEW_PASSWORD, OTHER_SECRET, PASSWORD
 
 OUTCOMES: Final[Mapping[str, tuple[type[AppError], ...]]] = {
     "A": (),
@@ -199,6 +199,11 @@ ROWS: Final = (
     ),
     _row("messages.encrypt", lambda w: w.services.messages.encrypt(w.actor, "text"), _EVERYBODY),
     _row("outside_secrets.clear_caches", lambda w: w.services.outside_secrets.clear_caches(w.actor), _ADMINS),
+    _row("passwords.change", lambda w: w.services.passwords.change(w.actor, PASSWORD, NEW_PASSWORD), _EVERYBODY),
+    _row("passwords.end_other_sessions", lambda w: w.services.passwords.end_other_sessions(w.actor), _EVERYBODY),
+    _row("passwords.has_password", lambda w: w.services.passwords.has_password(w.actor), _EVERYBODY),
+    # The command line alone: nobody else learns another one's password.
+    _row("passwords.set", lambda w: w.services.passwords.set(w.actor, w.name, NEW_PASSWORD), "FFFF"),
     _row("rotation.cancel", lambda w: w.services.rotation.cancel(w.actor, _KEY), _OWNERS, fresh=True, passes=_STATE),
     _row(
         "rotation.destroy",
@@ -236,6 +241,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "backups.watch": "the worker",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
+    "claims.issue_reset": "a part of a reset, within its unit of work",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
     "deadlines.*": "the edges",

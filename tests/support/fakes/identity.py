@@ -52,6 +52,13 @@ class FakeUserRepository:
         self._change(user_id, password_hash=password_hash)
         return True
 
+    async def set_password(self, user_id: str, password_hash: str, *, token_version: int, at: datetime) -> bool:
+        user = self._tables.users.get(user_id)
+        if user is None or user.token_version != token_version or user.disabled_at is not None:
+            return False
+        self._change(user_id, password_hash=password_hash)
+        return True
+
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         self._change(user_id, discord_id=discord_id)
 

@@ -102,6 +102,11 @@ class UserRepositoryImpl:
         given = update(users).where(*this).values(password_hash=password_hash, updated_at=at)
         return await self._connection.change(given) == 1
 
+    async def set_password(self, user_id: str, password_hash: str, *, token_version: int, at: datetime) -> bool:
+        this = (users.c.id == user_id, users.c.token_version == token_version, users.c.disabled_at.is_(None))
+        given = update(users).where(*this).values(password_hash=password_hash, updated_at=at)
+        return await self._connection.change(given) == 1
+
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         await self._update(user_id, discord_id=discord_id, updated_at=at)
 

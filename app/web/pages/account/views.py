@@ -1,0 +1,36 @@
+"""The sections of the page, in the order in which they are shown, and what the template of each is given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from aiohttp import web
+
+from app.domain.identity import Actor
+from app.web.options import SERVICES
+
+View = Callable[[web.Request, Actor], Awaitable[Mapping[str, Any]]]
+"""Reads the variables of a section's template, which must not clash with those of another section."""
+
+
+async def _password(request: web.Request, actor: Actor) -> Mapping[str, Any]:
+    return {"has_password": await request.app[SERVICES].passwords.has_password(actor)}
+
+
+async def _sessions(request: web.Request, actor: Actor) -> Mapping[str, Any]:
+    found = await request.app[SERVICES].authentication.sessions(actor, limit=100)
+    return {"sessions": found.items, "more_sessions": found.next_cursor is not None, "present": actor.session_id}
+
+
+VIEWS: Final[Mapping[str, View]] = MappingProxyType({"password": _password, "sessions": _sessions})
+
+NEWS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "password": "Your password is changed. Every other session has ended.",
+        "session": "That session has ended.",
+        "sessions": "Every other session has ended.",
+    }
+)
+"""The sentence on the page after a form of a section did its work, by the value of `done`."""
