@@ -125,9 +125,10 @@ class AccountClaims:
     async def issue_reset(self, uow: UnitOfWork, actor: Actor, user: User) -> Claimable:
         """Issue a reset link within a unit of work, and record it; earlier links for the account stop working.
 
-        Raises Forbidden, also for a disabled account. The caller demands fresh authentication.
+        Raises ReauthenticationRequired, and Forbidden, also for a disabled account.
         """
         require_may_manage(actor, user)
+        actor.require_fresh(self._clock.now())
         if user.disabled_at is not None:
             raise Forbidden("This account is disabled")
         token = await self._links.issue(uow, LinkPurpose.RESET, user.id)

@@ -8,8 +8,8 @@ Parts of a path that are ids are ids of nothing.
 - ``F`` 403
 - ``N`` 404, which is the answer for an id of nothing where the role may look
 
-``ends_sessions`` says that the visitors have to sign in again afterwards. ``body`` is an acceptable JSON body, ``form`` acceptable fields of a page. A route without a row fails the test, which
-asks for one.
+``body`` is an acceptable JSON body, ``form`` acceptable fields of a page; ``ends_sessions`` says that the visitors have
+to sign in again afterwards. A route without a row fails the test, which asks for one.
 """
 
 from __future__ import annotations

@@ -88,6 +88,12 @@ _ABOUT_USER: Final = {"foreign": "AAFF", "of_admin": "AAFF", "of_owner": "AFFF"}
 _KEY: Final = KeyName.AES_KEY
 _STATE: Final = (KeyStateConflict,)
 
+
+async def _reset(world: World) -> object:
+    async with world.storage.write() as uow:
+        return await world.services.claims.issue_reset(uow, world.actor, world.target.user)
+
+
 ROWS: Final = (
     _row("audit.all", lambda w: w.services.audit.all(w.actor, AuditQuery()), _READERS),
     _row("audit.page", lambda w: w.services.audit.page(w.actor, AuditQuery()), _READERS),
@@ -106,6 +112,7 @@ ROWS: Final = (
     _row("backups.page", lambda w: w.services.backups.page(w.actor), _READERS),
     _row("backups.request", lambda w: w.services.backups.request(w.actor), _ADMINS, fresh=True),
     _row("claims.issue", lambda w: w.services.claims.issue(w.actor, w.unclaimed), _ABOUT_USER, fresh=True),
+    _row("claims.issue_reset", _reset, _ABOUT_USER, fresh=True),
     _row(
         "credentials.add",
         lambda w: w.add(),
@@ -241,7 +248,6 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "backups.watch": "the worker",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
-    "claims.issue_reset": "a part of a reset, within its unit of work",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
     "deadlines.*": "the edges",

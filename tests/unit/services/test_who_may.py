@@ -97,7 +97,8 @@ async def test_who_may(world: World, row: Row) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.method)
 async def test_whether_the_password_must_have_been_proven_lately(world: World, row: Row) -> None:
     where, outcomes = next(iter(row.outcomes.items()))
-    role = next(each for each, outcome in zip(ROLES, outcomes, strict=True) if outcome not in "FC")
+    allowed = (each for each, outcome in zip(ROLES, outcomes, strict=True) if outcome not in "FC")
+    role = next(allowed, ROLES[0])
     world.set(role, where)
     stale = (world.actor.authenticated_at or world.keyhall.clock.now()) - timedelta(minutes=11)
     world.actor = replace(world.actor, authenticated_at=stale)
