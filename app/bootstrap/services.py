@@ -22,6 +22,7 @@ from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
+from app.infrastructure.webauthn import WebAuthn
 from app.services import Services
 from app.services.audit_trail import (
     AuditReading,
@@ -34,6 +35,8 @@ from app.services.authentication import (
     AuthenticationService,
     DeviceClaims,
     Lifetimes,
+    PasskeyChallenges,
+    PasskeyService,
     PasswordProof,
     RequestAuthenticator,
     SessionStarts,
@@ -209,6 +212,15 @@ def build_services(parts: Parts) -> Services:
         credentials=credentials,
         authentication=AuthenticationService(
             storage=storage, starts=starts, proof=proof, refusals=refusals, clock=clock
+        ),
+        passkeys=PasskeyService(
+            storage=storage,
+            starts=starts,
+            authenticators=WebAuthn(),
+            challenges=PasskeyChallenges(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+            refusals=refusals,
+            clock=clock,
+            randomness=randomness,
         ),
         imports=ImportService(
             storage=storage,

@@ -112,6 +112,13 @@ class AlreadyExists(AppError):
     title = "It exists already"
 
 
+class PasskeyRefused(AppError):
+    """What an authenticator answered cannot be stored: malformed, too late, or not made for this account and origin."""
+
+    code = "passkey_refused"
+    title = "This passkey cannot be added"
+
+
 class SetupClosed(AppError):
     """An owner exists or existed."""
 
