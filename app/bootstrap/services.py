@@ -36,6 +36,7 @@ from app.services.authentication import (
     DeviceClaims,
     Lifetimes,
     PasskeyChallenges,
+    PasskeyProof,
     PasskeyService,
     PasswordProof,
     RequestAuthenticator,
@@ -143,6 +144,8 @@ def build_services(parts: Parts) -> Services:
         randomness=randomness,
         lifetimes=parts.lifetimes,
     )
+    authenticators = WebAuthn()
+    challenges = PasskeyChallenges(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
     proof = PasswordProof(
         storage=storage,
         keys=keys,
@@ -216,8 +219,15 @@ def build_services(parts: Parts) -> Services:
         passkeys=PasskeyService(
             storage=storage,
             starts=starts,
-            authenticators=WebAuthn(),
-            challenges=PasskeyChallenges(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+            proof=PasskeyProof(
+                storage=storage,
+                authenticators=authenticators,
+                challenges=challenges,
+                refusals=refusals,
+                clock=clock,
+            ),
+            authenticators=authenticators,
+            challenges=challenges,
             refusals=refusals,
             clock=clock,
             randomness=randomness,

@@ -17,7 +17,7 @@ CHALLENGE_LASTS: Final = timedelta(minutes=5)
 
 
 class Ceremony(StrEnum):
-    """What an answer of an authenticator is for. A challenge that was made for one serves no other."""
+    """The purpose of an answer of an authenticator. A challenge for one purpose serves no other."""
 
     REGISTRATION = "registration"
     LOGIN = "login"
@@ -52,7 +52,7 @@ class Passkey:
     last_used_at: datetime | None = None
 
     def counts_on(self, sign_count: int) -> bool:
-        """Whether the counter of its next use may be that one: one that does not rise shows a copy (WebAuthn, 6.1.1).
+        """Whether ``sign_count`` may be the counter of its next use: it must rise, or the key was copied (6.1.1).
 
         An authenticator without a counter always says 0.
         """

@@ -1,7 +1,7 @@
-"""WebAuthn by py_webauthn: what browsers are asked, and whether what authenticators answer is true.
+"""WebAuthn by py_webauthn: the options for browsers, and the verification of answers of authenticators.
 
-The library is imported when the first answer comes: it brings much that a start does not need. What browsers are asked
-is put together here, since it is a few members and needs nothing of the library.
+The library is imported when the first answer comes: it brings much that a start does not need. Options are a few
+members, put together here without the library.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _refusing(verify: Callable[[], _T]) -> _T:
         raise
     except Exception as error:  # noqa: BLE001 - for this reason:
         # The library and those below it raise many kinds, also TypeError and ValueError, for bytes that a stranger made
-        # up: whatever it was, the answer was not verified.
+        # up. After any error the answer was not verified.
         raise AnswerRefused(f"{type(error).__name__}: {error}"[:200]) from None
 
 
@@ -185,7 +185,7 @@ def _response(answer: Answer, *members: str) -> dict[str, Any]:
 
 
 def _plain(answer: Answer, response: dict[str, Any]) -> dict[str, Any]:
-    """What the library needs of an answer, and nothing else that it could stumble over."""
+    """The members of an answer that the library needs, and none that it could stumble over."""
     kept = ("clientDataJSON", "attestationObject", "authenticatorData", "signature")
     return {
         **{name: answer.get(name) for name in ("id", "rawId", "type")},

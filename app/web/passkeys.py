@@ -1,7 +1,7 @@
 """Passkeys on the web: for which host they are, and the cookie that ties a question to the browser that asked it.
 
-Without that tie, whoever gets hold of what somebody's browser answered could send it from elsewhere (compare the state
-of OAuth, RFC 9700, 4.7). Programs keep no cookies and get no such tie.
+Without that tie, an attacker who gets hold of a browser's answer could send it from elsewhere (compare the state of
+OAuth, RFC 9700, 4.7). Programs keep no cookies and get no such tie.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Authenticator:
         self.rp_id = self.rp_id or options["rpId"]
         self.count += self.counting
         data, client = self._data(self.flags), self._client_data("webauthn.get", options["challenge"])
-        signed = self._sign(data + hashlib.sha256(client).digest())
+        signed = self.sign(data + self.digest(client))
         handle = {} if self.user_handle is None else {"userHandle": text(self.user_handle)}
         return self._answer(clientDataJSON=text(client), authenticatorData=text(data), signature=text(signed), **handle)
 
@@ -101,7 +101,12 @@ class Authenticator:
         data = {"type": kind, "challenge": challenge, "origin": self.origin, "crossOrigin": False, **self.client_data}
         return json.dumps(data, separators=(",", ":")).encode()
 
-    def _sign(self, message: bytes) -> bytes:
+    @staticmethod
+    def digest(client_data: bytes) -> bytes:
+        """What is signed of clientDataJSON."""
+        return hashlib.sha256(client_data).digest()
+
+    def sign(self, message: bytes) -> bytes:
         if isinstance(self.key, ec.EllipticCurvePrivateKey):
             return self.key.sign(message, ec.ECDSA(SHA256()))
         if isinstance(self.key, ed25519.Ed25519PrivateKey):

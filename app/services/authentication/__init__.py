@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from app.services.authentication.challenges import PasskeyChallenges
 from app.services.authentication.devices import DEVICE_REMEMBERED_FOR, DeviceClaims
+from app.services.authentication.passkey_proof import PasskeyProof
 from app.services.authentication.passkeys import PasskeyService
 from app.services.authentication.passwords import PasswordProof
 from app.services.authentication.requests import RequestAuthenticator, lasting_part, token_digest
@@ -21,6 +22,7 @@ __all__ = [
     "DeviceClaims",
     "Lifetimes",
     "PasskeyChallenges",
+    "PasskeyProof",
     "PasskeyService",
     "PasswordProof",
     "RequestAuthenticator",

@@ -61,12 +61,12 @@ class PasskeyRepository(Protocol):
 
 
 class AnswerRefused(Exception):
-    """What an authenticator answered is malformed, or not for us, or not true; the text is for the log alone."""
+    """An answer of an authenticator is malformed, or not for us, or not true; the text is for the log alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """What an answer says about itself, before anything is verified."""
+    """The challenge, key and user that an answer names, before anything is verified."""
 
     challenge: bytes
     credential_id: bytes
@@ -86,16 +86,16 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """What an authenticator signed: its counter, and whether its key is backed up to other devices."""
+    """The signed facts: the authenticator's counter, and whether its key is backed up to other devices."""
 
     sign_count: int
     synced: bool
 
 
 Answer = Mapping[str, object]
-"""What ``PublicKeyCredential.toJSON()`` gives in a browser (WebAuthn Level 3, 5.1)."""
+"""The result of ``PublicKeyCredential.toJSON()`` in a browser (WebAuthn Level 3, 5.1)."""
 Options = Mapping[str, object]
-"""What ``PublicKeyCredential.parse…OptionsFromJSON()`` takes in a browser (WebAuthn Level 3, 5.1.8 and 5.1.9)."""
+"""The argument of ``PublicKeyCredential.parse…OptionsFromJSON()`` in a browser (WebAuthn Level 3, 5.1.8, 5.1.9)."""
 
 
 class Authenticators(Protocol):
@@ -104,15 +104,15 @@ class Authenticators(Protocol):
     def creation_options(
         self, party: RelyingParty, challenge: bytes, *, handle: bytes, username: str, known: Sequence[Passkey]
     ) -> Options:
-        """Return what asks a browser to make a key; authenticators that hold one of the ``known`` ones refuse."""
+        """Return the options by which a browser makes a key; authenticators that hold one of the ``known`` ones refuse."""
         ...
 
     def request_options(self, party: RelyingParty, challenge: bytes, *, allowed: Sequence[Passkey]) -> Options:
-        """Return what asks a browser to sign; any key for this relying party may, if none is ``allowed`` by name."""
+        """Return the options by which a browser signs: with an ``allowed`` key, or any of this host without one."""
         ...
 
     def claimed(self, answer: Answer) -> Claimed:
-        """Return what an answer says about itself. Raises AnswerRefused."""
+        """Return the challenge, key and user that an answer names. Raises AnswerRefused."""
         ...
 
     async def verify_creation(self, answer: Answer, party: RelyingParty, challenge: bytes) -> NewKey:
@@ -122,5 +122,5 @@ class Authenticators(Protocol):
     async def verify_signature(
         self, answer: Answer, party: RelyingParty, challenge: bytes, *, public_key: bytes
     ) -> Signed:
-        """Return what was signed for that challenge; the caller judges the counter. Raises AnswerRefused."""
+        """Return the facts that were signed for that challenge; the caller judges the counter. Raises AnswerRefused."""
         ...

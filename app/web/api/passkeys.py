@@ -1,7 +1,7 @@
 """Passkeys: adding and removing them, signing in with one, and proving with one who is at the keyboard.
 
-Options are what a browser's ``parseCreationOptionsFromJSON`` and ``parseRequestOptionsFromJSON`` take; a credential is
-what its ``toJSON`` gives.
+Options are for a browser's ``parseCreationOptionsFromJSON`` and ``parseRequestOptionsFromJSON``; a credential is the
+result of its ``toJSON``.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from app.web.sessions import own_cookie, remember_device, renew_session, session
 
 routes = Routes("Passkeys")
 
-_ANSWER: Final = "What `PublicKeyCredential.toJSON()` gives in a browser"
+_ANSWER: Final = "The result of `PublicKeyCredential.toJSON()` in a browser"
 _WRONG: Final = (errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded, errors.NotConfigured)
 
 Credential = Annotated[dict[str, Any], Field(description=_ANSWER)]
 
 
 class NewPasskey(Model):
-    """A passkey that a browser made for the options, and a name to know it by."""
+    """A passkey that a browser made for the options, and a name for your list."""
 
     name: PasskeyName = Field(description="1 to 64 characters")
     credential: Credential
 
 
 class Signed(Model):
-    """What a passkey signed."""
+    """A challenge that a passkey signed."""
 
     credential: Credential
 
@@ -53,7 +53,7 @@ class Party(TypedDict):
 
 
 class PasskeyUser(TypedDict):
-    """Whose it is; `id` is no name."""
+    """The user of the passkey; `id` is no name."""
 
     id: str
     name: str
@@ -164,7 +164,7 @@ async def creation_options(request: web.Request, actor: Actor) -> web.Response:
 async def add(request: web.Request, actor: Actor, body: NewPasskey) -> web.Response:
     """Add the passkey that your browser made.
 
-    At most 20 for a user. Every other session of yours ends.
+    At most 20 for a user. All your other sessions end.
     """
     party = relying_party(request)
     passkey = await request.app[SERVICES].passkeys.register(actor, body.name, body.credential, party)
@@ -187,7 +187,7 @@ async def passkeys(request: web.Request, actor: Actor, query: PageQuery) -> web.
 async def remove(request: web.Request, actor: Actor, passkey_id: str) -> web.Response:
     """Remove one of your passkeys.
 
-    Every other session of yours ends.
+    All your other sessions end.
     """
     await request.app[SERVICES].passkeys.remove(actor, passkey_id)
     return json_response(204)
