@@ -98,7 +98,7 @@ def _refusing(verify: Callable[[], _T]) -> _T:
     except Exception as error:  # noqa: BLE001 - for this reason:
         # The library and those below it raise many kinds, also TypeError and ValueError, for bytes that a stranger made
         # up. After any error the answer was not verified.
-        raise AnswerRefused(f"{type(error).__name__}: {error}"[:200]) from None
+        raise AnswerRefused(ascii(f"{type(error).__name__}: {error}")[:200]) from None
 
 
 def _verified_creation(answer: Answer, party: RelyingParty, challenge: bytes) -> NewKey:

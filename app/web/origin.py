@@ -57,8 +57,8 @@ class Origin:
     def relying_party(self, request: web.Request, *, browser: bool = False) -> RelyingParty:
         """For which host passkeys are made. Raises NotConfigured where browsers make none.
 
-        That is PUBLIC_URL's, over https or on localhost; without PUBLIC_URL it is localhost, by whatever name of this
-        machine a program calls it. A ``browser`` refuses an IP address (WebAuthn Level 3, 5.1.2), so it must come by
+        That is PUBLIC_URL's, over https or on localhost; without PUBLIC_URL it is localhost, also for programs that
+        call this machine by its address. A ``browser`` refuses an IP address (WebAuthn Level 3, 5.1.2), so it must come by
         name.
         """
         name, port = _split_host(self._authority or request.host.lower())

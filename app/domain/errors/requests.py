@@ -113,7 +113,7 @@ class AlreadyExists(AppError):
 
 
 class PasskeyRefused(AppError):
-    """What an authenticator answered cannot be stored: malformed, too late, or not made for this account and origin."""
+    """The answer of an authenticator is malformed, too late, or not for this account and origin."""
 
     code = "passkey_refused"
     title = "This passkey cannot be added"

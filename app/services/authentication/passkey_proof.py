@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -64,7 +64,7 @@ class PasskeyProof:
         self,
         answer: Answer,
         party: RelyingParty,
-        recipients: set[tuple[str, ...]],
+        recipients: Collection[tuple[str, ...]],
         *,
         ceremony: Ceremony,
         who: Actor | Client,
@@ -78,7 +78,7 @@ class PasskeyProof:
         try:
             claimed = self._authenticators.claimed(answer)
         except AnswerRefused as refused:
-            log.info("the answer of an authenticator was refused: %s", refused)
+            log.debug("the answer of an authenticator was refused: %s", refused)
             raise _refused() from None
         if not any(self._challenges.stands(claimed.challenge, ceremony, *each) for each in recipients):
             raise _refused()
@@ -94,7 +94,7 @@ class PasskeyProof:
                 answer, party, claimed.challenge, public_key=passkey.public_key
             )
         except AnswerRefused as refused:
-            log.info("the answer of an authenticator was refused: %s", refused)
+            log.debug("the answer of an authenticator was refused: %s", refused)
             await self._count(who, action, passkey)
         theirs = isinstance(who, Client) or who.user_id == user.id
         if user.disabled_at is not None or not theirs or claimed.user_handle not in {None, handle_of(user)}:

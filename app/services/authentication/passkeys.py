@@ -100,7 +100,7 @@ class PasskeyService:
                 raise _too_late()
             key = await self._authenticators.verify_creation(answer, party, challenge)
         except AnswerRefused as refused:
-            log.info("a new passkey was refused: %s", refused)
+            log.debug("a new passkey was refused: %s", refused)
             raise PasskeyRefused("The answer of the browser is not one to this page: start again") from None
         now = self._clock.now()
         passkey = Passkey(

@@ -104,7 +104,7 @@ class Authenticators(Protocol):
     def creation_options(
         self, party: RelyingParty, challenge: bytes, *, handle: bytes, username: str, known: Sequence[Passkey]
     ) -> Options:
-        """Return the options by which a browser makes a key; authenticators that hold one of the ``known`` ones refuse."""
+        """Return the options by which a browser makes a key; an authenticator with one of the ``known`` refuses."""
         ...
 
     def request_options(self, party: RelyingParty, challenge: bytes, *, allowed: Sequence[Passkey]) -> Options:
