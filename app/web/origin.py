@@ -58,8 +58,8 @@ class Origin:
         """For which host passkeys are made. Raises NotConfigured where browsers make none.
 
         That is PUBLIC_URL's, over https or on localhost; without PUBLIC_URL it is localhost, also for programs that
-        call this machine by its address. A ``browser`` refuses an IP address (WebAuthn Level 3, 5.1.2), so it must come by
-        name.
+        call this machine by its address. A ``browser`` refuses an IP address (WebAuthn Level 3, 5.1.2), so its pages
+        must come from a name.
         """
         name, port = _split_host(self._authority or request.host.lower())
         local = name == "localhost" or name.endswith(".localhost")
