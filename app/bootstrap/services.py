@@ -24,6 +24,7 @@ from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.passwords import Argon2Passwords
+from app.infrastructure.webauthn import WebAuthn
 from app.services import Services
 from app.services.audit_trail import (
     AuditReading,
@@ -36,6 +37,9 @@ from app.services.authentication import (
     AuthenticationService,
     DeviceClaims,
     Lifetimes,
+    PasskeyChallenges,
+    PasskeyProof,
+    PasskeyService,
     PasswordProof,
     RequestAuthenticator,
     SessionStarts,
@@ -143,6 +147,8 @@ def build_services(parts: Parts) -> Services:
         randomness=randomness,
         lifetimes=parts.lifetimes,
     )
+    authenticators = WebAuthn()
+    challenges = PasskeyChallenges(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
     proof = PasswordProof(
         storage=storage,
         keys=keys,
@@ -213,6 +219,22 @@ def build_services(parts: Parts) -> Services:
         credentials=credentials,
         authentication=AuthenticationService(
             storage=storage, starts=starts, proof=proof, refusals=refusals, clock=clock
+        ),
+        passkeys=PasskeyService(
+            storage=storage,
+            starts=starts,
+            proof=PasskeyProof(
+                storage=storage,
+                authenticators=authenticators,
+                challenges=challenges,
+                refusals=refusals,
+                clock=clock,
+            ),
+            authenticators=authenticators,
+            challenges=challenges,
+            refusals=refusals,
+            clock=clock,
+            randomness=randomness,
         ),
         imports=ImportService(
             storage=storage,

@@ -169,6 +169,17 @@ def terms_of_wrong_link(network: Network) -> Terms:
     return Terms(all_of=tuple(budgets))
 
 
+def terms_of_wrong_passkey(network: Network) -> Terms:
+    """For a passkey that is refused: a bound on what one network may ask, apart from passwords.
+
+    Nobody can guess a signature, so that a passkey that is right needs no terms: no stranger can lock its holder out.
+    """
+    budgets = [Budget(f"{NETWORKS}{network.name}/passkeys", PER_NETWORK)]
+    if network.site is not None:
+        budgets.append(Budget(f"{NETWORKS}{network.site}/passkeys", PER_SITE))
+    return Terms(all_of=tuple(budgets))
+
+
 def terms_of_good_link(link: str) -> Terms:
     """For a one-time link that is good: its claims are judged one after the other, and nothing counts against it."""
     return Terms(all_of=(Budget(f"link/{link}", PER_OWN),), own=True)

@@ -46,6 +46,9 @@ class Action(StrEnum):
     REAUTHENTICATED = "auth.reauthenticated"
     LOGOUT = "auth.logout"
     SESSION_REVOKED = "auth.session_revoked"
+    PASSKEY_ADDED = "passkey.added"
+    PASSKEY_REMOVED = "passkey.removed"
+    PASSKEY_USED = "passkey.used"
     CREDENTIAL_READ = "credential.read"  # only when it was refused
     CREDENTIAL_ADDED = "credential.added"
     CREDENTIAL_CHANGED = "credential.changed"

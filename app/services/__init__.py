@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a command that uses one service must not pay for importing all of them
     from app.services.audit_trail import AuditReading, AuditRetention, AuditSealing, AuditVerification
-    from app.services.authentication import AuthenticationService, RequestAuthenticator
+    from app.services.authentication import AuthenticationService, PasskeyService, RequestAuthenticator
     from app.services.backup import BackupService
     from app.services.backup.rehearsal import BackupRehearsal
     from app.services.bot_state import BotStateService
@@ -45,6 +45,7 @@ class Services:
     rotation: RotationService
     outside_secrets: OutsideSecrets
     authentication: AuthenticationService
+    passkeys: PasskeyService
     requests: RequestAuthenticator
     refusals: Refusals
     audit: AuditReading

@@ -10,6 +10,7 @@ from typing import Final
 from app.domain.credentials import RECOVERABLE_FOR
 from app.domain.errors import StorageError, with_cause
 from app.domain.jobs import JobKind
+from app.domain.passkeys import CHALLENGE_LASTS
 from app.services.idempotency import REMEMBERED_FOR
 from app.services.jobs import JobRun, JobService, Later
 from app.services.ports import Clock, Storage, UnitOfWork
@@ -70,6 +71,7 @@ class HousekeepingService:
         kinds: Mapping[str, Purge] = {
             "sessions": lambda uow: uow.sessions.purge(now - SESSIONS_KEPT_FOR, limit=BATCH),
             "one-time links": lambda uow: uow.links.purge(now, limit=BATCH),
+            "answered challenges": lambda uow: uow.passkeys.purge_challenges(now - CHALLENGE_LASTS, limit=BATCH),
             "attempts": lambda uow: uow.attempts.purge(now - ATTEMPTS_KEPT_FOR, limit=BATCH),
             "idempotency keys": lambda uow: uow.idempotency.purge(now - REMEMBERED_FOR, limit=BATCH),
             "removed credentials": lambda uow: uow.credentials.purge_removed(now - RECOVERABLE_FOR, limit=BATCH),

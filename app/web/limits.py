@@ -19,6 +19,7 @@ from app.domain.identity import (
     USERNAME_SHORTEST,
 )
 from app.domain.keys import LONGEST_SCHEDULE, SHORTEST_SCHEDULE
+from app.domain.passkeys import PASSKEY_NAME_LONGEST
 from app.services.audit_trail import ABOUT_PATTERN, ACTION_PATTERN
 
 
@@ -44,6 +45,7 @@ NewPassword = Annotated[str, _text(PASSWORD_SHORTEST, PASSWORD_LONGEST, format="
 Username = Annotated[str, _text(1, USERNAME_LONGEST, format="typed-text")]
 Password = Annotated[str, _text(1, PASSWORD_LONGEST, format="typed-text")]
 Token = Annotated[str, _text(1, 256, format="typed-text")]
+PasskeyName = Annotated[str, _text(1, PASSKEY_NAME_LONGEST, format="label")]
 Cursor = Annotated[str, _text(1, 100, pattern=whole("[A-Za-z0-9_-]+"), format="cursor")]
 Reason = Annotated[str, _text(1, REASON_LONGEST, format="label")]
 Action = Annotated[str, _text(1, 81, pattern=whole(ACTION_PATTERN))]

@@ -11,7 +11,9 @@ from typing import Final
 
 from aiohttp import web
 
+from app.domain.errors import NotConfigured
 from app.domain.identity import Client, Source
+from app.domain.passkeys import RelyingParty
 from app.web.options import WebOptions
 from app.web.problems import CrossSite, InsecureConnection, MalformedRequest, Misdirected
 
@@ -46,6 +48,36 @@ class Origin:
     def device_cookie_name(self) -> str:
         """The name of the cookie that shows that a browser signed in before."""
         return f"{self.cookie_name}-device"
+
+    @property
+    def passkey_cookie_name(self) -> str:
+        """The name of the cookie that ties a question for a passkey to the browser that asked it."""
+        return f"{self.cookie_name}-passkey"
+
+    def relying_party(self, request: web.Request, *, browser: bool = False) -> RelyingParty:
+        """For which host passkeys are made. Raises NotConfigured where browsers make none.
+
+        That is PUBLIC_URL's, over https or on localhost; without PUBLIC_URL it is localhost, also for programs that
+        call this machine by its address. A ``browser`` refuses an IP address (WebAuthn Level 3, 5.1.2), so its pages
+        must come from a name.
+        """
+        name, port = _split_host(self._authority or request.host.lower())
+        local = name == "localhost" or name.endswith(".localhost")
+        if self._authority is None:
+            if browser and not local:
+                raise NotConfigured(
+                    f"Browsers make passkeys for a name, not for an IP address: open http://localhost{port} instead, "
+                    "or set PUBLIC_URL to the https address of this server"
+                )
+            return RelyingParty(id="localhost", origins=(f"http://localhost{port}", f"http://{request.host.lower()}"))
+        if _address(name.strip("[]")) is not None:
+            raise NotConfigured(
+                "Passkeys need a host name, and PUBLIC_URL has an IP address: set PUBLIC_URL to an https address with "
+                "the name of this server"
+            )
+        if not (self.https or local):
+            raise NotConfigured("Browsers make passkeys over https only: set PUBLIC_URL to an https address")
+        return RelyingParty(id=name, origins=(f"{self._scheme}://{self._authority}",))
 
     def cookies_allowed(self, request: web.Request) -> bool:
         """Whether a session cookie may travel: over https, or in the clear on this machine outside production."""
@@ -239,10 +271,15 @@ def _is_loopback_host(host: str) -> bool:
     return len(host) <= _LONGEST_HOST and _is_loopback(host)
 
 
+def _split_host(host: str) -> tuple[str, str]:
+    """The name or address, an IPv6 one in its brackets, and the port with its colon, "" where none is named."""
+    name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+    return name, host[len(name) :]
+
+
 @lru_cache(maxsize=1024)
 def _is_loopback(host: str) -> bool:
-    name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
-    port = host[len(name) :]
+    name, port = _split_host(host)
     if port and not (port[1:].isascii() and port[1:].isdigit()):
         return False
     if name.lower() == "localhost":

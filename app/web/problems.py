@@ -125,6 +125,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         MethodNotAllowed: 405,
         RequestTimeout: 408,
         errors.AlreadyExists: 409,
+        errors.PasskeyRefused: 409,
         errors.SetupClosed: 409,
         errors.IdempotencyConflict: 409,
         errors.KeyStateConflict: 409,

@@ -27,6 +27,7 @@ NEVER_ON_SQLITE = {
     "pydantic_settings.main",
     "rich.console",
     "sqlalchemy.dialects.postgresql.base",
+    "webauthn.helpers.structs",
     "zxcvbn.scoring",
 }
 """A module deep inside each library: the list of imports names attempts that failed, too."""

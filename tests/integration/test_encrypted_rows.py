@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 GUILD = Owner(OwnerKind.GUILD, "900000000000000001")
 LATER = NOW + timedelta(hours=1)
 
-# Hashes, MACs and audit seals: nothing that a key decrypts.
+# Hashes, MACs, audit seals and public keys: nothing that a key decrypts.
 NOT_SEALED = {
     ("sessions", "cookie_hash"),
     ("refresh_tokens", "token_hash"),
@@ -42,6 +42,9 @@ NOT_SEALED = {
     ("idempotency_keys", "mac"),
     ("imported_entries", "mark"),
     ("one_time_links", "token_hash"),
+    ("passkeys", "credential_id"),
+    ("passkeys", "public_key"),
+    ("used_challenges", "challenge_hash"),
 }
 
 

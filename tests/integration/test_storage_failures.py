@@ -27,6 +27,7 @@ from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.passkeys import Passkey
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts
@@ -72,6 +73,9 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "LinkPurpose": LinkPurpose.CLAIM,
     "OneTimeLink": OneTimeLink(
         id="l", purpose=LinkPurpose.CLAIM, user_id="user-alice", created_at=NOW, expires_at=NOW + timedelta(days=7)
+    ),
+    "Passkey": Passkey(
+        id="p", user_id="user-alice", name="laptop", credential_id=b"id", public_key=b"key", created_at=NOW
     ),
     "Rehearsal": Rehearsal.OK,
     "Mapping[str, datetime]": {"text": NOW},

@@ -47,6 +47,8 @@ TABLES = [
     "sessions",
     "refresh_tokens",
     "one_time_links",
+    "passkeys",
+    "used_challenges",
     "imported_entries",
     "api_credentials",
     "credential_history",

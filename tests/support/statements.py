@@ -30,6 +30,7 @@ from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.passkeys import Passkey
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.errors import ConstraintBroken
@@ -178,6 +179,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
         OneTimeLink(id=ID, purpose=LinkPurpose.CLAIM, user_id=ID, created_at=NOW, expires_at=NOW + timedelta(days=7))
     ],
     Owner: [_OWNER],
+    Passkey: [Passkey(id=ID, user_id=ID, name=ID, credential_id=b"hash", public_key=b"key", created_at=NOW)],
     Progress: [Progress()],
     Segment: [Segment.beginning(1, Stream.SECURITY, NOW, 1)],
     Session: [replace(session(ID), user_id=ID)],
@@ -204,6 +206,8 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "sessions.add",
         "sessions.add_refresh",
         "links.add",
+        "passkeys.add",
+        "passkeys.spend",
         "imports.add",
         "credentials.add",
         "credentials.add_history",

@@ -112,6 +112,13 @@ class AlreadyExists(AppError):
     title = "It exists already"
 
 
+class PasskeyRefused(AppError):
+    """The answer of an authenticator is malformed, too late, or not for this account and origin."""
+
+    code = "passkey_refused"
+    title = "This passkey cannot be added"
+
+
 class SetupClosed(AppError):
     """An owner exists or existed."""
 

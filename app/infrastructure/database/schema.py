@@ -162,6 +162,29 @@ one_time_links: Final = Table(
     Column("used_at", UtcDateTime),
 )
 
+passkeys: Final = Table(
+    "passkeys",
+    metadata,
+    _id(),
+    Column("user_id", PlainText, ForeignKey("users.id"), nullable=False, index=True),
+    Column("name", PlainText, nullable=False),
+    Column("credential_id", LargeBinary, nullable=False, unique=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("transports", PlainText, nullable=False),
+    Column("synced", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+)
+
+used_challenges: Final = Table(
+    "used_challenges",
+    metadata,
+    Column("challenge_hash", LargeBinary, primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+"""The challenges that an authenticator answered, until they would have expired: none serves twice."""
+
 imported_entries: Final = Table(
     "imported_entries",
     metadata,

@@ -22,6 +22,7 @@ from app.infrastructure.database.repositories.instances import InstanceRepositor
 from app.infrastructure.database.repositories.jobs import JobRepositoryImpl
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.infrastructure.database.repositories.links import OneTimeLinkRepositoryImpl
+from app.infrastructure.database.repositories.passkeys import PasskeyRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
@@ -39,6 +40,7 @@ class SqlUnitOfWork:
         self.users = UserRepositoryImpl(connection)
         self.sessions = SessionRepositoryImpl(connection)
         self.links = OneTimeLinkRepositoryImpl(connection)
+        self.passkeys = PasskeyRepositoryImpl(connection)
         self.imports = ImportedEntryRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)

@@ -6,7 +6,10 @@ takes effect at once. Refresh tokens and browser cookies are 256 random bits of 
 
 from __future__ import annotations
 
+from app.services.authentication.challenges import PasskeyChallenges
 from app.services.authentication.devices import DEVICE_REMEMBERED_FOR, DeviceClaims
+from app.services.authentication.passkey_proof import PasskeyProof
+from app.services.authentication.passkeys import PasskeyService
 from app.services.authentication.passwords import PasswordProof
 from app.services.authentication.requests import RequestAuthenticator, lasting_part, token_digest
 from app.services.authentication.sessions import BrowserSession, Lifetimes, SessionStarts, TokenPair
@@ -18,6 +21,9 @@ __all__ = [
     "BrowserSession",
     "DeviceClaims",
     "Lifetimes",
+    "PasskeyChallenges",
+    "PasskeyProof",
+    "PasskeyService",
     "PasswordProof",
     "RequestAuthenticator",
     "SessionStarts",

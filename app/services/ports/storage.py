@@ -25,6 +25,7 @@ from app.services.ports.operations import (
     InstanceRepository,
     JobRepository,
 )
+from app.services.ports.passkeys import PasskeyRepository
 
 _T = TypeVar("_T")
 
@@ -50,6 +51,11 @@ class UnitOfWork(Protocol):
     @property
     def links(self) -> OneTimeLinkRepository:
         """One-time links."""
+        ...
+
+    @property
+    def passkeys(self) -> PasskeyRepository:
+        """Passkeys, and the challenges that were answered."""
         ...
 
     @property

@@ -112,7 +112,8 @@ class SignIns(TypedDict):
     next_cursor: str | None
 
 
-def _as_tokens(pair: TokenPair) -> Tokens:
+def as_tokens(pair: TokenPair) -> Tokens:
+    """The tokens of a sign-in, in the form of the contract."""
     return {
         "access_token": pair.access_token.reveal(),
         "refresh_token": pair.refresh_token.reveal(),
@@ -198,7 +199,7 @@ async def login(request: web.Request, client: Client, body: Login) -> web.Respon
     pair = await request.app[SERVICES].authentication.login(
         body.username, body.password, client, former_cookie=session_cookie(request)
     )
-    response = json_response(200, _as_tokens(pair))
+    response = json_response(200, as_tokens(pair))
     remember_device(request, response, pair.device_claim)
     return response
 
@@ -210,7 +211,7 @@ async def refresh(request: web.Request, client: Client, body: RefreshToken) -> w
     Each is good for one use; using one a second time ends the session.
     """
     pair = await request.app[SERVICES].authentication.refresh(body.refresh_token, client)
-    return json_response(200, _as_tokens(pair))
+    return json_response(200, as_tokens(pair))
 
 
 @routes("POST", "/api/v1/auth/logout", status=204)

@@ -34,6 +34,8 @@ OPEN_TO_EVERYBODY = {
     ("GET", "/api/docs"),
     ("POST", "/api/v1/setup"),
     ("POST", "/api/v1/auth/claim"),
+    ("POST", "/api/v1/auth/passkeys/login"),
+    ("POST", "/api/v1/auth/passkeys/login/options"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/refresh"),
     ("POST", "/api/v1/auth/logout"),

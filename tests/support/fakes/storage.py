@@ -28,6 +28,7 @@ from tests.support.fakes.operations import (
     FakeInstanceRepository,
     FakeJobRepository,
 )
+from tests.support.fakes.passkeys import FakePasskeyRepository
 from tests.support.fakes.surroundings import FakeClock
 from tests.support.fakes.tables import Tables
 
@@ -143,6 +144,7 @@ class FakeUnitOfWork:
         self.users = FakeUserRepository(tables)
         self.sessions = FakeSessionRepository(tables)
         self.links = FakeOneTimeLinkRepository(tables)
+        self.passkeys = FakePasskeyRepository(tables)
         self.imports = FakeImportedEntryRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
         self.encrypted_rows = FakeEncryptedRowRepository(tables)

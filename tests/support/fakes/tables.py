@@ -19,6 +19,7 @@ from app.domain.instances import Instance
 from app.domain.jobs import Job
 from app.domain.keys import KeySchedule
 from app.domain.links import OneTimeLink
+from app.domain.passkeys import Passkey
 from app.infrastructure.database.columns import PlainText, UtcDateTime
 from app.services.ports import IdempotentRequest
 
@@ -36,6 +37,8 @@ class Tables:
     cookies: dict[bytes, str] = field(default_factory=dict)
     refresh_tokens: dict[bytes, tuple[str, datetime, bool]] = field(default_factory=dict)
     links: dict[bytes, tuple[OneTimeLink, bool]] = field(default_factory=dict)
+    passkeys: dict[str, Passkey] = field(default_factory=dict)
+    used_challenges: dict[bytes, datetime] = field(default_factory=dict)
     imported: dict[bytes, str] = field(default_factory=dict)
     credentials: dict[str, CredentialRecord] = field(default_factory=dict)
     history: dict[str, HistoryRecord] = field(default_factory=dict)
