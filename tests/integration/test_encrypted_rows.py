@@ -42,6 +42,7 @@ NOT_SEALED = {
     ("idempotency_keys", "mac"),
     ("imported_entries", "mark"),
     ("one_time_links", "token_hash"),
+    ("spent_tickets", "ticket_hash"),
 }
 
 

@@ -47,6 +47,7 @@ TABLES = [
     "sessions",
     "refresh_tokens",
     "one_time_links",
+    "spent_tickets",
     "imported_entries",
     "api_credentials",
     "credential_history",

@@ -162,6 +162,14 @@ one_time_links: Final = Table(
     Column("used_at", UtcDateTime),
 )
 
+spent_tickets: Final = Table(
+    "spent_tickets",
+    metadata,
+    Column("ticket_hash", LargeBinary, primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+"""The SHA-256 of every ticket of a browser that was used, until it would expire anyway: each works once."""
+
 imported_entries: Final = Table(
     "imported_entries",
     metadata,

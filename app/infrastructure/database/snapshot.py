@@ -41,6 +41,7 @@ LEFT_OUT: Final = frozenset(
         "one_time_links",
         "refresh_tokens",
         "sessions",
+        "spent_tickets",
     }
 )
 """Tables about processes, sign-ins and requests of the moment: a restored install begins without them."""

@@ -24,6 +24,7 @@ from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.infrastructure.database.repositories.links import OneTimeLinkRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
+from app.infrastructure.database.repositories.tickets import SpentTicketRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
 from app.services.deadlines import check_deadline
 from app.services.ports import Randomness, UnitOfWork
@@ -39,6 +40,7 @@ class SqlUnitOfWork:
         self.users = UserRepositoryImpl(connection)
         self.sessions = SessionRepositoryImpl(connection)
         self.links = OneTimeLinkRepositoryImpl(connection)
+        self.tickets = SpentTicketRepositoryImpl(connection)
         self.imports = ImportedEntryRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)

@@ -15,6 +15,7 @@ from app.services.ports.credentials import (
     MessageCipher,
     ProviderTotals,
 )
+from app.services.ports.discord import DiscordAccounts, SpentTicketRepository
 from app.services.ports.identity import (
     AccessClaims,
     AccessTokens,
@@ -68,6 +69,7 @@ __all__ = [
     "ChangeableMasterKey",
     "Clock",
     "CredentialRepository",
+    "DiscordAccounts",
     "EncryptedRowRepository",
     "EncryptionContext",
     "Envelope",
@@ -97,6 +99,7 @@ __all__ = [
     "SessionAndUser",
     "SessionRepository",
     "ShowProgress",
+    "SpentTicketRepository",
     "Storage",
     "Subscription",
     "UnitOfWork",

@@ -36,6 +36,7 @@ class Tables:
     cookies: dict[bytes, str] = field(default_factory=dict)
     refresh_tokens: dict[bytes, tuple[str, datetime, bool]] = field(default_factory=dict)
     links: dict[bytes, tuple[OneTimeLink, bool]] = field(default_factory=dict)
+    spent_tickets: dict[bytes, datetime] = field(default_factory=dict)
     imported: dict[bytes, str] = field(default_factory=dict)
     credentials: dict[str, CredentialRecord] = field(default_factory=dict)
     history: dict[str, HistoryRecord] = field(default_factory=dict)
