@@ -204,6 +204,7 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "sessions.add",
         "sessions.add_refresh",
         "links.add",
+        "tickets.spend",
         "imports.add",
         "credentials.add",
         "credentials.add_history",

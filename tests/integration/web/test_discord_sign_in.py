@@ -101,8 +101,6 @@ async def test_the_ticket_is_kept_as_a_cookie_should_be(place: DiscordPlace, bro
 async def test_the_same_person_comes_to_the_same_account_whether_by_the_bot_or_the_web(
     place: DiscordPlace, browser: Browser
 ) -> None:
-    from app.services.identity import DiscordEvent
-
     async def nobody_asks() -> bool:
         raise AssertionError
 
@@ -160,7 +158,7 @@ async def test_an_address_that_was_used_works_no_more(place: DiscordPlace, brows
     ticket = browser.cookie(TICKET)
     assert (await browser.come_back(address)).headers["Location"] == "/"
     await refused_with(place, f"{TICKET}={ticket}", address)
-    assert (await refusals(place))[0] == "ticket"
+    assert "ticket" in await refusals(place)
     assert exchanges(place) == before + 1
 
 
@@ -191,7 +189,7 @@ async def test_a_code_of_another_sign_in_is_refused_by_its_challenge(place: Disc
         own = parameters(await attacker.depart())["state"]
         callback = f"{place.site.url}/auth/discord/callback?{urlencode({'code': stolen, 'state': own})}"
         await refused(place, attacker, callback, "code")
-        assert (await refusals(place))[0] == "code"
+        assert "code" in await refusals(place)
 
 
 async def test_a_code_for_another_address_of_return_is_refused(place: DiscordPlace, browser: Browser) -> None:
@@ -242,7 +240,7 @@ async def test_a_ticket_that_nobody_signed_is_none(place: DiscordPlace) -> None:
 
 async def test_somebody_who_declines_is_told_so(place: DiscordPlace, browser: Browser) -> None:
     await refused(place, browser, await browser.agree(await browser.depart(), None), "declined")
-    assert (await refusals(place))[0] == "declined"
+    assert "declined" in await refusals(place)
     assert browser.cookie(TICKET) is None
 
 
@@ -277,7 +275,7 @@ async def test_members_of_the_bots_servers_get_an_account_and_others_do_not(sqli
         place.wire.add_guild(id=2002, members=[stranger], has_bot=False)
         answer = await browser.sign_in(stranger)
         assert answer.headers["Location"] == f"{FAILED}members"
-        assert (await refusals(place))[0] == "registration"
+        assert "registration" in await refusals(place)
         assert (await browser.sign_in(member)).headers["Location"] == "/"
 
 
@@ -329,22 +327,23 @@ async def test_a_discord_that_is_down_costs_a_sentence_and_the_next_try_succeeds
     place: DiscordPlace, browser: Browser
 ) -> None:
     alice = place.wire.user(1001)
-    for trouble in (
+    troubles: list[Callable[[], None]] = [
         lambda: place.wire.fault("/oauth2/token", 500),
         lambda: place.wire.fault("/oauth2/token", 0, times=2),
         lambda: place.wire.fault("/users/@me", 502),
         lambda: place.wire.rate_limit("/oauth2/token"),
         lambda: place.wire.rate_limit("/users/@me", banned=True),
         lambda: place.wire.fault("/users/@me", 401),
-    ):
-        trouble()
+    ]
+    for make in troubles:
+        make()
         assert (await browser.sign_in(alice)).headers["Location"] == f"{FAILED}discord"
         place.wire._rest.faults.clear()
     assert (await browser.sign_in(alice)).headers["Location"] == "/"
 
 
 async def test_a_wrong_client_secret_is_the_owners_to_correct(sqlite_url: str, tmp_path: Path) -> None:
-    given = {"REGISTRATION": "open", "DISCORD_CLIENT_SECRET": "another-client-secret"}
+    given = {"REGISTRATION": "open", "DISCORD_CLIENT_SECRET": "wire-client-former"}
     async with open_discord_place(sqlite_url, tmp_path, **given) as place, place.browser() as browser:
         assert (await browser.sign_in(place.wire.user(1001))).headers["Location"] == f"{FAILED}settings"
 
