@@ -102,7 +102,7 @@ class DiscordAccountsImpl:
             if not isinstance(token, str) or not token.isascii() or not token.isprintable():
                 raise _unavailable("oauth2/token", status)
             if not isinstance(scope, str) or _SCOPE not in scope.split():
-                raise InvalidToken("Discord was not allowed to tell who you are: begin again")
+                raise InvalidToken("Discord may not say who you are: begin again, and agree there")
             return SecretText(token)
         if given.get("error") == "invalid_client":
             log.error("Discord refuses DISCORD_CLIENT_SECRET: reset it under OAuth2 in the Developer Portal")
@@ -138,7 +138,7 @@ class DiscordAccountsImpl:
             yield _number(each.get("id") if isinstance(each, dict) else None)
 
     async def _is_member(self, session: ClientSession, bot: str, guild_id: str, number: str) -> bool | None:
-        """Whether Discord knows the member; None where it does not say."""
+        """Whether that is a member; None where Discord does not say."""
         status, found = await _answer(session, "GET", f"{self._api}/guilds/{guild_id}/members/{number}", bot)
         if status == 200 and isinstance(found, dict) and isinstance(found.get("user"), dict):
             return _number(found["user"].get("id")) == number

@@ -266,7 +266,7 @@ class IdentityService:
         return user or await self._register(number, member_of_known_guild)
 
     def refusal_of_strangers(self) -> Forbidden:
-        """The answer to people who get no account, whatever the reason."""
+        """The answer to people who get no account, for any reason."""
         return MembershipRequired() if self._registration is Registration.GUILD else InvitationRequired()
 
     async def _register(self, number: str, member_of_known_guild: Callable[[], Awaitable[bool]]) -> User:

@@ -95,7 +95,7 @@ class Routes:
 
         ``schema`` is the type of a successful answer; ``headers`` are the further headers of that, ``errors`` the
         refusals that are particular to this endpoint. ``retry`` answers when the form of a page is refused,
-        ``signed_out`` when its session has ended; ``refuse`` answers whatever error a request without a form meets.
+        ``signed_out`` when its session has ended; ``refuse`` answers every error of a request without a form.
         """
 
         def register(handler: Handler) -> Handler:

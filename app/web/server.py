@@ -60,7 +60,7 @@ def build_app(services: Services, options: WebOptions) -> web.Application:
     app[ORIGIN] = Origin(options)
     app[METRICS] = Metrics()
     app[ASSETS] = Assets()
-    app[TEMPLATES] = Templates(options.invite_url, discord_sign_in=services.discord_sign_in.available)
+    app[TEMPLATES] = Templates(options.invite_url, lambda: services.discord_sign_in.available)
     app[ERROR_PAGE] = error_page
     for routes in _FAMILIES:
         routes.add_to(app)

@@ -107,7 +107,7 @@ class MembershipRequired(Forbidden):
 class DiscordDeclined(Forbidden):
     """Somebody came from Discord without having agreed there."""
 
-    title = "Discord was not allowed to tell who you are, so nothing was changed"
+    title = "You did not agree at Discord, so nothing was changed"
 
 
 class NotFound(AppError):

@@ -46,7 +46,7 @@ class Departure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What a browser that comes from Discord brings: any of it may be empty or anything."""
+    """The parts that a browser brings from Discord: each may be empty or anything."""
 
     ticket: str | None
     state: str
@@ -105,9 +105,9 @@ class DiscordSignIn:
             raise InvalidToken
         return self._departure(TicketKind.LINK, actor.session_id)
 
-    def _departure(self, kind: TicketKind, *told: str) -> Departure:
+    def _departure(self, kind: TicketKind, *parts: str) -> Departure:
         discord = self._configured()
-        ticket, text = self._tickets.issue(kind, *told)
+        ticket, text = self._tickets.issue(kind, *parts)
         return Departure(url=discord.authorization_url(state=ticket.state, challenge=ticket.challenge), ticket=text)
 
     # -- and back ------------------------------------------------------------------------------------------------------
@@ -124,14 +124,14 @@ class DiscordSignIn:
             ticket = self._sent(arrival)
             number = await self._proven(ticket, arrival.code, client)
             if ticket.kind is TicketKind.LINK:
-                (session_id,) = ticket.told
+                (session_id,) = ticket.parts
                 return Arrived(ticket=self._tickets.issue(TicketKind.PROVEN, session_id, number)[1])
             user = await self._user(number)
             session = await self._starts.browser(user, client, former_cookie=arrival.former_cookie)
         except (TicketRefused, DiscordDeclined, InvalidToken, Forbidden, TooManyAttempts) as refused:
             await self._record(refused, client)
             raise
-        return Arrived(next=ticket.told[0], session=session)
+        return Arrived(next=ticket.parts[0], session=session)
 
     def _sent(self, arrival: Arrival) -> Ticket:
         """The ticket of a browser that was sent to Discord with the state that it brings back.
@@ -144,7 +144,7 @@ class DiscordSignIn:
         return ticket
 
     async def _proven(self, ticket: Ticket, code: SecretText, client: Client) -> str:
-        """The Discord id of the person who came back with this ticket, which is used up whatever comes of it."""
+        """The Discord id of the person who came back with this ticket, which is used up in any case."""
         terms = terms_of_discord(Network.of(client.address, client.source.value))
         # Its turn is over before Discord is asked: people behind one address need not wait for each other.
         async with self._limiter.admitted(terms, _nowhere), self._storage.write() as uow:

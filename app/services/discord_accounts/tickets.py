@@ -1,6 +1,6 @@
-"""Tickets: what a browser keeps while its person is at Discord, or has come back and not decided yet.
+"""Tickets, which a browser keeps while its person is at Discord, or has come back and not decided yet.
 
-A ticket is signed, not stored: only that it was used is. Whoever begins a sign-in and goes away leaves nothing here.
+A ticket is signed, not stored: only that it was used is. People who begin a sign-in and go away leave nothing here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST: Final = 1024
 
 
 class TicketKind(StrEnum):
-    """What the browser is in the middle of."""
+    """The step in which the browser is."""
 
     SIGN_IN = "sign-in"
     LINK = "link"
@@ -39,16 +39,16 @@ class TicketKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A ticket whose signature is right and whose time has not passed. ``told`` is what its kind needs besides."""
+    """A ticket whose signature is right and whose time has not passed. ``parts`` go with its kind."""
 
     kind: TicketKind
     secret: bytes = field(repr=False)
     expires_at: datetime
-    told: Sequence[str] = ()
+    parts: Sequence[str] = ()
 
     @property
     def state(self) -> str:
-        """What the address at Discord says of it: nobody finds the ticket by it."""
+        """The text that stands for it in the address at Discord: nobody finds the ticket by it."""
         return _encoded(hmac.digest(self.secret, b"state", "sha256"))
 
     @property
@@ -77,11 +77,11 @@ class Tickets:
         self._clock = clock
         self._randomness = randomness
 
-    def issue(self, kind: TicketKind, *told: str) -> tuple[Ticket, SecretText]:
+    def issue(self, kind: TicketKind, *parts: str) -> tuple[Ticket, SecretText]:
         """Return a new ticket, and it as the text that the browser keeps."""
         secret, until = self._randomness.token_bytes(32), int((self._clock.now() + TICKET_LASTS).timestamp())
-        ticket = Ticket(kind=kind, secret=secret, expires_at=datetime.fromtimestamp(until, UTC), told=told)
-        content = _encoded(json.dumps([kind.value, _encoded(secret), until, *told]).encode())
+        ticket = Ticket(kind=kind, secret=secret, expires_at=datetime.fromtimestamp(until, UTC), parts=parts)
+        content = _encoded(json.dumps([kind.value, _encoded(secret), until, *parts]).encode())
         mac = self._mac(self._keys.primary(KeyName.API_SECRET_KEY).material, content)
         return ticket, SecretText(f"{_PREFIX}{content}.{mac}")
 
@@ -96,12 +96,12 @@ class Tickets:
         materials = self._keys.usable_materials(KeyName.API_SECRET_KEY).values()
         if not any(hmac.compare_digest(self._mac(each, content), mac) for each in materials):
             raise TicketRefused
-        kind, secret, until, *told = json.loads(urlsafe_b64decode(content + "=="))  # our own text: its MAC is right
+        kind, secret, until, *parts = json.loads(urlsafe_b64decode(content + "=="))  # our own text: its MAC is right
         expires_at = datetime.fromtimestamp(until, UTC)
         if kind not in kinds or self._clock.now() >= expires_at:
             raise TicketRefused
         return Ticket(
-            kind=TicketKind(kind), secret=urlsafe_b64decode(secret + "="), expires_at=expires_at, told=tuple(told)
+            kind=TicketKind(kind), secret=urlsafe_b64decode(secret + "="), expires_at=expires_at, parts=tuple(parts)
         )
 
     async def spend(self, uow: UnitOfWork, ticket: Ticket) -> None:

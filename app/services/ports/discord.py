@@ -9,7 +9,7 @@ from app.domain.secrets import SecretText
 
 
 class SpentTicketRepository(Protocol):
-    """Tickets that were used, by the SHA-256 of what is secret in them."""
+    """Tickets that were used, by the SHA-256 of the secret in each."""
 
     async def spend(self, ticket_hash: bytes, expires_at: datetime) -> bool:
         """Use a ticket up: of any number of simultaneous uses exactly one is True."""

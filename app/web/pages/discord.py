@@ -37,7 +37,7 @@ _WHY: Final[Mapping[str, tuple[type[AppError], str]]] = MappingProxyType(
             errors.TicketRefused,
             "This was begun in another browser, took longer than ten minutes, or is done already.",
         ),
-        "declined": (errors.DiscordDeclined, "Discord was not allowed to tell who you are, so nothing was changed."),
+        "declined": (errors.DiscordDeclined, "You did not agree at Discord, so nothing was changed."),
         "code": (errors.InvalidToken, "Discord does not take this any more."),
         "members": (
             errors.MembershipRequired,
@@ -60,7 +60,7 @@ class DepartureQuery(Model):
 
 
 class ArrivalQuery(Model):
-    """What Discord sends a browser back with."""
+    """The parameters with which Discord sends a browser back."""
 
     state: str = ""
     code: str = ""

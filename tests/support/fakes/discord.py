@@ -16,7 +16,10 @@ class FakeSpentTicketRepository:
         self._tables = tables
 
     async def spend(self, ticket_hash: bytes, expires_at: datetime) -> bool:
-        return self._tables.spent_tickets.setdefault(ticket_hash, expires_at) is expires_at
+        if ticket_hash in self._tables.spent_tickets:
+            return False
+        self._tables.spent_tickets[ticket_hash] = expires_at
+        return True
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         gone = [each for each, expires_at in self._tables.spent_tickets.items() if expires_at < before][:limit]
