@@ -23,6 +23,7 @@ from app.infrastructure.crypto.legacy import LegacyCiphers
 from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
+from app.infrastructure.discord_accounts import CALLBACK, DiscordAccountsImpl, DiscordApplication
 from app.infrastructure.passwords import Argon2Passwords
 from app.infrastructure.webauthn import WebAuthn
 from app.services import Services
@@ -51,6 +52,7 @@ from app.services.credentials import CredentialCipher, CredentialService, Creden
 from app.services.credentials.storing import CredentialStoring
 from app.services.dashboard import DashboardService
 from app.services.deadlines import Deadlines
+from app.services.discord_accounts import DiscordSignIn, Tickets
 from app.services.failures import FailureLog
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
@@ -67,6 +69,7 @@ from app.services.ports import (
     AuditExports,
     ChangeFeed,
     Clock,
+    DiscordAccounts,
     LegacyCipher,
     PasswordHasher,
     Randomness,
@@ -105,6 +108,7 @@ class Parts:
     backups: BackupVerification
     rehearsal: RehearsalPlace
     outside: OutsideSource | None = None
+    discord: DiscordAccounts | None = None
 
 
 def build_services(parts: Parts) -> Services:
@@ -158,6 +162,7 @@ def build_services(parts: Parts) -> Services:
         refusals=refusals,
         clock=clock,
     )
+    tickets = Tickets(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
     bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
@@ -236,6 +241,15 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
             randomness=randomness,
         ),
+        discord_sign_in=DiscordSignIn(
+            storage=storage,
+            discord=parts.discord,
+            tickets=tickets,
+            starts=starts,
+            identity=identity,
+            refusals=refusals,
+            clock=clock,
+        ),
         imports=ImportService(
             storage=storage,
             keys=keys,
@@ -289,6 +303,23 @@ def build_services(parts: Parts) -> Services:
     )
 
 
+def _discord(settings: Settings) -> DiscordAccounts | None:
+    """Discord as people sign in with it; None where the operator has not set up an application there for that."""
+    client_id, secret, public_url = settings.discord_client_id, settings.discord_client_secret, settings.public_url
+    if client_id is None or secret is None or public_url is None:
+        return None
+    return DiscordAccountsImpl(
+        DiscordApplication(
+            client_id=client_id,
+            client_secret=secret,
+            redirect_uri=f"{public_url}{CALLBACK}",
+            bot_token=settings.discord_bot_token,
+            guild_allowlist=settings.guild_allowlist,
+            api_base=settings.discord_api_base,
+        )
+    )
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, opened: OpenKeys, *, kind: str, outside: OutsideSource | None = None
@@ -332,6 +363,7 @@ async def open_services(
             backups=verification_with(settings, opened.source),
             rehearsal=rehearsal_place(settings, opened.source),
             outside=outside,
+            discord=_discord(settings),
         )
     )
     try:

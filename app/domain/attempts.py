@@ -180,6 +180,14 @@ def terms_of_wrong_passkey(network: Network) -> Terms:
     return Terms(all_of=tuple(budgets))
 
 
+def terms_of_discord(network: Network) -> Terms:
+    """For people who come from Discord: a bound on what one network may make Keyhall ask there."""
+    budgets = [Budget(f"{NETWORKS}{network.name}/discord", PER_NETWORK)]
+    if network.site is not None:
+        budgets.append(Budget(f"{NETWORKS}{network.site}/discord", PER_SITE))
+    return Terms(all_of=tuple(budgets))
+
+
 def terms_of_good_link(link: str) -> Terms:
     """For a one-time link that is good: its claims are judged one after the other, and nothing counts against it."""
     return Terms(all_of=(Budget(f"link/{link}", PER_OWN),), own=True)

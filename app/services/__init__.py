@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
     from app.services.deadlines import Deadlines
+    from app.services.discord_accounts import DiscordSignIn
     from app.services.failures import FailureLog
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
@@ -47,6 +48,7 @@ class Services:
     authentication: AuthenticationService
     passkeys: PasskeyService
     requests: RequestAuthenticator
+    discord_sign_in: DiscordSignIn
     refusals: Refusals
     audit: AuditReading
     audit_sealing: AuditSealing

@@ -72,6 +72,7 @@ class HousekeepingService:
             "sessions": lambda uow: uow.sessions.purge(now - SESSIONS_KEPT_FOR, limit=BATCH),
             "one-time links": lambda uow: uow.links.purge(now, limit=BATCH),
             "answered challenges": lambda uow: uow.passkeys.purge_challenges(now - CHALLENGE_LASTS, limit=BATCH),
+            "used tickets": lambda uow: uow.tickets.purge(now, limit=BATCH),
             "attempts": lambda uow: uow.attempts.purge(now - ATTEMPTS_KEPT_FOR, limit=BATCH),
             "idempotency keys": lambda uow: uow.idempotency.purge(now - REMEMBERED_FOR, limit=BATCH),
             "removed credentials": lambda uow: uow.credentials.purge_removed(now - RECOVERABLE_FOR, limit=BATCH),

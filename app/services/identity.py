@@ -243,10 +243,7 @@ class IdentityService:
         Raises Forbidden.
         """
         number = snowflake(event.discord_id)
-        async with self._storage.lookup() as uow:
-            user = await uow.users.by_discord(number)
-        if user is None:
-            user = await self._register(number, event)
+        user = await self.user_from_discord(number, event.member_of_known_guild)
         if user.disabled_at is not None:
             raise Forbidden("This account is disabled")
         return Actor(
@@ -259,12 +256,25 @@ class IdentityService:
             guild=event.guild,
         )
 
-    async def _register(self, number: str, event: DiscordEvent) -> User:
+    async def user_from_discord(self, number: str, member_of_known_guild: Callable[[], Awaitable[bool]]) -> User:
+        """Return the user of a Discord account, disabled or not; one who is new gets an account if REGISTRATION allows.
+
+        ``member_of_known_guild`` asks Discord where that is needed. Raises Forbidden.
+        """
+        async with self._storage.lookup() as uow:
+            user = await uow.users.by_discord(number)
+        return user or await self._register(number, member_of_known_guild)
+
+    def refusal_of_strangers(self) -> Forbidden:
+        """The answer to people who get no account, for any reason."""
+        return MembershipRequired() if self._registration is Registration.GUILD else InvitationRequired()
+
+    async def _register(self, number: str, member_of_known_guild: Callable[[], Awaitable[bool]]) -> User:
         match self._registration:
             case Registration.INVITE:
                 raise InvitationRequired
             case Registration.GUILD:
-                if not await event.member_of_known_guild():
+                if not await member_of_known_guild():
                     raise MembershipRequired
             case Registration.OPEN:
                 pass

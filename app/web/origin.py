@@ -79,6 +79,11 @@ class Origin:
             raise NotConfigured("Browsers make passkeys over https only: set PUBLIC_URL to an https address")
         return RelyingParty(id=name, origins=(f"{self._scheme}://{self._authority}",))
 
+    @property
+    def ticket_cookie_name(self) -> str:
+        """The name of the cookie that a browser has while its person is at Discord."""
+        return f"{self.cookie_name}-discord"
+
     def cookies_allowed(self, request: web.Request) -> bool:
         """Whether a session cookie may travel: over https, or in the clear on this machine outside production."""
         return self.https or (not self._production and _is_loopback_host(request.host))
@@ -124,6 +129,14 @@ class Origin:
         else:
             same = not browser
         if not same:
+            raise CrossSite
+
+    def check_navigation(self, request: web.Request) -> None:
+        """Refuse to open a page that begins something, where another site led the browser to it. Raises CrossSite.
+
+        Programs and old browsers do not say where they come from; what such a page begins, a person still has to end.
+        """
+        if request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
             raise CrossSite
 
     def _is_own(self, origin: str | None, request: web.Request) -> bool:

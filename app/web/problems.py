@@ -143,6 +143,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.TooManyAttempts: 429,
         Unexpected: 500,
         UnsupportedTransferCoding: 501,
+        errors.DiscordUnavailable: 503,
         errors.NotReady: 503,
         errors.Overloaded: 503,
         errors.RequestExpired: 503,

@@ -35,6 +35,8 @@ from app.web.sessions import ACCOUNT, actor_of, check_form_token
 Bound = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Retry = Callable[[web.Request, AppError, Mapping[str, str]], Awaitable[web.StreamResponse]]
 """Makes the page that answers a refused form: the form again. It gets the fields as they were typed."""
+Refuse = Callable[[web.Request, AppError], Awaitable[web.StreamResponse]]
+"""Answers a refused request for a page."""
 SignedOut = Callable[[web.Request, Mapping[str, str]], web.StreamResponse]
 """Answers a form whose session has ended, so that the text of its fields is not lost."""
 
@@ -86,13 +88,14 @@ class Routes:
         headers: Mapping[str, str] | None = None,
         errors: Sequence[type[AppError]] = (),
         retry: Retry | None = None,
+        refuse: Refuse | None = None,
         signed_out: SignedOut | None = None,
     ) -> Callable[[Handler], Handler]:
         """Register the decorated handler; the first paragraph of its docstring is the summary.
 
         ``schema`` is the type of a successful answer; ``headers`` are the further headers of that, ``errors`` the
         refusals that are particular to this endpoint. ``retry`` answers when the form of a page is refused,
-        ``signed_out`` when its session has ended.
+        ``signed_out`` when its session has ended; ``refuse`` answers every error of a request without a form.
         """
 
         def register(handler: Handler) -> Handler:
@@ -103,7 +106,7 @@ class Routes:
                     method=method,
                     path=path,
                     handler=(
-                        _reading_json(handler, asks, lenient=media_type == "text/html")
+                        _reading_json(handler, asks, refuse, lenient=media_type == "text/html")
                         if asks.form is None
                         else _reading_a_form(handler, asks, asks.form, retry, signed_out)
                     ),
@@ -131,7 +134,7 @@ class Routes:
                 app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
 
 
-def _reading_json(handler: Handler, asks: Signature, *, lenient: bool) -> Bound:
+def _reading_json(handler: Handler, asks: Signature, refuse: Refuse | None, *, lenient: bool) -> Bound:
     wants_actor, simple, query, body = asks.wants_actor, asks.simple, asks.query, asks.body
     largest = LARGEST_BODY if wants_actor else LARGEST_BODY_OF_A_STRANGER
 
@@ -148,7 +151,15 @@ def _reading_json(handler: Handler, asks: Signature, *, lenient: bool) -> Bound:
             given["body"] = None if absent else parse(body, await read_json(request, largest=largest))
         return await handler(request, **given)
 
-    return bound
+    async def bound_with_refusal(request: web.Request) -> web.StreamResponse:
+        assert refuse is not None  # noqa: S101 - see below
+        try:
+            return await bound(request)
+        except AppError as refused:
+            await record_refusal(request, refused)
+            return await refuse(request, refused)
+
+    return bound if refuse is None else bound_with_refusal
 
 
 def _reading_a_form(

@@ -23,7 +23,7 @@ from app.web.middleware import ERROR_PAGE, add_default_headers, request_middlewa
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
-from app.web.pages import dashboard, login, reveal, static
+from app.web.pages import dashboard, discord, login, reveal, static
 from app.web.pages.account import page as account_page
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
@@ -49,6 +49,7 @@ _FAMILIES: Final = (
     probes.routes,
     dashboard.routes,
     login.routes,
+    discord.routes,
     credential_pages.routes,
     reveal.routes,
     account_page.routes,
@@ -66,7 +67,7 @@ def build_app(services: Services, options: WebOptions) -> web.Application:
     app[ORIGIN] = Origin(options)
     app[METRICS] = Metrics()
     app[ASSETS] = Assets()
-    app[TEMPLATES] = Templates(options.invite_url)
+    app[TEMPLATES] = Templates(options.invite_url, lambda: services.discord_sign_in.available)
     app[ERROR_PAGE] = error_page
     for routes in _FAMILIES:
         routes.add_to(app)

@@ -45,6 +45,7 @@ NOT_SEALED = {
     ("passkeys", "credential_id"),
     ("passkeys", "public_key"),
     ("used_challenges", "challenge_hash"),
+    ("spent_tickets", "ticket_hash"),
 }
 
 

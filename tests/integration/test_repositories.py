@@ -48,6 +48,20 @@ async def rows(database: Database, table: str, columns: str = "*") -> list[tuple
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+async def test_a_ticket_is_spent_once_and_forgotten_when_it_has_expired(storage: Storage) -> None:
+    async def spend(expires_at: datetime) -> bool:
+        async with storage.write() as unit:
+            return await unit.tickets.spend(b"ticket", expires_at)
+
+    assert sorted(await asyncio.gather(*(spend(NOW) for _ in range(5)))) == [False] * 4 + [True]
+    async with storage.write() as unit:
+        assert await unit.tickets.spend(b"other", LATER)
+        assert await unit.tickets.purge(NOW) == 0
+        assert await unit.tickets.purge(LATER) == 1
+    async with storage.write() as unit:
+        assert not await unit.tickets.spend(b"other", LATER)
+
+
 async def test_the_key_store_exists_once_the_schema_does(engine_url: str) -> None:
     async with (
         open_database(DatabaseUrl.parse(engine_url), may_create=True) as database,

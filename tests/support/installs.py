@@ -49,6 +49,7 @@ TABLES = [
     "one_time_links",
     "passkeys",
     "used_challenges",
+    "spent_tickets",
     "imported_entries",
     "api_credentials",
     "credential_history",

@@ -208,6 +208,7 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "links.add",
         "passkeys.add",
         "passkeys.spend",
+        "tickets.spend",
         "imports.add",
         "credentials.add",
         "credentials.add_history",

@@ -135,11 +135,13 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(place: Place, options: WebOptions | None = None, *, owner: bool = True) -> AsyncIterator[Site]:
-    """Services on that place, served on a free port of loopback, with an owner by default."""
+async def open_site(
+    place: Place, options: WebOptions | None = None, *, owner: bool = True, port: int = 0
+) -> AsyncIterator[Site]:
+    """Services on that place, served on a free port of loopback, or on that one, with an owner by default."""
     if not place.data_dir.exists():
         await place.install()
-    async with place.services() as services, served(services, options) as site:
+    async with place.services() as services, served(services, options, port=port) as site:
         if owner:
             token = services.keys.setup_token().reveal()
             body = {"setup_token": token, "username": OWNER, "password": PASSWORD}
@@ -149,11 +151,10 @@ async def open_site(place: Place, options: WebOptions | None = None, *, owner: b
 
 
 @asynccontextmanager
-async def served(services: Services, options: WebOptions | None = None) -> AsyncIterator[Site]:
-    """An application over those services, on a free port of loopback."""
+async def served(services: Services, options: WebOptions | None = None, *, port: int = 0) -> AsyncIterator[Site]:
+    """An application over those services, on a free port of loopback, or on that one."""
     app = build_app(services, options or WebOptions())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
+    address = ("127.0.0.1", port or free_port())
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
@@ -162,6 +163,12 @@ async def served(services: Services, options: WebOptions | None = None) -> Async
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as client,
         ):
             yield Site(f"http://127.0.0.1:{address[1]}", app, services, client)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def filled(path: str, **parts: str) -> str:

@@ -6,8 +6,16 @@ import pytest
 
 from app.domain.errors import StorageError
 from app.domain.identity import Role, User
-from app.services.ports import ChangeFeed, Clock, PasswordHasher, Randomness, Storage
-from tests.support.fakes import EPOCH, FakeChangeFeed, FakeClock, FakePasswords, FakeRandomness, FakeStorage
+from app.services.ports import ChangeFeed, Clock, DiscordAccounts, PasswordHasher, Randomness, Storage
+from tests.support.fakes import (
+    EPOCH,
+    FakeChangeFeed,
+    FakeClock,
+    FakeDiscordAccounts,
+    FakePasswords,
+    FakeRandomness,
+    FakeStorage,
+)
 
 USER = User(id="u", subject_id="s", username="mia", role=Role.MEMBER, created_at=EPOCH)
 
@@ -19,7 +27,8 @@ def test_the_fakes_implement_the_production_ports() -> None:
     randomness: Randomness = FakeRandomness()
     passwords: PasswordHasher = FakePasswords()
     feed: ChangeFeed = FakeChangeFeed()
-    assert all((storage, clock, randomness, passwords, feed))
+    discord: DiscordAccounts = FakeDiscordAccounts()
+    assert all((storage, clock, randomness, passwords, feed, discord))
 
 
 @pytest.mark.parametrize("unit", ["read", "write"])

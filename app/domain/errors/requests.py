@@ -61,6 +61,12 @@ class InvalidToken(AppError):
     title = "Sign in to continue"
 
 
+class TicketRefused(InvalidToken):
+    """Somebody came from Discord with a browser that was not sent there, or not lately, or that was here already."""
+
+    title = "This was begun in another browser, took longer than ten minutes, or is done already: begin again"
+
+
 class ReauthenticationRequired(AppError):
     """Nothing proved who is at the keyboard within the last ten minutes."""
 
@@ -96,6 +102,12 @@ class MembershipRequired(Forbidden):
     """Somebody who is in no server that the bot serves, where its members may register."""
 
     title = "Only members of this bot's servers can use it"
+
+
+class DiscordDeclined(Forbidden):
+    """Somebody came from Discord without having agreed there."""
+
+    title = "You did not agree at Discord, so nothing was changed"
 
 
 class NotFound(AppError):
@@ -194,6 +206,13 @@ class SecretsNotRead(AppError):
 
     code = "secrets_unavailable"
     title = "The secrets cannot be read right now; the present ones stay in use"
+
+
+class DiscordUnavailable(AppError):
+    """Discord did not answer in time, or not as it is documented."""
+
+    code = "discord_unavailable"
+    title = "Discord does not answer right now; try again in a minute"
 
 
 class NotConfigured(AppError):

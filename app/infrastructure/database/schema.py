@@ -185,6 +185,14 @@ used_challenges: Final = Table(
 )
 """The challenges that an authenticator answered, until they would have expired: none serves twice."""
 
+spent_tickets: Final = Table(
+    "spent_tickets",
+    metadata,
+    Column("ticket_hash", LargeBinary, primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+"""The SHA-256 of every ticket of a browser that was used, until it would expire anyway: each works once."""
+
 imported_entries: Final = Table(
     "imported_entries",
     metadata,

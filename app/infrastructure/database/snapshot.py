@@ -42,6 +42,7 @@ LEFT_OUT: Final = frozenset(
         "refresh_tokens",
         "sessions",
         "used_challenges",
+        "spent_tickets",
     }
 )
 """Tables about processes, sign-ins and requests of the moment: a restored install begins without them."""

@@ -25,6 +25,7 @@ from app.infrastructure.database.repositories.links import OneTimeLinkRepository
 from app.infrastructure.database.repositories.passkeys import PasskeyRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
+from app.infrastructure.database.repositories.tickets import SpentTicketRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
 from app.services.deadlines import check_deadline
 from app.services.ports import Randomness, UnitOfWork
@@ -41,6 +42,7 @@ class SqlUnitOfWork:
         self.sessions = SessionRepositoryImpl(connection)
         self.links = OneTimeLinkRepositoryImpl(connection)
         self.passkeys = PasskeyRepositoryImpl(connection)
+        self.tickets = SpentTicketRepositoryImpl(connection)
         self.imports = ImportedEntryRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)

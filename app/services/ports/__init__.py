@@ -15,6 +15,7 @@ from app.services.ports.credentials import (
     MessageCipher,
     ProviderTotals,
 )
+from app.services.ports.discord import DiscordAccounts, SpentTicketRepository
 from app.services.ports.identity import (
     AccessClaims,
     AccessTokens,
@@ -82,6 +83,7 @@ __all__ = [
     "Claimed",
     "Clock",
     "CredentialRepository",
+    "DiscordAccounts",
     "EncryptedRowRepository",
     "EncryptionContext",
     "Envelope",
@@ -115,6 +117,7 @@ __all__ = [
     "SessionRepository",
     "ShowProgress",
     "Signed",
+    "SpentTicketRepository",
     "Storage",
     "Subscription",
     "UnitOfWork",

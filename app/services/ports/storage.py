@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from app.services.ports.audit import AuditChainRepository, AuditRepository
 from app.services.ports.backup import BackupRepository
 from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
+from app.services.ports.discord import SpentTicketRepository
 from app.services.ports.identity import AttemptRepository, SessionRepository, UserRepository
 from app.services.ports.imports import ImportedEntryRepository
 from app.services.ports.keys import KeyRepository, KeyScheduleRepository
@@ -56,6 +57,11 @@ class UnitOfWork(Protocol):
     @property
     def passkeys(self) -> PasskeyRepository:
         """Passkeys, and the challenges that were answered."""
+        ...
+
+    @property
+    def tickets(self) -> SpentTicketRepository:
+        """Tickets of browsers that were used."""
         ...
 
     @property

@@ -135,7 +135,7 @@ async def _login_again(request: web.Request, error: AppError, fields: Mapping[st
         headers=refused.headers,
         refused=refused,
         username=fields.get("username", ""),
-        next=_own_page(fields.get("next", "/")),
+        next=own_page(fields.get("next", "/")),
         news=None,
         usable=request.app[ORIGIN].cookies_allowed(request),
     )
@@ -151,7 +151,7 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
         "login.html",
         refused=None,
         username="",
-        next=_own_page(query.next),
+        next=own_page(query.next),
         news=_NEWS.get(query.done),
         usable=request.app[ORIGIN].cookies_allowed(request),
     )
@@ -171,7 +171,7 @@ async def login(request: web.Request, client: Client, form: LoginForm) -> web.Re
     session = await request.app[SERVICES].authentication.login_browser(
         form.username, form.password, client, former_cookie=session_cookie(request)
     )
-    response = see_other(_own_page(form.next))
+    response = see_other(own_page(form.next))
     begin_session(request, response, session)
     return response
 
@@ -186,6 +186,6 @@ async def logout(request: web.Request, actor: Actor, form: NoFields) -> web.Resp
     return response
 
 
-def _own_page(path: str) -> str:
+def own_page(path: str) -> str:
     """The path if it can only be one of Keyhall's own pages, `/` otherwise."""
     return path if _OWN_PATH.fullmatch(path) else "/"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 class Templates:
     """The templates, read when the first page is made: a start does not wait for jinja2."""
 
-    def __init__(self, invite_url: str | None) -> None:
+    def __init__(self, invite_url: str | None, discord_sign_in: Callable[[], bool]) -> None:
         self._invite_url = invite_url
+        self._discord_sign_in = discord_sign_in
 
     @cached_property
     def _environment(self) -> Environment:
         from app.web.pages.templates import environment  # noqa: PLC0415 - it imports jinja2
 
-        return environment(self._invite_url)
+        return environment(self._invite_url, discord_sign_in=self._discord_sign_in())
 
     def render(self, template: str, view: Mapping[str, Any]) -> str:
         """A page's text."""

@@ -14,7 +14,7 @@ from app.domain.bitting import blade
 _DIRECTORY: Final = Path(__file__).parents[1] / "templates"
 
 
-def environment(invite_url: str | None) -> Environment:
+def environment(invite_url: str | None, *, discord_sign_in: bool) -> Environment:
     """The environment of the templates: everything is escaped, and a misspelt name is an error."""
     environment = Environment(
         loader=FileSystemLoader(_DIRECTORY),
@@ -28,6 +28,7 @@ def environment(invite_url: str | None) -> Environment:
     environment.filters["with_code"] = with_code
     environment.globals["blade"] = blade
     environment.globals["invite_url"] = invite_url
+    environment.globals["discord_sign_in"] = discord_sign_in
     return environment
 
 

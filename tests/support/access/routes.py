@@ -77,6 +77,9 @@ ROUTES: Final = (
     Route("POST /claim", EVERYBODY, form={"token": "x", "password": PASSWORD}, passes=("401",)),
     Route("GET /login", EVERYBODY),
     Route("POST /login", EVERYBODY, form={"username": OWNER, "password": PASSWORD}),
+    Route("GET /auth/discord", EVERYBODY, passes=("409",)),  # without an application at Discord
+    Route("GET /auth/discord/callback", EVERYBODY),
+    Route("GET /auth/discord/failed", EVERYBODY),
     # -- one's own account ---------------------------------------------------------------------------------------------
     Route("GET /api/v1/auth/me", SIGNED_IN),
     Route("POST /api/v1/auth/reauthenticate", SIGNED_IN, {"password": PASSWORD}),

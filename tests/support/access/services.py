@@ -172,6 +172,9 @@ ROWS: Final = (
     _row("credentials.versions", lambda w: w.credentials.versions(w.actor, w.credential), _CREDENTIAL),
     _row("dashboard.dashboard", lambda w: w.services.dashboard.dashboard(w.actor), _EVERYBODY),
     _row(
+        "discord_sign_in.begin_link", lambda w: w.services.discord_sign_in.begin_link(w.actor), _EVERYBODY, fresh=True
+    ),
+    _row(
         "identity.create",
         lambda w: w.services.identity.create(w.actor, "newcomer", PASSWORD, Role.ADMIN),
         _ADMINS,
@@ -251,6 +254,8 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
     "deadlines.*": "the edges",
+    "discord_sign_in.begin": "anyone may begin to sign in",
+    "discord_sign_in.finish": "proves a Discord account",
     "failures.*": "the edges",
     "feed.*": "processes",
     "housekeeping.*": "the worker deletes what is too old",
@@ -261,7 +266,9 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "identity.operator": "makes the actor of the command line",
     "identity.operator_for": "makes the actor of the command line",
     "identity.owner_ever_existed": "decides whether /setup is shown",
+    "identity.refusal_of_strangers": "a sentence",
     "identity.setup": "proves the setup token",
+    "identity.user_from_discord": "a part of from_discord and of the sign-in with Discord",
     "imports.note_failure": "the start",
     "instances.*": "processes",
     "jobs.claim": "the worker",

@@ -144,7 +144,10 @@ class Rest:
         except Refused as refusal:
             response = _as_json(refusal.body, refusal.status)
         except web.HTTPException as error:
-            response = error if error.status < 400 else _as_json(_plain(error.status, error.reason), error.status)
+            if error.status < 400:
+                response = web.Response(status=error.status, headers=error.headers)
+            else:
+                response = _as_json(_plain(error.status, error.reason), error.status)
         call.status = response.status
         self._world.changed()
         return response

@@ -11,6 +11,7 @@ from __future__ import annotations
 from tests.support.fakes.audit import FakeAuditExports
 from tests.support.fakes.backups import FakeBackupFiles
 from tests.support.fakes.credentials import FakeCredentialRepository
+from tests.support.fakes.discord import FakeDiscordAccounts
 from tests.support.fakes.keys import FakeKeyRepository
 from tests.support.fakes.operations import FakeJobRepository
 from tests.support.fakes.storage import FakeStorage
@@ -31,6 +32,7 @@ __all__ = [
     "FakeChangeFeed",
     "FakeClock",
     "FakeCredentialRepository",
+    "FakeDiscordAccounts",
     "FakeInstallRecord",
     "FakeJobRepository",
     "FakeKeyRepository",

@@ -13,6 +13,7 @@ from app.services.deadlines import check_deadline
 from app.services.ports import Clock
 from tests.support.fakes.audit import FakeAuditChainRepository, FakeAuditRepository
 from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
+from tests.support.fakes.discord import FakeSpentTicketRepository
 from tests.support.fakes.identity import (
     FakeAttemptRepository,
     FakeOneTimeLinkRepository,
@@ -145,6 +146,7 @@ class FakeUnitOfWork:
         self.sessions = FakeSessionRepository(tables)
         self.links = FakeOneTimeLinkRepository(tables)
         self.passkeys = FakePasskeyRepository(tables)
+        self.tickets = FakeSpentTicketRepository(tables)
         self.imports = FakeImportedEntryRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
         self.encrypted_rows = FakeEncryptedRowRepository(tables)

@@ -39,6 +39,7 @@ class Tables:
     links: dict[bytes, tuple[OneTimeLink, bool]] = field(default_factory=dict)
     passkeys: dict[str, Passkey] = field(default_factory=dict)
     used_challenges: dict[bytes, datetime] = field(default_factory=dict)
+    spent_tickets: dict[bytes, datetime] = field(default_factory=dict)
     imported: dict[bytes, str] = field(default_factory=dict)
     credentials: dict[str, CredentialRecord] = field(default_factory=dict)
     history: dict[str, HistoryRecord] = field(default_factory=dict)
