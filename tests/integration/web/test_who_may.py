@@ -14,6 +14,7 @@ from app.domain.identity import Role
 from app.web.api.documentation import DOCUMENT
 from tests.support.access.people import ROLES
 from tests.support.access.routes import OBJECTS, ROUTES, Route
+from tests.support.authenticator import Authenticator
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 from tests.support.web import Answer, Site, filled, open_site, sqlite_place
 
@@ -131,9 +132,14 @@ async def _objects_of_another(site: Site) -> Mapping[str, list[str]]:
     kept = await site.request("POST", "/api/v1/credentials", token=token, json=body)
     removed = await site.request("POST", "/api/v1/credentials", token=token, json={**body, "label": "removed"})
     await site.request("DELETE", f"/api/v1/credentials/{removed.json['id']}", token=token)
+    options = await site.request("POST", "/api/v1/auth/passkeys/options", token=token)
+    key = Authenticator(f"http://localhost:{site.url.rpartition(':')[2]}").create(options.json)
+    body = {"name": "hers", "credential": key}
+    passkey = await site.request("POST", "/api/v1/auth/passkeys", token=token, json=body)
     sessions = await site.request("GET", "/api/v1/auth/sessions", token=token)
     return {
         "credential": [kept.json["id"], removed.json["id"]],
+        "passkey": [passkey.json["id"]],
         "session": [each["id"] for each in sessions.json["items"]],
     }
 

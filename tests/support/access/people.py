@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from app.domain import imports
 from app.domain.identity import Actor, Client, GuildContext, Role, Session, Source, User
+from app.domain.passkeys import Passkey
 from app.domain.secrets import SecretText
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
 from tests.support.keyhall import Keyhall, open_keyhall
@@ -56,6 +57,7 @@ class Person:
     shared: str
     shared_removed: str
     message: str
+    passkey: str
 
     def actor(self, where: Where) -> Actor:
         """Freshly signed in on the web, or on Discord where the case is about a server."""
@@ -231,6 +233,16 @@ async def _person(keyhall: Keyhall, user: User, role: Role, discord_id: str) -> 
     async with keyhall.storage.write() as uow:
         await uow.sessions.add(session, cookie_hash=None)
         uow.users._store(user)  # type: ignore[attr-defined]
+        key = user.username.encode()
+        passkey = Passkey(
+            id=keyhall.randomness.new_id(),
+            user_id=user.id,
+            name="a key",
+            credential_id=key,
+            public_key=key,
+            created_at=now,
+        )
+        await uow.passkeys.add(passkey, most=1)
     message = await keyhall.messages.encrypt(replace(member, guild=None), "a text")
     credential, gone, shared, shared_gone = made
-    return Person(user, session.id, credential, gone, shared, shared_gone, message)
+    return Person(user, session.id, credential, gone, shared, shared_gone, message, passkey.id)

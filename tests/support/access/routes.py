@@ -70,6 +70,8 @@ ROUTES: Final = (
     Route("POST /api/v1/auth/claim", EVERYBODY, {"token": "x", "password": PASSWORD}, passes=("invalid_token",)),
     Route("POST /api/v1/auth/login", EVERYBODY, {"username": OWNER, "password": PASSWORD}),
     Route("POST /api/v1/auth/logout", EVERYBODY, {"refresh_token": "x"}),
+    Route("POST /api/v1/auth/passkeys/login", EVERYBODY, {"credential": {}}, passes=("invalid_credentials",)),
+    Route("POST /api/v1/auth/passkeys/login/options", EVERYBODY),
     Route("POST /api/v1/auth/refresh", EVERYBODY, {"refresh_token": "x"}, passes=("invalid_token",)),
     Route("GET /setup", "UUUUU"),  # leads to /login once there is an owner
     Route("POST /setup", EVERYBODY, form={"setup_token": "x", "username": "new-owner", "password": PASSWORD}),
@@ -82,6 +84,12 @@ ROUTES: Final = (
     Route("GET /auth/discord/failed", EVERYBODY),
     # -- one's own account ---------------------------------------------------------------------------------------------
     Route("GET /api/v1/auth/me", SIGNED_IN),
+    Route("GET /api/v1/auth/passkeys", SIGNED_IN),
+    Route("POST /api/v1/auth/passkeys", SIGNED_IN, {"name": "a key", "credential": {}}),
+    Route("POST /api/v1/auth/passkeys/options", SIGNED_IN),
+    Route("DELETE /api/v1/auth/passkeys/{passkey_id}", ABSENT_TO_ALL),
+    Route("POST /api/v1/auth/passkeys/reauthenticate", SIGNED_IN, {"credential": {}}, passes=("invalid_credentials",)),
+    Route("POST /api/v1/auth/passkeys/reauthenticate/options", ABSENT_TO_ALL),  # nobody here has one
     Route("POST /api/v1/auth/reauthenticate", SIGNED_IN, {"password": PASSWORD}),
     Route(
         "POST /api/v1/auth/password",
@@ -145,6 +153,7 @@ ROUTES: Final = (
 
 OBJECTS: Final[Mapping[str, str]] = {
     "credential_id": "credential",
+    "passkey_id": "passkey",
     "session_id": "session",
     "job_id": "",
     "name": "",

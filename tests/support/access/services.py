@@ -20,10 +20,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from app.domain.errors import AppError, CannotOpen, Forbidden, KeyStateConflict, NoCredential, NotFound
+from app.domain.errors import (
+    AppError,
+    CannotOpen,
+    Forbidden,
+    InvalidCredentials,
+    KeyStateConflict,
+    NoCredential,
+    NotFound,
+    PasskeyRefused,
+)
 from app.domain.errors import ReauthenticationRequired as Stale
 from app.domain.identity import Role
 from app.domain.keys import KeyName
+from app.domain.passkeys import RelyingParty
 from app.services.audit_trail import AuditQuery
 from tests.support.access.people import ROLES, Where, World
 from tests.support.samples import ABSENT, NEW_PASSWORD, OTHER_SECRET, PASSWORD
@@ -86,6 +96,7 @@ _CREDENTIAL: Final = {
 _ABOUT_USER: Final = {"foreign": "AAFF", "of_admin": "AAFF", "of_owner": "AFFF"}
 """Acting on somebody's account."""
 _KEY: Final = KeyName.AES_KEY
+_PARTY: Final = RelyingParty(id="localhost", origins=("http://localhost",))
 _STATE: Final = (KeyStateConflict,)
 
 
@@ -209,6 +220,37 @@ ROWS: Final = (
     ),
     _row("messages.encrypt", lambda w: w.services.messages.encrypt(w.actor, "text"), _EVERYBODY),
     _row("outside_secrets.clear_caches", lambda w: w.services.outside_secrets.clear_caches(w.actor), _ADMINS),
+    _row("passkeys.page", lambda w: w.services.passkeys.page(w.actor), _EVERYBODY),
+    _row(
+        "passkeys.reauthenticate",
+        lambda w: w.services.passkeys.reauthenticate(w.actor, {}, _PARTY),
+        _EVERYBODY,
+        passes=(InvalidCredentials,),
+    ),
+    _row(
+        "passkeys.reauthentication_options",
+        lambda w: w.services.passkeys.reauthentication_options(w.actor, _PARTY),
+        _EVERYBODY,
+    ),
+    _row(
+        "passkeys.register",
+        lambda w: w.services.passkeys.register(w.actor, "a key", {}, _PARTY),
+        _EVERYBODY,
+        fresh=True,
+        passes=(PasskeyRefused,),
+    ),
+    _row(
+        "passkeys.registration_options",
+        lambda w: w.services.passkeys.registration_options(w.actor, _PARTY),
+        _EVERYBODY,
+        fresh=True,
+    ),
+    _row(
+        "passkeys.remove",
+        lambda w: w.services.passkeys.remove(w.actor, w.target.passkey),
+        {"own": "AAAA", "foreign": "NNNN", "of_owner": "NNNN"},
+        fresh=True,
+    ),
     _row("passwords.change", lambda w: w.services.passwords.change(w.actor, PASSWORD, NEW_PASSWORD), _EVERYBODY),
     _row("passwords.end_other_sessions", lambda w: w.services.passwords.end_other_sessions(w.actor), _EVERYBODY),
     _row("passwords.has_password", lambda w: w.services.passwords.has_password(w.actor), _EVERYBODY),
@@ -282,6 +324,9 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "keys.*": "the key store, below all authorisation; no edge calls it for somebody",
     "outside_secrets.keep_up": "the process",
     "outside_secrets.read_again": "the process",
+    "passkeys.login": "proves a passkey",
+    "passkeys.login_browser": "proves a passkey",
+    "passkeys.login_options": "asks for a passkey, of anybody",
     "randomness.*": "a port",
     "refusals.*": "records who was refused",
     "rehearsal.*": "the worker",

@@ -18,7 +18,17 @@ from tests.support.access.services import OUTCOMES, ROWS, WITHOUT_ACTOR, Row
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WHERE_TO_ADD = "add a row to ROWS in tests/support/access/services.py (or to WITHOUT_ACTOR, with the reason)"
-_OBJECTS = {"credential_id", "session_id", "guild_id", "username", "user_id", "job_id", "token_id", "invitation_id"}
+_OBJECTS = {
+    "credential_id",
+    "session_id",
+    "guild_id",
+    "username",
+    "user_id",
+    "job_id",
+    "token_id",
+    "invitation_id",
+    "passkey_id",
+}
 """Parameters that name an object of somebody."""
 _NEW = {"identity.create", "identity.create_claimable"}
 """Methods to which a name is that of somebody who is not there yet."""
