@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.domain.backup import BackupRecord, Rehearsal
+from app.domain.backup import BackupRecord, Rehearsal, Row
 from app.domain.jobs import JobKind
+from app.infrastructure.backup.archive import ArchiveReader
+from app.infrastructure.crypto.envelope import AesGcmEnvelope
+from app.infrastructure.database.restoring.staging import StagedDatabase
 from app.infrastructure.own_loop import in_own_loop
 from tests.benchmarks.filled import Install, LoopWatch
 from tests.support.backups import IDENTITY, RECIPIENT, back_up
 from tests.support.installs import Place
-from tests.support.restores import fill
+from tests.support.restores import GUILD, SECRET, fill
 
 if TYPE_CHECKING:
     from app.services import Services
@@ -118,6 +122,70 @@ async def test_after_a_day_the_newest_backup_is_rehearsed_again(sqlite_place: Pl
             earlier = found.rehearsed_at - timedelta(days=1, seconds=1)
             await uow.backups.note_rehearsal(found.id, earlier, Rehearsal.OK, "ok")
         assert (await rehearsed(services)).rehearsed_at != earlier
+
+
+class Gate:
+    """Stops the thread that comes to it for the first time, until the event loop that serves has gone on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._open = threading.Event()
+
+    def wait(self) -> None:
+        """Called by the rehearsal: in a thread where waiting holds nobody up."""
+        assert threading.current_thread() is not threading.main_thread(), "the loop that serves would stand still"
+        self._loop.call_soon_threadsafe(self.reached.set)
+        assert self._open.wait(60), "the loop that serves did not go on"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def gates(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gate]:
+    """In the middle of what takes processor time: rows are read, the schema is upgraded, secrets are decrypted."""
+    found = {name: Gate() for name in ("read", "upgrade", "decrypt")}
+    rows, upgrade, opened_by = ArchiveReader.rows, StagedDatabase.upgrade, AesGcmEnvelope.opened_by
+
+    def gated_rows(self: ArchiveReader) -> Iterator[tuple[str, Row]]:
+        for number, row in enumerate(rows(self)):
+            if number == 1:
+                found["read"].wait()
+            yield row
+
+    async def gated_upgrade(self: StagedDatabase) -> None:
+        found["upgrade"].wait()
+        await upgrade(self)
+
+    def gated_opened_by(self: AesGcmEnvelope, *arguments: Any, **keywords: Any) -> list[int | None]:
+        found["decrypt"].wait()
+        return opened_by(self, *arguments, **keywords)
+
+    monkeypatch.setattr(ArchiveReader, "rows", gated_rows)
+    monkeypatch.setattr(StagedDatabase, "upgrade", gated_upgrade)
+    monkeypatch.setattr(AesGcmEnvelope, "opened_by", gated_opened_by)
+    return found
+
+
+async def test_members_are_served_while_a_rehearsal_reads_upgrades_and_decrypts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with backed_up(place) as services:
+        on_the_way = gates(monkeypatch)  # only now: making a backup reads and decrypts, too
+        rehearsing = asyncio.create_task(rehearsed(services))
+        actor = await services.identity.operator_for(guild_id=GUILD)
+        for name, gate in on_the_way.items():
+            reaching = asyncio.create_task(gate.reached.wait())
+            await asyncio.wait({rehearsing, reaching}, return_when=asyncio.FIRST_COMPLETED)
+            assert reaching.done(), f"the rehearsal ended before: {name}"
+            secret = f"{SECRET}{name}"
+            stored = await services.credentials.add(actor, provider="openai", label=name, secret=secret, guild_id=GUILD)
+            assert stored.view.id in {
+                each.id for each in (await services.credentials.page(actor, guild_id=GUILD)).items
+            }
+            assert not rehearsing.done()
+            gate.open()
+        assert (await rehearsing).rehearsal is Rehearsal.OK
 
 
 @pytest.mark.faults  # judged by the clock, so not beside the rest of the suite
