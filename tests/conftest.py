@@ -22,8 +22,10 @@ from app.infrastructure.database import engine  # noqa: E402
 from app.infrastructure.database.dialects import Timeouts  # noqa: E402
 from tests.support.environment import forget_settings  # noqa: E402
 from tests.support.postgres import PostgresServer, PostgresUnavailable, running_postgres  # noqa: E402
+from tests.support.statement_cache import share_compiled_statements  # noqa: E402
 
 forget_settings()
+share_compiled_statements()
 
 # On a busy machine a database that answers late is not away. Tests that are about giving up set their own timeouts.
 engine.DEFAULT_TIMEOUTS = Timeouts(connect=60, busy=60, command=90, lock=60, abandoned=90)
