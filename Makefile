@@ -60,8 +60,17 @@ keys-validate: $(RUN_READY)  ## judge the keys in env/.env.<ENV>, a line for eac
 
 ## Prove
 
+# pytest compiles every test in a way of its own and keeps the result. In a fresh clone each process of a run would do
+# that for all of them, so two do it beforehand; what is wrong with a test, the run itself says.
+COMPILED := $(VENV)/.tests-compiled
+COLLECT := $(BIN)/python -m pytest --collect-only --quiet --quiet
+
+$(COMPILED): | $(DEV_READY)
+	@$(COLLECT) tests/unit tests/e2e >/dev/null 2>&1 & $(COLLECT) tests/integration tests/browser >/dev/null 2>&1; wait
+	@touch $@
+
 .PHONY: test
-test: $(DEV_READY)  ## run the whole suite on SQLite and PostgreSQL (JOBS=4)
+test: $(DEV_READY) | $(COMPILED)  ## run the whole suite on SQLite and PostgreSQL (JOBS=4)
 	$(PYTEST)
 
 # Nothing waits here, and each further process collects all tests once more.
@@ -83,7 +92,7 @@ recover: $(DEV_READY)  ## time the worst day: a backup and the paper, an empty m
 	$(BIN)/python -m tests.benchmarks.recover $(RECOVER_ARGS)
 
 .PHONY: coverage
-coverage: $(DEV_READY)  ## run the whole suite and write branch coverage to htmlcov/
+coverage: $(DEV_READY) | $(COMPILED)  ## run the whole suite and write branch coverage to htmlcov/
 	$(PYTEST) --cov --cov-report=term --cov-report=html
 
 .PHONY: lint
