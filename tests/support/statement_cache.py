@@ -37,4 +37,4 @@ _SHARED: Final[SharedCache] = SharedCache(_STATEMENTS)
 def share_compiled_statements() -> None:
     """From now on, for every engine."""
     # Each engine sets the attribute to a cache of its own, when it is made.
-    Engine._compiled_cache = property(lambda _: _SHARED, lambda _self, _own: None)  # type: ignore[assignment,misc]
+    Engine._compiled_cache = property(lambda _: _SHARED, lambda _self, _own: None)  # type: ignore[assignment]
