@@ -188,7 +188,7 @@ class SessionRepository(Protocol):
         ...
 
     async def end_all_of(self, user_id: str, at: datetime, *, but: str | None = None) -> int:
-        """End every session of a user except ``but``, and delete their refresh tokens; return how many were alive.
+        """End every live session of a user except ``but``, and delete their refresh tokens; return how many.
 
         The user's token version is counted up; ``but``, if it is a live session of that user, gets the new one.
         """

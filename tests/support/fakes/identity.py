@@ -147,7 +147,8 @@ class FakeSessionRepository:
         kept = self._tables.sessions.get(but or "")
         if kept in mine and kept.revoked_at is None and kept.expires_at > at:
             self._change(kept.id, token_version=user.token_version)
-        return sum([await self.revoke(each.id, at) for each in mine if each.id != but])
+        alive = [each.id for each in mine if each.id != but and each.revoked_at is None and each.expires_at > at]
+        return sum([await self.revoke(each, at) for each in alive])
 
     async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
         mine = [each for each in self._tables.sessions.values() if each.user_id == user_id and each.address]

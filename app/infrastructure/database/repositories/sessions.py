@@ -53,6 +53,7 @@ _REVOKE: Final = (
     )
     .values(revoked_at=bindparam("moment"))
 )
+_SESSIONS_AT_ONCE: Final = 500
 _DROP_TOKENS: Final = delete(refresh_tokens).where(refresh_tokens.c.session_id == bindparam("this"))
 _TOUCH: Final = (
     update(sessions)
@@ -141,17 +142,17 @@ class SessionRepositoryImpl:
             .values(token_version=users.c.token_version + 1, updated_at=at)
             .returning(users.c.token_version)
         )
-        mine = sessions.c.user_id == user_id
-        alive = (mine, sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
-        ended = await self._connection.change(
-            update(sessions).where(*alive, sessions.c.id != (but or "")).values(revoked_at=at)
-        )
-        others = select(sessions.c.id).where(mine, sessions.c.id != (but or ""))
-        await self._connection.change(delete(refresh_tokens).where(refresh_tokens.c.session_id.in_(others)))
+        alive = (sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None), sessions.c.expires_at > at)
+        ending = update(sessions).where(*alive, sessions.c.id != (but or "")).values(revoked_at=at)
+        ended = [row[0] for row in await self._connection.rows(ending.returning(sessions.c.id))]
+        # By their ids: PostgreSQL would read every token to find those of a subquery's sessions.
+        for begin in range(0, len(ended), _SESSIONS_AT_ONCE):
+            some = refresh_tokens.c.session_id.in_(ended[begin : begin + _SESSIONS_AT_ONCE])
+            await self._connection.change(delete(refresh_tokens).where(some))
         if but is not None and version is not None:
             kept = update(sessions).where(*alive, sessions.c.id == but).values(token_version=version)
             await self._connection.change(kept)
-        return ended
+        return len(ended)
 
     async def addresses_of(self, user_id: str, limit: int) -> Sequence[str]:
         named = (sessions.c.user_id == user_id, sessions.c.address.is_not(None))
