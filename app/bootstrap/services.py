@@ -24,6 +24,7 @@ from app.infrastructure.crypto.messages import FernetMessages
 from app.infrastructure.crypto.tokens import JwtAccessTokens
 from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.discord_accounts import CALLBACK, DiscordAccountsImpl, DiscordApplication
+from app.infrastructure.one_time_passwords import PyotpPasswords
 from app.infrastructure.passwords import Argon2Passwords
 from app.infrastructure.webauthn import WebAuthn
 from app.services import Services
@@ -37,12 +38,15 @@ from app.services.audit_trail import (
 from app.services.authentication import (
     AuthenticationService,
     DeviceClaims,
+    FactorProof,
     Lifetimes,
     PasskeyChallenges,
     PasskeyProof,
     PasskeyService,
     PasswordProof,
+    PendingSignIns,
     RequestAuthenticator,
+    SecondFactorService,
     SessionStarts,
 )
 from app.services.backup import BackupCreation, BackupService, BackupVerification
@@ -163,6 +167,10 @@ def build_services(parts: Parts) -> Services:
         clock=clock,
     )
     tickets = Tickets(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
+    one_time_passwords = PyotpPasswords()
+    factor_proof = FactorProof(
+        storage=storage, cipher=parts.cipher, codes=one_time_passwords, refusals=refusals, clock=clock
+    )
     bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
@@ -223,7 +231,23 @@ def build_services(parts: Parts) -> Services:
         passwords=PasswordService(storage=storage, proof=proof, starts=starts, passwords=parts.passwords, clock=clock),
         credentials=credentials,
         authentication=AuthenticationService(
-            storage=storage, starts=starts, proof=proof, refusals=refusals, clock=clock
+            storage=storage,
+            starts=starts,
+            proof=proof,
+            factors=factor_proof,
+            pending=PendingSignIns(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+            refusals=refusals,
+            clock=clock,
+        ),
+        second_factor=SecondFactorService(
+            storage=storage,
+            keys=keys,
+            cipher=parts.cipher,
+            codes=one_time_passwords,
+            passwords=proof,
+            proof=factor_proof,
+            clock=clock,
+            randomness=randomness,
         ),
         passkeys=PasskeyService(
             storage=storage,

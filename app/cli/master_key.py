@@ -188,6 +188,9 @@ def _tell_report(report: KeyResetReport) -> None:
     if report.kept:
         typer.echo(f"kept, for it was whole: {', '.join(report.kept)}")
     typer.echo(f"sessions that were ended: {report.sessions}")
+    if report.lost_factors:
+        typer.echo(f"second factors that do not open any more: {', '.join(report.lost_factors)}")
+        typer.echo("these people sign in with a recovery code; without one: keyhall users reset NAME")
     if not report.lost:
         typer.echo("no credential has to be entered again")
         return
@@ -217,6 +220,7 @@ def _report_members(report: KeyResetReport) -> dict[str, object]:
             }
             for each in report.lost
         ],
+        "lost_second_factors": list(report.lost_factors),
     }
 
 

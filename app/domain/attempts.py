@@ -33,6 +33,13 @@ PER_NETWORK: Final = 100
 PER_SITE: Final = 300
 FIRST_TRIES: Final = 3
 """Wrong passwords of one network for one account within a day, while strangers have filled PER_ACCOUNT."""
+WRONG_CODES: Final = 10
+"""Wrong one-time codes for one account after a right password: of one session, of one known device, of Discord, and of
+all others together (RFC 4226, 7.3)."""
+WRONG_CODES_A_DAY: Final = 50
+"""The same within a day: of a million codes three are right at any time, so this many find one once in 18 years."""
+CODES_ASKED_FOR: Final = 30
+"""How often in 15 minutes one sender may give a right password without a code: no more codes than that can be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +154,11 @@ def terms_of_device(account: str, device_id: str) -> Terms:
     return Terms(all_of=(Budget(f"{account_prefix(account)}device/{device_id}", PER_OWN),), own=True)
 
 
+def terms_of_discord_member(account: str, discord_id: str) -> Terms:
+    """For a person whom Discord has identified as the one that the account is linked to."""
+    return Terms(all_of=(Budget(f"{account_prefix(account)}discord/{discord_id}", PER_OWN),), own=True)
+
+
 def terms_of_stranger(account: str, network: Network) -> Terms:
     """For a sign-in about whose sender nothing is known but the network."""
     prefix = account_prefix(account)
@@ -191,3 +203,45 @@ def terms_of_discord(network: Network) -> Terms:
 def terms_of_good_link(link: str) -> Terms:
     """For a one-time link that is good: its claims are judged one after the other, and nothing counts against it."""
     return Terms(all_of=(Budget(f"link/{link}", PER_OWN),), own=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeSender:
+    """The sender of a one-time code. ``own`` names their session or device, None for a stranger."""
+
+    account: str
+    network: Network
+    own: str | None = None
+
+    @classmethod
+    def of(cls, terms: Terms, account: str, network: Network) -> CodeSender:
+        """The sender of a code whose password was judged on these terms."""
+        return cls(
+            account=account,
+            network=network,
+            own=terms.keys[0].removeprefix(account_prefix(account)) if terms.own else None,
+        )
+
+
+def terms_of_code(sender: CodeSender) -> Terms:
+    """For a one-time code. Strangers share one budget: a code can be guessed, and each has networks enough."""
+    key = f"{account_prefix(sender.account)}code/{sender.own or 'strangers'}"
+    return Terms(all_of=(Budget(key, WRONG_CODES), Budget(key, WRONG_CODES_A_DAY, FIRST_TRIES_WITHIN)), own=True)
+
+
+def terms_of_recovery_code(sender: CodeSender) -> Terms:
+    """For a recovery code: nobody can guess one, so that of strangers each network has a budget of its own.
+
+    So a person whose one-time codes are refused, because a stranger who has the password used up the room for them,
+    gets in by a recovery code.
+    """
+    return Terms(all_of=(Budget(f"{account_prefix(sender.account)}recovery/{_of(sender)}", WRONG_CODES),), own=True)
+
+
+def terms_of_no_code(sender: CodeSender) -> Terms:
+    """For a right password without a code."""
+    return Terms(all_of=(Budget(f"{account_prefix(sender.account)}asked/{_of(sender)}", CODES_ASKED_FOR),), own=True)
+
+
+def _of(sender: CodeSender) -> str:
+    return sender.own or f"network/{sender.network.name}"

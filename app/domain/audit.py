@@ -49,6 +49,12 @@ class Action(StrEnum):
     PASSKEY_ADDED = "passkey.added"
     PASSKEY_REMOVED = "passkey.removed"
     PASSKEY_USED = "passkey.used"
+    FACTOR_STARTED = "factor.started"
+    FACTOR_CONFIRMED = "factor.confirmed"
+    FACTOR_REMOVED = "factor.removed"
+    FACTOR_PROVEN = "factor.proven"
+    RECOVERY_CODES_MADE = "factor.recovery_codes_made"
+    RECOVERY_CODE_USED = "factor.recovery_code_used"
     CREDENTIAL_READ = "credential.read"  # only when it was refused
     CREDENTIAL_ADDED = "credential.added"
     CREDENTIAL_CHANGED = "credential.changed"

@@ -23,8 +23,9 @@ class EncryptedColumn:
 
 CREDENTIAL_SECRETS: Final = EncryptedColumn(table="api_credentials", field="encrypted_value")
 FORMER_SECRETS: Final = EncryptedColumn(table="credential_history", field="encrypted_value")
+TOTP_SECRETS: Final = EncryptedColumn(table="totp_factors", field="encrypted_secret")
 
-ENCRYPTED_COLUMNS: Final = (CREDENTIAL_SECRETS, FORMER_SECRETS)
+ENCRYPTED_COLUMNS: Final = (CREDENTIAL_SECRETS, FORMER_SECRETS, TOTP_SECRETS)
 
 
 def columns_under(name: KeyName) -> Sequence[EncryptedColumn]:

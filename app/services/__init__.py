@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a command that uses one service must not pay for importing all of them
     from app.services.audit_trail import AuditReading, AuditRetention, AuditSealing, AuditVerification
-    from app.services.authentication import AuthenticationService, PasskeyService, RequestAuthenticator
+    from app.services.authentication import (
+        AuthenticationService,
+        PasskeyService,
+        RequestAuthenticator,
+        SecondFactorService,
+    )
     from app.services.backup import BackupService
     from app.services.backup.rehearsal import BackupRehearsal
     from app.services.bot_state import BotStateService
@@ -47,6 +52,7 @@ class Services:
     outside_secrets: OutsideSecrets
     authentication: AuthenticationService
     passkeys: PasskeyService
+    second_factor: SecondFactorService
     requests: RequestAuthenticator
     discord_sign_in: DiscordSignIn
     refusals: Refusals

@@ -11,6 +11,7 @@ from app.domain.credentials import RECOVERABLE_FOR
 from app.domain.errors import StorageError, with_cause
 from app.domain.jobs import JobKind
 from app.domain.passkeys import CHALLENGE_LASTS
+from app.domain.second_factor import PENDING_FOR
 from app.services.idempotency import REMEMBERED_FOR
 from app.services.jobs import JobRun, JobService, Later
 from app.services.ports import Clock, Storage, UnitOfWork
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 SESSIONS_KEPT_FOR: Final = timedelta(days=30)
 """How long a session that ended can still be looked up."""
 ATTEMPTS_KEPT_FOR: Final = timedelta(days=1)
-"""Limits look back fifteen minutes; the rest is kept for investigating an attack."""
+"""Most limits look back fifteen minutes, some a day; the rest is kept for investigating an attack."""
 JOBS_KEPT_FOR: Final = timedelta(days=30)
 """How long a job that is over can still be looked up."""
 INSTANCES_KEPT_FOR: Final = timedelta(hours=1)
@@ -73,6 +74,7 @@ class HousekeepingService:
             "one-time links": lambda uow: uow.links.purge(now, limit=BATCH),
             "answered challenges": lambda uow: uow.passkeys.purge_challenges(now - CHALLENGE_LASTS, limit=BATCH),
             "used tickets": lambda uow: uow.tickets.purge(now, limit=BATCH),
+            "second factors that were not confirmed": lambda uow: uow.factors.purge(now - PENDING_FOR, limit=BATCH),
             "attempts": lambda uow: uow.attempts.purge(now - ATTEMPTS_KEPT_FOR, limit=BATCH),
             "idempotency keys": lambda uow: uow.idempotency.purge(now - REMEMBERED_FOR, limit=BATCH),
             "removed credentials": lambda uow: uow.credentials.purge_removed(now - RECOVERABLE_FOR, limit=BATCH),

@@ -101,9 +101,19 @@ class AttemptLimiter:
             finally:
                 self._held -= 1
 
-    async def count(self, uow: UnitOfWork, terms: Terms) -> None:
-        """Count a wrong password, in this unit of work."""
-        await uow.attempts.hit(terms.keys, minute_of(self._clock.now()))
+    async def require_room(self, uow: UnitOfWork, terms: Terms) -> None:
+        """Raise TooManyAttempts unless these terms have room, by the counts in this unit of work.
+
+        Exact in all processes where every attempt is judged and counted in a unit of work that the others wait for.
+        """
+        now = self._clock.now()
+        admitted_at = terms.admitted_at(await uow.attempts.counts(terms.since(now)), {}, now)
+        if admitted_at is not None and admitted_at != now:
+            raise TooManyAttempts(_seconds(admitted_at, now))
+
+    async def count(self, uow: UnitOfWork, *terms: Terms) -> None:
+        """Count a wrong password or code, in this unit of work; a key of several terms once."""
+        await uow.attempts.hit({key for each in terms for key in each.keys}, minute_of(self._clock.now()))
 
     async def forget(self, uow: UnitOfWork, account: str) -> None:
         """Forget every wrong password for an account, and what networks have used of the budgets of their own."""

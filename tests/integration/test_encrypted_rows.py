@@ -14,12 +14,14 @@ from app.domain.encrypted_columns import (
     CREDENTIAL_SECRETS,
     ENCRYPTED_COLUMNS,
     FORMER_SECRETS,
+    TOTP_SECRETS,
     EncryptedColumn,
     EncryptedRow,
     Reencrypted,
 )
+from app.domain.second_factor import TotpFactor
 from app.infrastructure.database.schema import metadata
-from tests.support.database import ALICE, NOW, credential, former
+from tests.support.database import ALICE, NOW, credential, former, user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +48,7 @@ NOT_SEALED = {
     ("passkeys", "public_key"),
     ("used_challenges", "challenge_hash"),
     ("spent_tickets", "ticket_hash"),
+    ("recovery_codes", "code_hash"),
 }
 
 
@@ -77,8 +80,23 @@ def test_the_schema_marks_the_same_columns() -> None:
 
 
 async def fill(storage: Storage) -> None:
-    """Four credentials under the versions 1, 2, 1, 1, the third removed, the last a guild's; three former secrets."""
+    """Four credentials under the versions 1, 2, 1, 1, the third removed, the last a guild's; three former secrets.
+
+    Besides, the second factors of four users, under the versions 1, 2, 1, 1, the third pending.
+    """
     async with storage.write() as unit:
+        for number, version in enumerate((1, 2, 1, 1)):
+            person = user(f"user {number}")
+            await unit.users.add(person)
+            factor = TotpFactor(
+                id=f"t{number}",
+                user_id=person.id,
+                encrypted_secret=b"totp \x00",
+                key_version=version,
+                created_at=NOW,
+                confirmed_at=None if number == 2 else NOW,
+            )
+            await unit.factors.start(factor)
         for number, version in enumerate((1, 2, 1)):
             record = replace(credential(f"c{number}", label=f"label {number}"), key_version=version)
             await unit.credentials.add(replace(record, deleted_at=NOW if number == 2 else None))
@@ -120,6 +138,13 @@ async def test_a_former_secret_has_the_owner_of_its_credential(storage: Storage)
     ]
 
 
+async def test_a_second_factor_has_the_owner_of_its_account(storage: Storage) -> None:
+    await fill(storage)
+    assert await batch(storage, TOTP_SECRETS) == [
+        EncryptedRow(f"t{number}", "user", f"user-user {number}", 1, 1, b"totp \x00") for number in (0, 2, 3)
+    ]
+
+
 async def test_all_rows_are_told_page_by_page_and_counted(storage: Storage) -> None:
     await fill(storage)
     async with storage.read() as unit:
@@ -133,6 +158,7 @@ async def test_all_rows_are_told_page_by_page_and_counted(storage: Storage) -> N
         ]
         assert await unit.encrypted_rows.counts(CREDENTIAL_SECRETS) == {1: 3, 2: 1}
         assert await unit.encrypted_rows.counts(FORMER_SECRETS) == {1: 3}
+        assert await unit.encrypted_rows.counts(TOTP_SECRETS) == {1: 3, 2: 1}
 
 
 @pytest.mark.parametrize("column", ENCRYPTED_COLUMNS, ids=str)

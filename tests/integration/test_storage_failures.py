@@ -28,6 +28,7 @@ from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts
@@ -90,6 +91,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "Session": session(),
     "Status": Status.VALID,
     "Stream": Stream.USES,
+    "TotpFactor": TotpFactor(id="f", user_id="user-alice", encrypted_secret=b"envelope", key_version=1, created_at=NOW),
     "User": user(),
     "bool": True,
     "bytes": b"bytes",

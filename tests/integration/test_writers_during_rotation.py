@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.credentials import CredentialView
-from app.domain.encrypted_columns import ENCRYPTED_COLUMNS
+from app.domain.encrypted_columns import CREDENTIAL_SECRETS, FORMER_SECRETS
 from app.domain.errors import VersionConflict
 from app.domain.identity import Actor, Client, Role, Source
 from app.domain.jobs import JobState
@@ -206,7 +206,7 @@ async def _everything_is_under_the_primary(services: Services, version: int) -> 
     assert keyset.primary.version == version
     assert [each.version for each in keyset if each.retired_at is not None] == list(range(1, version))
     async with services.credentials._storage.read() as uow:
-        for column in ENCRYPTED_COLUMNS:
+        for column in (CREDENTIAL_SECRETS, FORMER_SECRETS):
             rows = await uow.encrypted_rows.all(column, after=None, limit=10_000)
             assert len(rows) >= WRITERS
             assert set(services.credentials._cipher.opened_by(column, rows)) == {version}

@@ -50,6 +50,8 @@ TABLES = [
     "passkeys",
     "used_challenges",
     "spent_tickets",
+    "totp_factors",
+    "recovery_codes",
     "imported_entries",
     "api_credentials",
     "credential_history",

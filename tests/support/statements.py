@@ -31,6 +31,7 @@ from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.errors import ConstraintBroken
@@ -183,6 +184,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     Progress: [Progress()],
     Segment: [Segment.beginning(1, Stream.SECURITY, NOW, 1)],
     Session: [replace(session(ID), user_id=ID)],
+    TotpFactor: [TotpFactor(id=ID, user_id=ID, encrypted_secret=b"envelope", key_version=1, created_at=NOW)],
     User: [replace(user(), id=ID, subject_id=ID)],
     Collection[bytes]: [[b"mark"], [b"mark", b"other"]],
     Collection[str]: [[ID], [ID, "y"]],
@@ -209,6 +211,8 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "passkeys.add",
         "passkeys.spend",
         "tickets.spend",
+        "factors.start",
+        "factors.put_codes",
         "imports.add",
         "credentials.add",
         "credentials.add_history",

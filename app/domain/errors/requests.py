@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from app.domain.errors.root import KeyhallError
+from app.domain.secrets import SecretText
 
 
 class AppError(KeyhallError):
@@ -48,10 +49,27 @@ class InvalidCredentials(AppError):
 
 
 class OtpRequired(AppError):
-    """The account has a second factor and none was given."""
+    """The account has a second factor and none was given.
+
+    ``pending`` lets a browser give the code without the password again.
+    """
 
     code = "otp_required"
     title = "A one-time code is required"
+
+    def __init__(self, pending: SecretText | None = None) -> None:
+        super().__init__("Send the code of your authenticator app, or a recovery code, as otp as well")
+        self.pending = pending
+
+
+class SecondFactorUnreadable(AppError):
+    """The stored secret of a second factor does not open. It still counts: nobody gets in without it."""
+
+    code = "second_factor_unreadable"
+    title = "The second factor of this account cannot be read"
+
+    def __init__(self) -> None:
+        super().__init__(f"{self.title}: use a recovery code, or ask an admin to reset the account")
 
 
 class InvalidToken(AppError):

@@ -192,6 +192,31 @@ spent_tickets: Final = Table(
     Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 """The SHA-256 of every ticket of a browser that was used, until it would expire anyway: each works once."""
+totp_factors: Final = Table(
+    "totp_factors",
+    metadata,
+    _id(),
+    Column("user_id", PlainText, ForeignKey("users.id"), nullable=False, unique=True),
+    Column("encrypted_secret", Sealed, nullable=False, info=_ENCRYPTED),
+    Column("key_version", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("confirmed_at", UtcDateTime),
+    Column("last_step", BigInteger),
+)
+"""The secrets of authenticator apps. ``version`` is always 1: a secret is replaced by another row, never changed."""
+
+PENDING: Final = totp_factors.c.confirmed_at.is_(None)
+Index("ix_totp_factors_pending", totp_factors.c.created_at, sqlite_where=PENDING)
+
+recovery_codes: Final = Table(
+    "recovery_codes",
+    metadata,
+    Column("user_id", PlainText, ForeignKey("users.id"), primary_key=True),
+    Column("code_hash", LargeBinary, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+"""The SHA-256 of every recovery code that was not used; a used one is deleted."""
 
 imported_entries: Final = Table(
     "imported_entries",

@@ -15,6 +15,7 @@ from app.infrastructure.database.repositories.backups import BackupRepositoryImp
 from app.infrastructure.database.repositories.bot_state import BotStateRepositoryImpl
 from app.infrastructure.database.repositories.credentials import CredentialRepositoryImpl
 from app.infrastructure.database.repositories.encrypted_rows import EncryptedRowRepositoryImpl
+from app.infrastructure.database.repositories.factors import FactorRepositoryImpl
 from app.infrastructure.database.repositories.idempotency import IdempotencyRepositoryImpl
 from app.infrastructure.database.repositories.identity import UserRepositoryImpl
 from app.infrastructure.database.repositories.imports import ImportedEntryRepositoryImpl
@@ -43,6 +44,7 @@ class SqlUnitOfWork:
         self.links = OneTimeLinkRepositoryImpl(connection)
         self.passkeys = PasskeyRepositoryImpl(connection)
         self.tickets = SpentTicketRepositoryImpl(connection)
+        self.factors = FactorRepositoryImpl(connection)
         self.imports = ImportedEntryRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)

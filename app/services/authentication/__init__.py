@@ -8,24 +8,33 @@ from __future__ import annotations
 
 from app.services.authentication.challenges import PasskeyChallenges
 from app.services.authentication.devices import DEVICE_REMEMBERED_FOR, DeviceClaims
+from app.services.authentication.factor_proof import FactorProof
 from app.services.authentication.passkey_proof import PasskeyProof
 from app.services.authentication.passkeys import PasskeyService
 from app.services.authentication.passwords import PasswordProof
+from app.services.authentication.pending import PENDING_SIGN_IN_LASTS, PendingSignIns
 from app.services.authentication.requests import RequestAuthenticator, lasting_part, token_digest
+from app.services.authentication.second_factor import Enrolment, FactorStatus, SecondFactorService
 from app.services.authentication.sessions import BrowserSession, Lifetimes, SessionStarts, TokenPair
 from app.services.authentication.sign_in import AuthenticationService
 
 __all__ = [
     "DEVICE_REMEMBERED_FOR",
+    "PENDING_SIGN_IN_LASTS",
     "AuthenticationService",
     "BrowserSession",
     "DeviceClaims",
+    "Enrolment",
+    "FactorProof",
+    "FactorStatus",
     "Lifetimes",
     "PasskeyChallenges",
     "PasskeyProof",
     "PasskeyService",
     "PasswordProof",
+    "PendingSignIns",
     "RequestAuthenticator",
+    "SecondFactorService",
     "SessionStarts",
     "TokenPair",
     "lasting_part",

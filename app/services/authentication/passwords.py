@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from app.domain.attempts import Network, Terms, terms_of_device, terms_of_session, terms_of_stranger
+from app.domain.attempts import (
+    CodeSender,
+    Network,
+    Terms,
+    terms_of_device,
+    terms_of_discord_member,
+    terms_of_session,
+    terms_of_stranger,
+)
 from app.domain.audit import Action, Result
 from app.domain.errors import InvalidCredentials, InvalidToken, NotFound, Overloaded, TooManyAttempts
 from app.domain.identity import Actor, Client, Permission, User, name_key
@@ -28,10 +36,22 @@ _LIMITED: Final = (("reason", TooManyAttempts.code),)
 
 @dataclass(frozen=True, slots=True)
 class ProvenUser:
-    """A user whose password was right; ``rehashed`` has present parameters where the stored hash has outdated ones."""
+    """A user whose password was right; ``rehashed`` has present parameters where the stored hash has outdated ones.
+
+    ``sender`` is who gave it, for the limits on what follows.
+    """
 
     user: User
     rehashed: str | None
+    sender: Sender
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who tries to prove who they are: ``guesses`` are the terms on which they guess passwords, ``codes`` codes."""
+
+    guesses: Terms
+    codes: CodeSender
 
 
 class PasswordProof:
@@ -67,21 +87,15 @@ class PasswordProof:
         """
         name = name_key(opaque(username, "username", longest=256).strip())
         typed = opaque(password, "password", longest=1024)
-        network = Network.of(client.address, client.source.value)
-        terms = terms_of_stranger(self._account(name), network)
-        claim = self._devices.read(client.claim)
-        if claim is not None:
-            async with self._storage.lookup() as uow:
-                user = await uow.users.by_name(name)
-            if user is not None and claim.of(user):
-                terms = terms_of_device(self._account(name), claim.device_id)
+        sender = await self._sender(name, client)
+        network = sender.codes.network
 
         async def at_home(uow: UnitOfWork) -> bool:
             user = await uow.users.by_name(name)
             seen = await uow.sessions.addresses_of(user.id, _REMEMBERED_ADDRESSES) if user is not None else ()
             return any(Network.of(address, "") == network for address in seen)
 
-        return await self._judge(name, typed, terms, who=client, action=Action.LOGIN, at_home=at_home)
+        return await self._judge(name, typed, sender, who=client, action=Action.LOGIN, at_home=at_home)
 
     async def again(self, actor: Actor, password: str) -> ProvenUser:
         """Prove the password of a session once more. Raises as ``sign_in``, and InvalidToken without a session."""
@@ -89,11 +103,37 @@ class PasswordProof:
             raise InvalidToken
         name = name_key(actor.username)
         typed = opaque(password, "password", longest=1024)
-        terms = terms_of_session(self._account(name), actor.session_id)
-        proven = await self._judge(name, typed, terms, who=actor, action=Action.REAUTHENTICATED, at_home=_nowhere)
+        sender = self.sender_of(actor)
+        proven = await self._judge(name, typed, sender, who=actor, action=Action.REAUTHENTICATED, at_home=_nowhere)
         if proven.user.id != actor.user_id:
             raise InvalidCredentials
         return proven
+
+    async def sender(self, user: User, client: Client) -> Sender:
+        """Who sends something from that client for the account of a user."""
+        return await self._sender(user.name_key, client)
+
+    def sender_of(self, actor: Actor) -> Sender:
+        """Who sends something for their own account: a session, or a person on Discord."""
+        account, network = self._account(name_key(actor.username)), _network_of(actor.client)
+        if actor.session_id is not None:
+            terms = terms_of_session(account, actor.session_id)
+        elif actor.discord_id is not None:
+            terms = terms_of_discord_member(account, actor.discord_id)
+        else:
+            raise InvalidToken
+        return Sender(terms, CodeSender.of(terms, account, network))
+
+    async def _sender(self, name: str, client: Client) -> Sender:
+        account, network = self._account(name), _network_of(client)
+        terms = terms_of_stranger(account, network)
+        claim = self._devices.read(client.claim)
+        if claim is not None:
+            async with self._storage.lookup() as uow:
+                user = await uow.users.by_name(name)
+            if user is not None and claim.of(user):
+                terms = terms_of_device(account, claim.device_id)
+        return Sender(terms, CodeSender.of(terms, account, network))
 
     async def keep_hash(self, uow: UnitOfWork, proven: ProvenUser) -> None:
         """Store a new hash, in the unit of work that the password was proven for; one that was changed since stays."""
@@ -118,23 +158,23 @@ class PasswordProof:
         return user
 
     async def _judge(
-        self, name: str, typed: str, terms: Terms, *, who: Actor | Client, action: Action, at_home: AtHome
+        self, name: str, typed: str, sender: Sender, *, who: Actor | Client, action: Action, at_home: AtHome
     ) -> ProvenUser:
         try:
-            async with self._limiter.admitted(terms, at_home):
+            async with self._limiter.admitted(sender.guesses, at_home):
                 async with self._storage.lookup() as uow:
                     user = await uow.users.by_name(name)
                 check_deadline()  # where nobody waits for the verdict any more, there is no guess
                 check = await self._passwords.verify(user.password_hash if user else None, typed)
                 if user is None or not check.ok or user.disabled_at is not None:
-                    await self._count(terms, who, action, user)
+                    await self._count(sender.guesses, who, action, user)
                     raise InvalidCredentials().as_recorded()
         except (TooManyAttempts, Overloaded) as refused:
             if isinstance(refused, TooManyAttempts):
                 await self._refusals.record(Refusal(who=who, action=action, detail=_LIMITED, at_once=1))
             await self._limiter.hold()
             raise
-        return ProvenUser(user, await self._passwords.hash(typed) if check.needs_rehash else None)
+        return ProvenUser(user, await self._passwords.hash(typed) if check.needs_rehash else None, sender)
 
     async def _count(self, terms: Terms, who: Actor | Client, action: Action, user: User | None) -> None:
         about = ("user", user.id) if user else None
@@ -151,6 +191,10 @@ class PasswordProof:
         # Under the one key that no rotation replaces, so that changing a key gives nobody new guesses.
         secret = self._keys.primary(KeyName.AUDIT_SEAL_KEY).material
         return self._derivation.mac(secret, "attempts", name.encode()).hex()[:32]
+
+
+def _network_of(client: Client) -> Network:
+    return Network.of(client.address, client.source.value)
 
 
 async def _nowhere(_: UnitOfWork) -> bool:

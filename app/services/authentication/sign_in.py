@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from app.domain.audit import Action, Result
-from app.domain.errors import InvalidToken, NotFound
+from app.domain.errors import InvalidToken, NotFound, OtpRequired
 from app.domain.identity import Actor, Client, Session, User
+from app.domain.second_factor import TypedCode, typed_code
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
-from app.services.authentication.passwords import PasswordProof
+from app.services.authentication.factor_proof import Attempt, FactorProof
+from app.services.authentication.passwords import PasswordProof, ProvenUser
+from app.services.authentication.pending import PendingSignIns
 from app.services.authentication.requests import actor_of, token_digest
-from app.services.authentication.sessions import BrowserSession, SessionStarts, TokenPair
+from app.services.authentication.sessions import BrowserSession, SessionStarts, TokenPair, Within
 from app.services.paging import Page, page_size, paged, read_cursor
-from app.services.ports import Clock, SessionAndUser, Storage
+from app.services.ports import Clock, SessionAndUser, Storage, UnitOfWork
 from app.services.refusals import Refusal, Refusals
 
 
 class AuthenticationService:
-    """Turns a password into a session, and ends sessions. Every method may raise StorageError and NotReady."""
+    """Turns a password, and a code, into a session, and ends sessions.
+
+    Every method may raise StorageError and NotReady.
+    """
 
     def __init__(
-        self, *, storage: Storage, starts: SessionStarts, proof: PasswordProof, refusals: Refusals, clock: Clock
+        self,
+        *,
+        storage: Storage,
+        starts: SessionStarts,
+        proof: PasswordProof,
+        factors: FactorProof,
+        pending: PendingSignIns,
+        refusals: Refusals,
+        clock: Clock,
     ) -> None:
         self._storage = storage
         self._starts = starts
         self._proof = proof
+        self._factors = factors
+        self._pending = pending
         self._refusals = refusals
         self._trail = AuditTrail(clock)
         self._clock = clock
@@ -33,23 +47,76 @@ class AuthenticationService:
     # -- sign-in -------------------------------------------------------------------------------------------------------
 
     async def login(
-        self, username: str, password: str, client: Client, *, former_cookie: str | None = None
+        self,
+        username: str,
+        password: str,
+        client: Client,
+        *,
+        otp: str | None = None,
+        former_cookie: str | None = None,
     ) -> TokenPair:
         """Sign a program in; the session of ``former_cookie`` ends (ASVS 5.0, 7.2.4).
 
-        Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded.
+        ``otp`` is a one-time code or a recovery code, which is used up. It is judged after the password.
+
+        Raises InvalidCredentials, OtpRequired, SecondFactorUnreadable, TooManyAttempts, InvalidInput, Overloaded.
         """
+        code = typed_code(otp)
         proven = await self._proof.sign_in(username, password, client)
-        keep_hash = partial(self._proof.keep_hash, proven=proven)
-        return await self._starts.program(proven.user, client, former_cookie=former_cookie, within=keep_hash)
+        within = await self._within(proven, code, client)
+        return await self._starts.program(proven.user, client, former_cookie=former_cookie, within=within)
 
     async def login_browser(
-        self, username: str, password: str, client: Client, *, former_cookie: str | None = None
+        self,
+        username: str,
+        password: str,
+        client: Client,
+        *,
+        otp: str | None = None,
+        former_cookie: str | None = None,
     ) -> BrowserSession:
-        """Sign a browser in; otherwise as ``login``."""
+        """Sign a browser in; otherwise as ``login``. OtpRequired has what ``finish_browser`` needs besides a code."""
+        code = typed_code(otp)
         proven = await self._proof.sign_in(username, password, client)
-        keep_hash = partial(self._proof.keep_hash, proven=proven)
-        return await self._starts.browser(proven.user, client, former_cookie=former_cookie, within=keep_hash)
+        try:
+            within = await self._within(proven, code, client)
+        except OtpRequired as asked:
+            if proven.rehashed is not None:
+                async with self._storage.write() as uow:
+                    await self._proof.keep_hash(uow, proven)
+            asked.pending = self._pending.issue(proven.user)
+            raise
+        return await self._starts.browser(proven.user, client, former_cookie=former_cookie, within=within)
+
+    async def finish_browser(
+        self, pending: str | None, otp: str, client: Client, *, former_cookie: str | None = None
+    ) -> BrowserSession:
+        """Sign a browser in whose password was right a moment ago, by a code.
+
+        Raises as ``login``, and InvalidToken where the pending sign-in has ended.
+        """
+        found = self._pending.read(pending)
+        async with self._storage.lookup() as uow:
+            user = await uow.users.get(found.user_id) if found is not None else None
+        if found is None or user is None or not found.of(user):
+            raise InvalidToken("The code was not entered in time: sign in again")
+        attempt = Attempt(
+            user_id=user.id, who=client, action=Action.LOGIN, sender=await self._proof.sender(user, client)
+        )
+        # Without a factor there is nothing left to prove: it was switched off since, which ended what is pending.
+        use = await self._factors.judge(attempt, typed_code(otp))
+        return await self._starts.browser(user, client, former_cookie=former_cookie, within=use)
+
+    async def _within(self, proven: ProvenUser, code: TypedCode | None, who: Client) -> Within:
+        attempt = Attempt(user_id=proven.user.id, who=who, action=Action.LOGIN, sender=proven.sender)
+        use = await self._factors.judge(attempt, code)
+
+        async def within(uow: UnitOfWork) -> None:
+            await self._proof.keep_hash(uow, proven)
+            if use is not None:
+                await use(uow)
+
+        return within
 
     # -- refresh and sign-out ------------------------------------------------------------------------------------------
 
@@ -127,13 +194,19 @@ class AuthenticationService:
                 await self._trail.record(uow, actor, action, about=("session", session_id))
         return ended
 
-    async def reauthenticate(self, actor: Actor, password: str, *, cookie: str | None = None) -> BrowserSession | None:
-        """Prove the password again in this session; the ``cookie`` of a browser's is renewed (ASVS 5.0, 7.2.4).
+    async def reauthenticate(
+        self, actor: Actor, password: str, *, otp: str | None = None, cookie: str | None = None
+    ) -> BrowserSession | None:
+        """Prove the password, and the second factor where there is one, again in this session.
 
-        Returns the session with its new cookie. Raises InvalidCredentials, TooManyAttempts, InvalidInput, Overloaded,
-        and InvalidToken where the session ended meanwhile.
+        The ``cookie`` of a browser's is renewed (ASVS 5.0, 7.2.4): returns the session with its new cookie. Raises as
+        ``login``, and InvalidToken where the session ended meanwhile.
         """
+        code = typed_code(otp)
         proven = await self._proof.again(actor, password)
+        use = await self._factors.judge(
+            Attempt(user_id=actor.user_id, who=actor, action=Action.REAUTHENTICATED, sender=proven.sender), code
+        )
         renewed = self._starts.renewed_cookie(cookie) if cookie else None
         async with self._storage.write() as uow:
             found = await uow.sessions.get(actor.session_id or "")
@@ -141,6 +214,8 @@ class AuthenticationService:
                 raise InvalidToken
             about = ("session", found.session.id)
             await self._proof.keep_hash(uow, proven)
+            if use is not None:
+                await use(uow)
             await uow.sessions.prove(found.session.id, self._clock.now())
             await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=about)
             if cookie is None or renewed is None:

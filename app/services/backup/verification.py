@@ -1,4 +1,4 @@
-"""Verification of a backup: every row read, every key unwrapped, every credential decrypted."""
+"""Verification of a backup: every row read, every key unwrapped, every secret decrypted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from app.domain.backup import BackupHeader, BackupReport, OpenWith, Row, Rows
-from app.domain.encrypted_columns import CREDENTIAL_SECRETS, FORMER_SECRETS, EncryptedColumn, EncryptedRow
+from app.domain.credentials import OwnerKind
+from app.domain.encrypted_columns import (
+    CREDENTIAL_SECRETS,
+    ENCRYPTED_COLUMNS,
+    FORMER_SECRETS,
+    TOTP_SECRETS,
+    EncryptedColumn,
+    EncryptedRow,
+)
 from app.domain.errors import BackupDamaged, StartupError
 from app.domain.keys import Environment, KeyName
 from app.domain.secrets import SecretBytes
@@ -117,7 +125,7 @@ class _Findings:
         self.problems: list[str] = []
         self.misfits: list[str] = []
         self._owners: dict[str, tuple[str, str]] = {}
-        self._waiting: dict[EncryptedColumn, list[EncryptedRow]] = {CREDENTIAL_SECRETS: [], FORMER_SECRETS: []}
+        self._waiting: dict[EncryptedColumn, list[EncryptedRow]] = {column: [] for column in ENCRYPTED_COLUMNS}
         self._credentials = self._users = self._unreadable = 0
 
     def take(self, table: str, row: Row) -> None:
@@ -135,6 +143,8 @@ class _Findings:
         elif table == FORMER_SECRETS.table:
             owner = self._owners.get(_text(row, "credential_id"), ("", ""))
             self._open_later(FORMER_SECRETS, row, owner)
+        elif table == TOTP_SECRETS.table:
+            self._open_later(TOTP_SECRETS, row, (OwnerKind.USER.value, _text(row, "user_id")))
 
     def _take_key(self, key: str, value: str) -> None:
         if key in self.keys:
@@ -166,7 +176,8 @@ class _Findings:
         """Return the result."""
         if self._unreadable and not self.problems:
             self.problems.append(
-                f"{self._unreadable} credentials (or former secrets of some) do not open with the keys in the backup: "
+                f"{self._unreadable} secrets (of credentials, their history or second factors) do not open with the "
+                "keys in the backup: "
                 "run `keyhall credentials verify` on the install, which names them"
             )
         if self.misfits:

@@ -27,9 +27,10 @@ from app.domain.credentials import (
     concern,
     mask,
 )
-from app.domain.errors import CredentialUnreadable, CryptoError, NotFound, StorageError, with_cause
+from app.domain.errors import CredentialUnreadable, NotFound, StorageError, with_cause
 from app.domain.identity import Actor, Permission
 from app.domain.keys import Manifest
+from app.domain.second_factor import TotpFactor
 from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
@@ -216,16 +217,12 @@ class CredentialAccess:
         """Return a former secret, or None where it does not decrypt."""
         return await self._open(lambda: self._cipher.decrypt_former(record, owner))
 
+    async def totp_readable(self, factor: TotpFactor) -> bool:
+        """Whether the secret of an authenticator app decrypts."""
+        return await self._cipher.open_totp(factor) is not None
+
     async def _open(self, attempt: Callable[[], str]) -> str | None:
-        try:
-            return attempt()
-        except CryptoError:
-            if not await self._cipher.refresh():
-                return None
-        try:
-            return attempt()
-        except CryptoError:
-            return None
+        return await self._cipher.opened(attempt)
 
     async def note_unreadable(self, record: CredentialRecord) -> None:
         """Record once, in the audit trail and the log, that a credential is unreadable; its status prevents repeats."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, has_fingerprint
-from app.domain.encrypted_columns import CREDENTIAL_SECRETS, FORMER_SECRETS, EncryptedColumn, EncryptedRow, Reencrypted
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, has_fingerprint
+from app.domain.encrypted_columns import (
+    CREDENTIAL_SECRETS,
+    FORMER_SECRETS,
+    TOTP_SECRETS,
+    EncryptedColumn,
+    EncryptedRow,
+    Reencrypted,
+)
 from app.domain.errors import CryptoError, NotReady, StartupError
 from app.domain.keys import KeyName, Manifest
+from app.domain.second_factor import TotpFactor
+from app.domain.secrets import SecretBytes
 from app.services.keys import KeyManagementService, KeyRing, Primary
 from app.services.ports import EncryptionContext, Envelope, KeyDerivation
 
+_T = TypeVar("_T")
 _FINGERPRINT_BYTES: Final = 8
 
 
@@ -39,6 +49,16 @@ class CredentialCipher:
     def decrypt_former(self, record: HistoryRecord, owner: Owner) -> str:
         """Return a former secret of a credential of that owner. Raises as ``decrypt`` does."""
         return self._decrypt(record.encrypted_value, self._context(FORMER_SECRETS, record.id, owner.kind, owner.id))
+
+    def encrypt_totp(self, secret: SecretBytes, factor_id: str, user_id: str, primary: Primary) -> bytes:
+        """Return the envelope of an authenticator's secret for its row in `totp_factors`."""
+        context = self._context(TOTP_SECRETS, factor_id, OwnerKind.USER, user_id)
+        return self._envelope.encrypt(secret.reveal(), context, key_version=primary.version, material=primary.material)
+
+    def decrypt_totp(self, factor: TotpFactor) -> SecretBytes:
+        """Return the secret of an authenticator. Raises as ``decrypt`` does."""
+        context = self._context(TOTP_SECRETS, factor.id, OwnerKind.USER, factor.user_id)
+        return SecretBytes(self._decrypted(factor.encrypted_secret, context))
 
     def reencrypt(
         self, column: EncryptedColumn, rows: Sequence[EncryptedRow], primary: Primary
@@ -98,6 +118,22 @@ class CredentialCipher:
         except StartupError as error:  # the instance service reports the cause; for a request it means: not now
             raise NotReady from error
 
+    async def open_totp(self, factor: TotpFactor) -> SecretBytes | None:
+        """Return the secret of an authenticator, or None where it does not decrypt, with the keysets read again."""
+        return await self.opened(lambda: self.decrypt_totp(factor))
+
+    async def opened(self, attempt: Callable[[], _T]) -> _T | None:
+        """Return what an attempt to decrypt returns, or None where it fails, also with the keysets read again."""
+        try:
+            return attempt()
+        except CryptoError:
+            if not await self.refresh():
+                return None
+        try:
+            return attempt()
+        except CryptoError:
+            return None
+
     def _context(self, column: EncryptedColumn, row_id: str, owner_kind: str, owner_id: str) -> EncryptionContext:
         return EncryptionContext(
             install_id=self._keys.install_id,
@@ -113,7 +149,10 @@ class CredentialCipher:
         return self._envelope.encrypt(secret.encode(), context, key_version=primary.version, material=primary.material)
 
     def _decrypt(self, envelope: bytes, context: EncryptionContext) -> str:
+        return self._decrypted(envelope, context).decode()
+
+    def _decrypted(self, envelope: bytes, context: EncryptionContext) -> bytes:
         material = self._keys.usable_materials(KeyName.AES_KEY).get(self._envelope.key_version(envelope))
         if material is None:
             raise CryptoError("encrypted by a key version that is destroyed or unknown")
-        return self._envelope.decrypt(envelope, context, material=material).decode()
+        return self._envelope.decrypt(envelope, context, material=material)

@@ -14,7 +14,14 @@ from functools import partial
 from typing import Final
 
 from app.domain.credentials import CredentialRecord, Owner, OwnerKind, expired
-from app.domain.encrypted_columns import CREDENTIAL_SECRETS, ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow
+from app.domain.encrypted_columns import (
+    CREDENTIAL_SECRETS,
+    ENCRYPTED_COLUMNS,
+    FORMER_SECRETS,
+    TOTP_SECRETS,
+    EncryptedColumn,
+    EncryptedRow,
+)
 from app.domain.identity import Actor, Permission
 from app.services.credentials.access import CredentialAccess, own
 from app.services.credentials.cipher import CredentialCipher
@@ -150,24 +157,38 @@ class CredentialHealth:
         async with self._storage.read() as uow:
             total = sum([sum((await uow.encrypted_rows.counts(column)).values()) for column in ENCRYPTED_COLUMNS])
         done = 0
+        finders = {
+            CREDENTIAL_SECRETS: self._unreadable_present,
+            FORMER_SECRETS: self._unreadable_former,
+            TOTP_SECRETS: self._unreadable_totp,
+        }
         for column in ENCRYPTED_COLUMNS:
-            find = self._unreadable_present if column is CREDENTIAL_SECRETS else self._unreadable_former
+            find = finders[column]
             async for page in pages(partial(self._page, column)):
                 done += len(page)
-                found = [await find(row.id) or _edited(row) for row in await self._failing(column, page)]
+                found = [await find(row) or _edited(row) for row in await self._failing(column, page)]
                 yield Verified(done=done, total=total, unreadable=[each for each in found if each is not None])
 
     async def _page(self, column: EncryptedColumn, after: str | None) -> Sequence[EncryptedRow]:
         async with self._storage.read() as uow:
             return await uow.encrypted_rows.all(column, after=after, limit=_PAGE)
 
-    async def _unreadable_present(self, credential_id: str) -> UnreadableSecret | None:
-        record = await self._still_unreadable(credential_id)
+    async def _unreadable_present(self, row: EncryptedRow) -> UnreadableSecret | None:
+        record = await self._still_unreadable(row.id)
         return None if record is None else _unreadable(record, None)
 
-    async def _unreadable_former(self, history_id: str) -> UnreadableSecret | None:
+    async def _unreadable_totp(self, row: EncryptedRow) -> UnreadableSecret | None:
+        """The secret of an authenticator app. It has no provider and no label: the account stands in their place."""
+        async with self._storage.lookup() as uow:
+            factor, user = await uow.factors.get(row.owner_id), await uow.users.get(row.owner_id)
+        if factor is None or user is None or factor.id != row.id or await self._access.totp_readable(factor):
+            return None
+        owner = Owner(OwnerKind.USER, row.owner_id)
+        return UnreadableSecret(id=row.id, provider="second factor of", label=user.username, owner=owner, former=None)
+
+    async def _unreadable_former(self, row: EncryptedRow) -> UnreadableSecret | None:
         async with self._storage.read() as uow:  # one view: a change of owner re-encrypts both
-            former = await uow.credentials.former(history_id)
+            former = await uow.credentials.former(row.id)
             record = None if former is None else await uow.credentials.get(former.credential_id)
         if former is None or record is None or await self._access.open_former(former, record.owner) is not None:
             return None

@@ -90,6 +90,8 @@ class KeyResetReport:
     kept: Sequence[KeyName]
     sessions: int
     lost: Sequence[LostCredential]
+    lost_factors: Sequence[str]
+    """The names of the users whose second factor does not open any more: a recovery code or a reset lets them in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,7 @@ class KeyReset:
             )
             opening = [each.version for each in ring.keysets[KeyName.AES_KEY] if each.wrapped]
             credentials = await self._lost_credentials(uow, opening)
+            lost_factors = await self._lost_factors(uow, opening)
             await uow.credentials.forget_keys(opening=opening)
             sessions = await uow.sessions.revoke_all(now)
             await uow.idempotency.purge(now)
@@ -187,6 +190,7 @@ class KeyReset:
                 master_key=wrapping.master_key_id,
                 kept=" ".join(lost.kept),
                 credentials=len(credentials),
+                second_factors=len(lost_factors),
                 sessions=sessions,
             )
             # Last: a process that takes a lease reads the manifest under a lock, so it has a lease by now or waits
@@ -202,6 +206,7 @@ class KeyReset:
             kept=lost.kept,
             sessions=sessions,
             lost=credentials,
+            lost_factors=lost_factors,
         )
 
     # -- what there is -------------------------------------------------------------------------------------------------
@@ -279,6 +284,10 @@ class KeyReset:
             live = (each for each in records if each.deleted_at is None)
             lost += [await self._lost(uow, each) for each in live if each.key_version not in opening]
         return sorted(lost, key=lambda each: (each.owner_kind, each.owner, each.provider, each.label))
+
+    async def _lost_factors(self, uow: UnitOfWork, opening: Sequence[int]) -> list[str]:
+        users = [await uow.users.get(each) for each in await uow.factors.encrypted_by_others(opening)]
+        return sorted(each.username for each in users if each is not None)
 
     async def _lost(self, uow: UnitOfWork, record: CredentialRecord) -> LostCredential:
         user = await uow.users.get(record.owner.id) if record.owner.kind is OwnerKind.USER else None

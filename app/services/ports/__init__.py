@@ -16,6 +16,7 @@ from app.services.ports.credentials import (
     ProviderTotals,
 )
 from app.services.ports.discord import DiscordAccounts, SpentTicketRepository
+from app.services.ports.factors import FactorRepository, OneTimePasswords
 from app.services.ports.identity import (
     AccessClaims,
     AccessTokens,
@@ -87,6 +88,7 @@ __all__ = [
     "EncryptedRowRepository",
     "EncryptionContext",
     "Envelope",
+    "FactorRepository",
     "IdempotencyRepository",
     "IdempotentRequest",
     "ImportedEntryRepository",
@@ -103,6 +105,7 @@ __all__ = [
     "MessageCipher",
     "NewKey",
     "OneTimeLinkRepository",
+    "OneTimePasswords",
     "Options",
     "PasskeyRepository",
     "PasswordCheck",

@@ -16,6 +16,7 @@ from app.services.ports.audit import AuditChainRepository, AuditRepository
 from app.services.ports.backup import BackupRepository
 from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
 from app.services.ports.discord import SpentTicketRepository
+from app.services.ports.factors import FactorRepository
 from app.services.ports.identity import AttemptRepository, SessionRepository, UserRepository
 from app.services.ports.imports import ImportedEntryRepository
 from app.services.ports.keys import KeyRepository, KeyScheduleRepository
@@ -62,6 +63,11 @@ class UnitOfWork(Protocol):
     @property
     def tickets(self) -> SpentTicketRepository:
         """Tickets of browsers that were used."""
+        ...
+
+    @property
+    def factors(self) -> FactorRepository:
+        """Second factors and recovery codes."""
         ...
 
     @property

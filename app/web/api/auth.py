@@ -13,6 +13,7 @@ from app.domain import errors
 from app.domain.identity import Actor, Client, Session, User
 from app.services.authentication import TokenPair
 from app.services.paging import Page
+from app.web.api.factors import OTP
 from app.web.inputs import ID, Model, PageQuery
 from app.web.limits import NewPassword, NewUsername, Password, Token, Username
 from app.web.options import SERVICES
@@ -43,7 +44,7 @@ class Login(Model):
 
     username: Username
     password: Password
-    otp: Token | None = Field(default=None, description="A one-time code, where the account has a second factor")
+    otp: Token | None = Field(default=None, description=OTP)
 
 
 class RefreshToken(Model):
@@ -56,7 +57,7 @@ class Proof(Model):
     """The password once more."""
 
     password: Password
-    otp: Token | None = Field(default=None, description="A one-time code, where the account has a second factor")
+    otp: Token | None = Field(default=None, description=OTP)
 
 
 class PasswordChange(Model):
@@ -187,17 +188,24 @@ async def claim(request: web.Request, client: Client, body: Claim) -> web.Respon
     "POST",
     "/api/v1/auth/login",
     schema=Tokens,
-    errors=[errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded],
+    errors=[
+        errors.InvalidCredentials,
+        errors.OtpRequired,
+        errors.SecondFactorUnreadable,
+        errors.TooManyAttempts,
+        errors.Overloaded,
+    ],
 )
 async def login(request: web.Request, client: Client, body: Login) -> web.Response:
     """Sign in.
 
     Unknown names, wrong passwords and disabled accounts get the same answer. Wrong passwords are limited, per account
-    and network. A session whose cookie is sent along ends. A client that keeps cookies gets one by which its next
-    sign-in is distinguished from those of strangers.
+    and network. Where the account has a second factor, a right password alone is answered with `otp_required`, and a
+    wrong code as a wrong password is. A session whose cookie is sent along ends. A client that keeps cookies gets one
+    by which its next sign-in is distinguished from those of strangers.
     """
     pair = await request.app[SERVICES].authentication.login(
-        body.username, body.password, client, former_cookie=session_cookie(request)
+        body.username, body.password, client, otp=body.otp, former_cookie=session_cookie(request)
     )
     response = json_response(200, as_tokens(pair))
     remember_device(request, response, pair.device_claim)
@@ -234,15 +242,21 @@ async def me(request: web.Request, actor: Actor) -> web.Response:  # noqa: ARG00
     "POST",
     "/api/v1/auth/reauthenticate",
     status=204,
-    errors=[errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded],
+    errors=[
+        errors.InvalidCredentials,
+        errors.OtpRequired,
+        errors.SecondFactorUnreadable,
+        errors.TooManyAttempts,
+        errors.Overloaded,
+    ],
 )
 async def reauthenticate(request: web.Request, actor: Actor, body: Proof) -> web.Response:
-    """Prove your password again.
+    """Prove your password, and your second factor if you have one, again.
 
     For ten minutes from then on this session may reveal secrets. A browser's session cookie is renewed.
     """
     renewed = await request.app[SERVICES].authentication.reauthenticate(
-        actor, body.password, cookie=own_cookie(request)
+        actor, body.password, otp=body.otp, cookie=own_cookie(request)
     )
     renew_session(request, renewed)
     return json_response(204)

@@ -83,6 +83,7 @@ ROUTES: Final = (
     Route("GET /auth/discord/callback", EVERYBODY),
     Route("GET /auth/discord/failed", EVERYBODY),
     # -- one's own account ---------------------------------------------------------------------------------------------
+    Route("GET /api/v1/auth/factors", SIGNED_IN),
     Route("GET /api/v1/auth/me", SIGNED_IN),
     Route("GET /api/v1/auth/passkeys", SIGNED_IN),
     Route("POST /api/v1/auth/passkeys", SIGNED_IN, {"name": "a key", "credential": {}}),
@@ -111,6 +112,10 @@ ROUTES: Final = (
     ),
     Route("POST /account/sessions/end", SIGNED_IN, form={}, ends_sessions=True),
     Route("POST /account/sessions/{session_id}/end", ABSENT_TO_ALL, form={}),
+    Route("POST /api/v1/auth/totp/confirm", ABSENT_TO_ALL, {"otp": "123456"}),  # nobody has begun yet
+    Route("POST /api/v1/auth/totp/recovery-codes", ABSENT_TO_ALL),
+    Route("DELETE /api/v1/auth/totp", ABSENT_TO_ALL),
+    Route("POST /api/v1/auth/totp", SIGNED_IN),
     # -- credentials ---------------------------------------------------------------------------------------------------
     Route("GET /api/v1/credentials", SIGNED_IN),
     Route("POST /api/v1/credentials", "UAAAF", {"provider": "openai", "label": "by route", "secret": SECRET}),

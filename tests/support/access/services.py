@@ -277,6 +277,18 @@ ROWS: Final = (
         _OWNERS,
         fresh=True,
     ),
+    _row("second_factor.confirm", lambda w: w.services.second_factor.confirm(w.actor, "123456"), _NOBODY, fresh=True),
+    _row(
+        "second_factor.new_recovery_codes",
+        lambda w: w.services.second_factor.new_recovery_codes(w.actor),
+        _NOBODY,
+        fresh=True,
+    ),
+    _row("second_factor.pending", lambda w: w.services.second_factor.pending(w.actor), _EVERYBODY, fresh=True),
+    _row("second_factor.prove", lambda w: w.services.second_factor.prove(w.actor, "123456"), _NOBODY),
+    _row("second_factor.remove", lambda w: w.services.second_factor.remove(w.actor), _NOBODY, fresh=True),
+    _row("second_factor.start", lambda w: w.services.second_factor.start(w.actor), _EVERYBODY, fresh=True),
+    _row("second_factor.status", lambda w: w.services.second_factor.status(w.actor), _EVERYBODY),
 )
 """Methods that act for somebody, in the order of their names: one row each."""
 
@@ -285,6 +297,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "audit_sealing.*": "the sealer",
     "audit_verification.flaw_of_rows": "a part of verify",
     "audit_verification.segments": "a part of verify",
+    "authentication.finish_browser": "proves a second factor, after a password",
     "authentication.login": "proves a password",
     "authentication.login_browser": "proves a password",
     "authentication.logout": "whoever holds the refresh token may end its session",
@@ -335,5 +348,6 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "rotation.job.*": "the worker",
     "rotation.look_at_ages": "the worker",
     "rotation.watch_ages": "the worker",
+    "second_factor.demanded": "decides whether a form asks for a code",
 }
 """Methods that act for nobody, or that find out who it is, and why; ``service.*`` stands for all of a service."""

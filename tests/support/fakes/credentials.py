@@ -9,9 +9,17 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status, aged, expired
-from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedColumn, EncryptedRow, Reencrypted
+from app.domain.encrypted_columns import (
+    CREDENTIAL_SECRETS,
+    FORMER_SECRETS,
+    TOTP_SECRETS,
+    EncryptedColumn,
+    EncryptedRow,
+    Reencrypted,
+)
 from app.domain.errors import UniqueViolation
 from app.domain.identity import User
+from app.domain.second_factor import TotpFactor
 from app.infrastructure.database.errors import ConstraintBroken
 from app.services.ports import ProviderTotals
 from tests.support.fakes.tables import Tables, like_an_engine
@@ -262,7 +270,7 @@ class FakeEncryptedRowRepository:
         for new in rows:
             stored = table.get(new.row.id)
             if stored and (stored.version, stored.key_version) == (new.row.version, new.row.key_version):
-                table[new.row.id] = replace(stored, encrypted_value=new.value, key_version=new.key_version)
+                table[new.row.id] = replace(stored, **{column.field: new.value}, key_version=new.key_version)
                 swapped += 1
         return swapped
 
@@ -272,15 +280,23 @@ class FakeEncryptedRowRepository:
     async def counts(self, column: EncryptedColumn) -> Mapping[int, int]:
         return Counter(each.key_version for each in self._table(column).values())
 
-    def _table(self, column: EncryptedColumn) -> Mapping[str, CredentialRecord] | Mapping[str, HistoryRecord]:
-        return self._tables.credentials if column == CREDENTIAL_SECRETS else self._tables.history
+    def _table(self, column: EncryptedColumn) -> Mapping[str, CredentialRecord | HistoryRecord | TotpFactor]:
+        tables: Mapping[EncryptedColumn, Mapping[str, CredentialRecord | HistoryRecord | TotpFactor]] = {
+            CREDENTIAL_SECRETS: self._tables.credentials,
+            FORMER_SECRETS: self._tables.history,
+            TOTP_SECRETS: self._tables.factors,
+        }
+        return tables[column]
 
     def _rows(self, column: EncryptedColumn, after: str | None) -> list[EncryptedRow]:
-        found = []
-        table: Mapping[str, CredentialRecord | HistoryRecord] = self._table(column)
-        for key, each in sorted(table.items()):
-            if key > (after or ""):
-                of = each if isinstance(each, CredentialRecord) else self._tables.credentials[each.credential_id]
-                place = (each.id, of.owner.kind.value, of.owner.id)
-                found.append(EncryptedRow(*place, each.version, each.key_version, each.encrypted_value))
-        return found
+        return [
+            EncryptedRow(key, *self._owner(each), each.version, each.key_version, getattr(each, column.field))
+            for key, each in sorted(self._table(column).items())
+            if key > (after or "")
+        ]
+
+    def _owner(self, row: CredentialRecord | HistoryRecord | TotpFactor) -> tuple[str, str]:
+        if isinstance(row, TotpFactor):
+            return "user", row.user_id
+        of = row if isinstance(row, CredentialRecord) else self._tables.credentials[row.credential_id]
+        return of.owner.kind.value, of.owner.id

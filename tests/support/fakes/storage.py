@@ -14,6 +14,7 @@ from app.services.ports import Clock
 from tests.support.fakes.audit import FakeAuditChainRepository, FakeAuditRepository
 from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
 from tests.support.fakes.discord import FakeSpentTicketRepository
+from tests.support.fakes.factors import FakeFactorRepository
 from tests.support.fakes.identity import (
     FakeAttemptRepository,
     FakeOneTimeLinkRepository,
@@ -147,6 +148,7 @@ class FakeUnitOfWork:
         self.links = FakeOneTimeLinkRepository(tables)
         self.passkeys = FakePasskeyRepository(tables)
         self.tickets = FakeSpentTicketRepository(tables)
+        self.factors = FakeFactorRepository(tables)
         self.imports = FakeImportedEntryRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
         self.encrypted_rows = FakeEncryptedRowRepository(tables)

@@ -20,6 +20,7 @@ from app.domain.jobs import Job
 from app.domain.keys import KeySchedule
 from app.domain.links import OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.second_factor import TotpFactor
 from app.infrastructure.database.columns import PlainText, UtcDateTime
 from app.services.ports import IdempotentRequest
 
@@ -40,6 +41,8 @@ class Tables:
     passkeys: dict[str, Passkey] = field(default_factory=dict)
     used_challenges: dict[bytes, datetime] = field(default_factory=dict)
     spent_tickets: dict[bytes, datetime] = field(default_factory=dict)
+    factors: dict[str, TotpFactor] = field(default_factory=dict)
+    recovery_codes: dict[tuple[str, bytes], None] = field(default_factory=dict)
     imported: dict[bytes, str] = field(default_factory=dict)
     credentials: dict[str, CredentialRecord] = field(default_factory=dict)
     history: dict[str, HistoryRecord] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,10 @@ from app.domain.encrypted_columns import (
     Reencrypted,
 )
 from app.domain.errors import NotReady
+from app.domain.identity import Role
 from app.domain.keys import KeyName
 from tests.support.keyhall import Keyhall, member
+from tests.support.samples import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +32,19 @@ SECRETS = ["sk-proj-4f9aTq7ZbX2mLw8vKd3Yc6Rn", "schlüssel-Hn5sPw1JxU8eQg2Bt7Vf4
 
 @pytest.fixture
 async def filled(keyhall: Keyhall, clock: FakeClock) -> Keyhall:
-    """Two credentials with a former secret each, encrypted by key version 1; version 2 is the primary."""
+    """Two credentials with a former secret each, and the pending second factors of two users, encrypted by key version
+    1; version 2 is the primary.
+    """
     mia = member(clock)
     for number, secret in enumerate(SECRETS):
         view = (await keyhall.credentials.add(mia, provider="openai", label=f"key {number}", secret="former")).view
         await keyhall.credentials.replace(mia, view.id, expected_version=1, secret=secret)
+    for name in ("mia", "bob"):
+        user = await keyhall.services.identity.create(
+            await keyhall.services.identity.operator(), name, PASSWORD, Role.MEMBER
+        )
+        someone = dataclasses.replace(member(clock, name), user_id=user.id, session_id="session")
+        await keyhall.services.second_factor.start(someone)
     await keyhall.rotate(KeyName.AES_KEY)
     return keyhall
 
@@ -79,6 +90,8 @@ async def test_the_secrets_are_the_same_afterwards(filled: Keyhall, storage: Fak
     assert sorted(filled.cipher.decrypt(record) for record in records) == sorted(SECRETS)
     owner = records[0].owner
     assert {filled.cipher.decrypt_former(each, owner) for each in storage.tables.history.values()} == {"former"}
+    secrets = [filled.cipher.decrypt_totp(each) for each in storage.tables.factors.values()]
+    assert [len(each) for each in secrets] == [20, 20]
 
 
 async def test_a_row_that_does_not_open_is_told_and_holds_up_no_other(filled: Keyhall, storage: FakeStorage) -> None:

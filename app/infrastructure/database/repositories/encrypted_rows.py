@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, func, select
+from sqlalchemy import ColumnElement, FromClause, Table, func, literal_column, select
 
 from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.repositories.edited import id_of, is_end
-from app.infrastructure.database.schema import api_credentials, metadata
+from app.infrastructure.database.schema import api_credentials, metadata, totp_factors
 
 
 class EncryptedRowRepositoryImpl:
@@ -48,17 +48,10 @@ class EncryptedRowRepositoryImpl:
         self, column: EncryptedColumn, after: str | None, limit: int, *conditions: ColumnElement[bool]
     ) -> Sequence[EncryptedRow]:
         table = _table(column)
-        owner = api_credentials.c  # of a former secret as well: the owner of its credential
+        rows, kind, owner = _owned(table)
         statement = (
-            select(
-                table.c.id,
-                owner.owner_kind,
-                owner.owner_id,
-                table.c.version,
-                table.c.key_version,
-                table.c[column.field],
-            )
-            .select_from(table if table is api_credentials else table.join(api_credentials))
+            select(table.c.id, kind, owner, table.c.version, table.c.key_version, table.c[column.field])
+            .select_from(rows)
             .where(*conditions)
             .order_by(table.c.id)
             .limit(limit)
@@ -74,6 +67,14 @@ class EncryptedRowRepositoryImpl:
 
 def _damaged(row: Sequence[Any]) -> EncryptedRow:
     return EncryptedRow._make(row)._replace(id=id_of(row[0]), value=b"")
+
+
+def _owned(table: Table) -> tuple[FromClause, ColumnElement[str], ColumnElement[str]]:
+    """The rows of a table with the columns that say whose they are; of a former secret its credential's."""
+    if table is totp_factors:
+        return table, literal_column("'user'").label("owner_kind"), table.c.user_id
+    owner = api_credentials.c
+    return table if table is api_credentials else table.join(api_credentials), owner.owner_kind, owner.owner_id
 
 
 def _table(column: EncryptedColumn) -> Table:

@@ -46,7 +46,7 @@ class OneTimeLinkRepositoryImpl:
 
     async def withdraw(self, user_id: str, purpose: LinkPurpose) -> int:
         # On PostgreSQL of two issues at once the later one waits here, and then deletes the link of the earlier one.
-        await self._connection.row(select(users.c.id).where(users.c.id == user_id).with_for_update())
+        await self._connection.row(select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
         theirs = (_TABLE.user_id == user_id, _TABLE.purpose == purpose.value, _TABLE.used_at.is_(None))
         return await self._connection.change(delete(one_time_links).where(*theirs))
 
