@@ -63,6 +63,7 @@ from app.services.idempotency import Idempotency
 from app.services.identity import IdentityService
 from app.services.imports import ImportService
 from app.services.instances import InstanceService
+from app.services.invitations import Invitations
 from app.services.jobs import JobService
 from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, OneTimeLinks
@@ -82,6 +83,7 @@ from app.services.ports import (
 from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
 from app.services.rotation.queue import RotationQueue
+from app.services.users import UserService
 from app.settings import Settings
 
 
@@ -124,17 +126,27 @@ def build_services(parts: Parts) -> Services:
     instances = InstanceService(
         storage=parts.reserved, keys=keys, feed=parts.feed, clock=clock, randomness=randomness, kind=parts.kind
     )
+    idempotency = Idempotency(keys=keys, derivation=derivation, clock=clock)
     credentials = CredentialService(
         storage=storage,
         keys=keys,
         cipher=parts.cipher,
-        idempotency=Idempotency(keys=keys, derivation=derivation, clock=clock),
+        idempotency=idempotency,
         environment=parts.environment_credentials,
         refusals=refusals,
         clock=clock,
         randomness=randomness,
     )
     links = OneTimeLinks(clock=clock, randomness=randomness)
+    invitations = Invitations(clock=clock, randomness=randomness)
+    claims = AccountClaims(
+        storage=storage,
+        links=links,
+        invitations=invitations,
+        passwords=parts.passwords,
+        refusals=refusals,
+        clock=clock,
+    )
     identity = IdentityService(
         storage=storage,
         keys=keys,
@@ -227,7 +239,16 @@ def build_services(parts: Parts) -> Services:
         ),
         audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation),
         identity=identity,
-        claims=AccountClaims(storage=storage, links=links, passwords=parts.passwords, refusals=refusals, clock=clock),
+        users=UserService(
+            storage=storage,
+            keys=keys,
+            identity=identity,
+            claims=claims,
+            invitations=invitations,
+            idempotency=idempotency,
+            clock=clock,
+        ),
+        claims=claims,
         passwords=PasswordService(storage=storage, proof=proof, starts=starts, passwords=parts.passwords, clock=clock),
         credentials=credentials,
         authentication=AuthenticationService(

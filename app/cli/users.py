@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli import accounts
+from app.cli.accounts import members
 from app.cli.backend import backend
-from app.cli.output import AsJson, link_address, read_secret, show_json, show_table, when
+from app.cli.output import AsJson, link_address, read_secret, show_json
 from app.domain.identity import Role
 from app.domain.links import LINK_LASTS
 
@@ -24,7 +26,6 @@ group = typer.Typer(rich_markup_mode=None)
 _PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", exists=True, dir_okay=False, help="Read the password from here.")
 ]
-_PAGE = 100
 
 
 @group.command("create-owner")
@@ -73,7 +74,7 @@ async def _create(opened: Backend, name: str, password: str, role: Role, *, as_j
     async with opened.services() as services:
         user = await services.identity.create(await services.identity.operator(), name, password, role)
     if as_json:
-        show_json(_members(user))
+        show_json(members(user))
     else:
         typer.echo(f"{user.username} is a user with the role {user.role.value}")
 
@@ -100,7 +101,7 @@ async def _claim_link(opened: Backend, name: str, *, as_json: bool) -> None:
 def _show_link(opened: Backend, made: Claimable, *, as_json: bool) -> None:
     link = link_address(opened, made.token)
     if as_json:
-        show_json({**_members(made.user), "claim_link": link})
+        show_json({**members(made.user), "claim_link": link})
         return
     typer.echo(f"Give {made.user.username} this link; it works once, for {LINK_LASTS.days} days:", err=True)
     typer.echo(link)
@@ -122,41 +123,6 @@ def set_password(
 async def _set_password(opened: Backend, name: str, password: str) -> User:
     async with opened.services() as services:
         return await services.passwords.set(await services.identity.operator(), name, password)
-
-
-@group.command("list")
-def list_(context: typer.Context, as_json: AsJson = False) -> None:
-    """List all users."""
-    asyncio.run(_list(backend(context), as_json=as_json))
-
-
-async def _list(opened: Backend, *, as_json: bool) -> None:
-    users: list[User] = []
-    async with opened.services() as services:
-        actor = await services.identity.operator()
-        cursor: str | None = None
-        while True:
-            page = await services.identity.page(actor, after=cursor, limit=_PAGE)
-            users += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-    if as_json:
-        show_json([_members(each) for each in users])
-        return
-    show_table(
-        ("NAME", "ROLE", "DISCORD", "STATE", "CREATED"),
-        [
-            (
-                each.username,
-                each.role.value,
-                each.discord_id or "-",
-                "disabled" if each.disabled_at else "active",
-                when(each.created_at),
-            )
-            for each in users
-        ],
-    )
 
 
 @group.command()
@@ -199,12 +165,4 @@ async def _unlock(opened: Backend, name: str) -> User:
         return await services.authentication.unlock(await services.identity.operator(), name)
 
 
-def _members(user: User) -> dict[str, Any]:
-    return {
-        "id": user.id,
-        "username": user.username,
-        "role": user.role.value,
-        "discord_id": user.discord_id,
-        "disabled": user.disabled_at is not None,
-        "created_at": user.created_at,
-    }
+accounts.add_to(group)

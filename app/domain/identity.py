@@ -188,6 +188,15 @@ class User:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserFilter:
+    """The users that somebody wants to see; None leaves a question open. ``name`` is a part of the name, as typed."""
+
+    name: str | None = None
+    role: Role | None = None
+    disabled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One sign-in of one user on one device; access and refresh tokens and the cookie end with it."""
 

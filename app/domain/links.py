@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from app.domain.errors import InvalidInput
+from app.domain.identity import Role
+
 
 class LinkPurpose(StrEnum):
     """The one thing that a link lets its holder do."""
@@ -15,6 +18,8 @@ class LinkPurpose(StrEnum):
     """Choose the first password of an account that has none."""
     RESET = "reset"
     """Choose the password of an account, with or without one before; all its sessions end."""
+    INVITE = "invite"
+    """Make an account, with the role that the link says."""
 
 
 ACCOUNT_PURPOSES: Final[tuple[LinkPurpose, ...]] = (LinkPurpose.CLAIM, LinkPurpose.RESET)
@@ -22,6 +27,9 @@ ACCOUNT_PURPOSES: Final[tuple[LinkPurpose, ...]] = (LinkPurpose.CLAIM, LinkPurpo
 
 LINK_LASTS: Final = timedelta(days=7)
 """How long a link can be used."""
+INVITATION_SHORTEST: Final = timedelta(seconds=1)
+INVITATION_LONGEST: Final = timedelta(days=30)
+"""How long an invitation can be made to last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,3 +41,26 @@ class OneTimeLink:
     user_id: str
     created_at: datetime
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A link by which somebody without an account makes one, with that role.
+
+    ``issued_by`` is the id of a user, None for the operator at the command line.
+    """
+
+    id: str
+    role: Role
+    issued_by: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+def invitation_lifetime(lasts: timedelta | None) -> timedelta:
+    """How long an invitation lasts, seven days by default. Raises InvalidInput for none of 1 second to 30 days."""
+    if lasts is None:
+        return LINK_LASTS
+    if not INVITATION_SHORTEST <= lasts <= INVITATION_LONGEST:
+        raise InvalidInput("expires_in", "must be 1 second to 30 days")
+    return lasts

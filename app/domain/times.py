@@ -9,6 +9,8 @@ from typing import Final
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d):(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NO_ZONE = re.compile(r"[\d-]{10}[Tt][\d:]{8}(?:\.\d+)?", re.ASCII)
+_DURATION = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 BEGIN_OF_DAY: Final = time(0, 0)
 END_OF_DAY: Final = time(23, 59, 59)
 
@@ -50,6 +52,14 @@ def day_or_time(text: str, at: time) -> datetime:
     if "T" not in text.upper():
         return _day(text, at)
     return rfc3339(f"{text}Z" if _NO_ZONE.fullmatch(text) else text)
+
+
+def duration(text: str) -> timedelta:
+    """A time span such as 30m, 12h or 7d; a number alone means seconds. Raises ValueError."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise ValueError("must be a time span such as 30m, 12h or 7d")
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
 
 
 def _day(text: str, at: time) -> datetime:

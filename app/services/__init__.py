@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.ports import ChangeFeed, Randomness
     from app.services.refusals import Refusals
     from app.services.rotation import KeyInspection, RotationService
+    from app.services.users import UserService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Services:
     audit_retention: AuditRetention
     audit_verification: AuditVerification
     identity: IdentityService
+    users: UserService
     claims: AccountClaims
     passwords: PasswordService
     imports: ImportService

@@ -42,7 +42,7 @@ from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials import CredentialTransfer
 from app.services.keys import KeyManagementService
 from app.services.links import Claimable, OneTimeLinks
-from app.services.paging import Page, page_size, paged, read_cursor
+from app.services.owners import require_another_owner
 from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
 
 
@@ -172,21 +172,13 @@ class IdentityService:
         except UniqueViolation:
             raise AlreadyExists("A user of that name, or of one that looks like it, exists") from None
 
-    async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[User]:
-        """Return users in the order in which they were created. Raises Forbidden, InvalidInput."""
-        actor.require(Permission.MANAGE_USERS)
-        size = page_size(limit)
-        async with self._storage.lookup() as uow:
-            rows = await uow.users.page(after=read_cursor(after), limit=size + 1)
-        return paged(rows, size, lambda user: user.id)
-
     # -- Discord -------------------------------------------------------------------------------------------------------
 
     async def link(self, actor: Actor, username: str, discord_id: str) -> LinkResult:
         """Link an account to a Discord account; credentials that the Discord account had stored move to it.
 
         Everything happens in one transaction. Raises NotFound, AlreadyExists, Forbidden, ReauthenticationRequired,
-        InvalidInput.
+        InvalidInput, and LastOwner where the Discord account is that of the only owner.
         """
         actor.require(Permission.MANAGE_USERS)
         actor.require_fresh(self._clock.now())
@@ -202,6 +194,8 @@ class IdentityService:
             if other is not None and other.id != user.id:
                 if other.password_hash is not None or other.username != _discord_name(number):
                     raise AlreadyExists("This Discord account is linked to another user: unlink it first")
+                require_may_manage(actor, other)
+                await require_another_owner(uow, other.id)
                 await uow.users.set_discord(other.id, None, now)
                 await uow.users.disable(other.id, now)
                 await uow.credentials.reassign_sharer(other.id, user.id)

@@ -17,14 +17,15 @@ from app.domain.errors import (
     Overloaded,
     TooManyAttempts,
 )
-from app.domain.identity import Actor, Client, Permission, User, guessable, name_key, new_password
-from app.domain.links import ACCOUNT_PURPOSES, LINK_LASTS, LinkPurpose, OneTimeLink
+from app.domain.identity import Actor, Client, Permission, User, guessable, name_key, new_password, new_username
+from app.domain.links import ACCOUNT_PURPOSES, LINK_LASTS, Invitation, LinkPurpose, OneTimeLink
 from app.domain.roles import require_may_manage
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
 from app.services.authentication import token_digest
 from app.services.deadlines import regardless_of_deadline
+from app.services.invitations import Invitations
 from app.services.limits import AttemptLimiter
 from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
 from app.services.refusals import Refusal, Refusals
@@ -90,12 +91,14 @@ class AccountClaims:
         *,
         storage: Storage,
         links: OneTimeLinks,
+        invitations: Invitations,
         passwords: PasswordHasher,
         refusals: Refusals,
         clock: Clock,
     ) -> None:
         self._storage = storage
         self._links = links
+        self._invitations = invitations
         self._passwords = passwords
         self._refusals = refusals
         self._limiter = AttemptLimiter(storage=storage, clock=clock)
@@ -140,8 +143,9 @@ class AccountClaims:
     async def claim(self, token: str, password: str, client: Client, *, username: str | None = None) -> User:
         """Give the account of a claim or reset link the password; of simultaneous uses of a link one succeeds.
 
-        A reset ends every session of the account. ``token`` may be the whole link. ``username``, where given, must be
-        the account's. Tokens that are unknown, used or expired, and those of disabled accounts, get one answer. Raises
+        An invitation makes an account of that ``username``, which nobody may have yet (AlreadyExists). A reset ends
+        every session of the account. ``token`` may be the whole link. ``username``, where given, must be the
+        account's. Tokens that are unknown, used or expired, and those of disabled accounts, get one answer. Raises
         InvalidToken, InvalidInput, TooManyAttempts, Overloaded.
         """
         digest = token_digest(opaque(token, "token", longest=1024).strip().rpartition("#")[2])
@@ -149,7 +153,7 @@ class AccountClaims:
         named = None if username is None else name_key(opaque(username, "username", longest=256).strip())
         # First of all, so that nobody's wrong tokens keep out a person whose link is good.
         async with self._storage.lookup() as uow:
-            found = await self._holder(uow, digest)
+            found = await self._found(uow, digest)
         network = Network.of(client.address, client.source.value)
         terms = terms_of_wrong_link(network) if found is None else terms_of_good_link(digest.hex())
         try:
@@ -158,9 +162,11 @@ class AccountClaims:
                     await self._count(terms, client)
                     raise _refused().as_recorded()
                 async with self._storage.lookup() as uow:  # of several uses at once another one may have been first
-                    holder = await self._holder(uow, digest)
+                    holder = await self._found(uow, digest)
                 if holder is None:
                     raise _refused()
+                if isinstance(holder, Invitation):
+                    return await self._accept(digest, username, typed, client)
                 user = holder.user
                 if named not in {None, user.name_key}:
                     raise InvalidInput("username", "is not the name of this link's account: leave it out")
@@ -183,6 +189,22 @@ class AccountClaims:
                     await self._trail.record(
                         uow, client, Action.USER_CLAIMED, about=None, result=denied, **dict(_WRONG)
                     )
+
+    async def _found(self, uow: UnitOfWork, digest: bytes) -> _Holder | Invitation | None:
+        return await self._holder(uow, digest) or await self._invitations.usable(uow, digest)
+
+    async def _accept(self, digest: bytes, username: str | None, password: str, client: Client) -> User:
+        if username is None:
+            raise InvalidInput("username", "is the name that you choose: this link is an invitation")
+        name = new_username(username)
+        if await self._passwords.is_guessable(password, context=(name,)):
+            raise guessable()
+        password_hash = await self._passwords.hash(password)
+        async with self._storage.write() as uow:
+            user = await self._invitations.accept(uow, digest, name, password_hash, client)
+            if user is None:
+                raise _refused()
+        return user
 
     async def _holder(self, uow: UnitOfWork, digest: bytes) -> _Holder | None:
         for purpose in ACCOUNT_PURPOSES:

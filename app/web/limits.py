@@ -19,6 +19,7 @@ from app.domain.identity import (
     USERNAME_SHORTEST,
 )
 from app.domain.keys import LONGEST_SCHEDULE, SHORTEST_SCHEDULE
+from app.domain.links import INVITATION_LONGEST, INVITATION_SHORTEST
 from app.domain.passkeys import PASSKEY_NAME_LONGEST
 from app.services.audit_trail import ABOUT_PATTERN, ACTION_PATTERN
 
@@ -50,6 +51,9 @@ Cursor = Annotated[str, _text(1, 100, pattern=whole("[A-Za-z0-9_-]+"), format="c
 Reason = Annotated[str, _text(1, REASON_LONGEST, format="label")]
 Action = Annotated[str, _text(1, 81, pattern=whole(ACTION_PATTERN))]
 About = Annotated[str, _text(3, 241, pattern=whole(ABOUT_PATTERN))]
+InvitationSeconds = Annotated[
+    int, _number(int(INVITATION_SHORTEST.total_seconds()), int(INVITATION_LONGEST.total_seconds()))
+]
 ScheduleDays = Annotated[int, _number(SHORTEST_SCHEDULE, LONGEST_SCHEDULE)]
 Version = Annotated[int, _number(1, 2**53)]
 

@@ -88,6 +88,10 @@ class Origin:
         """Whether a session cookie may travel: over https, or in the clear on this machine outside production."""
         return self.https or (not self._production and _is_loopback_host(request.host))
 
+    def link(self, request: web.Request, path: str) -> str:
+        """The address of a page, for somebody else: at PUBLIC_URL, or at the loopback name of this request."""
+        return f"{self._scheme}://{self._authority or request.host}{path}"
+
     def check_connection(self, request: web.Request) -> None:
         """Refuse to make a session whose cookie may not travel. Raises InsecureConnection."""
         if not self.cookies_allowed(request):

@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, web
 
 from app.domain.errors import ConfigInvalid
 from app.services import Services
-from app.web.api import audit, auth, backups, caches, credentials, documentation, factors, keys, passkeys, probes
+from app.web.api import audit, auth, backups, caches, credentials, documentation, factors, keys, passkeys, probes, users
 from app.web.bodies import LARGEST_BODY
 from app.web.connection import SPOKEN_MAJOR, Connection
 from app.web.headers import default_headers
@@ -42,6 +42,7 @@ _FAMILIES: Final = (
     auth.routes,
     passkeys.routes,
     factors.routes,
+    users.routes,
     credentials.routes,
     keys.routes,
     backups.routes,

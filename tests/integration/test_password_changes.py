@@ -49,7 +49,7 @@ async def _signed_in(services: Services, password: str = PASSWORD) -> tuple[Acto
 
 
 async def _alice(services: Services) -> User:
-    page = await services.identity.page(await services.identity.operator())
+    page = await services.users.page(await services.identity.operator())
     return next(each for each in page.items if each.username == "alice")
 
 

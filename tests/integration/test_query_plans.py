@@ -64,6 +64,7 @@ WHOLE: Final[Mapping[str, str]] = {
     "jobs.due_in: jobs": UNFINISHED,
     "jobs.page: jobs": PAGE,
     "jobs.unfinished_of: jobs": UNFINISHED,
+    "links.invitations: one_time_links": PAGE,
     "keys.clear: app_config": FEW,
     "keys.duplicates: app_config": FEW,
     "keys.guarded_rows: api_credentials": "counts what is left of an install whose manifest is lost",
@@ -71,6 +72,7 @@ WHOLE: Final[Mapping[str, str]] = {
     "keys.rows: app_config": FEW,
     "schedules.all: key_schedules": FEW,
     "sessions.revoke_all: refresh_tokens": RESET,
+    "users.active_owners: users": "the index holds the owners, and no others",
     "users.owner_ever_existed: owner_claim": FEW,
     "users.page: users": PAGE,
 }

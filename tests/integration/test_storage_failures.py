@@ -23,10 +23,11 @@ from app.domain.backup import BackupRecord, Rehearsal
 from app.domain.credentials import Status
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedRow, Reencrypted
 from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViolation
+from app.domain.identity import Role
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
-from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
@@ -75,6 +76,10 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "OneTimeLink": OneTimeLink(
         id="l", purpose=LinkPurpose.CLAIM, user_id="user-alice", created_at=NOW, expires_at=NOW + timedelta(days=7)
     ),
+    "Invitation": Invitation(
+        id="i", role=Role.MEMBER, issued_by=None, created_at=NOW, expires_at=NOW + timedelta(days=7)
+    ),
+    "Role": Role.MEMBER,
     "Passkey": Passkey(
         id="p", user_id="user-alice", name="laptop", credential_id=b"id", public_key=b"key", created_at=NOW
     ),

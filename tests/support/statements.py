@@ -25,11 +25,11 @@ from app.domain.backup import BackupRecord
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
 from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import UniqueViolation
-from app.domain.identity import Session, User
+from app.domain.identity import Role, Session, User, UserFilter
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
-from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
@@ -172,6 +172,9 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     HistoryRecord: [replace(former(1, credential_id=ID), id=ID)],
     IdempotentRequest: [IdempotentRequest(user_id=ID, key=ID, mac=b"mac", resource_id=ID, created_at=NOW)],
     Instance: [Instance(id=ID, kind="web", host=ID, pid=1, started_at=NOW, lease_until=NOW, epochs={})],
+    Invitation: [
+        Invitation(id=f"invitation-{ID}", role=Role.MEMBER, issued_by=ID, created_at=NOW, expires_at=NOW + timedelta(1))
+    ],
     Job: [Job(id=ID, kind=JobKind.KEY_AGES, payload={}, unique_key=ID, run_at=NOW, created_at=NOW)],
     JobState: [JobState.WAITING, JobState.DONE],
     KeyName: [KeyName.AES_KEY],
@@ -186,6 +189,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     Session: [replace(session(ID), user_id=ID)],
     TotpFactor: [TotpFactor(id=ID, user_id=ID, encrypted_secret=b"envelope", key_version=1, created_at=NOW)],
     User: [replace(user(), id=ID, subject_id=ID)],
+    UserFilter: [UserFilter(), UserFilter(name=ID, role=Role.MEMBER, disabled=False), UserFilter(disabled=True)],
     Collection[bytes]: [[b"mark"], [b"mark", b"other"]],
     Collection[str]: [[ID], [ID, "y"]],
     Mapping[str, datetime]: [{}, {ID: NOW, "y": NOW}],

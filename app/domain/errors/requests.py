@@ -149,6 +149,16 @@ class PasskeyRefused(AppError):
     title = "This passkey cannot be added"
 
 
+class LastOwner(AppError):
+    """The only owner who can sign in would be one no more."""
+
+    code = "last_owner"
+    title = "Somebody else must be an owner first"
+
+    def __init__(self) -> None:
+        super().__init__("This is the only owner who can sign in: give somebody else the role of owner first")
+
+
 class SetupClosed(AppError):
     """An owner exists or existed."""
 

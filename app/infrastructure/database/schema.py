@@ -111,6 +111,9 @@ users: Final = Table(
 
 Index("uq_users_name_skeleton", users.c.name_skeleton, unique=True)
 
+OWNERS: Final = users.c.role == literal_column("'owner'")
+Index("ix_users_owners", users.c.role, sqlite_where=OWNERS)
+
 owner_claim: Final = Table(
     "owner_claim",
     metadata,
@@ -155,12 +158,16 @@ one_time_links: Final = Table(
     metadata,
     _id(),
     Column("purpose", PlainText, nullable=False),
-    Column("user_id", PlainText, ForeignKey("users.id"), nullable=False, index=True),
+    Column("user_id", PlainText, ForeignKey("users.id"), index=True),
     Column("token_hash", LargeBinary, nullable=False, unique=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
     Column("used_at", UtcDateTime),
+    Column("role", PlainText),
+    Column("issued_by", PlainText, index=True),
+    CheckConstraint("(user_id IS NULL) = (role IS NOT NULL)", name="account_or_role"),
 )
+"""Links for an account, and invitations, which have a role and the user who issued them (NULL: the operator)."""
 
 passkeys: Final = Table(
     "passkeys",

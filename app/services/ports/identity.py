@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from app.domain.identity import Session, User
+from app.domain.identity import Role, Session, User, UserFilter
 from app.domain.secrets import SecretBytes
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,8 +99,28 @@ class UserRepository(Protocol):
         """Return the user that is linked to that Discord account, or None."""
         ...
 
-    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
-        """Return users in the order of their ids, those after ``after``."""
+    async def page(self, *, after: str | None, limit: int, wanted: UserFilter | None = None) -> Sequence[User]:
+        """Return users, all or those that are wanted, in the order of their ids, those after ``after``."""
+        ...
+
+    async def hold_roles(self) -> None:
+        """Make others that call this wait until the unit of work ends, so that each sees the owners that there are."""
+        ...
+
+    async def active_owners(self) -> Sequence[str]:
+        """Return the ids of the owners who can sign in: not disabled, with a password or a Discord account."""
+        ...
+
+    async def set_role(self, user_id: str, role: Role, at: datetime) -> None:
+        """Give a user another role."""
+        ...
+
+    async def enable(self, user_id: str, at: datetime) -> None:
+        """Undo ``disable``; sessions stay ended."""
+        ...
+
+    async def forget_password(self, user_id: str, at: datetime) -> None:
+        """Delete the password of a user."""
         ...
 
     async def rehash(self, user_id: str, password_hash: str, *, former: str | None, at: datetime) -> None:

@@ -35,7 +35,9 @@ class Claim(Model):
     """The first password of an account, or after a reset another one."""
 
     token: Token = Field(description="The token of a claim or reset link, which is the part behind its `#`")
-    username: Username | None = Field(default=None, description="Where it is given, it must be the account's")
+    username: Username | None = Field(
+        default=None, description="The name that you choose, by an invitation; else the account's, if it is given"
+    )
     password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
 
 
@@ -172,7 +174,7 @@ async def setup(request: web.Request, client: Client, body: Setup) -> web.Respon
     "/api/v1/auth/claim",
     status=201,
     schema=Account,
-    errors=[errors.InvalidToken, errors.TooManyAttempts, errors.Overloaded],
+    errors=[errors.InvalidToken, errors.AlreadyExists, errors.TooManyAttempts, errors.Overloaded],
 )
 async def claim(request: web.Request, client: Client, body: Claim) -> web.Response:
     """Choose the password of an account by its one-time link.

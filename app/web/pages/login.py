@@ -118,7 +118,7 @@ async def claim_form(request: web.Request) -> web.Response:
     status=303,
     media_type="text/html",
     retry=_claim_again,
-    errors=[errors.InvalidToken, errors.TooManyAttempts, errors.Overloaded],
+    errors=[errors.InvalidToken, errors.AlreadyExists, errors.TooManyAttempts, errors.Overloaded],
 )
 async def claim(request: web.Request, client: Client, form: ClaimForm) -> web.Response:
     """Claim an account by its one-time link."""

@@ -149,6 +149,10 @@ class World:
         return f"{'shared' if self.in_guild else 'main'} of {self.name}"
 
     @property
+    def id(self) -> str:
+        return self.target.user.id
+
+    @property
     def name(self) -> str:
         return self.target.user.username
 

@@ -203,7 +203,6 @@ ROWS: Final = (
         _ABOUT_USER,
         fresh=True,
     ),
-    _row("identity.page", lambda w: w.services.identity.page(w.actor), _ADMINS),
     _row("identity.unlink", lambda w: w.services.identity.unlink(w.actor, w.name), _ABOUT_USER, fresh=True),
     _row("imports.failure_at_start", lambda w: w.services.imports.failure_at_start(w.actor), _EVERYBODY),
     _row("imports.run", lambda w: w.services.imports.run(w.actor, w.source), _ADMINS),
@@ -289,6 +288,15 @@ ROWS: Final = (
     _row("second_factor.remove", lambda w: w.services.second_factor.remove(w.actor), _NOBODY, fresh=True),
     _row("second_factor.start", lambda w: w.services.second_factor.start(w.actor), _EVERYBODY, fresh=True),
     _row("second_factor.status", lambda w: w.services.second_factor.status(w.actor), _EVERYBODY),
+    _row("users.change", lambda w: w.services.users.change(w.actor, w.id, disabled=True), _ABOUT_USER, fresh=True),
+    _row("users.create", lambda w: w.services.users.create(w.actor, "newcomer", Role.ADMIN), _ADMINS, fresh=True),
+    _row("users.get", lambda w: w.services.users.get(w.actor, w.id), {"foreign": "AAFF", "of_owner": "AAFF"}),
+    _row("users.invitations", lambda w: w.services.users.invitations(w.actor), _ADMINS),
+    _row("users.invite", lambda w: w.services.users.invite(w.actor, Role.ADMIN), _ADMINS, fresh=True),
+    _row("users.named", lambda w: w.services.users.named(w.actor, w.name), {"foreign": "AAFF", "of_owner": "AAFF"}),
+    _row("users.page", lambda w: w.services.users.page(w.actor), _ADMINS),
+    _row("users.reset", lambda w: w.services.users.reset(w.actor, w.id), _ABOUT_USER, fresh=True),
+    _row("users.withdraw", lambda w: w.services.users.withdraw(w.actor, ABSENT), "NNFF", fresh=True),
 )
 """Methods that act for somebody, in the order of their names: one row each."""
 

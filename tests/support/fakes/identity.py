@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from app.domain.errors import UniqueViolation
-from app.domain.identity import Session, User
-from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.identity import Role, Session, User, UserFilter, name_key
+from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.infrastructure.database.errors import ConstraintBroken
 from app.services.ports import RefreshUse, SessionAndUser
 from tests.support.fakes.tables import Tables, like_an_engine
+
+
+def _is_wanted(user: User, wanted: UserFilter) -> bool:
+    return (
+        (wanted.name is None or name_key(wanted.name) in user.name_key)
+        and (wanted.role is None or user.role.value == wanted.role.value)
+        and (wanted.disabled is None or wanted.disabled == (user.disabled_at is not None))
+    )
 
 
 @like_an_engine
@@ -37,8 +45,30 @@ class FakeUserRepository:
     async def by_discord(self, discord_id: str) -> User | None:
         return next((each for each in self._tables.users.values() if each.discord_id == discord_id), None)
 
-    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
-        return [self._tables.users[key] for key in sorted(self._tables.users) if key > (after or "")][:limit]
+    async def page(self, *, after: str | None, limit: int, wanted: UserFilter | None = None) -> Sequence[User]:
+        found = [self._tables.users[key] for key in sorted(self._tables.users) if key > (after or "")]
+        return [each for each in found if wanted is None or _is_wanted(each, wanted)][:limit]
+
+    async def hold_roles(self) -> None:
+        """There is one writer at a time."""
+
+    async def active_owners(self) -> Sequence[str]:
+        return [
+            each.id
+            for each in sorted(self._tables.users.values(), key=lambda user: user.id)
+            if each.role.value == Role.OWNER.value
+            and each.disabled_at is None
+            and (each.password_hash is not None or each.discord_id is not None)
+        ]
+
+    async def set_role(self, user_id: str, role: Role, at: datetime) -> None:
+        self._change(user_id, role=Role(role.value))
+
+    async def enable(self, user_id: str, at: datetime) -> None:
+        self._change(user_id, disabled_at=None)
+
+    async def forget_password(self, user_id: str, at: datetime) -> None:
+        self._change(user_id, password_hash=None)
 
     async def rehash(self, user_id: str, password_hash: str, *, former: str | None, at: datetime) -> None:
         user = self._tables.users.get(user_id)
@@ -239,18 +269,53 @@ class FakeOneTimeLinkRepository:
     async def add(self, link: OneTimeLink, token_hash: bytes) -> None:
         if link.user_id not in self._tables.users:
             raise ConstraintBroken
+        self._add(link, token_hash)
+
+    async def add_invitation(self, invitation: Invitation, token_hash: bytes) -> None:
+        self._add(invitation, token_hash)
+
+    def _add(self, link: OneTimeLink | Invitation, token_hash: bytes) -> None:
         if token_hash in self._tables.links or any(each.id == link.id for each, _ in self._tables.links.values()):
             raise UniqueViolation
         self._tables.links[token_hash] = (link, False)
 
+    async def invitation(self, token_hash: bytes, now: datetime) -> Invitation | None:
+        link, used = self._tables.links.get(token_hash, (None, True))
+        return link if isinstance(link, Invitation) and not used and link.expires_at > now else None
+
+    async def invitation_of_id(self, invitation_id: str, now: datetime) -> Invitation | None:
+        return next((each for each in self._invitations() if each.id == invitation_id and each.expires_at > now), None)
+
+    async def invitations(self, now: datetime, *, after: str | None, limit: int) -> Sequence[Invitation]:
+        found = [each for each in self._invitations() if each.expires_at > now and each.id > (after or "")]
+        return sorted(found, key=lambda each: each.id)[:limit]
+
+    async def withdraw_invitation(self, invitation_id: str) -> bool:
+        return self._drop(self._tokens_of(each.id for each in self._invitations() if each.id == invitation_id)) == 1
+
+    async def withdraw_issued_by(self, user_id: str, roles: Collection[str]) -> int:
+        theirs = (each.id for each in self._invitations() if each.issued_by == user_id and each.role.value in roles)
+        return self._drop(self._tokens_of(theirs))
+
+    def _invitations(self) -> Sequence[Invitation]:
+        """Those that were not used."""
+        found = self._tables.links.values()
+        return [each for each, used in found if isinstance(each, Invitation) and not used]
+
+    def _tokens_of(self, ids: Iterable[str]) -> list[bytes]:
+        wanted = set(ids)
+        return [token for token, (link, _) in self._tables.links.items() if link.id in wanted]
+
     async def usable(self, token_hash: bytes, purpose: LinkPurpose, now: datetime) -> OneTimeLink | None:
         link, used = self._tables.links.get(token_hash, (None, True))
-        if link is None or used or link.purpose.value != purpose.value or link.expires_at <= now:
+        if not isinstance(link, OneTimeLink) or used or link.purpose.value != purpose.value or link.expires_at <= now:
             return None
         return link
 
     async def use(self, token_hash: bytes, purpose: LinkPurpose, at: datetime) -> bool:
-        link = await self.usable(token_hash, purpose, at)
+        link: OneTimeLink | Invitation | None = await self.usable(token_hash, purpose, at)
+        if purpose.value == LinkPurpose.INVITE.value:
+            link = await self.invitation(token_hash, at)
         if link is not None:
             self._tables.links[token_hash] = (link, True)
         return link is not None
@@ -260,7 +325,10 @@ class FakeOneTimeLinkRepository:
             [
                 token
                 for token, (link, used) in self._tables.links.items()
-                if link.user_id == user_id and link.purpose.value == purpose.value and not used
+                if isinstance(link, OneTimeLink)
+                and link.user_id == user_id
+                and link.purpose.value == purpose.value
+                and not used
             ]
         )
 

@@ -18,7 +18,7 @@ from app.domain.identity import Session, User
 from app.domain.instances import Instance
 from app.domain.jobs import Job
 from app.domain.keys import KeySchedule
-from app.domain.links import OneTimeLink
+from app.domain.links import Invitation, OneTimeLink
 from app.domain.passkeys import Passkey
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.database.columns import PlainText, UtcDateTime
@@ -37,7 +37,7 @@ class Tables:
     sessions: dict[str, Session] = field(default_factory=dict)
     cookies: dict[bytes, str] = field(default_factory=dict)
     refresh_tokens: dict[bytes, tuple[str, datetime, bool]] = field(default_factory=dict)
-    links: dict[bytes, tuple[OneTimeLink, bool]] = field(default_factory=dict)
+    links: dict[bytes, tuple[OneTimeLink | Invitation, bool]] = field(default_factory=dict)
     passkeys: dict[str, Passkey] = field(default_factory=dict)
     used_challenges: dict[bytes, datetime] = field(default_factory=dict)
     spent_tickets: dict[bytes, datetime] = field(default_factory=dict)

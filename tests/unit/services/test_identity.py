@@ -143,33 +143,17 @@ async def test_an_admin_makes_nobody_an_owner(
 
 
 @pytest.mark.parametrize("role", [Role.MEMBER, Role.AUDITOR])
-async def test_only_those_who_manage_users_create_list_link_and_unlink_them(
+async def test_only_those_who_manage_users_create_link_and_unlink_them(
     identity: IdentityService, clock: FakeClock, mia: User, role: Role
 ) -> None:
     actor = member(clock, role=role)
     for attempt in (
         identity.create(actor, "eve", PASSWORD, Role.MEMBER),
-        identity.page(actor),
         identity.link(actor, "mia", NUMBER),
         identity.unlink(actor, "mia"),
     ):
         with pytest.raises(Forbidden):
             await attempt
-
-
-async def test_users_are_listed_in_the_order_in_which_they_were_created(
-    identity: IdentityService, operator: Actor
-) -> None:
-    names = ["zoe", "anna", "mia", "bob", "tom"]
-    for name in names:
-        await identity.create(operator, name, PASSWORD, Role.MEMBER)
-    found, cursor = [], None
-    while True:
-        page = await identity.page(operator, after=cursor, limit=2)
-        found += [each.username for each in page.items]
-        if (cursor := page.next_cursor) is None:
-            break
-    assert found == names
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ _OBJECTS = {
     "passkey_id",
 }
 """Parameters that name an object of somebody."""
-_NEW = {"identity.create", "identity.create_claimable"}
+_NEW = {"identity.create", "identity.create_claimable", "users.create"}
 """Methods to which a name is that of somebody who is not there yet."""
 
 
@@ -51,8 +51,9 @@ def _methods(path: str, service: Any) -> Iterator[tuple[str, Any]]:
 
 
 def acts_for_somebody(method: Any) -> bool:
-    """Whether a method takes an Actor, and nothing else in its place."""
-    return any(each.annotation == "Actor" for each in inspect.signature(method).parameters.values())
+    """Whether a method takes an Actor, and is no part of another one, within whose unit of work it is called."""
+    parameters = inspect.signature(method).parameters
+    return any(each.annotation == "Actor" for each in parameters.values()) and "uow" not in parameters
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, func, insert, literal, select, update
+from sqlalchemy import Select, bindparam, func, insert, literal, or_, select, update
 
-from app.domain.identity import Role, User
+from app.domain.identity import Role, User, UserFilter, name_key
 from app.infrastructure.database.columns import UtcDateTime
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import owner_claim, subjects, users
+from app.infrastructure.database.schema import OWNERS, owner_claim, subjects, users
 
 USER_COLUMNS = (
     users.c.id,
@@ -26,6 +26,11 @@ USER_COLUMNS = (
 )
 """The columns that `to_user` takes, in this order."""
 
+_ROLES_LOCK: Final = 0x6B65_7968_616C_6C04
+_CAN_SIGN_IN: Final = (
+    users.c.disabled_at.is_(None),
+    or_(users.c.password_hash.is_not(None), users.c.discord_id.is_not(None)),
+)
 # Built once, because building a statement takes longer than executing it.
 _BY_ID: Final = select(*USER_COLUMNS).where(users.c.id == bindparam("this"))
 _BY_NAME: Final = select(*USER_COLUMNS).where(users.c.name_key == bindparam("this"))
@@ -87,11 +92,34 @@ class UserRepositoryImpl:
     async def by_discord(self, discord_id: str) -> User | None:
         return await self._one(_BY_DISCORD, discord_id)
 
-    async def page(self, *, after: str | None, limit: int) -> Sequence[User]:
+    async def page(self, *, after: str | None, limit: int, wanted: UserFilter | None = None) -> Sequence[User]:
         statement = select(*USER_COLUMNS).order_by(users.c.id).limit(limit)
         if after is not None:
             statement = statement.where(users.c.id > after)
+        if wanted is not None and wanted.name is not None:
+            statement = statement.where(users.c.name_key.contains(name_key(wanted.name), autoescape=True))
+        if wanted is not None and wanted.role is not None:
+            statement = statement.where(users.c.role == wanted.role.value)
+        if wanted is not None and wanted.disabled is not None:
+            disabled = users.c.disabled_at
+            statement = statement.where(disabled.is_not(None) if wanted.disabled else disabled.is_(None))
         return [to_user(row) for row in await self._connection.rows(statement)]
+
+    async def hold_roles(self) -> None:
+        await self._connection.lock(_ROLES_LOCK)
+
+    async def active_owners(self) -> Sequence[str]:
+        found = select(users.c.id).where(OWNERS, *_CAN_SIGN_IN)
+        return [row[0] for row in await self._connection.rows(found)]
+
+    async def set_role(self, user_id: str, role: Role, at: datetime) -> None:
+        await self._update(user_id, role=role.value, updated_at=at)
+
+    async def enable(self, user_id: str, at: datetime) -> None:
+        await self._update(user_id, disabled_at=None, updated_at=at)
+
+    async def forget_password(self, user_id: str, at: datetime) -> None:
+        await self._update(user_id, password_hash=None, updated_at=at)
 
     async def rehash(self, user_id: str, password_hash: str, *, former: str | None, at: datetime) -> None:
         this = (users.c.id == user_id, users.c.password_hash == former)

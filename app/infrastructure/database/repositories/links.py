@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
 
-from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.identity import Role
+from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import one_time_links, users
 
 _TABLE = one_time_links.c
+_INVITATION: Final = (_TABLE.id, _TABLE.role, _TABLE.issued_by, _TABLE.created_at, _TABLE.expires_at)
 
 
 class OneTimeLinkRepositoryImpl:
@@ -29,6 +33,42 @@ class OneTimeLinkRepositoryImpl:
             "expires_at": link.expires_at,
         }
         await self._connection.change(insert(one_time_links).values(row))
+
+    async def add_invitation(self, invitation: Invitation, token_hash: bytes) -> None:
+        row = {
+            "id": invitation.id,
+            "purpose": LinkPurpose.INVITE.value,
+            "token_hash": token_hash,
+            "created_at": invitation.created_at,
+            "expires_at": invitation.expires_at,
+            "role": invitation.role.value,
+            "issued_by": invitation.issued_by,
+        }
+        await self._connection.change(insert(one_time_links).values(row))
+
+    async def invitation(self, token_hash: bytes, now: datetime) -> Invitation | None:
+        found = select(*_INVITATION).where(*_usable(token_hash, LinkPurpose.INVITE, now))
+        row = await self._connection.row(found)
+        return None if row is None else _to_invitation(row)
+
+    async def invitation_of_id(self, invitation_id: str, now: datetime) -> Invitation | None:
+        found = select(*_INVITATION).where(_TABLE.id == invitation_id, *_open(LinkPurpose.INVITE, now))
+        row = await self._connection.row(found)
+        return None if row is None else _to_invitation(row)
+
+    async def invitations(self, now: datetime, *, after: str | None, limit: int) -> Sequence[Invitation]:
+        found = select(*_INVITATION).where(*_open(LinkPurpose.INVITE, now)).order_by(_TABLE.id).limit(limit)
+        if after is not None:
+            found = found.where(_TABLE.id > after)
+        return [_to_invitation(row) for row in await self._connection.rows(found)]
+
+    async def withdraw_invitation(self, invitation_id: str) -> bool:
+        unused = (_TABLE.purpose == LinkPurpose.INVITE.value, _TABLE.used_at.is_(None))
+        return await self._connection.change(delete(one_time_links).where(_TABLE.id == invitation_id, *unused)) == 1
+
+    async def withdraw_issued_by(self, user_id: str, roles: Collection[str]) -> int:
+        theirs = (_TABLE.issued_by == user_id, _TABLE.role.in_(roles), _TABLE.used_at.is_(None))
+        return await self._connection.change(delete(one_time_links).where(*theirs))
 
     async def usable(self, token_hash: bytes, purpose: LinkPurpose, now: datetime) -> OneTimeLink | None:
         statement = select(_TABLE.id, _TABLE.purpose, _TABLE.user_id, _TABLE.created_at, _TABLE.expires_at)
@@ -55,9 +95,13 @@ class OneTimeLinkRepositoryImpl:
 
 
 def _usable(token_hash: bytes, purpose: LinkPurpose, now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return (
-        _TABLE.token_hash == token_hash,
-        _TABLE.purpose == purpose.value,
-        _TABLE.used_at.is_(None),
-        _TABLE.expires_at > now,
-    )
+    return (_TABLE.token_hash == token_hash, *_open(purpose, now))
+
+
+def _open(purpose: LinkPurpose, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (_TABLE.purpose == purpose.value, _TABLE.used_at.is_(None), _TABLE.expires_at > now)
+
+
+def _to_invitation(row: Sequence[Any]) -> Invitation:
+    id_, role, issued_by, created_at, expires_at = row
+    return Invitation(id=id_, role=Role(role), issued_by=issued_by, created_at=created_at, expires_at=expires_at)
