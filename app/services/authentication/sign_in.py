@@ -168,8 +168,11 @@ class AuthenticationService:
     async def sessions(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[Session]:
         """Return the actor's own live sessions, newest first. Raises InvalidInput."""
         size, begin = page_size(limit), read_cursor(after)
+        now = self._clock.now()
         async with self._storage.read() as uow:
-            alive = await uow.sessions.live_of(actor.user_id, self._clock.now())
+            user = await uow.users.get(actor.user_id)
+            found = await uow.sessions.live_of(actor.user_id, now)
+        alive = [each for each in found if user is not None and each.alive(user, now)]
         newest_first = sorted(alive, key=lambda session: session.id, reverse=True)  # ids ascend with time
         rows = [each for each in newest_first if begin is None or each.id < begin]
         return paged(rows[: size + 1], size, lambda session: session.id)

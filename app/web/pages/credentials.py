@@ -149,7 +149,12 @@ def _add_signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Resp
     return sign_in_first(request, _NEW, fields.get(ACCOUNT, ""), kept_of(fields))
 
 
-def _signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
+def _removed_signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
+    return sign_in_first(request, _ALL, fields.get(ACCOUNT, ""), {})
+
+
+def signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
+    """Answers a form of one credential whose session had ended: it leads back to the page of the credential."""
     page = f"{_ALL}/{request.match_info['credential_id']}"
     return sign_in_first(request, page, fields.get(ACCOUNT, ""), kept_of(fields))
 
@@ -226,7 +231,7 @@ async def one(request: web.Request, actor: Actor, credential_id: str, query: Cre
     status=303,
     media_type="text/html",
     retry=_again("change"),
-    signed_out=_signed_out,
+    signed_out=signed_out,
     errors=[errors.NotFound, errors.AlreadyExists, errors.VersionConflict],
 )
 async def change(request: web.Request, actor: Actor, credential_id: str, form: ChangeForm) -> web.Response:
@@ -248,7 +253,7 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
     status=303,
     media_type="text/html",
     retry=_again("replace"),
-    signed_out=_signed_out,
+    signed_out=signed_out,
     errors=[errors.NotFound, errors.VersionConflict],
 )
 async def replace(request: web.Request, actor: Actor, credential_id: str, form: ReplaceForm) -> web.Response:
@@ -265,7 +270,7 @@ async def replace(request: web.Request, actor: Actor, credential_id: str, form: 
     status=303,
     media_type="text/html",
     retry=_again("remove"),
-    signed_out=_signed_out,
+    signed_out=signed_out,
     errors=[errors.NotFound, errors.VersionConflict],
 )
 async def remove(request: web.Request, actor: Actor, credential_id: str, form: VersionForm) -> web.Response:
@@ -295,6 +300,7 @@ async def _removed_again(request: web.Request, error: AppError, fields: Mapping[
     status=303,
     media_type="text/html",
     retry=_removed_again,
+    signed_out=_removed_signed_out,
     errors=[errors.NotFound, errors.AlreadyExists],
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str, form: NoFields) -> web.Response:  # noqa: ARG001
@@ -309,6 +315,7 @@ async def restore(request: web.Request, actor: Actor, credential_id: str, form: 
     status=303,
     media_type="text/html",
     retry=_removed_again,
+    signed_out=_removed_signed_out,
     errors=[errors.NotFound, errors.VersionConflict],
 )
 async def purge(request: web.Request, actor: Actor, credential_id: str, form: VersionForm) -> web.Response:

@@ -11,7 +11,7 @@ from app.domain.errors import AppError
 from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.options import SERVICES
-from app.web.pages.credentials import ONE, credential_page, shown
+from app.web.pages.credentials import ONE, credential_page, shown, signed_out
 from app.web.pages.rendering import Refused, page
 from app.web.problems import headers_of, status_of
 from app.web.routing import Routes
@@ -49,6 +49,7 @@ async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, s
     f"{ONE}/reveal",
     media_type="text/html",
     retry=_confirm,
+    signed_out=signed_out,
     errors=[
         errors.NotFound,
         errors.ReauthenticationRequired,
