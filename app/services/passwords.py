@@ -120,12 +120,16 @@ class PasswordService:
 
     async def _proven(self, actor: Actor, password: str | None) -> User:
         if password is not None:
-            return (await self._proof.again(actor, password)).user
+            try:
+                return (await self._proof.again(actor, password)).user
+            except InvalidCredentials as refused:
+                named = InvalidCredentials("The present password is wrong")
+                raise (named.as_recorded() if refused.recorded else named) from None
         actor.require_fresh(self._clock.now())
         async with self._storage.lookup() as uow:
             user = await uow.users.get(actor.user_id)
         if user is None or user.password_hash is not None:
-            raise InvalidCredentials
+            raise InvalidCredentials("The present password is wrong")
         return user
 
     async def _replace(self, uow: UnitOfWork, user: User, hashed: str, *, but: str | None = None) -> int:

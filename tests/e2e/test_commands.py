@@ -21,6 +21,7 @@ from app.infrastructure.database.migrate import known_revisions
 from tests.support.environment import process_environment
 from tests.support.installs import KEYHALL, Place
 from tests.support.processes import PROJECT
+from tests.support.samples import NEW_PASSWORD
 
 PASSWORD = "correct horse battery staple"
 SECRET = "sk-proj-" + "aB3dE6gH9jK2mN5p" * 3
@@ -63,6 +64,29 @@ def test_accounts_are_made_listed_linked_and_parted(installed: Place) -> None:
     assert installed.command("users", "unlink", "alice").returncode == 1
     assert "alice may try again" in _succeeded(installed, "users", "unlock", "Alice")
     assert installed.command("users", "unlock", "nobody").returncode == 1
+
+
+def test_a_password_is_set_from_standard_input_or_a_file_and_never_from_an_argument(
+    installed: Place, tmp_path: Path
+) -> None:
+    _succeeded(installed, "users", "create-owner", "alice", stdin=PASSWORD)
+    said = _succeeded(installed, "users", "set-password", "Alice", stdin=f"{NEW_PASSWORD}\n")
+    assert said == "The password of alice is set, and all their sessions have ended\n"
+    with pytest.raises(InvalidCredentials):
+        asyncio.run(_signs_in(installed, PASSWORD))
+    asyncio.run(_signs_in(installed, NEW_PASSWORD))
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    _succeeded(installed, "users", "set-password", "alice", "--password-file", str(file))
+    asyncio.run(_signs_in(installed, PASSWORD))
+    for stdin, arguments, code in (
+        ("password1234", ("alice",), 1),
+        (NEW_PASSWORD, ("nobody",), 1),
+        ("", ("alice", NEW_PASSWORD), 2),
+        ("", ("alice",), 2),
+    ):
+        assert installed.command("users", "set-password", *arguments, stdin=stdin).returncode == code
+    asyncio.run(_signs_in(installed, PASSWORD))
 
 
 def test_an_account_is_claimed_by_its_link(installed: Place) -> None:

@@ -77,13 +77,13 @@ async def test_the_form_changes_the_password_and_this_browser_goes_on(site: Site
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [
-        ({"password": "wrong", "new_password": NEW_PASSWORD}, 401, "The username or password is wrong"),
+        ({"password": "wrong", "new_password": NEW_PASSWORD}, 401, "The present password is wrong"),
         ({"password": PASSWORD, "new_password": "short"}, 422, "New password must be 12 to 256 characters"),
         ({"password": PASSWORD, "new_password": "password1234"}, 422, "New password is too easy to guess"),
         ({"password": PASSWORD, "new_password": "refused-one-2026"}, 422, "New password is too easy to guess"),
         ({"password": PASSWORD, "new_password": PASSWORD}, 422, "New password must differ from the present one"),
         ({"password": PASSWORD}, 422, "New password"),
-        ({"new_password": NEW_PASSWORD}, 401, "The username or password is wrong"),
+        ({"new_password": NEW_PASSWORD}, 401, "The present password is wrong"),
     ],
 )
 async def test_a_refusal_stands_beside_the_form_and_repeats_no_password(
