@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from tests.support.samples import NEW_PASSWORD, PASSWORD
 WEB: Final = Client(source=Source.WEB, address="192.0.2.7", device="a test")
 SECONDS: Final = 5.0
 
+Carrier = Callable[[], Awaitable[Actor]]
 Act = Callable[[Place, Services, Actor, User], Awaitable[object]]
 """Ends the sessions of a user, in one process; the actor is another session of theirs."""
 
@@ -72,10 +74,10 @@ async def test_sessions_end_in_another_process_whatever_ends_them(engine_url: st
             browser = await there.authentication.login_browser(user.username, PASSWORD, WEB)
             mine = await here.authentication.login(user.username, PASSWORD, WEB)
             actor = await here.requests.authenticate(mine.access_token.reveal(), WEB)
-            carriers = (
-                lambda pair=pair: there.requests.authenticate(pair.access_token.reveal(), WEB),
-                lambda browser=browser: there.requests.authenticate_browser(browser.cookie.reveal(), WEB),
-            )
+            carriers: list[Carrier] = [
+                partial(there.requests.authenticate, pair.access_token.reveal(), WEB),
+                partial(there.requests.authenticate_browser, browser.cookie.reveal(), WEB),
+            ]
             for carrier in carriers:
                 await carrier()  # the other process has read them, and may keep them in memory
             await act(place, here, actor, user)
@@ -85,7 +87,7 @@ async def test_sessions_end_in_another_process_whatever_ends_them(engine_url: st
                 await there.authentication.refresh(pair.refresh_token.reveal(), WEB)
 
 
-async def _until_refused(name: str, carrier: Callable[[], Awaitable[Actor]]) -> None:
+async def _until_refused(name: str, carrier: Carrier) -> None:
     try:
         async with asyncio.timeout(SECONDS):
             while True:

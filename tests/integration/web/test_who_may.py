@@ -134,8 +134,8 @@ async def _objects_of_another(site: Site) -> Mapping[str, list[str]]:
     await site.request("DELETE", f"/api/v1/credentials/{removed.json['id']}", token=token)
     options = await site.request("POST", "/api/v1/auth/passkeys/options", token=token)
     key = Authenticator(f"http://localhost:{site.url.rpartition(':')[2]}").create(options.json)
-    body = {"name": "hers", "credential": key}
-    passkey = await site.request("POST", "/api/v1/auth/passkeys", token=token, json=body)
+    made = {"name": "hers", "credential": key}
+    passkey = await site.request("POST", "/api/v1/auth/passkeys", token=token, json=made)
     sessions = await site.request("GET", "/api/v1/auth/sessions", token=token)
     return {
         "credential": [kept.json["id"], removed.json["id"]],
