@@ -51,7 +51,8 @@ class PasswordService:
 
         ``password`` is the present one, judged within the limits on guessing; None for an account that has none, whose
         owner signed in otherwise within the last ten minutes. ``cookie`` is that of a browser's session, which gets
-        another one. Of simultaneous changes one succeeds.
+        another one. The session is no fresher than before, since a second factor was not asked for. Of simultaneous
+        changes one succeeds.
 
         Raises InvalidCredentials, TooManyAttempts, InvalidInput, ReauthenticationRequired, Overloaded, InvalidToken
         where the session ended meanwhile, and PasswordChanged where the account was changed meanwhile.
@@ -69,7 +70,6 @@ class PasswordService:
             if found is None or not found.session.alive(found.user, now):
                 raise InvalidToken
             ended = await self._replace(uow, user, hashed, but=found.session.id)
-            await uow.sessions.prove(found.session.id, now)
             about = ("user", user.id)
             await self._trail.record(uow, actor, Action.PASSWORD_CHANGED, about=about, sessions_ended=ended)
             return await self._kept(uow, actor, cookie)

@@ -11,7 +11,7 @@ from app.domain.identity import REAUTHENTICATION_LASTS, SESSION_IDLE, Client, Ro
 from app.services import Services
 from tests.support.fakes import FakeClock
 from tests.support.keyhall import SESSION_LIFETIME, Keyhall
-from tests.support.samples import NEW_PASSWORD, PASSWORD, SECRET
+from tests.support.samples import NEW_PASSWORD, PASSWORD
 
 WEB = Client(source=Source.WEB, address="192.0.2.1", device="a test")
 
@@ -53,16 +53,16 @@ async def test_a_change_of_the_password_does_not_lengthen_the_session(
         await services.requests.authenticate_browser(renewed, WEB)
 
 
-async def test_a_change_of_the_password_proves_it(keyhall: Keyhall, services: Services, clock: FakeClock) -> None:
+async def test_a_change_of_the_password_does_not_make_the_session_fresh(
+    keyhall: Keyhall, services: Services, clock: FakeClock
+) -> None:
+    """It asks for no second factor, which proving anew would."""
     access = (await services.authentication.login("mia", PASSWORD, WEB)).access_token.reveal()
     actor = await services.requests.authenticate(access, WEB)
-    added = await services.credentials.add(actor, provider="openai", label="main", secret=SECRET)
     keyhall.advance(clock, REAUTHENTICATION_LASTS + timedelta(seconds=1))
-    with pytest.raises(ReauthenticationRequired):
-        await services.credentials.reveal(await services.requests.authenticate(access, WEB), added.view.id)
     await services.passwords.change(actor, PASSWORD, NEW_PASSWORD)
-    fresh = await services.requests.authenticate(access, WEB)
-    assert (await services.credentials.reveal(fresh, added.view.id)).reveal() == SECRET
+    with pytest.raises(ReauthenticationRequired):
+        (await services.requests.authenticate(access, WEB)).require_fresh(clock.now())
 
 
 async def test_ending_the_other_sessions_proves_nothing(keyhall: Keyhall, services: Services, clock: FakeClock) -> None:
