@@ -131,6 +131,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.KeyStateConflict: 409,
         errors.LastOwner: 409,
         errors.PasswordChanged: 409,
+        errors.LastOwner: 409,
         errors.QuotaExceeded: 409,
         errors.CredentialUnreadable: 409,
         errors.SecondFactorUnreadable: 409,
