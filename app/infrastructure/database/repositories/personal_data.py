@@ -75,7 +75,7 @@ class PersonalDataRepositoryImpl:
     async def rows(self, section: Section, person: Person) -> Sequence[PersonalRow]:
         """One statement."""
         statement = _ROWS[section]
-        names = [each.name for each in statement.selected_columns]
+        names = [str(each.name) for each in statement.selected_columns]
         found = await self._connection.rows(statement, _of(person))
         return [dict(zip(names, row, strict=True)) for row in found]
 
