@@ -1,7 +1,7 @@
 """The bot's texts in German; the English ones stand where they are used.
 
 As with gettext, the English text is the key: a text that is not in the table is shown in English. ``test_texts`` finds
-every text that is missing here.
+every text that is missing here. More than 400 lines, because all of them are here.
 """
 
 from __future__ import annotations

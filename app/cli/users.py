@@ -217,7 +217,7 @@ def erase(
     confirm: Annotated[str, typer.Option("--confirm", metavar="NAME", help="The name once more.")],
     as_json: AsJson = False,
 ) -> None:
-    """Erase a person for good: the account, sessions, and every credential of theirs, shared ones too.
+    """Erase a person for good: the account, sessions, and every credential that they own or shared.
 
     The audit trail stays and still verifies: it names the person by a random id. Backups from before still hold
     everything until they are deleted; a restore of one erases the person again.

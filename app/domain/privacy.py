@@ -32,7 +32,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
-    """A person who was erased, without anything personal, so that a restored backup can be told to erase them again."""
+    """A person who was erased, without anything personal, so that a restored backup erases them again."""
 
     user_id: str
     subject_id: str
@@ -40,13 +40,13 @@ class Erasure:
 
     @property
     def person(self) -> Person:
-        """Whose rows went."""
+        """The ids under which their rows were stored."""
         return Person(self.user_id, self.subject_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasurePreview:
-    """What an erasure would delete, and the proof that it asks for."""
+    """The rows that an erasure would delete, and the proof that it asks for."""
 
     credentials: int
     shared: int

@@ -327,6 +327,7 @@ def test_no_document_names_a_path_of_somebodys_machine(document: Path) -> None:
     first_segments = set(re.findall(r"(?<![\w.:/}~…-])/([A-Za-z][\w.-]*)/", text_of(document)))
     allowed = {"account", "api", "auth", "credentials", "etc", "opt", "run", "static", "var"}
     assert first_segments - allowed == set()
+    assert first_segments - {"api", "credentials", "etc", "opt", "privacy", "run", "static", "var"} == set()
     assert not re.search(r"(?<!\w)[A-Za-z]:\\", text_of(document))
 
 

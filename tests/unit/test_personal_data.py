@@ -77,6 +77,6 @@ def test_no_secret_is_in_a_section() -> None:
 
 
 def test_every_personal_table_is_documented() -> None:
-    text = (PROJECT_ROOT / "docs" / "compliance.md").read_text(encoding="utf-8")
+    text = (PROJECT_ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     missing = [each.table.name for each in PERSONAL if f"| `{each.table.name}`" not in text]
     assert missing == []

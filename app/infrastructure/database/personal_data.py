@@ -130,7 +130,7 @@ PERSONAL: Final = (
     PersonalTable(
         table=schema.audit_events,
         shown="`audit`: rows by the person, about their account and about their credentials",
-        stays="its seals cover every column; it holds random ids, which stand for nobody any more",
+        stays="audit seals cover every column; it holds random ids, which stand for nobody any more",
     ),
     PersonalTable(
         table=schema.subjects,
@@ -150,7 +150,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = MappingProxyType(
     {
         "app_config": "application keys",
         "attempts": "counts of wrong guesses under keyed hashes of names, and under addresses; deleted after a day",
-        "audit_segments": "seals over rows of the audit trail",
+        "audit_segments": "the segments of the audit chains",
         "backups": "the files that were made",
         "bot_state": "facts about the bot",
         "imported_entries": "keyed hashes of entries and of names that were erased, so that no import brings them back",

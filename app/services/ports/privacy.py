@@ -30,7 +30,7 @@ class PersonalDataRepository(Protocol):
     async def erase(self, person: Person, at: datetime) -> ErasedRows:
         """Delete the person's rows for good, and remember the erasure; a second time finds what came since.
 
-        Rows of the audit trail stay as they are, so that their seals hold: the name in `subjects` goes, and each
+        Rows of the audit trail stay as they are, so that it still verifies: the name in `subjects` goes, and each
         address that no other person has used.
         """
         ...

@@ -104,7 +104,7 @@ class PersonErasure:
         return await self._erase(actor, user)
 
     async def preview(self, actor: Actor) -> ErasurePreview:
-        """Return what an erasure of the actor would delete. Raises InvalidToken."""
+        """Return the rows that an erasure of the actor would delete, counted. Raises InvalidToken."""
         user = await self._account(actor)
         person = Person(user.id, user.subject_id)
         async with self._storage.read() as uow:
@@ -121,7 +121,7 @@ class PersonErasure:
         )
 
     async def sweep(self, uow: UnitOfWork) -> int:
-        """Erase what requests that were under way have stored since; how many rows those were."""
+        """Erase rows that requests which were under way have stored since; return how many."""
         recent = await uow.personal_data.erased_since(self._clock.now() - LEFTOVERS_FOR)
         found = [await uow.personal_data.erase(each.person, each.erased_at) for each in recent]
         return sum(each.total for each in found)
@@ -170,7 +170,7 @@ def erased_name_mark(material: SecretBytes, derivation: KeyDerivation, username:
 
 
 async def erase_in(uow: UnitOfWork, person: Person, at: datetime) -> ErasedRows:
-    """Erase a person within a unit of work, to which nobody adds credentials of theirs meanwhile."""
+    """Erase a person within a unit of work, during which nobody adds credentials for them."""
     await uow.credentials.lock_owner(Owner(OwnerKind.USER, person.user_id))
     return await uow.personal_data.erase(person, at)
 

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from app.domain import errors
 from app.domain.identity import Actor
+from app.web.headers import EXPORT_HEADERS
 from app.web.inputs import Model
 from app.web.limits import Password, Token
 from app.web.options import SERVICES
@@ -18,8 +19,6 @@ from app.web.routing import Routes, json_response
 from app.web.sessions import end_session
 
 routes = Routes("Privacy")
-
-EXPORT_HEADERS = {"Cache-Control": "no-store", "Content-Disposition": 'attachment; filename="keyhall-export.json"'}
 
 
 class ErasureProof(Model):

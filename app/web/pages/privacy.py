@@ -9,7 +9,7 @@ from aiohttp import web
 from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor
-from app.web.api.privacy import EXPORT_HEADERS
+from app.web.headers import EXPORT_HEADERS
 from app.web.inputs import Model
 from app.web.options import SERVICES
 from app.web.pages.drafts import forget_draft
@@ -63,7 +63,7 @@ def _again(section: str) -> Retry:
 
 @routes("GET", "/privacy", media_type="text/html")
 async def privacy(request: web.Request, actor: Actor) -> web.Response:
-    """What is stored about you, as a file, and how to erase it."""
+    """Your data: the export, and the form that erases the account."""
     return await _page(request, actor)
 
 
