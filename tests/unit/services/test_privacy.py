@@ -160,9 +160,9 @@ async def test_secrets_are_exported_by_the_owner_at_the_command_line_alone_and_r
     mia = await _furnished(keyhall)
     export = keyhall.services.personal_data
     boss, admin = await _signed_in(keyhall, "boss", Role.OWNER), await _signed_in(keyhall, "ada", Role.ADMIN)
-    for who, secrets in ((boss, True), (admin, False), (mia, False)):
+    for who, wanted in ((boss, True), (admin, False), (mia, False)):
         with pytest.raises(Forbidden):
-            await anext(export.of_user(who, "mia", with_secrets=secrets))
+            await anext(export.of_user(who, "mia", with_secrets=wanted))
     operator = await keyhall.services.identity.operator()
     with memory.full(), pytest.raises(Exception, match="space"):
         await anext(export.of_user(operator, "mia", with_secrets=True))
