@@ -17,6 +17,7 @@ class Section(StrEnum):
     ACCOUNT = "account"
     SESSIONS = "sessions"
     LINKS = "links"
+    PASSKEYS = "passkeys"
     REQUESTS = "requests"
     JOBS = "jobs"
     USAGE = "usage"

@@ -24,10 +24,10 @@ from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
 from app.web.pages import dashboard, discord, login, reveal, static
+from app.web.pages import privacy as privacy_pages
 from app.web.pages.account import page as account_page
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
-from app.web.pages import privacy as privacy_pages
 from app.web.pages.rendering import TEMPLATES, Templates, error_page
 from app.web.pages.static import ASSETS, Assets
 

@@ -93,6 +93,15 @@ PERSONAL: Final = (
         withheld={"token_hash": _A_HASH},
     ),
     PersonalTable(
+        table=schema.passkeys,
+        theirs=schema.passkeys.c.user_id == _USER,
+        section=Section.PASSKEYS,
+        withheld={
+            "credential_id": "bytes by which an authenticator recognises itself",
+            "public_key": "bytes that verify an authenticator",
+        },
+    ),
+    PersonalTable(
         table=schema.idempotency_keys,
         theirs=schema.idempotency_keys.c.user_id == _USER,
         section=Section.REQUESTS,
@@ -158,6 +167,8 @@ NOT_PERSONAL: Final[Mapping[str, str]] = MappingProxyType(
         "key_schedules": "schedules of application keys",
         "owner_claim": "that there was a first owner, by a random id: the setup token must not work again",
         "schema_info": "the version of the schema",
+        "spent_tickets": "hashes of tickets of browsers, until they would expire",
+        "used_challenges": "hashes of challenges, until they would expire",
     }
 )
 """Tables without rows about a person, each with the reason."""

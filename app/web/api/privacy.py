@@ -39,6 +39,7 @@ class Export(TypedDict):
     account: dict[str, Any]
     sessions: list[dict[str, Any]]
     links: list[dict[str, Any]]
+    passkeys: list[dict[str, Any]]
     requests: list[dict[str, Any]]
     jobs: list[dict[str, Any]]
     usage: list[dict[str, Any]]

@@ -26,11 +26,11 @@ from app.domain.errors import (
     Forbidden,
     InvalidCredentials,
     KeyStateConflict,
+    LastOwner,
     NoCredential,
     NotFound,
     PasskeyRefused,
 )
-from app.domain.errors import AppError, CannotOpen, Forbidden, KeyStateConflict, LastOwner, NoCredential, NotFound
 from app.domain.errors import ReauthenticationRequired as Stale
 from app.domain.identity import Role
 from app.domain.keys import KeyName
