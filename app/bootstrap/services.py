@@ -185,7 +185,9 @@ def build_services(parts: Parts) -> Services:
     factor_proof = FactorProof(
         storage=storage, cipher=parts.cipher, codes=one_time_passwords, refusals=refusals, clock=clock
     )
-    erasure = PersonErasure(storage=storage, keys=keys, derivation=derivation, proof=proof, clock=clock)
+    erasure = PersonErasure(
+        storage=storage, keys=keys, derivation=derivation, proof=proof, factors=factor_proof, clock=clock
+    )
     bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY

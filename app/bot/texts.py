@@ -236,6 +236,9 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
             "Du bist der letzte Eigentümer dieses Keyhall: mache zuerst jemand anderen dazu."
         ),
         "That is not your name, so nothing was erased.": "Das ist nicht dein Name, also wurde nichts gelöscht.",
+        "This account has a second factor: erase it on the web, on the page /privacy": (
+            "Dieses Konto hat einen zweiten Faktor: lösche es im Web, auf der Seite /privacy"
+        ),
         "This account has a password: erase it on the web, on the page /privacy": (
             "Dieses Konto hat ein Passwort: lösche es im Web, auf der Seite /privacy"
         ),

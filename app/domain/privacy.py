@@ -17,6 +17,7 @@ class Section(StrEnum):
     ACCOUNT = "account"
     SESSIONS = "sessions"
     LINKS = "links"
+    FACTORS = "factors"
     PASSKEYS = "passkeys"
     REQUESTS = "requests"
     JOBS = "jobs"
@@ -53,6 +54,7 @@ class ErasurePreview:
     shared: int
     sessions: int
     has_password: bool
+    has_factor: bool
     last_owner: bool
 
 

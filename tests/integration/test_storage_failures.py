@@ -29,8 +29,8 @@ from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
-from app.domain.second_factor import TotpFactor
 from app.domain.privacy import Person, Section
+from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database import schema
 from app.infrastructure.database.dialects import Timeouts

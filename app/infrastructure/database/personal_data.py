@@ -93,6 +93,21 @@ PERSONAL: Final = (
         withheld={"token_hash": _A_HASH},
     ),
     PersonalTable(
+        table=schema.recovery_codes,
+        theirs=schema.recovery_codes.c.user_id == _USER,
+        shown="hashes of codes that the person has",
+    ),
+    PersonalTable(
+        table=schema.totp_factors,
+        theirs=schema.totp_factors.c.user_id == _USER,
+        section=Section.FACTORS,
+        withheld={
+            "encrypted_secret": "the secret of the second factor, which the person's app has",
+            "key_version": _WORK,
+            "version": _WORK,
+        },
+    ),
+    PersonalTable(
         table=schema.passkeys,
         theirs=schema.passkeys.c.user_id == _USER,
         section=Section.PASSKEYS,

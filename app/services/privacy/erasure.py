@@ -25,10 +25,13 @@ from app.domain.errors import (
 from app.domain.identity import Actor, Client, Permission, Role, Source, User, name_key
 from app.domain.keys import KeyName
 from app.domain.privacy import LEFTOVERS_FOR, ErasedRows, ErasurePreview, Person, Section
+from app.domain.second_factor import typed_code
 from app.domain.secrets import SecretBytes
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
-from app.services.authentication import PasswordProof
+from app.services.authentication import FactorProof, PasswordProof
+from app.services.authentication.factor_proof import Attempt
+from app.services.authentication.sessions import Within
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, KeyDerivation, Storage, UnitOfWork
 
@@ -46,20 +49,24 @@ class PersonErasure:
         keys: KeyManagementService,
         derivation: KeyDerivation,
         proof: PasswordProof,
+        factors: FactorProof,
         clock: Clock,
     ) -> None:
         self._storage = storage
         self._keys = keys
         self._derivation = derivation
         self._proof = proof
+        self._factors = factors
         self._clock = clock
         self._trail = AuditTrail(clock)
 
-    async def of_oneself(self, actor: Actor, password: str | None) -> ErasedRows:
-        """Erase the actor, who proves their password again; without one, a fresh sign-in has to do.
+    async def of_oneself(self, actor: Actor, password: str | None, *, otp: str | None = None) -> ErasedRows:
+        """Erase the actor, who proves their password and their second factor again; without a password, a fresh sign-in
+        has to do.
 
-        Raises InvalidCredentials, TooManyAttempts, ReauthenticationRequired, InvalidToken, Overloaded.
+        Raises InvalidCredentials, OtpRequired, TooManyAttempts, ReauthenticationRequired, InvalidToken, Overloaded.
         """
+        code = typed_code(otp)
         user = await self._account(actor)
         if user.password_hash is None:
             actor.require_fresh(self._clock.now())
@@ -67,7 +74,11 @@ class PersonErasure:
             raise ReauthenticationRequired
         else:
             await self._proof.again(actor, password)
-        return await self._erase(actor, user)
+        sender = self._proof.sender_of(actor)
+        use = await self._factors.judge(
+            Attempt(user_id=user.id, who=actor, action=Action.REAUTHENTICATED, sender=sender), code
+        )
+        return await self._erase(actor, user, use)
 
     async def on_discord(self, actor: Actor, typed: str, *, discord_name: str) -> ErasedRows:
         """Erase the actor, who typed the name of their Discord account or of their account here.
@@ -80,6 +91,8 @@ class PersonErasure:
         user = await self._account(actor)
         if user.password_hash is not None:
             raise Forbidden("This account has a password: erase it on the web, on the page /privacy")
+        if await self._has_factor(user):
+            raise Forbidden("This account has a second factor: erase it on the web, on the page /privacy")
         given = name_key(opaque(typed, "name", longest=256).strip()).removeprefix("@")
         if given not in {name_key(discord_name), user.name_key}:
             raise InvalidInput("name", "is not yours: nothing was erased")
@@ -117,6 +130,7 @@ class PersonErasure:
             shared=len(shared),
             sessions=len(sessions),
             has_password=user.password_hash is not None,
+            has_factor=await self._has_factor(user),
             last_owner=last,
         )
 
@@ -126,6 +140,11 @@ class PersonErasure:
         found = [await uow.personal_data.erase(each.person, each.erased_at) for each in recent]
         return sum(each.total for each in found)
 
+    async def _has_factor(self, user: User) -> bool:
+        async with self._storage.lookup() as uow:
+            factor = await uow.factors.get(user.id)
+        return factor is not None and factor.confirmed_at is not None
+
     async def _account(self, actor: Actor) -> User:
         async with self._storage.lookup() as uow:
             user = await uow.users.get(actor.user_id)
@@ -133,18 +152,18 @@ class PersonErasure:
             raise InvalidToken
         return user
 
-    async def _erase(self, actor: Actor, user: User) -> ErasedRows:
+    async def _erase(self, actor: Actor, user: User, use: Within | None = None) -> ErasedRows:
         mark = self._mark(user.username)
         for _ in range(_TRIES - 1):
             try:
-                return await self._erase_once(actor, user, mark)
+                return await self._erase_once(actor, user, mark, use)
             except OutcomeUnknown:
                 raise
             except StorageBusy:
                 continue
-        return await self._erase_once(actor, user, mark)
+        return await self._erase_once(actor, user, mark, use)
 
-    async def _erase_once(self, actor: Actor, user: User, mark: bytes) -> ErasedRows:
+    async def _erase_once(self, actor: Actor, user: User, mark: bytes, use: Within | None) -> ErasedRows:
         now = self._clock.now()
         async with self._storage.write() as uow:
             if not await uow.personal_data.lock(user.id):
@@ -153,6 +172,8 @@ class PersonErasure:
             owns = present is not None and present.role is Role.OWNER and present.disabled_at is None
             if owns and not await uow.personal_data.has_other_owner(user.id, lock=True):
                 raise LastOwner
+            if use is not None:
+                await use(uow)
             if not await uow.imports.known([mark]):
                 await uow.imports.add(mark, "", now)
             await self._trail.record(uow, _nowhere(actor), Action.USER_ERASED, about=("user", user.id))

@@ -39,6 +39,7 @@ class Export(TypedDict):
     account: dict[str, Any]
     sessions: list[dict[str, Any]]
     links: list[dict[str, Any]]
+    factors: list[dict[str, Any]]
     passkeys: list[dict[str, Any]]
     requests: list[dict[str, Any]]
     jobs: list[dict[str, Any]]
@@ -83,7 +84,7 @@ async def erase(request: web.Request, actor: Actor, body: ErasureProof) -> web.R
     Your credentials, also those that you share with servers, are deleted with their versions. The audit trail names you
     by a random id from then on.
     """
-    await request.app[SERVICES].erasure.of_oneself(actor, body.password)
+    await request.app[SERVICES].erasure.of_oneself(actor, body.password, otp=body.otp)
     response = json_response(204)
     end_session(request, response)
     return response

@@ -22,15 +22,17 @@ routes = Routes("Pages")
 
 
 class ExportForm(Model):
-    """A button; with the password if its last proof is too old."""
+    """A button; with the password if its last proof is too old, and a code where there is a second factor."""
 
     password: str = ""
+    otp: str = ""
 
 
 class EraseForm(Model):
-    """The password, where the account has one."""
+    """The password, where the account has one, and a code where it has a second factor."""
 
     password: str = ""
+    otp: str = ""
 
 
 async def _page(
@@ -75,6 +77,7 @@ async def privacy(request: web.Request, actor: Actor) -> web.Response:
     errors=[
         errors.ReauthenticationRequired,
         errors.InvalidCredentials,
+        errors.OtpRequired,
         errors.TooManyAttempts,
         errors.Overloaded,
     ],
@@ -87,7 +90,10 @@ async def export(request: web.Request, actor: Actor, form: ExportForm) -> web.Re
     services = request.app[SERVICES]
     if form.password:
         cookie = own_cookie(request)
-        renew_session(request, await services.authentication.reauthenticate(actor, form.password, cookie=cookie))
+        renewed = await services.authentication.reauthenticate(
+            actor, form.password, otp=form.otp or None, cookie=cookie
+        )
+        renew_session(request, renewed)
         actor = await actor_of(request)
     return json_response(200, await services.personal_data.of_oneself(actor), EXPORT_HEADERS)
 
@@ -101,6 +107,7 @@ async def export(request: web.Request, actor: Actor, form: ExportForm) -> web.Re
     errors=[
         errors.ReauthenticationRequired,
         errors.InvalidCredentials,
+        errors.OtpRequired,
         errors.LastOwner,
         errors.TooManyAttempts,
         errors.Overloaded,
@@ -108,7 +115,7 @@ async def export(request: web.Request, actor: Actor, form: ExportForm) -> web.Re
 )
 async def erase(request: web.Request, actor: Actor, form: EraseForm) -> web.Response:
     """Erase your account and everything that is stored about you, for good."""
-    await request.app[SERVICES].erasure.of_oneself(actor, form.password or None)
+    await request.app[SERVICES].erasure.of_oneself(actor, form.password or None, otp=form.otp or None)
     response = see_other("/login?done=erased")
     end_session(request, response)
     forget_draft(request, response)

@@ -25,12 +25,13 @@ class FakePersonalDataRepository:
             Section.ACCOUNT: [each for each in tables.users.values() if each.id == user_id],
             Section.SESSIONS: [each for each in tables.sessions.values() if each.user_id == user_id],
             Section.LINKS: [link for link, _ in tables.links.values() if link.user_id == user_id],
+            Section.FACTORS: [each for each in tables.factors.values() if each.user_id == user_id],
             Section.PASSKEYS: [each for each in tables.passkeys.values() if each.user_id == user_id],
             Section.REQUESTS: [each for each in tables.idempotency.values() if each.user_id == user_id],
             Section.JOBS: [each for each in tables.jobs.values() if each.requested_by == person.subject_id],
             Section.USAGE: [each for each in tables.uses if each.subject_id == person.subject_id],
         }
-        withheld = {"password_hash", "mac", "payload", "progress", "credential_id", "public_key"}
+        withheld = {"password_hash", "mac", "payload", "progress", "credential_id", "public_key", "encrypted_secret"}
         return [
             {name: value for name, value in asdict(each).items() if name not in withheld} for each in found[section]
         ]
@@ -60,6 +61,8 @@ class FakePersonalDataRepository:
         others = len(tables.links) + len(tables.idempotency) + (user_id in tables.users)
         tables.links = {key: each for key, each in tables.links.items() if each[0].user_id != user_id}
         tables.idempotency = {key: each for key, each in tables.idempotency.items() if key[0] != user_id}
+        tables.factors = {key: each for key, each in tables.factors.items() if each.user_id != user_id}
+        tables.recovery_codes = {key: None for key in tables.recovery_codes if key[0] != user_id}
         tables.passkeys = {key: each for key, each in tables.passkeys.items() if each.user_id != user_id}
         tables.users.pop(user_id, None)
         tables.erasures.setdefault(user_id, Erasure(user_id=user_id, subject_id=person.subject_id, erased_at=at))

@@ -20,8 +20,8 @@ from app.domain.jobs import Job
 from app.domain.keys import KeySchedule
 from app.domain.links import Invitation, OneTimeLink
 from app.domain.passkeys import Passkey
-from app.domain.second_factor import TotpFactor
 from app.domain.privacy import Erasure
+from app.domain.second_factor import TotpFactor
 from app.infrastructure.database.columns import PlainText, UtcDateTime
 from app.services.ports import IdempotentRequest
 

@@ -18,6 +18,7 @@ from app.domain.errors import (
     InvalidToken,
     LastOwner,
     NotFound,
+    OtpRequired,
     ReauthenticationRequired,
 )
 from app.domain.identity import Actor, Client, GuildContext, Role, Source, User
@@ -26,6 +27,7 @@ from app.services.privacy import ExportPart
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
 from tests.support.keyhall import Keyhall, open_keyhall
 from tests.support.samples import OTHER_SECRET, PASSWORD, SECRET
+from tests.support.second_factors import enrol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -279,3 +281,24 @@ async def test_what_a_request_stored_meanwhile_is_swept_away(keyhall: Keyhall, m
     await keyhall.housekeeping.sweep()
     assert not memory.tables.credentials
     assert {each.owner.kind for each in memory.tables.credentials.values()} == set[OwnerKind]()
+
+
+async def test_a_second_factor_is_proven_before_an_erasure(
+    keyhall: Keyhall, memory: FakeStorage, clock: FakeClock
+) -> None:
+    mia, erasure = await _furnished(keyhall), keyhall.services.erasure
+    enrolled = await enrol(keyhall.services, mia, clock.now())
+    assert (await erasure.preview(mia)).has_factor
+    export = await keyhall.services.personal_data.of_oneself(mia)
+    assert [each["confirmed_at"] for each in export["factors"]] == [clock.now()]
+    with pytest.raises(InvalidCredentials):
+        await erasure.of_oneself(mia, "another horse battery", otp=enrolled.recovery_codes[0])
+    with pytest.raises(OtpRequired):
+        await erasure.of_oneself(mia, PASSWORD)
+    with pytest.raises(InvalidCredentials):
+        await erasure.of_oneself(mia, PASSWORD, otp=enrolled.app.wrong(clock.now()))
+    assert mia.user_id in memory.tables.users
+    await erasure.of_oneself(mia, PASSWORD, otp=enrolled.recovery_codes[0])
+    assert not memory.tables.factors
+    assert not memory.tables.recovery_codes
+    assert mia.user_id not in memory.tables.users
