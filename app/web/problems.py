@@ -129,7 +129,6 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.SetupClosed: 409,
         errors.IdempotencyConflict: 409,
         errors.KeyStateConflict: 409,
-        errors.LastOwner: 409,
         errors.PasswordChanged: 409,
         errors.LastOwner: 409,
         errors.QuotaExceeded: 409,

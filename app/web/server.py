@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, web
 
 from app.domain.errors import ConfigInvalid
 from app.services import Services
-from app.web.api import (, audit, auth, backups, caches, credentials, documentation, factors, keys, passkeys, privacy, probes, users
+from app.web.api import (
     audit,
     auth,
     backups,
@@ -26,6 +26,7 @@ from app.web.api import (, audit, auth, backups, caches, credentials, documentat
     passkeys,
     privacy,
     probes,
+    users,
 )
 from app.web.bodies import LARGEST_BODY
 from app.web.connection import SPOKEN_MAJOR, Connection

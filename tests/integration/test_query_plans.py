@@ -71,7 +71,6 @@ WHOLE: Final[Mapping[str, str]] = {
     "keys.guarded_rows: users": "counts what is left of an install whose manifest is lost",
     "keys.rows: app_config": FEW,
     "personal_data.erasures: erasures": PAGE,
-    "personal_data.has_other_owner: users": "once when an owner is erased, or looks at what that would delete",
     "personal_data.rows: jobs": "jobs are deleted after 30 days; once in an export",
     "schedules.all: key_schedules": FEW,
     "sessions.revoke_all: refresh_tokens": RESET,

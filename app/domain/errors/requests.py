@@ -166,13 +166,6 @@ class SetupClosed(AppError):
     title = "There is an owner already"
 
 
-class LastOwner(AppError):
-    """Without this account no owner would be left who can sign in."""
-
-    code = "last_owner"
-    title = "This is the last owner: make somebody else an owner first"
-
-
 class VersionConflict(AppError):
     """Somebody else changed it in the meantime; read it again."""
 

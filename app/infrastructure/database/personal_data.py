@@ -88,7 +88,7 @@ PERSONAL: Final = (
     SESSIONS,
     PersonalTable(
         table=schema.one_time_links,
-        theirs=schema.one_time_links.c.user_id == _USER,
+        theirs=or_(schema.one_time_links.c.user_id == _USER, schema.one_time_links.c.issued_by == _USER),
         section=Section.LINKS,
         withheld={"token_hash": _A_HASH},
     ),

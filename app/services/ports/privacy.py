@@ -23,10 +23,6 @@ class PersonalDataRepository(Protocol):
         """Exclude everybody who signs in or changes the account until the unit of work ends; False without one."""
         ...
 
-    async def has_other_owner(self, user_id: str, *, lock: bool = False) -> bool:
-        """Whether another owner is not disabled; with ``lock``, nobody changes that until the unit of work ends."""
-        ...
-
     async def erase(self, person: Person, at: datetime) -> ErasedRows:
         """Delete the person's rows for good, and remember the erasure; a second time finds what came since.
 

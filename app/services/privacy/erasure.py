@@ -16,7 +16,6 @@ from app.domain.errors import (
     Forbidden,
     InvalidInput,
     InvalidToken,
-    LastOwner,
     NotFound,
     OutcomeUnknown,
     ReauthenticationRequired,
@@ -33,6 +32,7 @@ from app.services.authentication import FactorProof, PasswordProof
 from app.services.authentication.factor_proof import Attempt
 from app.services.authentication.sessions import Within
 from app.services.keys import KeyManagementService
+from app.services.owners import require_another_owner
 from app.services.ports import Clock, KeyDerivation, Storage, UnitOfWork
 
 _TRIES: Final = 3
@@ -124,7 +124,7 @@ class PersonErasure:
             credentials = await uow.credentials.count(Owner(OwnerKind.USER, user.id))
             shared = await uow.credentials.shared_by(user.id)
             sessions = await uow.personal_data.rows(Section.SESSIONS, person)
-            last = user.role is Role.OWNER and not await uow.personal_data.has_other_owner(user.id)
+            last = list(await uow.users.active_owners()) == [user.id]
         return ErasurePreview(
             credentials=credentials,
             shared=len(shared),
@@ -166,12 +166,9 @@ class PersonErasure:
     async def _erase_once(self, actor: Actor, user: User, mark: bytes, use: Within | None) -> ErasedRows:
         now = self._clock.now()
         async with self._storage.write() as uow:
+            await require_another_owner(uow, user.id)  # first: changes of roles lock in this order too
             if not await uow.personal_data.lock(user.id):
                 raise NotFound("This account was erased already")
-            present = await uow.users.get(user.id)
-            owns = present is not None and present.role is Role.OWNER and present.disabled_at is None
-            if owns and not await uow.personal_data.has_other_owner(user.id, lock=True):
-                raise LastOwner
             if use is not None:
                 await use(uow)
             if not await uow.imports.known([mark]):

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.credentials import OwnerKind
-from app.domain.identity import Role
+from app.domain.links import Invitation, OneTimeLink
 from app.domain.privacy import ErasedRows, Erasure, Person, Section
 from app.services.ports import PersonalRow
 from tests.support.fakes.tables import Tables, like_an_engine
@@ -24,7 +24,7 @@ class FakePersonalDataRepository:
         found: dict[Section, list[Any]] = {
             Section.ACCOUNT: [each for each in tables.users.values() if each.id == user_id],
             Section.SESSIONS: [each for each in tables.sessions.values() if each.user_id == user_id],
-            Section.LINKS: [link for link, _ in tables.links.values() if link.user_id == user_id],
+            Section.LINKS: [link for link, _ in tables.links.values() if _holder(link) == user_id],
             Section.FACTORS: [each for each in tables.factors.values() if each.user_id == user_id],
             Section.PASSKEYS: [each for each in tables.passkeys.values() if each.user_id == user_id],
             Section.REQUESTS: [each for each in tables.idempotency.values() if each.user_id == user_id],
@@ -38,10 +38,6 @@ class FakePersonalDataRepository:
 
     async def lock(self, user_id: str) -> bool:
         return user_id in self._tables.users
-
-    async def has_other_owner(self, user_id: str, *, lock: bool = False) -> bool:
-        owners = (each for each in self._tables.users.values() if each.role is Role.OWNER and not each.disabled_at)
-        return any(each.id != user_id for each in owners)
 
     async def erase(self, person: Person, at: datetime) -> ErasedRows:
         tables, user_id = self._tables, person.user_id
@@ -59,7 +55,7 @@ class FakePersonalDataRepository:
         tables.cookies = {key: each for key, each in tables.cookies.items() if each not in ended}
         tables.refresh_tokens = {key: each for key, each in tables.refresh_tokens.items() if each[0] not in ended}
         others = len(tables.links) + len(tables.idempotency) + (user_id in tables.users)
-        tables.links = {key: each for key, each in tables.links.items() if each[0].user_id != user_id}
+        tables.links = {key: each for key, each in tables.links.items() if _holder(each[0]) != user_id}
         tables.idempotency = {key: each for key, each in tables.idempotency.items() if key[0] != user_id}
         tables.factors = {key: each for key, each in tables.factors.items() if each.user_id != user_id}
         tables.recovery_codes = {key: None for key in tables.recovery_codes if key[0] != user_id}
@@ -89,3 +85,8 @@ class FakePersonalDataRepository:
         alone = theirs - shared
         self._tables.audit = [replace(each, address=None) if each.address in alone else each for each in rows]
         return len(alone)
+
+
+def _holder(link: OneTimeLink | Invitation) -> str | None:
+    """Whose link it is, or who issued the invitation."""
+    return link.issued_by if isinstance(link, Invitation) else link.user_id

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from sqlalchemy import Select, bindparam, delete, exists, select, update
 
-from app.domain.identity import Role
 from app.domain.privacy import ErasedRows, Erasure, Person, Section
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.personal_data import CREDENTIALS, PERSONAL, SESSIONS, SUBJECT, USER, PersonalTable
@@ -24,9 +23,6 @@ from app.services.ports import PersonalRow
 
 _ERASURE: Final = (erasures.c.user_id, erasures.c.subject_id, erasures.c.erased_at)
 _LOCK: Final = select(users.c.id).where(users.c.id == bindparam("this")).with_for_update()
-_OWNERS: Final = (
-    select(users.c.id).where(users.c.role == Role.OWNER, users.c.disabled_at.is_(None)).order_by(users.c.id)
-)
 # In the order of their ids, in which a rotation locks them too: neither waits for the other in a circle.
 _LOCK_CREDENTIALS: Final = (
     select(api_credentials.c.id, api_credentials.c.owner_kind)
@@ -81,10 +77,6 @@ class PersonalDataRepositoryImpl:
 
     async def lock(self, user_id: str) -> bool:
         return await self._connection.row(_LOCK, {"this": user_id}) is not None
-
-    async def has_other_owner(self, user_id: str, *, lock: bool = False) -> bool:
-        statement = _OWNERS.with_for_update() if lock else _OWNERS
-        return any(row[0] != user_id for row in await self._connection.rows(statement))
 
     async def erase(self, person: Person, at: datetime) -> ErasedRows:
         these = _of(person)
