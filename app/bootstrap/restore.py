@@ -65,6 +65,7 @@ async def open_backup_restore(settings: Settings, into: str | None = None) -> As
                     reader=reader, derivation=derivation, record=record, clock=clock, randomness=randomness
                 ),
                 envelope=AesGcmEnvelope(randomness),
+                derivation=derivation,
                 record=record,
                 jobs=lambda storage: JobService(storage=storage, clock=clock, randomness=randomness),
                 clock=clock,

@@ -53,6 +53,7 @@ from app.services.backup import BackupCreation, BackupService, BackupVerificatio
 from app.services.backup.rehearsal import BackupRehearsal, RehearsalPlace
 from app.services.bot_state import BotStateService
 from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
+from app.services.credentials.access import CredentialAccess
 from app.services.credentials.storing import CredentialStoring
 from app.services.dashboard import DashboardService
 from app.services.deadlines import Deadlines
@@ -80,6 +81,7 @@ from app.services.ports import (
     Randomness,
     Storage,
 )
+from app.services.privacy import PersonalDataExport, PersonErasure
 from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
 from app.services.rotation.queue import RotationQueue
@@ -182,6 +184,9 @@ def build_services(parts: Parts) -> Services:
     one_time_passwords = PyotpPasswords()
     factor_proof = FactorProof(
         storage=storage, cipher=parts.cipher, codes=one_time_passwords, refusals=refusals, clock=clock
+    )
+    erasure = PersonErasure(
+        storage=storage, keys=keys, derivation=derivation, proof=proof, factors=factor_proof, clock=clock
     )
     bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
@@ -344,7 +349,14 @@ def build_services(parts: Parts) -> Services:
             source=parts.outside,
         ),
         bot_state=bot_state,
-        housekeeping=HousekeepingService(storage=storage, jobs=jobs, clock=clock),
+        personal_data=PersonalDataExport(
+            storage=storage,
+            keys=keys,
+            access=CredentialAccess(storage=storage, cipher=parts.cipher, refusals=refusals, clock=clock),
+            clock=clock,
+        ),
+        erasure=erasure,
+        housekeeping=HousekeepingService(storage=storage, jobs=jobs, erasure=erasure, clock=clock),
     )
 
 

@@ -25,6 +25,7 @@ from app.domain.errors import (
     IdempotencyConflict,
     InvalidInput,
     InvitationRequired,
+    LastOwner,
     MembershipRequired,
     NotFound,
     NotReady,
@@ -81,6 +82,7 @@ _SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
     (IdempotencyConflict, "This form was sent before, with something else in it. {list} shows what is stored."),
     (VersionConflict, "This key was changed in the meantime. {list} shows it as it is now."),
     (QuotaExceeded, "The quota is used up: remove a key, and delete it for good on the web or wait for 7 days."),
+    (LastOwner, "You are the last owner of this Keyhall: make somebody else an owner first."),
     (CredentialUnreadable, "This key cannot be read: enter it again with {replace}."),
     (app_commands.CommandNotFound, "This command has changed: try it again in a minute."),
     (app_commands.CommandSignatureMismatch, "This command has changed: try it again in a minute."),
@@ -96,6 +98,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "label": "Label",
     "expires": "Expires in days",
     "expires_at": "Expires in days",
+    "name": "Your name",
     "text": "Text",
     "token": "Token",
 }
@@ -106,6 +109,7 @@ _UNSEEN: Final = "“{field}” has invisible characters in it: type it instead 
 _WRONG_FIELD: Final = "“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?"
 _REASONS: Final[Mapping[str, str]] = {
     "must be text": "“{field}” must be text.",
+    "is not yours: nothing was erased": "That is not your name, so nothing was erased.",
     "must be at most {0} characters": "“{field}” takes at most {0} characters.",
     "must be {0} to {1} characters": "“{field}” takes {0} to {1} characters.",
     "must not hold control, private-use or other characters that are no text": (

@@ -34,6 +34,11 @@ RESTORE: Final = Change(
     doubt="**It is not certain yet whether this was restored.** {list} shows it in a minute.",
     done="**Restored**, but Discord lost the answer on the way. {list} shows it.",
 )
+ERASE: Final = Change(
+    nothing="**Nothing was erased.**",
+    doubt="**It is not certain yet whether this was erased.** Run the command once more to see.",
+    done="**Erased**, but Discord lost the answer on the way.",
+)
 
 Steps = Callable[[Exception], Awaitable[Sequence[ui.Button[Any]]]]
 

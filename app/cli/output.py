@@ -17,6 +17,7 @@ from app.domain.times import day_or_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
     from app.cli.backend import Backend
     from app.domain.secrets import SecretText
@@ -38,6 +39,44 @@ def as_json_line(value: Any) -> str:
 def as_text(value: object) -> str:
     """A cell of a table for programs: nothing for None, times as RFC 3339 in UTC."""
     return _time(value) if isinstance(value, datetime) else "" if value is None else str(value)
+
+
+class JsonDocument:
+    """A JSON object, written to a file member by member: an export may be larger than what memory should hold.
+
+    Rows of one member may come in several calls, one after the other.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._open: str | None = None
+        self._separator = ""
+        self._begun = False
+
+    def add(self, name: str, content: Any, *, rows: bool) -> None:
+        """Write a member, or some more of its rows."""
+        if name != self._open:
+            self._close()
+            self._file.write(f"{',' if self._begun else '{'}\n{json.dumps(name)}: ".encode())
+            self._begun = True
+            if not rows:
+                self._file.write(json.dumps(content, default=_time).encode())
+                return
+            self._file.write(b"[")
+            self._open, self._separator = name, ""
+        for row in content:
+            self._file.write(f"{self._separator}\n  {json.dumps(row, default=_time)}".encode())
+            self._separator = ","
+
+    def end(self) -> None:
+        """Close the object."""
+        self._close()
+        self._file.write(b"\n}\n")
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._file.write(b"]")
+        self._open = None
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -74,6 +74,8 @@ def _tell(opened: Backend, report: RestoreReport) -> None:
         show_table(("KEY", "VERSION", "STATE"), [(name, str(version), state) for name, version, state in carried.marks])
     if carried.disabled:
         typer.echo(f"users who stay disabled: {carried.disabled}")
+    if carried.erased:
+        typer.echo(f"people of the backup who were erased since, and are erased again: {carried.erased}")
     if carried.reencrypted:
         typer.echo(f"secrets that left a compromised or destroyed version: {carried.reencrypted}")
     for each in carried.lost:
@@ -103,6 +105,7 @@ def _members(report: RestoreReport) -> dict[str, object]:
                 {"name": name.value, "version": version, "state": state.value} for name, version, state in carried.marks
             ],
             "disabled": carried.disabled,
+            "erased": carried.erased,
             "reencrypted": carried.reencrypted,
         },
         "not_carried": list(carried.lost),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import accounts
+from app.cli import accounts, personal_data
 from app.cli.accounts import members
 from app.cli.backend import backend
 from app.cli.output import AsJson, link_address, read_secret, show_json
@@ -166,3 +166,4 @@ async def _unlock(opened: Backend, name: str) -> User:
 
 
 accounts.add_to(group)
+personal_data.add_to(group)

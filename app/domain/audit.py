@@ -47,6 +47,8 @@ class Action(StrEnum):
     USER_RESET = "user.reset"
     INVITATION_ISSUED = "invitation.issued"
     INVITATION_WITHDRAWN = "invitation.withdrawn"
+    USER_EXPORTED = "user.exported"
+    USER_ERASED = "user.erased"
     LOGIN = "auth.login"
     REFRESH_REUSED = "auth.refresh_reused"
     REAUTHENTICATED = "auth.reauthenticated"

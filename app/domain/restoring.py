@@ -54,6 +54,8 @@ class CarriedOver:
     marks: Sequence[tuple[KeyName, int, KeyState]] = ()
     disabled: int = 0
     """Users who are disabled although they were not in the backup."""
+    erased: int = 0
+    """People of the backup who were erased since, and are erased again."""
     reencrypted: int = 0
     """Secrets that had to leave a version with such a mark."""
     lost: Sequence[str] = ()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.outside_secrets import OutsideSecrets
     from app.services.passwords import PasswordService
     from app.services.ports import ChangeFeed, Randomness
+    from app.services.privacy import PersonalDataExport, PersonErasure
     from app.services.refusals import Refusals
     from app.services.rotation import KeyInspection, RotationService
     from app.services.users import UserService
@@ -72,4 +73,6 @@ class Services:
     backups: BackupService
     rehearsal: BackupRehearsal
     bot_state: BotStateService
+    personal_data: PersonalDataExport
+    erasure: PersonErasure
     housekeeping: HousekeepingService

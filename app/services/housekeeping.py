@@ -15,6 +15,7 @@ from app.domain.second_factor import PENDING_FOR
 from app.services.idempotency import REMEMBERED_FOR
 from app.services.jobs import JobRun, JobService, Later
 from app.services.ports import Clock, Storage, UnitOfWork
+from app.services.privacy import PersonErasure
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,10 @@ Hold = Callable[[UnitOfWork], Awaitable[None]]
 class HousekeepingService:
     """A job, so that one worker sweeps at a time; in small units of work, so that nobody waits for a sweep."""
 
-    def __init__(self, *, storage: Storage, jobs: JobService, clock: Clock) -> None:
+    def __init__(self, *, storage: Storage, jobs: JobService, erasure: PersonErasure, clock: Clock) -> None:
         self._storage = storage
         self._jobs = jobs
+        self._erasure = erasure
         self._clock = clock
 
     async def watch(self) -> None:
@@ -79,6 +81,7 @@ class HousekeepingService:
             "idempotency keys": lambda uow: uow.idempotency.purge(now - REMEMBERED_FOR, limit=BATCH),
             "removed credentials": lambda uow: uow.credentials.purge_removed(now - RECOVERABLE_FOR, limit=BATCH),
             "jobs": lambda uow: uow.jobs.purge(now - JOBS_KEPT_FOR, limit=BATCH),
+            "leftovers of people who were erased": self._erasure.sweep,
             "lapsed processes": lambda uow: uow.instances.purge(INSTANCES_KEPT_FOR),
         }
         left, failures = False, list[StorageError]()

@@ -9,6 +9,11 @@ PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
+EXPORT_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Disposition": 'attachment; filename="keyhall-export.json"',
+}
+"""Of an export of a person's data: a browser saves it as a file and keeps no other copy."""
 _YEAR_AND_A_BIT: Final = 400 * 24 * 3600
 
 

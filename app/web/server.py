@@ -14,7 +14,20 @@ from aiohttp import HttpVersion11, web
 
 from app.domain.errors import ConfigInvalid
 from app.services import Services
-from app.web.api import audit, auth, backups, caches, credentials, documentation, factors, keys, passkeys, probes, users
+from app.web.api import (
+    audit,
+    auth,
+    backups,
+    caches,
+    credentials,
+    documentation,
+    factors,
+    keys,
+    passkeys,
+    privacy,
+    probes,
+    users,
+)
 from app.web.bodies import LARGEST_BODY
 from app.web.connection import SPOKEN_MAJOR, Connection
 from app.web.headers import default_headers
@@ -24,6 +37,7 @@ from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
 from app.web.pages import dashboard, discord, login, reveal, static
+from app.web.pages import privacy as privacy_pages
 from app.web.pages.account import page as account_page
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
@@ -48,6 +62,7 @@ _FAMILIES: Final = (
     backups.routes,
     audit.routes,
     caches.routes,
+    privacy.routes,
     probes.routes,
     dashboard.routes,
     login.routes,
@@ -57,6 +72,7 @@ _FAMILIES: Final = (
     account_page.routes,
     account_password.routes,
     account_sessions.routes,
+    privacy_pages.routes,
     static.routes,
     documentation.routes,
 )

@@ -70,6 +70,8 @@ WHOLE: Final[Mapping[str, str]] = {
     "keys.guarded_rows: api_credentials": "counts what is left of an install whose manifest is lost",
     "keys.guarded_rows: users": "counts what is left of an install whose manifest is lost",
     "keys.rows: app_config": FEW,
+    "personal_data.erasures: erasures": PAGE,
+    "personal_data.rows: jobs": "jobs are deleted after 30 days; once in an export",
     "schedules.all: key_schedules": FEW,
     "sessions.revoke_all: refresh_tokens": RESET,
     "users.active_owners: users": "the index holds the owners, and no others",

@@ -29,6 +29,7 @@ from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.privacy import Person, Section
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database import schema
@@ -83,7 +84,9 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "Passkey": Passkey(
         id="p", user_id="user-alice", name="laptop", credential_id=b"id", public_key=b"key", created_at=NOW
     ),
+    "Person": Person("text", "text"),
     "Rehearsal": Rehearsal.OK,
+    "Section": Section.SESSIONS,
     "Mapping[str, datetime]": {"text": NOW},
     "EncryptedColumn": CREDENTIAL_SECRETS,
     "Segment": Segment.beginning(1, Stream.USES, NOW, 1),

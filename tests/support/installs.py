@@ -63,6 +63,7 @@ TABLES = [
     "jobs",
     "key_schedules",
     "backups",
+    "erasures",
     "bot_state",
     "schema_info",
     "alembic_version",

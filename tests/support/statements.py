@@ -31,6 +31,7 @@ from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.privacy import Person
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
@@ -184,6 +185,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     ],
     Owner: [_OWNER],
     Passkey: [Passkey(id=ID, user_id=ID, name=ID, credential_id=b"hash", public_key=b"key", created_at=NOW)],
+    Person: [Person(ID, ID)],
     Progress: [Progress()],
     Segment: [Segment.beginning(1, Stream.SECURITY, NOW, 1)],
     Session: [replace(session(ID), user_id=ID)],

@@ -84,7 +84,9 @@ subjects: Final = Table(
     Column("user_id", PlainText),
     _one_of("kind", ("user", "address")),
 )
-"""Whom the random ids of the audit trail stand for: people by name, and addresses."""
+"""Whom the random ids of the audit trail stand for: people by name, and addresses. One that was erased stands for its
+own id.
+"""
 
 ADDRESSES: Final = subjects.c.kind == literal_column("'address'")
 """Which subjects are addresses. A condition of an index names values literally: with parameters none matches it."""
@@ -314,6 +316,7 @@ audit_events: Final = Table(
 A lower id may commit later than a higher one, so ``position``, given when a row is sealed, is its place in the chain.
 """
 
+Index(None, audit_events.c.address_id, sqlite_where=audit_events.c.address_id.is_not(None))
 UNSEALED: Final = audit_events.c.segment.is_(None)
 Index("ix_audit_events_unsealed", audit_events.c.segment, audit_events.c.id, sqlite_where=UNSEALED)
 Index(
@@ -341,12 +344,21 @@ usage_hours: Final = Table(
     Column("hour", UtcDateTime, primary_key=True),
     Column("object_kind", PlainText, primary_key=True),
     Column("object_id", PlainText, primary_key=True),
-    Column("subject_id", PlainText, primary_key=True),
+    Column("subject_id", PlainText, primary_key=True, index=True),
     Column("source", PlainText, primary_key=True),
     Column("result", PlainText, primary_key=True),
     Column("uses", BigInteger, nullable=False),
 )
 """Uses of credentials whose rows have been dropped, as sums per hour; "" where there was no subject or no object."""
+
+erasures: Final = Table(
+    "erasures",
+    metadata,
+    Column("user_id", PlainText, primary_key=True),
+    Column("subject_id", PlainText, nullable=False),
+    Column("erased_at", UtcDateTime, nullable=False, index=True),
+)
+"""The random ids of people who were erased, so that a restored backup erases them again. Never deleted."""
 
 instances: Final = Table(
     "instances",

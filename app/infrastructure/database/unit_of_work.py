@@ -24,6 +24,7 @@ from app.infrastructure.database.repositories.jobs import JobRepositoryImpl
 from app.infrastructure.database.repositories.keys import KeyRepositoryImpl
 from app.infrastructure.database.repositories.links import OneTimeLinkRepositoryImpl
 from app.infrastructure.database.repositories.passkeys import PasskeyRepositoryImpl
+from app.infrastructure.database.repositories.personal_data import PersonalDataRepositoryImpl
 from app.infrastructure.database.repositories.schedules import KeyScheduleRepositoryImpl
 from app.infrastructure.database.repositories.sessions import SessionRepositoryImpl
 from app.infrastructure.database.repositories.tickets import SpentTicketRepositoryImpl
@@ -56,6 +57,7 @@ class SqlUnitOfWork:
         self.jobs = JobRepositoryImpl(connection)
         self.schedules = KeyScheduleRepositoryImpl(connection)
         self.backups = BackupRepositoryImpl(connection)
+        self.personal_data = PersonalDataRepositoryImpl(connection)
         self.bot_state = BotStateRepositoryImpl(connection)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from app.domain.errors import InstallMismatch, StartupError, StorageError
 from app.domain.identity import User
 from app.domain.keys import KeyName, Keyset, KeyState
+from app.domain.privacy import Erasure
 from app.domain.restoring import merged
 from app.domain.secrets import SecretBytes
 from app.services.keys import KeyRing
@@ -35,6 +36,8 @@ class Replaced:
     disabled: list[User] = field(default_factory=list)
     users: frozenset[str] | None = None
     """The ids of all users; None where they could not be read."""
+    erasures: list[Erasure] = field(default_factory=list)
+    """People who were erased: a backup from before must not bring them back."""
     lost: list[str] = field(default_factory=list)
 
 
@@ -62,7 +65,9 @@ async def read_replaced(present: Present | None, reader: KeyReader, install_id: 
     if present.at_head:
         await _read_users(present.storage, found)
     else:
-        found.lost.append("disabled users were not read: the schema of the replaced database is another version's")
+        found.lost.append(
+            "disabled users and erasures were not read: the schema of the replaced database is another version's"
+        )
     return found
 
 
@@ -72,8 +77,13 @@ async def _read_users(storage: Storage, found: Replaced) -> None:
         async with storage.read() as uow:
             async for page in pages(lambda after: uow.users.page(after=after, limit=_PAGE)):
                 users += page
+            after: str | None = None
+            while erased := await uow.personal_data.erasures(after=after, limit=_PAGE):
+                found.erasures += erased
+                after = erased[-1].user_id
     except StorageError as error:
-        found.lost.append(f"disabled users were not read: {error.detail}")
+        found.erasures.clear()
+        found.lost.append(f"disabled users and erasures were not read: {error.detail}")
         return
     found.users = frozenset(each.id for each in users)
     found.disabled = [each for each in users if each.disabled_at is not None]

@@ -39,6 +39,7 @@ class Opened:
     unreadable: list[str] = field(default_factory=list)
     reencrypted: int = 0
     disabled: int = 0
+    erased: int = 0
     users: frozenset[str] = frozenset()
 
 

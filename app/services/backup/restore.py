@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from app.domain.errors import (
     MasterKeyMismatch,
     MasterKeyMissing,
 )
+from app.domain.identity import User
 from app.domain.jobs import JobKind
 from app.domain.keys import KeyName
 from app.domain.restoring import CarriedOver, RestoreReport
@@ -36,12 +38,14 @@ from app.services.ports import (
     Clock,
     Envelope,
     InstallRecord,
+    KeyDerivation,
     MasterKeySource,
     RememberedInstall,
     Storage,
     UnitOfWork,
 )
 from app.services.ports.restoring import Loaded, RestoreTarget, Staged
+from app.services.privacy.erasure import erase_in, erased_name_mark
 
 _NAMED: Final = 20
 """Unreadable secrets that an error names."""
@@ -55,6 +59,7 @@ class RestoreTools:
     reader: KeyReader
     writer: KeyWriter
     envelope: Envelope
+    derivation: KeyDerivation
     record: InstallRecord
     jobs: Callable[[Storage], JobService]
     clock: Clock
@@ -140,7 +145,7 @@ class BackupRestore:
             app_version=header.app_version,
             rows=loaded.rows,
             credentials=opened.credentials,
-            users=len(opened.users),
+            users=len(opened.users) - opened.erased,
             unreadable=opened.unreadable,
             carried=carried,
             replaced=None if kept is None else kept.place,
@@ -210,6 +215,11 @@ class BackupRestore:
                 if here is not None and here.disabled_at is None:
                     await uow.users.disable(user.id, user.disabled_at or self._tools.clock.now())
                     opened.disabled += 1
+            for erasure in replaced.erasures:
+                if (person := await uow.users.get(erasure.user_id)) is not None:
+                    await self._remember_name(uow, person, ring, erasure.erased_at)
+                    opened.erased += 1
+                await erase_in(uow, erasure.person, erasure.erased_at)
             await self._queue_what_follows(uow, self._tools.jobs(storage), ring, written)
             await self._audit.record(
                 uow,
@@ -220,8 +230,15 @@ class BackupRestore:
                 app_version=header.app_version,
                 marks=len(keys.marks),
                 disabled=opened.disabled,
+                erased=opened.erased,
                 unreadable=len(opened.unreadable),
             )
+
+    async def _remember_name(self, uow: UnitOfWork, person: User, ring: KeyRing, at: datetime) -> None:
+        """As the erasure did: an import in the restored database passes the name over."""
+        mark = erased_name_mark(ring.primary(KeyName.AUDIT_SEAL_KEY).material, self._tools.derivation, person.username)
+        if not await uow.imports.known([mark]):
+            await uow.imports.add(mark, "", at)
 
     async def _queue_what_follows(self, uow: UnitOfWork, jobs: JobService, before: KeyRing, after: KeyRing) -> None:
         """Where the replaced database had a later primary: what a promotion is followed by."""
@@ -233,12 +250,19 @@ class BackupRestore:
 
     def _carried(self, keys: RestoredKeys, replaced: Replaced, opened: Opened) -> CarriedOver:
         lost = [*replaced.lost, *keys.lost]
-        if replaced.users is not None and (gone := opened.users - replaced.users):
+        known = opened.users - {each.user_id for each in replaced.erasures}
+        if replaced.users is not None and (gone := known - replaced.users):
             lost.append(
                 f"{len(gone)} users of the backup are not in the replaced database: if they were erased there, erase "
                 f"them again ({', '.join(sorted(gone)[:5])})"
             )
-        return CarriedOver(marks=keys.marks, disabled=opened.disabled, reencrypted=opened.reencrypted, lost=lost)
+        return CarriedOver(
+            marks=keys.marks,
+            disabled=opened.disabled,
+            erased=opened.erased,
+            reencrypted=opened.reencrypted,
+            lost=lost,
+        )
 
 
 def _load(header: BackupHeader, read: BackupHeader, rows: Rows, staged: Staged, show: ShowStep) -> Loaded:

@@ -28,9 +28,12 @@ from app.services.identity import IdentityService
 from app.services.imports.preparation import Group, Ready, prepare
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, KeyDerivation, LegacyCipher, Randomness, Storage, UnitOfWork
+from app.services.privacy.erasure import erased_name_mark
 
 _TRIES: Final = 5
 """How often an account is judged again when another process was faster."""
+
+_ERASED: Final = "belongs to a person who was erased here, so nothing of it is imported"
 
 Progress = Callable[[int, int], None]
 """Called with how many of all accounts are stored."""
@@ -47,6 +50,13 @@ class _Judged:
     new: list[tuple[Ready, str]] = field(default_factory=list)
     already_done: int = 0
     broken: list[Passed] = field(default_factory=list)
+    erased: list[Passed] = field(default_factory=list)
+    """Entries of a person who was erased: they are passed over, also where somebody else has that name now."""
+
+    @property
+    def new_account(self) -> bool:
+        """Whether an account is to be made."""
+        return self.owner is None and self.user is None and not self.erased and not _refused(self)
 
 
 class ImportService:
@@ -110,11 +120,12 @@ class ImportService:
         for number, (group, known) in enumerate(zip(groups, judged, strict=True)):
             new_user: ClaimLink | None = None
             now = known
-            if not dry_run and (known.new or (known.owner is None and known.user is None and not _refused(known))):
+            if not dry_run and (known.new or known.new_account):
                 now, new_user = await self._store(who, group, source.kind)
                 if created is not None and new_user is not None:
                     created(new_user)
                 report.skipped += [each for each in now.broken if each not in known.broken]
+            report.skipped += now.erased
             self._report(report, group, now, new_user)
             if progress is not None:
                 progress(number + 1, len(groups))
@@ -155,7 +166,7 @@ class ImportService:
         report.relabelled += [(entry.where, label) for entry, label in now.new if label != entry.label]
         if made is not None:
             report.claim_links.append(made)
-        if group.username is not None and now.user is None and not _refused(now):
+        if group.username is not None and now.user is None and not now.erased and not _refused(now):
             report.users += 1
         elif group.username is not None and now.user is not None and now.new:
             report.matched.append(now.user.username)
@@ -177,6 +188,10 @@ class ImportService:
         """Compare a group with the database: its account, the marks, the room and the labels."""
         judged = _Judged(owner=group.owner)
         if group.username is not None:
+            material = self._keys.primary(KeyName.AUDIT_SEAL_KEY).material
+            if await uow.imports.known([erased_name_mark(material, self._derivation, group.username)]):
+                judged.erased += [Passed(group.where, _ERASED), *_all(group, _ERASED)]
+                return judged
             judged.user = await uow.users.by_name(name_key(group.username))
             if judged.user is None and (other := await uow.users.by_skeleton(skeleton(group.username))) is not None:
                 why = f"looks like the account {other.username}, which is another one"
@@ -239,7 +254,7 @@ class ImportService:
         judged = await self._judge(uow, group)
         made: ClaimLink | None = None
         owner = judged.owner
-        if owner is None and group.username is not None and not _refused(judged):
+        if judged.new_account and group.username is not None:
             claimable = await self._identity.add_claimable(uow, who, group.username, Role.MEMBER)
             made = ClaimLink(username=claimable.user.username, token=claimable.token)
             owner = Owner(OwnerKind.USER, claimable.user.id)

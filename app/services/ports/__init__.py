@@ -64,6 +64,7 @@ from app.services.ports.passkeys import (
     PasskeyRepository,
     Signed,
 )
+from app.services.ports.privacy import PersonalDataRepository, PersonalRow
 from app.services.ports.storage import Storage, UnitOfWork
 
 __all__ = [
@@ -110,6 +111,8 @@ __all__ = [
     "PasskeyRepository",
     "PasswordCheck",
     "PasswordHasher",
+    "PersonalDataRepository",
+    "PersonalRow",
     "ProviderTotals",
     "Randomness",
     "RefreshUse",

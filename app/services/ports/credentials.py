@@ -188,6 +188,10 @@ class CredentialRepository(Protocol):
         """Set the time of the last use; a time earlier than the stored one changes nothing."""
         ...
 
+    async def shared_by(self, user_id: str) -> Sequence[CredentialRecord]:
+        """Return the credentials of guilds that this user shared, removed ones included, in the order of their ids."""
+        ...
+
     async def reassign_sharer(self, source: str, target: str) -> int:
         """Record ``target`` as the sharer of all guild credentials that ``source`` shared; return how many."""
         ...

@@ -28,6 +28,7 @@ from app.services.ports.operations import (
     JobRepository,
 )
 from app.services.ports.passkeys import PasskeyRepository
+from app.services.ports.privacy import PersonalDataRepository
 
 _T = TypeVar("_T")
 
@@ -123,6 +124,11 @@ class UnitOfWork(Protocol):
     @property
     def backups(self) -> BackupRepository:
         """The backups that the install made."""
+        ...
+
+    @property
+    def personal_data(self) -> PersonalDataRepository:
+        """Everything about one person, and the erasures."""
         ...
 
     @property

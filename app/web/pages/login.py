@@ -25,6 +25,7 @@ _NEWS: Final = {
     "owner": "The owner account is created. Sign in with the name and password that you chose.",
     "claimed": "The password is set. Sign in with the one that you chose.",
     "out": "You are signed out.",
+    "erased": "Your account and everything that was stored about you is erased.",
     "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
 }
 _OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")

@@ -116,6 +116,13 @@ ROUTES: Final = (
     Route("POST /api/v1/auth/totp/recovery-codes", ABSENT_TO_ALL),
     Route("DELETE /api/v1/auth/totp", ABSENT_TO_ALL),
     Route("POST /api/v1/auth/totp", SIGNED_IN),
+    Route("POST /logout", SIGNED_IN, form={}),
+    # -- one's own data ------------------------------------------------------------------------------------------------
+    Route("GET /api/v1/privacy/export", SIGNED_IN),
+    Route("POST /api/v1/privacy/erase", SIGNED_IN, {}, passes=("reauthentication_required",)),
+    Route("GET /privacy", SIGNED_IN),
+    Route("POST /privacy/export", SIGNED_IN, form={}),
+    Route("POST /privacy/erase", SIGNED_IN, form={}, passes=("401",)),
     # -- credentials ---------------------------------------------------------------------------------------------------
     Route("GET /api/v1/credentials", SIGNED_IN),
     Route("POST /api/v1/credentials", "UAAAF", {"provider": "openai", "label": "by route", "secret": SECRET}),

@@ -26,6 +26,7 @@ from app.domain.errors import (
     Forbidden,
     InvalidCredentials,
     KeyStateConflict,
+    LastOwner,
     NoCredential,
     NotFound,
     PasskeyRefused,
@@ -56,6 +57,11 @@ class Row:
     outcomes: Mapping[Where, str]
     fresh: bool = False
     passes: tuple[type[AppError], ...] = ()
+
+    @property
+    def allows_somebody(self) -> bool:
+        """Whether a role gets through in the first situation."""
+        return bool(set(next(iter(self.outcomes.values()))) - set("FC"))
 
     def __post_init__(self) -> None:
         for each in self.outcomes.values():
@@ -186,6 +192,21 @@ ROWS: Final = (
         "discord_sign_in.begin_link", lambda w: w.services.discord_sign_in.begin_link(w.actor), _EVERYBODY, fresh=True
     ),
     _row(
+        "erasure.of_oneself",
+        lambda w: w.services.erasure.of_oneself(w.actor, PASSWORD),
+        _EVERYBODY,
+        passes=(LastOwner,),
+    ),
+    _row(
+        "erasure.of_user",
+        lambda w: w.services.erasure.of_user(w.actor, w.name, confirm=w.name),
+        {"foreign": _OWNERS, "of_admin": _OWNERS, "of_owner": _OWNERS},
+        fresh=True,
+    ),
+    # It is for accounts without a password alone, which nobody of the table has.
+    _row("erasure.on_discord", lambda w: w.services.erasure.on_discord(w.actor, "x", discord_name="x"), "FFFF"),
+    _row("erasure.preview", lambda w: w.services.erasure.preview(w.actor), _EVERYBODY),
+    _row(
         "identity.create",
         lambda w: w.services.identity.create(w.actor, "newcomer", PASSWORD, Role.ADMIN),
         _ADMINS,
@@ -255,6 +276,13 @@ ROWS: Final = (
     _row("passwords.has_password", lambda w: w.services.passwords.has_password(w.actor), _EVERYBODY),
     # The command line alone: nobody else learns another one's password.
     _row("passwords.set", lambda w: w.services.passwords.set(w.actor, w.name, NEW_PASSWORD), "FFFF"),
+    _row("personal_data.of_oneself", lambda w: w.services.personal_data.of_oneself(w.actor), _EVERYBODY, fresh=True),
+    _row(
+        "personal_data.of_user",
+        lambda w: w.services.personal_data.of_user(w.actor, w.name),
+        {"foreign": _OWNERS, "of_admin": _OWNERS, "of_owner": _OWNERS},
+        fresh=True,
+    ),
     _row("rotation.cancel", lambda w: w.services.rotation.cancel(w.actor, _KEY), _OWNERS, fresh=True, passes=_STATE),
     _row(
         "rotation.destroy",
@@ -319,6 +347,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "deadlines.*": "the edges",
     "discord_sign_in.begin": "anyone may begin to sign in",
     "discord_sign_in.finish": "proves a Discord account",
+    "erasure.sweep": "the worker erases what requests that were under way have stored since",
     "failures.*": "the edges",
     "feed.*": "processes",
     "housekeeping.*": "the worker deletes what is too old",

@@ -41,7 +41,7 @@ class FakeBackupFiles:
             master_key_id="id",
             environment=Environment.TEST.value,
             app_version="0",
-            revision="0014",
+            revision="0016",
             min_app="0",
             created_at=created_at,
             latest_seal=None,

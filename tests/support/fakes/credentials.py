@@ -63,6 +63,10 @@ class FakeCredentialRepository:
     async def lock_owner(self, owner: Owner) -> None:
         return None
 
+    async def shared_by(self, user_id: str) -> Sequence[CredentialRecord]:
+        rows = await self.page(after=None, limit=len(self._tables.credentials))
+        return [each for each in rows if each.created_by == user_id and each.owner.kind is OwnerKind.GUILD]
+
     async def reassign_sharer(self, source: str, target: str) -> int:
         shared = [
             each

@@ -31,6 +31,7 @@ from tests.support.fakes.operations import (
     FakeJobRepository,
 )
 from tests.support.fakes.passkeys import FakePasskeyRepository
+from tests.support.fakes.privacy import FakePersonalDataRepository
 from tests.support.fakes.surroundings import FakeClock
 from tests.support.fakes.tables import Tables
 
@@ -160,4 +161,5 @@ class FakeUnitOfWork:
         self.jobs = FakeJobRepository(tables, clock)
         self.schedules = FakeKeyScheduleRepository(tables)
         self.backups = FakeBackupRepository(tables)
+        self.personal_data = FakePersonalDataRepository(tables)
         self.bot_state = FakeBotStateRepository(tables)

@@ -20,6 +20,7 @@ from app.domain.jobs import Job
 from app.domain.keys import KeySchedule
 from app.domain.links import Invitation, OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.privacy import Erasure
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.database.columns import PlainText, UtcDateTime
 from app.services.ports import IdempotentRequest
@@ -59,6 +60,7 @@ class Tables:
     schedules: dict[str, KeySchedule] = field(default_factory=dict)
     backups: dict[str, BackupRecord] = field(default_factory=dict)
     bot_state: dict[str, str] = field(default_factory=dict)
+    erasures: dict[str, Erasure] = field(default_factory=dict)
 
     def snapshot(self) -> Tables:
         copy = replace(self)

@@ -11,6 +11,7 @@ from app.bot import BotOptions
 from app.bot.client import KeyhallBot
 from app.bot.cogs.credentials import KeyCommands
 from app.bot.cogs.messages import MessageCommands
+from app.bot.cogs.privacy import PrivacyCommands
 from app.bot.texts import CommandTexts
 from app.domain.secrets import SecretText
 
@@ -22,4 +23,5 @@ async def bot() -> KeyhallBot:
     await bot.tree.set_translator(CommandTexts())
     await bot.add_cog(KeyCommands(bot.session))
     await bot.add_cog(MessageCommands(bot.session))
+    await bot.add_cog(PrivacyCommands(bot.session))
     return bot

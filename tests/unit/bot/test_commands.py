@@ -29,6 +29,8 @@ def test_the_commands_are_those_that_are_promised(bot: KeyhallBot) -> None:
         "key remove",
         "encrypt",
         "decrypt",
+        "privacy export",
+        "privacy delete",
     }
 
 

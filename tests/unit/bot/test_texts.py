@@ -19,6 +19,7 @@ from app.domain.errors import Forbidden
 from app.services import identity, messages
 from app.services.credentials import service as credentials
 from app.services.credentials import storing
+from app.services.privacy import erasure
 
 BOT = Path(inspect.getfile(texts)).parent
 GERMAN, ENGLISH = discord.Locale.german, discord.Locale.american_english
@@ -72,7 +73,7 @@ def said_in_the_sources() -> set[str]:
 
 REASONS = {
     str(reason.value)
-    for service in (identity, credentials, storing, messages)
+    for service in (identity, credentials, storing, messages, erasure)
     for node in ast.walk(ast.parse(inspect.getsource(service)))
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden"
     for reason in node.args[:1]

@@ -105,7 +105,7 @@ async def test_who_may(world: World, row: Row) -> None:
     assert not wrong, "\n".join([row.method, *wrong])
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.method)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.allows_somebody], ids=lambda row: row.method)
 async def test_whether_the_password_must_have_been_proven_lately(world: World, row: Row) -> None:
     where, outcomes = next(iter(row.outcomes.items()))
     allowed = (each for each, outcome in zip(ROLES, outcomes, strict=True) if outcome not in "FC")

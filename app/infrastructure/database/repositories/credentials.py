@@ -64,6 +64,7 @@ _COLUMNS: Final = (
 _ALL: Final = select(*_COLUMNS)
 # Built once, because building a statement takes longer than executing it.
 _BY_ID: Final = _ALL.where(api_credentials.c.id == bindparam("key"))
+_SHARED_BY: Final = _ALL.where(api_credentials.c.created_by == bindparam("this"), SHARED).order_by(api_credentials.c.id)
 _MARK_USED: Final = (
     update(api_credentials)
     .where(
@@ -245,6 +246,9 @@ class CredentialRepositoryImpl:
         owned = {"kind": owner.kind, "owner": owner.id, "most": limit}
         rows = await self._connection.rows(_of_owner(tuple(given), removed=removed), owned | given)
         return [_to_record(row) for row in rows]
+
+    async def shared_by(self, user_id: str) -> Sequence[CredentialRecord]:
+        return [_to_record(row) for row in await self._connection.rows(_SHARED_BY, {"this": user_id})]
 
     async def reassign_sharer(self, source: str, target: str) -> int:
         """`created_by` is not part of what the envelope is bound to."""

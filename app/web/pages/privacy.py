@@ -1,0 +1,122 @@
+"""Your data: the export as a file, and the erasure of the account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from app.domain import errors
+from app.domain.errors import AppError
+from app.domain.identity import Actor
+from app.web.headers import EXPORT_HEADERS
+from app.web.inputs import Model
+from app.web.options import SERVICES
+from app.web.pages.drafts import forget_draft
+from app.web.pages.rendering import Refused, page, see_other
+from app.web.problems import headers_of, status_of
+from app.web.routing import Retry, Routes, json_response
+from app.web.sessions import actor_of, end_session, own_cookie, renew_session
+
+routes = Routes("Pages")
+
+
+class ExportForm(Model):
+    """A button; with the password if its last proof is too old, and a code where there is a second factor."""
+
+    password: str = ""
+    otp: str = ""
+
+
+class EraseForm(Model):
+    """The password, where the account has one, and a code where it has a second factor."""
+
+    password: str = ""
+    otp: str = ""
+
+
+async def _page(
+    request: web.Request, actor: Actor, *, error: AppError | None = None, section: str = "", confirm: bool = False
+) -> web.Response:
+    # The first time it is a question, not a failure.
+    asked = isinstance(error, errors.ReauthenticationRequired)
+    return page(
+        request,
+        "privacy.html",
+        status=200 if error is None else status_of(type(error)),
+        headers=None if error is None else headers_of(error),
+        viewer=actor,
+        will_go=await request.app[SERVICES].erasure.preview(actor),
+        refused=None if error is None or (asked and confirm) else Refused(error),
+        section=section,
+        confirm=confirm,
+    )
+
+
+def _again(section: str) -> Retry:
+    """Answers a refused form with the page and the refusal beside the form."""
+
+    async def retry(request: web.Request, error: AppError, _: Mapping[str, str]) -> web.Response:
+        actor = await actor_of(request)
+        return await _page(request, actor, error=error, section=section, confirm=section == "export")
+
+    return retry
+
+
+@routes("GET", "/privacy", media_type="text/html")
+async def privacy(request: web.Request, actor: Actor) -> web.Response:
+    """Your data: the export, and the form that erases the account."""
+    return await _page(request, actor)
+
+
+@routes(
+    "POST",
+    "/privacy/export",
+    retry=_again("export"),
+    headers={"Content-Disposition": "The name of a file"},
+    errors=[
+        errors.ReauthenticationRequired,
+        errors.InvalidCredentials,
+        errors.OtpRequired,
+        errors.TooManyAttempts,
+        errors.Overloaded,
+    ],
+)
+async def export(request: web.Request, actor: Actor, form: ExportForm) -> web.Response:
+    """Everything that is stored about you, as a file in JSON.
+
+    Asks for the password if it was last proven more than ten minutes ago.
+    """
+    services = request.app[SERVICES]
+    if form.password:
+        cookie = own_cookie(request)
+        renewed = await services.authentication.reauthenticate(
+            actor, form.password, otp=form.otp or None, cookie=cookie
+        )
+        renew_session(request, renewed)
+        actor = await actor_of(request)
+    return json_response(200, await services.personal_data.of_oneself(actor), EXPORT_HEADERS)
+
+
+@routes(
+    "POST",
+    "/privacy/erase",
+    status=303,
+    media_type="text/html",
+    retry=_again("erase"),
+    errors=[
+        errors.ReauthenticationRequired,
+        errors.InvalidCredentials,
+        errors.OtpRequired,
+        errors.LastOwner,
+        errors.TooManyAttempts,
+        errors.Overloaded,
+    ],
+)
+async def erase(request: web.Request, actor: Actor, form: EraseForm) -> web.Response:
+    """Erase your account and everything that is stored about you, for good."""
+    await request.app[SERVICES].erasure.of_oneself(actor, form.password or None, otp=form.otp or None)
+    response = see_other("/login?done=erased")
+    end_session(request, response)
+    forget_draft(request, response)
+    return response
