@@ -14,6 +14,7 @@ from discord.ext import commands
 
 from app.bot import errors
 from app.bot.cogs.credentials import KeyCommands
+from app.bot.cogs.linking import LinkCommand
 from app.bot.cogs.messages import MessageCommands
 from app.bot.options import BotOptions
 from app.bot.router import Router
@@ -99,7 +100,7 @@ class KeyhallBot(commands.Bot):
         await self.tree.set_translator(CommandTexts())
         keys = KeyCommands(self.session)
         self.router.outdated = keys.outdated
-        for cog in (keys, MessageCommands(self.session)):
+        for cog in (keys, MessageCommands(self.session), LinkCommand(self.session)):
             await self.add_cog(cog)
             self.router.add(cog.handlers)
         for extension in self.session.options.extensions:

@@ -34,6 +34,11 @@ RESTORE: Final = Change(
     doubt="**It is not certain yet whether this was restored.** {list} shows it in a minute.",
     done="**Restored**, but Discord lost the answer on the way. {list} shows it.",
 )
+LINK: Final = Change(
+    nothing="**Nothing was linked.**",
+    doubt="**It is not certain yet whether this was linked.** Your account page on the web shows it in a minute.",
+    done="**Linked**, but Discord lost the answer on the way. {list} shows your keys.",
+)
 
 Steps = Callable[[Exception], Awaitable[Sequence[ui.Button[Any]]]]
 

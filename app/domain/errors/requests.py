@@ -85,6 +85,12 @@ class TicketRefused(InvalidToken):
     title = "This was begun in another browser, took longer than ten minutes, or is done already: begin again"
 
 
+class LinkCodeRefused(InvalidToken):
+    """A code for linking accounts that was never made, was used or has expired: one answer for all three."""
+
+    title = "This code was used, has expired or never was: make another one on your account page"
+
+
 class ReauthenticationRequired(AppError):
     """Nothing proved who is at the keyboard within the last ten minutes."""
 
@@ -159,11 +165,24 @@ class LastOwner(AppError):
         super().__init__("This is the only owner who can sign in: give somebody else the role of owner first")
 
 
+class LinkConflict(AlreadyExists):
+    """The account, or the Discord account, is linked already, or linking them would lose something."""
+
+    title = "This Discord account is linked to another user: unlink it first"
+
+
 class SetupClosed(AppError):
     """An owner exists or existed."""
 
     code = "setup_closed"
     title = "There is an owner already"
+
+
+class NoOtherWayIn(AppError):
+    """Without this the user could not sign in to the account any more."""
+
+    code = "no_other_way_in"
+    title = "Without this you could not sign in any more: set a password first"
 
 
 class VersionConflict(AppError):
