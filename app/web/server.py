@@ -14,7 +14,20 @@ from aiohttp import HttpVersion11, web
 
 from app.domain.errors import ConfigInvalid
 from app.services import Services
-from app.web.api import audit, auth, backups, caches, credentials, documentation, factors, keys, passkeys, probes, users
+from app.web.api import (
+    audit,
+    auth,
+    backups,
+    caches,
+    credentials,
+    discord,
+    documentation,
+    factors,
+    keys,
+    passkeys,
+    probes,
+    users,
+)
 from app.web.bodies import LARGEST_BODY
 from app.web.connection import SPOKEN_MAJOR, Connection
 from app.web.headers import default_headers
@@ -23,7 +36,10 @@ from app.web.middleware import ERROR_PAGE, add_default_headers, request_middlewa
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
-from app.web.pages import dashboard, discord, login, reveal, static
+from app.web.pages import dashboard, login, reveal, static
+from app.web.pages import discord as discord_pages
+from app.web.pages.account import confirm as account_confirm
+from app.web.pages.account import discord as account_discord
 from app.web.pages.account import page as account_page
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
@@ -40,6 +56,7 @@ _BACKLOG: Final = 1024
 
 _FAMILIES: Final = (
     auth.routes,
+    discord.routes,
     passkeys.routes,
     factors.routes,
     users.routes,
@@ -51,11 +68,13 @@ _FAMILIES: Final = (
     probes.routes,
     dashboard.routes,
     login.routes,
-    discord.routes,
+    discord_pages.routes,
     credential_pages.routes,
     reveal.routes,
     account_page.routes,
+    account_confirm.routes,
     account_password.routes,
+    account_discord.routes,
     account_sessions.routes,
     static.routes,
     documentation.routes,

@@ -79,18 +79,6 @@ class InvalidToken(AppError):
     title = "Sign in to continue"
 
 
-class TicketRefused(InvalidToken):
-    """Somebody came from Discord with a browser that was not sent there, or not lately, or that was here already."""
-
-    title = "This was begun in another browser, took longer than ten minutes, or is done already: begin again"
-
-
-class LinkCodeRefused(InvalidToken):
-    """A code for linking accounts that was never made, was used or has expired: one answer for all three."""
-
-    title = "This code was used, has expired or never was: make another one on your account page"
-
-
 class ReauthenticationRequired(AppError):
     """Nothing proved who is at the keyboard within the last ten minutes."""
 
@@ -126,6 +114,18 @@ class MembershipRequired(Forbidden):
     """Somebody who is in no server that the bot serves, where its members may register."""
 
     title = "Only members of this bot's servers can use it"
+
+
+class TicketRefused(Forbidden):
+    """Somebody came from Discord with a browser that was not sent there, or not lately, or that was here already."""
+
+    title = "This was begun in another browser, took longer than ten minutes, or is done already: begin again"
+
+
+class LinkCodeRefused(Forbidden):
+    """A code for linking accounts that was never made, was used or has expired: one answer for all three."""
+
+    title = "This code was used, has expired or never was: make another one on your account page"
 
 
 class DiscordDeclined(Forbidden):
