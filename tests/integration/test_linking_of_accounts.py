@@ -99,13 +99,14 @@ async def test_a_link_that_is_killed_happened_or_did_not(place: Place) -> None:
     before = await _state(place)
     program = ["-m", "tests.support.link_accounts", "mia", NUMBER]
     environment = process_environment(**place.environment)
-    for at in (3, 8, 13, 18, 23):
+    for at in range(3, 60, 5):
         killed = run(*program, str(at), env=environment)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert await _state(place) == before, at
-    done = run(*program, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) > 23, "the last of the moments is none of the link"
+        assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr
+        # One that dies after its commit, or not any more, has done all of it, as is shown below.
+        if await _state(place) != before:
+            break
+        assert killed.returncode != 0
+    assert at > 13
     async with place.services() as services:
         now = await visitor(services)
         assert now.user_id == mia.user_id

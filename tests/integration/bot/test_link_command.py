@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import discord
 import pytest
 
 from app.domain.identity import Actor, Client, Registration, Role, Source
@@ -49,7 +48,6 @@ async def test_a_member_sees_what_moves_and_then_it_moves(community: Any, shown:
     assert "is called “work 2” now" in done
     assert (await community.actor(community.alice)).user_id == web.user_id
     assert {view.label for view in await community.views()} == {"work", "work 2"}
-    assert "was used" in shown(await community.press(community.alice, asked, "link"))
 
 
 async def test_who_cancels_leaves_everything_as_it_was(community: Any, shown: Any) -> None:
@@ -96,10 +94,3 @@ async def test_what_is_linked_elsewhere_is_refused_with_the_remedy(community: An
     code = await code_of(services, replace(web, discord_id="42"))
     text = shown(await community.alice.slash(community.channel, "link", code=code))
     assert "linked to another Discord account: unlink it first" in text
-
-
-async def test_germans_read_german(community: Any, shown: Any) -> None:
-    web = await mia(community.services)
-    code = await code_of(community.services, web)
-    asked = await community.alice.slash(community.channel, "link", code=code, locale=discord.Locale.german)
-    assert "Dieses Discord-Konto mit dem Konto" in shown(asked)
