@@ -45,11 +45,9 @@ async def furnish(place: DiscordPlace, name: str, number: int) -> None:
     await services.identity.create(await services.identity.operator(), name, PASSWORD, Role.MEMBER)
     event = DiscordEvent(discord_id=str(number), guild=None, member_of_known_guild=known)
     sender = await services.identity.from_discord(event)
-    for label, secret in (
-        ("main", SECRET),
-        ("A label of the longest kind that fits into sixty-four characters", OTHER_SECRET),
-    ):
-        await services.credentials.add(sender, provider="openai", label=label[:64], secret=secret)
+    longest = "A label of the longest kind that fits into sixty-four characters"
+    for label, secret in (("main", SECRET), (longest, OTHER_SECRET)):
+        await services.credentials.add(sender, provider="openai", label=label, secret=secret)
     mine = await services.identity.operator_for(username=name)
     await services.credentials.add(mine, provider="openai", label="main", secret=OTHER_SECRET)
 
