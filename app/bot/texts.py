@@ -126,6 +126,9 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "This Discord account has more rights here than the account it would be linked with": (
             "Dieses Discord-Konto hat hier mehr Rechte als das Konto, mit dem es verbunden würde"
         ),
+        "This Discord account has a second factor of its own here: switch it off there first": (
+            "Dieses Discord-Konto hat hier einen eigenen zweiten Faktor: schalte ihn dort zuerst ab"
+        ),
         "This Discord account is disabled": "Dieses Discord-Konto ist gesperrt",
         # Forms
         "Store a key": "Schlüssel ablegen",

@@ -60,7 +60,7 @@ class LinkCommand(commands.Cog):
 
 
 def question(locale: discord.Locale, offer: Offer, code: str) -> Notice:
-    """What is linked, what moves, and who should not go on."""
+    """The accounts, the keys that move, and a warning for people who have the code from somebody else."""
     parts = [
         say(
             locale,

@@ -23,6 +23,7 @@ from app.domain.errors import (
     TooManyAttempts,
 )
 from app.domain.identity import Actor, Client, GuildContext, Role, Source, User
+from app.domain.second_factor import TotpFactor
 from app.services.discord_accounts import DiscordLinking, TicketKind
 from app.services.identity import DiscordEvent
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
@@ -203,6 +204,27 @@ async def test_rights_of_the_discord_account_are_not_lost(
     assert (await linking.link(boss, proven(keyhall, boss))).username == "boss"
 
 
+async def test_a_second_factor_of_the_discord_account_is_not_gone_around(
+    keyhall: Keyhall, linking: DiscordLinking, mia: Actor
+) -> None:
+    """Otherwise a stolen Discord account alone would move its keys to an account of the thief."""
+    sender = await visitor(keyhall)
+    factor = TotpFactor(
+        id="f", user_id=sender.user_id, encrypted_secret=b"x", key_version=1, created_at=keyhall.clock.now()
+    )
+    async with keyhall.storage.write() as uow:
+        assert await uow.factors.start(factor)
+    code = await code_of(linking, mia)
+    assert (await linking.offer_by_code(NUMBER, code)).username == "mia"  # it was never confirmed
+    async with keyhall.storage.write() as uow:
+        assert await uow.factors.confirm("f", 1, keyhall.clock.now())
+    for attempt in (linking.offer_by_code, linking.link_by_code):
+        with pytest.raises(LinkConflict, match="second factor"):
+            await attempt(NUMBER, code)
+    with pytest.raises(LinkConflict):
+        await linking.link(mia, proven(keyhall, mia))
+
+
 async def test_what_is_linked_already_is_not_linked_elsewhere(
     keyhall: Keyhall, linking: DiscordLinking, mia: Actor
 ) -> None:
@@ -355,14 +377,13 @@ async def test_unlinking_ends_the_other_sessions_and_leaves_the_credentials(
     with pytest.raises(NotFound):
         await linking.unlink(mia)
     await linking.link(mia, proven(keyhall, mia))
-    other = await keyhall.services.authentication.login("mia", PASSWORD, WEB)
+    await keyhall.services.authentication.login("mia", PASSWORD, WEB)
     view = (await keyhall.credentials.add(mia, provider="openai", label="main", secret=SECRET)).view
     await linking.unlink(mia)
     assert storage.tables.users[mia.user_id].discord_id is None
     assert (await keyhall.credentials.get(mia, view.id)).label == "main"
     alive = [each.id for each in storage.tables.sessions.values() if each.revoked_at is None]
     assert alive == [mia.session_id]
-    assert other
 
 
 async def test_the_only_way_in_is_not_unlinked(keyhall: Keyhall, linking: DiscordLinking, storage: FakeStorage) -> None:

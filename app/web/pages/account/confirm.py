@@ -20,9 +20,10 @@ routes = Routes("Pages")
 
 
 class ConfirmForm(Model):
-    """The password."""
+    """The password, and a code where there is a second factor."""
 
     password: str
+    otp: str = ""
 
 
 async def _page(request: web.Request, actor: Actor, refused: Refused | None) -> web.Response:
@@ -34,6 +35,7 @@ async def _page(request: web.Request, actor: Actor, refused: Refused | None) -> 
         viewer=actor,
         refused=refused,
         has_password=await request.app[SERVICES].passwords.has_password(actor),
+        code=await request.app[SERVICES].second_factor.demanded(actor.user_id),
         by_discord=actor.discord_id is not None,
     )
 
@@ -55,12 +57,12 @@ async def ask(request: web.Request, actor: Actor) -> web.Response:
     media_type="text/html",
     retry=_again,
     signed_out=signed_out(),
-    errors=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded],
+    errors=[errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded],
 )
 async def confirm(request: web.Request, actor: Actor, form: ConfirmForm) -> web.Response:
     """Prove your password again, and go back to your account."""
     renewed = await request.app[SERVICES].authentication.reauthenticate(
-        actor, form.password, cookie=own_cookie(request)
+        actor, form.password, otp=form.otp or None, cookie=own_cookie(request)
     )
     renew_session(request, renewed)
     return done("confirmed")
