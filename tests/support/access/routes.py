@@ -110,7 +110,7 @@ ROUTES: Final = (
     Route("POST /account/discord/code", SIGNED_IN, form={}),
     Route("POST /account/discord/unlink", ABSENT_TO_ALL, form={}),
     Route("GET /account/confirm", SIGNED_IN),
-    Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}),
+    Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
     Route("GET /account", SIGNED_IN),
     Route("GET /security", SIGNED_IN),
     Route(
