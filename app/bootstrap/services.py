@@ -52,12 +52,17 @@ from app.services.authentication import (
 from app.services.backup import BackupCreation, BackupService, BackupVerification
 from app.services.backup.rehearsal import BackupRehearsal, RehearsalPlace
 from app.services.bot_state import BotStateService
-from app.services.credentials import CredentialCipher, CredentialService, CredentialTransfer, EnvironmentCredentials
-from app.services.credentials.access import CredentialAccess
+from app.services.credentials import (
+    CredentialAccess,
+    CredentialCipher,
+    CredentialService,
+    CredentialTransfer,
+    EnvironmentCredentials,
+)
 from app.services.credentials.storing import CredentialStoring
 from app.services.dashboard import DashboardService
 from app.services.deadlines import Deadlines
-from app.services.discord_accounts import DiscordSignIn, Tickets
+from app.services.discord_accounts import DiscordLinking, DiscordSignIn, Tickets
 from app.services.failures import FailureLog
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
@@ -66,6 +71,7 @@ from app.services.imports import ImportService
 from app.services.instances import InstanceService
 from app.services.invitations import Invitations
 from app.services.jobs import JobService
+from app.services.joining import AccountJoining
 from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, OneTimeLinks
 from app.services.messages import MessageService
@@ -149,10 +155,11 @@ def build_services(parts: Parts) -> Services:
         refusals=refusals,
         clock=clock,
     )
+    joining = AccountJoining(transfer=CredentialTransfer(keys=keys, cipher=parts.cipher, clock=clock), clock=clock)
     identity = IdentityService(
         storage=storage,
         keys=keys,
-        transfer=CredentialTransfer(keys=keys, cipher=parts.cipher, clock=clock),
+        joining=joining,
         passwords=parts.passwords,
         clock=clock,
         randomness=randomness,
@@ -287,6 +294,18 @@ def build_services(parts: Parts) -> Services:
             ),
             authenticators=authenticators,
             challenges=challenges,
+            refusals=refusals,
+            clock=clock,
+            randomness=randomness,
+        ),
+        discord_linking=DiscordLinking(
+            storage=storage,
+            keys=keys,
+            derivation=derivation,
+            joining=joining,
+            tickets=tickets,
+            access=CredentialAccess(storage=storage, cipher=parts.cipher, refusals=refusals, clock=clock),
+            starts=starts,
             refusals=refusals,
             clock=clock,
             randomness=randomness,

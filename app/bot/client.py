@@ -14,6 +14,7 @@ from discord.ext import commands
 
 from app.bot import errors
 from app.bot.cogs.credentials import KeyCommands
+from app.bot.cogs.linking import LinkCommand
 from app.bot.cogs.messages import MessageCommands
 from app.bot.cogs.privacy import PrivacyCommands
 from app.bot.options import BotOptions
@@ -100,7 +101,12 @@ class KeyhallBot(commands.Bot):
         await self.tree.set_translator(CommandTexts())
         keys = KeyCommands(self.session)
         self.router.outdated = keys.outdated
-        for cog in (keys, MessageCommands(self.session), PrivacyCommands(self.session)):
+        for cog in (
+            keys,
+            MessageCommands(self.session),
+            LinkCommand(self.session),
+            PrivacyCommands(self.session),
+        ):
             await self.add_cog(cog)
             self.router.add(cog.handlers)
         for extension in self.session.options.extensions:

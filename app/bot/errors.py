@@ -26,6 +26,8 @@ from app.domain.errors import (
     InvalidInput,
     InvitationRequired,
     LastOwner,
+    LinkCodeRefused,
+    LinkConflict,
     MembershipRequired,
     NotFound,
     NotReady,
@@ -78,6 +80,10 @@ _SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
     (StorageFull, "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it."),
     (StorageError, "Keyhall cannot reach its storage. Your keys are safe; try again in a minute."),
     (TooManyAttempts, "Too many attempts. Try again in {seconds} seconds."),
+    (
+        LinkCodeRefused,
+        "This code was used, has expired or never was: make another one on your account page.",
+    ),
     (NotFound, "There is no such key, or it is not yours. {list} shows what there is."),
     (IdempotencyConflict, "This form was sent before, with something else in it. {list} shows what is stored."),
     (VersionConflict, "This key was changed in the meantime. {list} shows it as it is now."),
@@ -184,7 +190,7 @@ def _reason(locale: discord.Locale, error: Exception, reference: int, names: Map
         case InvalidInput():
             return _invalid(locale, error)
         case AlreadyExists():
-            return _taken(locale, names)
+            return _taken(locale, error, names)
         case Forbidden():
             return _forbidden(locale, error, names)
         case AppError():
@@ -212,7 +218,9 @@ def _invalid(locale: discord.Locale, error: InvalidInput) -> str:
     return say(locale, "“{field}” is not accepted: {reason}", field=field, reason=inert(error.reason))
 
 
-def _taken(locale: discord.Locale, names: Mapping[str, object]) -> str:
+def _taken(locale: discord.Locale, error: AlreadyExists, names: Mapping[str, object]) -> str:
+    if isinstance(error, LinkConflict):
+        return f"{translated(locale, error.detail)}."
     if "label" not in names:
         return say(locale, "There is a key of this provider with this label already.")
     text = (

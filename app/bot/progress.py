@@ -39,6 +39,11 @@ ERASE: Final = Change(
     doubt="**It is not certain yet whether this was erased.** Run the command once more to see.",
     done="**Erased**, but Discord lost the answer on the way.",
 )
+LINK: Final = Change(
+    nothing="**Nothing was linked.**",
+    doubt="**It is not certain yet whether this was linked.** Your account page on the web shows it in a minute.",
+    done="**Linked**, but Discord lost the answer on the way. {list} shows your keys.",
+)
 
 Steps = Callable[[Exception], Awaitable[Sequence[ui.Button[Any]]]]
 

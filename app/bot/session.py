@@ -131,12 +131,7 @@ class BotSession:
 
     async def identify(self, interaction: Interaction) -> Actor:
         """The Actor, without an acknowledgement: for autocompletion, which has none. Raises as ``admit`` does."""
-        if self._leaving:
-            raise NotReady
-        if (task := asyncio.current_task()) is not None:
-            self._serving[task] = interaction
-            task.add_done_callback(lambda done: self._serving.pop(done, None))
-        await self.services.instances.catch_up()
+        await self._begin_serving(interaction)
 
         async def member_of_known_guild() -> bool:
             return await self._member_of_known_guild(interaction)
@@ -152,6 +147,23 @@ class BotSession:
             await self.record_refusal(interaction, refused)
             raise
         return actor
+
+    async def sender(self, interaction: Interaction) -> str:
+        """Acknowledge, and return the Discord id of the sender, who needs no account: for linking one.
+
+        Raises as ``admit`` does, but for Forbidden.
+        """
+        await self._acknowledge(interaction)
+        await self._begin_serving(interaction)
+        return str(interaction.user.id)
+
+    async def _begin_serving(self, interaction: Interaction) -> None:
+        if self._leaving:
+            raise NotReady
+        if (task := asyncio.current_task()) is not None:
+            self._serving[task] = interaction
+            task.add_done_callback(lambda done: self._serving.pop(done, None))
+        await self.services.instances.catch_up()
 
     async def record_refusal(self, interaction: Interaction, error: AppError) -> None:
         """Record in the audit trail that somebody may not do this, unless a service has recorded it."""

@@ -72,6 +72,69 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "Erase everything that is stored about you, for good": (
             "Alles, was über dich gespeichert ist, endgültig löschen"
         ),
+        "Link your Discord account with your account on the web": (
+            "Dein Discord-Konto mit deinem Konto im Web verbinden"
+        ),
+        "The code that your account page on the web shows, for ten minutes": (
+            "Der Code von deiner Kontoseite im Web; er gilt zehn Minuten"
+        ),
+        # Linking
+        "**Link this Discord account with the account “{username}” on the web?** Both are one from then on: the same "
+        "keys here and there, and Discord signs you in on the web.": (
+            "**Dieses Discord-Konto mit dem Konto „{username}“ im Web verbinden?** Beide sind dann eins: hier wie dort "
+            "dieselben Schlüssel, und im Web meldest du dich mit Discord an."
+        ),
+        "**Did somebody else give you this code?** Then choose Cancel. The account “{username}” gets your keys, and "
+        "its owner can use them.": (
+            "**Hat dir jemand anders diesen Code gegeben?** Dann wähle Abbrechen. Das Konto „{username}“ bekommt deine "
+            "Schlüssel, und wem es gehört, kann sie benutzen."
+        ),
+        "Cancel": "Abbrechen",
+        "Link them": "Verbinden",
+        "Nothing was linked.": "Nichts wurde verbunden.",
+        "**Linked** with the account “{username}”.": "**Verbunden** mit dem Konto „{username}“.",
+        "Keys that moved: {count}.": "Schlüssel, die umgezogen sind: {count}.",
+        "Keys that move to that account: {count}.": "Schlüssel, die zu diesem Konto umziehen: {count}.",
+        "… and {more} more.": "… und {more} weitere.",
+        "No keys are stored from this Discord account, so none move.": (
+            "Von diesem Discord-Konto sind keine Schlüssel abgelegt, also ziehen keine um."
+        ),
+        "Removed keys that can still be restored move along: {count}.": (
+            "Entfernte Schlüssel, die noch wiederherstellbar sind, ziehen mit um: {count}."
+        ),
+        "Keys that you gave to servers stay there; that account is billed for them from then on: {count} in {servers} "
+        "servers.": (
+            "Schlüssel, die du Servern gegeben hast, bleiben dort; dann zahlt sie dieses Konto: {count} auf {servers} "
+            "Servern."
+        ),
+        "called “{label}” there, since its name is taken": "heißt dort „{label}“, weil sein Name vergeben ist",
+        "- “{label}” ({provider}) is called “{new}” now, since its name was taken.": (
+            "- „{label}“ ({provider}) heißt jetzt „{new}“, weil sein Name vergeben war."
+        ),
+        "**Nothing was linked.**": "**Nichts wurde verbunden.**",
+        "**It is not certain yet whether this was linked.** Your account page on the web shows it in a minute.": (
+            "**Es steht noch nicht fest, ob das verbunden wurde.** Deine Kontoseite im Web zeigt es in einer Minute."
+        ),
+        "**Linked**, but Discord lost the answer on the way. {list} shows your keys.": (
+            "**Verbunden**, aber Discord hat die Antwort unterwegs verloren. {list} zeigt deine Schlüssel."
+        ),
+        "This code was used, has expired or never was: make another one on your account page.": (
+            "Diesen Code gibt es nicht, er wurde benutzt oder ist abgelaufen: hol dir auf deiner Kontoseite im Web "
+            "einen neuen."
+        ),
+        "This user is linked to another Discord account: unlink it first": (
+            "Dieses Konto ist mit einem anderen Discord-Konto verbunden: löse das zuerst"
+        ),
+        "This Discord account is linked to another user: unlink it first": (
+            "Dieses Discord-Konto ist mit einem anderen Konto verbunden: löse das zuerst"
+        ),
+        "This Discord account has more rights here than the account it would be linked with": (
+            "Dieses Discord-Konto hat hier mehr Rechte als das Konto, mit dem es verbunden würde"
+        ),
+        "This Discord account has a second factor of its own here: switch it off there first": (
+            "Dieses Discord-Konto hat hier einen eigenen zweiten Faktor: schalte ihn dort zuerst ab"
+        ),
+        "This Discord account is disabled": "Dieses Discord-Konto ist gesperrt",
         # Forms
         "Erase everything": "Alles löschen",
         "Your name": "Dein Name",

@@ -139,6 +139,8 @@ async def _link(opened: Backend, name: str, discord_id: str) -> None:
     typer.echo(
         f"{linked.user.username} is linked to Discord {linked.user.discord_id}; credentials moved: {linked.moved}"
     )
+    for each in linked.renamed:
+        typer.echo(f"{each.provider}: {each.label!r} is {each.new_label!r} now, since that label was taken")
 
 
 @group.command()

@@ -200,6 +200,11 @@ def terms_of_discord(network: Network) -> Terms:
     return Terms(all_of=tuple(budgets))
 
 
+def terms_of_link_code(discord_id: str) -> Terms:
+    """For a code that somebody types in Discord: also a right one needs room, since codes are short."""
+    return Terms(all_of=(Budget(f"discord/{discord_id}/codes", PER_OWN),), own=True)
+
+
 def terms_of_good_link(link: str) -> Terms:
     """For a one-time link that is good: its claims are judged one after the other, and nothing counts against it."""
     return Terms(all_of=(Budget(f"link/{link}", PER_OWN),), own=True)

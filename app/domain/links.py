@@ -20,6 +20,8 @@ class LinkPurpose(StrEnum):
     """Choose the password of an account, with or without one before; all its sessions end."""
     INVITE = "invite"
     """Make an account, with the role that the link says."""
+    DISCORD = "discord"
+    """Link the Discord account of the sender; a code of ten minutes, not a link."""
 
 
 ACCOUNT_PURPOSES: Final[tuple[LinkPurpose, ...]] = (LinkPurpose.CLAIM, LinkPurpose.RESET)

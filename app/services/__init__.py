@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
     from app.services.deadlines import Deadlines
-    from app.services.discord_accounts import DiscordSignIn
+    from app.services.discord_accounts import DiscordLinking, DiscordSignIn
     from app.services.failures import FailureLog
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
@@ -57,6 +57,7 @@ class Services:
     second_factor: SecondFactorService
     requests: RequestAuthenticator
     discord_sign_in: DiscordSignIn
+    discord_linking: DiscordLinking
     refusals: Refusals
     audit: AuditReading
     audit_sealing: AuditSealing

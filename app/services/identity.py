@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from app.domain.audit import Action
-from app.domain.credentials import Owner, OwnerKind
 from app.domain.errors import (
     AlreadyExists,
     Forbidden,
@@ -39,10 +38,10 @@ from app.domain.links import LinkPurpose
 from app.domain.roles import require_may_give, require_may_manage
 from app.domain.text import opaque
 from app.services.audit import SYSTEM, AuditTrail
-from app.services.credentials import CredentialTransfer
+from app.services.credentials import Renamed
+from app.services.joining import AccountJoining, discord_name
 from app.services.keys import KeyManagementService
 from app.services.links import Claimable, OneTimeLinks
-from app.services.owners import require_another_owner
 from app.services.ports import Clock, PasswordHasher, Randomness, Storage, UnitOfWork
 
 
@@ -57,10 +56,11 @@ class DiscordEvent:
 
 @dataclass(frozen=True, slots=True)
 class LinkResult:
-    """A user linked to a Discord account, and how many credentials moved over from that account."""
+    """A user linked to a Discord account, how many credentials moved over from that account, and which were renamed."""
 
     user: User
     moved: int
+    renamed: Sequence[Renamed] = ()
 
 
 class IdentityService:
@@ -71,7 +71,7 @@ class IdentityService:
         *,
         storage: Storage,
         keys: KeyManagementService,
-        transfer: CredentialTransfer,
+        joining: AccountJoining,
         passwords: PasswordHasher,
         clock: Clock,
         randomness: Randomness,
@@ -81,7 +81,7 @@ class IdentityService:
         self._links = links
         self._storage = storage
         self._keys = keys
-        self._transfer = transfer
+        self._joining = joining
         self._passwords = passwords
         self._clock = clock
         self._randomness = randomness
@@ -183,27 +183,17 @@ class IdentityService:
         actor.require(Permission.MANAGE_USERS)
         actor.require_fresh(self._clock.now())
         number = snowflake(discord_id)
-        now = self._clock.now()
-        moved = 0
         async with self._storage.write() as uow:
+            await self._joining.lock(uow, number)
             user = await self._named(uow, username)
             require_may_manage(actor, user)
-            if user.discord_id not in {None, number}:
-                raise AlreadyExists("This user is linked to another Discord account: unlink it first")
-            other = await uow.users.by_discord(number)
-            if other is not None and other.id != user.id:
-                if other.password_hash is not None or other.username != _discord_name(number):
-                    raise AlreadyExists("This Discord account is linked to another user: unlink it first")
+            other = (await self._joining.look(uow, user, number)).other
+            if other is not None:
                 require_may_manage(actor, other)
-                await require_another_owner(uow, other.id)
-                await uow.users.set_discord(other.id, None, now)
-                await uow.users.disable(other.id, now)
-                await uow.credentials.reassign_sharer(other.id, user.id)
-                moved = await self._transfer.move(uow, Owner(OwnerKind.USER, other.id), Owner(OwnerKind.USER, user.id))
-            await uow.users.set_discord(user.id, number, now)
-            await self._trail.record(uow, actor, Action.USER_LINKED, about=("user", user.id), moved=moved)
+            moved = await self._joining.join(uow, user, number)
+            await self._trail.record(uow, actor, Action.USER_LINKED, about=("user", user.id), moved=moved.count)
             linked = await uow.users.get(user.id)
-        return LinkResult(linked or user, moved)
+        return LinkResult(linked or user, moved.count, moved.renamed)
 
     async def unlink(self, actor: Actor, username: str) -> User:
         """Unlink an account from its Discord account; credentials stay with the account.
@@ -275,7 +265,7 @@ class IdentityService:
         user = User(
             id=self._randomness.new_id(),
             subject_id=self._randomness.new_id(),
-            username=_discord_name(number),
+            username=discord_name(number),
             role=Role.MEMBER,
             discord_id=number,
             created_at=self._clock.now(),
@@ -318,8 +308,3 @@ class IdentityService:
         if user is None:
             raise NotFound("There is no user of that name")
         return user
-
-
-def _discord_name(number: str) -> str:
-    """The name of an account that came from Discord; no account that is created has a colon in its name."""
-    return f"discord:{number}"

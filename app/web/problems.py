@@ -134,6 +134,7 @@ STATUS: Final[Mapping[type[AppError], int]] = MappingProxyType(
         errors.QuotaExceeded: 409,
         errors.CredentialUnreadable: 409,
         errors.SecondFactorUnreadable: 409,
+        errors.NoOtherWayIn: 409,
         errors.NotConfigured: 409,
         errors.VersionConflict: 412,
         TooLarge: 413,

@@ -350,7 +350,7 @@ async def test_a_moved_credential_opens_for_its_new_owner(keyhall: Keyhall, mia:
     await keyhall.credentials.replace(mia, view.id, OTHER_SECRET)
     async with keyhall.storage.write() as uow:
         moved = await keyhall.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
-    assert moved == 1
+    assert moved.count == 1
     with pytest.raises(NotFound):
         await keyhall.credentials.get(mia, view.id)
     await keyhall.credentials.rollback(tom, view.id)

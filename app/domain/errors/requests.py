@@ -79,12 +79,6 @@ class InvalidToken(AppError):
     title = "Sign in to continue"
 
 
-class TicketRefused(InvalidToken):
-    """Somebody came from Discord with a browser that was not sent there, or not lately, or that was here already."""
-
-    title = "This was begun in another browser, took longer than ten minutes, or is done already: begin again"
-
-
 class ReauthenticationRequired(AppError):
     """Nothing proved who is at the keyboard within the last ten minutes."""
 
@@ -120,6 +114,18 @@ class MembershipRequired(Forbidden):
     """Somebody who is in no server that the bot serves, where its members may register."""
 
     title = "Only members of this bot's servers can use it"
+
+
+class TicketRefused(Forbidden):
+    """Somebody came from Discord with a browser that was not sent there, or not lately, or that was here already."""
+
+    title = "This was begun in another browser, took longer than ten minutes, or is done already: begin again"
+
+
+class LinkCodeRefused(Forbidden):
+    """A code for linking accounts that was never made, was used or has expired: one answer for all three."""
+
+    title = "This code was used, has expired or never was: make another one on your account page"
 
 
 class DiscordDeclined(Forbidden):
@@ -159,11 +165,24 @@ class LastOwner(AppError):
         super().__init__("This is the only owner who can sign in: give somebody else the role of owner first")
 
 
+class LinkConflict(AlreadyExists):
+    """The account, or the Discord account, is linked already, or linking them would lose something."""
+
+    title = "This Discord account is linked to another user: unlink it first"
+
+
 class SetupClosed(AppError):
     """An owner exists or existed."""
 
     code = "setup_closed"
     title = "There is an owner already"
+
+
+class NoOtherWayIn(AppError):
+    """Without this the user could not sign in to the account any more."""
+
+    code = "no_other_way_in"
+    title = "Without this you could not sign in any more: set a password first"
 
 
 class VersionConflict(AppError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from app.services.credentials.access import CredentialAccess
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.service import CredentialService
-from app.services.credentials.transfer import CredentialTransfer
+from app.services.credentials.transfer import CredentialTransfer, Moved, Planned, Renamed
 from app.services.credentials.values import (
     UNSET,
     Added,
@@ -25,6 +26,7 @@ from app.services.credentials.values import (
 __all__ = [
     "UNSET",
     "Added",
+    "CredentialAccess",
     "CredentialCipher",
     "CredentialCounts",
     "CredentialService",
@@ -33,7 +35,10 @@ __all__ = [
     "HealthReport",
     "HistoryView",
     "LabelChoice",
+    "Moved",
+    "Planned",
     "ProviderHealth",
+    "Renamed",
     "Replaced",
     "Stretch",
     "UnreadableSecret",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 
 from app.domain.credentials import LABEL_LONGEST, CredentialRecord, Owner
@@ -15,6 +16,31 @@ from app.services.paging import pages
 from app.services.ports import Clock, UnitOfWork
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The credentials that would move, each with the label that it would have, and the removed ones."""
+
+    credentials: Sequence[tuple[CredentialRecord, str]] = ()
+    removed: Sequence[CredentialRecord] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renamed:
+    """A credential that got another label, because the new owner had one of that label."""
+
+    provider: str
+    label: str
+    new_label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """How many credentials moved, removed ones included, and those that got another label."""
+
+    count: int = 0
+    renamed: Sequence[Renamed] = ()
+
+
 class CredentialTransfer:
     """Works inside the unit of work that joins two accounts: everything moves, or nothing."""
 
@@ -23,24 +49,37 @@ class CredentialTransfer:
         self._cipher = cipher
         self._clock = clock
 
-    async def move(self, uow: UnitOfWork, source: Owner, target: Owner) -> int:
-        """Give all credentials of one owner to another, with their histories; return how many moved.
-
-        A secret that does not decrypt moves as it is and stays unreadable. A label that is taken gets a number. Raises
-        VersionConflict where a credential changed meanwhile, NotReady while this process has no lease.
-        """
-        await uow.credentials.lock_owner(source)  # nobody stores for the former owner meanwhile
-        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
+    async def plan(self, uow: UnitOfWork, source: Owner, target: Owner) -> Planned:
+        """Return what would move as things are now. A label that is taken gets a number."""
         live = await _all_of(uow, source, removed=False)
         taken = {(each.provider, each.label.casefold()) for each in await _all_of(uow, target, removed=False)}
+        credentials = []
         for record in live:
             label = next(label for label in _numbered(record.label) if (record.provider, label.casefold()) not in taken)
             taken.add((record.provider, label.casefold()))
+            credentials.append((record, label))
+        return Planned(credentials=credentials, removed=await _all_of(uow, source, removed=True))
+
+    async def move(self, uow: UnitOfWork, source: Owner, target: Owner) -> Moved:
+        """Give all credentials of one owner to another, with their histories, as ``plan`` says.
+
+        A secret that does not decrypt moves as it is and stays unreadable. Raises VersionConflict where a credential
+        changed meanwhile, NotReady while this process has no lease.
+        """
+        await uow.credentials.lock_owner(source)  # nobody stores for the former owner meanwhile
+        await uow.credentials.lock_owner(target)  # nor takes a label that one of the credentials gets
+        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
+        planned = await self.plan(uow, source, target)
+        for record, label in planned.credentials:
             await self._move_one(uow, record, target, label, primary)
-        removed = await _all_of(uow, source, removed=True)
-        for record in removed:
+        for record in planned.removed:
             await self._move_one(uow, record, target, record.label, primary)
-        return len(live) + len(removed)
+        renamed = [
+            Renamed(provider=record.provider, label=record.label, new_label=label)
+            for record, label in planned.credentials
+            if label != record.label
+        ]
+        return Moved(count=len(planned.credentials) + len(planned.removed), renamed=renamed)
 
     async def _move_one(
         self, uow: UnitOfWork, record: CredentialRecord, target: Owner, label: str, primary: Primary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.services.discord_accounts.linking import DiscordLinking, LinkCode, Linked, Moving, Offer
 from app.services.discord_accounts.sign_in import Arrival, Arrived, Departure, DiscordSignIn
 from app.services.discord_accounts.tickets import TICKET_LASTS, Ticket, TicketKind, Tickets
 
@@ -10,7 +11,12 @@ __all__ = [
     "Arrival",
     "Arrived",
     "Departure",
+    "DiscordLinking",
     "DiscordSignIn",
+    "LinkCode",
+    "Linked",
+    "Moving",
+    "Offer",
     "Ticket",
     "TicketKind",
     "Tickets",

@@ -196,6 +196,10 @@ class CredentialRepository(Protocol):
         """Record ``target`` as the sharer of all guild credentials that ``source`` shared; return how many."""
         ...
 
+    async def shares_of(self, user_id: str) -> Mapping[str, int]:
+        """Count the credentials that a user shared with guilds, removed ones included, by the guild's id."""
+        ...
+
     async def set_status(self, credential_id: str, status: Status, at: datetime) -> None:
         """Set the status without a new version; VALID and REFUSED (a provider's answer) set ``last_verified_at``."""
         ...

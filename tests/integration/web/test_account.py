@@ -91,7 +91,9 @@ async def test_a_refusal_stands_beside_the_form_and_repeats_no_password(
 ) -> None:
     name = "refused-one"
     identity = site.services.identity
-    if not any(each.username == name for each in (await identity.page(await identity.operator(), limit=100)).items):
+    if not any(
+        each.username == name for each in (await site.services.users.page(await identity.operator(), limit=100)).items
+    ):
         await identity.create(await identity.operator(), name, PASSWORD, Role.MEMBER)
     cookie, token = await _in_a_browser(site, name, PASSWORD)
     answer = await site.submit("/account/password", cookie, fields, form_token=token)
@@ -213,7 +215,9 @@ async def test_a_reset_link_chooses_another_password_by_the_page_and_by_program(
     await _member(site, "forgetful")
     identity = site.services.identity
     operator = await identity.operator()
-    user = next(each for each in (await identity.page(operator, limit=100)).items if each.username == "forgetful")
+    user = next(
+        each for each in (await site.services.users.page(operator, limit=100)).items if each.username == "forgetful"
+    )
     for turn, by_page in enumerate((True, False)):
         access = await site.log_in("forgetful", PASSWORD if turn == 0 else f"{NEW_PASSWORD} 0")
         async with identity._storage.write() as uow:

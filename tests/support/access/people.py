@@ -10,6 +10,7 @@ from app.domain import imports
 from app.domain.identity import Actor, Client, GuildContext, Role, Session, Source, User
 from app.domain.passkeys import Passkey
 from app.domain.secrets import SecretText
+from app.services.discord_accounts import TicketKind
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
 from tests.support.keyhall import Keyhall, open_keyhall
 from tests.support.samples import OTHER_SECRET, PASSWORD, SECRET
@@ -121,6 +122,12 @@ class World:
     @property
     def services(self) -> Services:
         return self.keyhall.services
+
+    @property
+    def proven_discord(self) -> str:
+        """The ticket of a browser whose person has proven the actor's Discord account."""
+        tickets = self.services.discord_linking._tickets
+        return tickets.issue(TicketKind.PROVEN, self.actor.session_id or "", self.actor.discord_id or "")[1].reveal()
 
     @property
     def in_guild(self) -> bool:

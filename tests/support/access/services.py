@@ -189,6 +189,17 @@ ROWS: Final = (
     _row("credentials.versions", lambda w: w.credentials.versions(w.actor, w.credential), _CREDENTIAL),
     _row("dashboard.dashboard", lambda w: w.services.dashboard.dashboard(w.actor), _EVERYBODY),
     _row(
+        "discord_linking.issue_code", lambda w: w.services.discord_linking.issue_code(w.actor), _EVERYBODY, fresh=True
+    ),
+    _row(
+        "discord_linking.link",
+        lambda w: w.services.discord_linking.link(w.actor, w.proven_discord),
+        _EVERYBODY,
+        fresh=True,
+    ),
+    _row("discord_linking.offer", lambda w: w.services.discord_linking.offer(w.actor, w.proven_discord), _EVERYBODY),
+    _row("discord_linking.unlink", lambda w: w.services.discord_linking.unlink(w.actor), _EVERYBODY, fresh=True),
+    _row(
         "discord_sign_in.begin_link", lambda w: w.services.discord_sign_in.begin_link(w.actor), _EVERYBODY, fresh=True
     ),
     _row(
@@ -345,6 +356,8 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
     "deadlines.*": "the edges",
+    "discord_linking.link_by_code": "proves a code",
+    "discord_linking.offer_by_code": "proves a code",
     "discord_sign_in.begin": "anyone may begin to sign in",
     "discord_sign_in.finish": "proves a Discord account",
     "erasure.sweep": "the worker erases what requests that were under way have stored since",

@@ -77,6 +77,10 @@ class FakeCredentialRepository:
             self._tables.credentials[each.id] = replace(each, created_by=target)
         return len(shared)
 
+    async def shares_of(self, user_id: str) -> Mapping[str, int]:
+        shared = [each.owner for each in self._tables.credentials.values() if each.created_by == user_id]
+        return Counter(each.id for each in shared if each.kind is OwnerKind.GUILD)
+
     async def count_and_account(self, owner: Owner) -> tuple[int, User | None]:
         account = self._tables.users.get(owner.id) if owner.kind is OwnerKind.USER else None
         return await self.count(owner), account

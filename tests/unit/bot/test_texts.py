@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from app.bot import texts
 from app.bot.texts import inert, say
-from app.domain.errors import Forbidden
-from app.services import identity, messages
+from app.domain.errors import Forbidden, LinkConflict
+from app.services import identity, joining, messages
 from app.services.credentials import service as credentials
 from app.services.credentials import storing
+from app.services.discord_accounts import linking
 from app.services.privacy import erasure
 
 BOT = Path(inspect.getfile(texts)).parent
@@ -73,12 +74,12 @@ def said_in_the_sources() -> set[str]:
 
 REASONS = {
     str(reason.value)
-    for service in (identity, credentials, storing, messages, erasure)
+    for service in (identity, credentials, storing, messages, erasure, joining, linking)
     for node in ast.walk(ast.parse(inspect.getsource(service)))
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Forbidden"
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in {"Forbidden", "LinkConflict"}
     for reason in node.args[:1]
     if isinstance(reason, ast.Constant)
-} | {Forbidden().detail}
+} | {Forbidden().detail, LinkConflict().detail}
 """The reasons that the services give for refusing somebody."""
 
 

@@ -1327,7 +1327,7 @@ async def test_moved_credentials_open_for_their_new_owner_with_their_history(
     await keyhall.credentials.remove(mia, removed.id)
     async with storage.write() as uow:
         moved = await keyhall.transfer.move(uow, Owner(OwnerKind.USER, mia.user_id), Owner(OwnerKind.USER, tom.user_id))
-    assert moved == 2
+    assert moved.count == 2
     assert (await keyhall.credentials.page(mia)).items == []
     assert (await keyhall.credentials.reveal(tom, view.id)).reveal() == OTHER_SECRET
     await keyhall.credentials.rollback(tom, view.id)

@@ -255,6 +255,11 @@ class CredentialRepositoryImpl:
         of_source = update(api_credentials).where(api_credentials.c.created_by == source, SHARED)
         return await self._connection.change(of_source.values(created_by=target))
 
+    async def shares_of(self, user_id: str) -> Mapping[str, int]:
+        guild = api_credentials.c.owner_id
+        of_user = select(guild, func.count()).where(api_credentials.c.created_by == user_id, SHARED).group_by(guild)
+        return {owner: int(count) for owner, count in await self._connection.rows(of_user)}
+
     async def lock_owner(self, owner: Owner) -> None:
         """An advisory lock per owner; two owners whose numbers collide only wait for each other."""
         digest = hashlib.sha256(f"{owner.kind} {owner.id}".encode()).digest()

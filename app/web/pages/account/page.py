@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from app.domain.errors import AppError
+from app.domain.errors import AppError, ReauthenticationRequired
 from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.pages.account.views import NEWS, VIEWS
@@ -17,6 +17,8 @@ from app.web.sessions import ACCOUNT, actor_of
 
 routes = Routes("Pages")
 PATH = "/account"
+CONFIRM = f"{PATH}/confirm"
+"""The page that asks for the password once more."""
 
 
 class AccountQuery(Model):
@@ -33,8 +35,12 @@ async def account_page(
     section: str = "",
     news: str | None = None,
     typed: Mapping[str, str] | None = None,
+    **shown: object,
 ) -> web.Response:
-    """The page; ``section`` is the one whose form was refused, ``typed`` the text that is not secret in its fields."""
+    """The page; ``section`` is the one whose form was refused, ``typed`` the text that is not secret in its fields.
+
+    ``shown`` takes the place of variables of a section's view, in this answer.
+    """
     view: dict[str, object] = {}
     for read in VIEWS.values():
         view |= await read(request, actor)
@@ -49,14 +55,19 @@ async def account_page(
         refused_section=section,
         news=news,
         typed=dict(typed or {}),
-        **view,
+        **(view | shown),
     )
 
 
 def again(section: str, *kept: str) -> Retry:
-    """Answers a refused form with the page and the refusal in that section; the fields ``kept`` are filled in again."""
+    """Answers a refused form with the page and the refusal in that section; the fields ``kept`` are filled in again.
+
+    Where the form needs a fresh proof, it leads to the page that asks for the password.
+    """
 
     async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+        if isinstance(error, ReauthenticationRequired):
+            return see_other(CONFIRM)
         typed = {name: fields.get(name, "") for name in kept}
         return await account_page(
             request, await actor_of(request), refused=Refused(error), section=section, typed=typed

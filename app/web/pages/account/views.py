@@ -24,11 +24,18 @@ async def _sessions(request: web.Request, actor: Actor) -> Mapping[str, Any]:
     return {"sessions": found.items, "more_sessions": found.next_cursor is not None, "present": actor.session_id}
 
 
-VIEWS: Final[Mapping[str, View]] = MappingProxyType({"password": _password, "sessions": _sessions})
+async def _discord(request: web.Request, actor: Actor) -> Mapping[str, Any]:
+    linked = await request.app[SERVICES].identity.discord_id_of(actor.user_id)
+    return {"linked_discord": linked, "link_code": None, "link_code_until": None}
+
+
+VIEWS: Final[Mapping[str, View]] = MappingProxyType({"password": _password, "discord": _discord, "sessions": _sessions})
 
 NEWS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "password": "Your password is changed. Every other session has ended.",
+        "confirmed": "Your password is confirmed for ten minutes. Repeat your step.",
+        "unlinked": "Your Discord account is not linked any more. Every other session has ended.",
         "session": "That session has ended.",
         "sessions": "Every other session has ended.",
     }

@@ -1,0 +1,315 @@
+"""Linking one's account with one's Discord account, from either side, and unlinking them.
+
+On the web Discord proves the Discord account (``TicketKind.PROVEN``); in Discord a code proves the account on the web.
+Either way the person sees what moves before anything does, and the move is one unit of work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from app.domain.attempts import Terms, terms_of_link_code
+from app.domain.audit import Action, Result
+from app.domain.credentials import CredentialView
+from app.domain.errors import (
+    Forbidden,
+    InvalidToken,
+    LinkCodeRefused,
+    NoOtherWayIn,
+    NotFound,
+    TicketRefused,
+    TooManyAttempts,
+)
+from app.domain.identity import Actor, Client, Source, User, snowflake
+from app.domain.keys import KeyName
+from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.secrets import SecretText
+from app.services.audit import AuditTrail
+from app.services.authentication import SessionStarts
+from app.services.credentials import CredentialAccess, Moved
+from app.services.deadlines import regardless_of_deadline
+from app.services.discord_accounts.tickets import Ticket, TicketKind, Tickets
+from app.services.joining import AccountJoining, Joining
+from app.services.keys import KeyManagementService
+from app.services.limits import AttemptLimiter
+from app.services.ports import Clock, KeyDerivation, Randomness, Storage, UnitOfWork
+from app.services.refusals import Refusal, Refusals
+
+CODE_LASTS: Final = timedelta(minutes=10)
+"""How long a code can be used."""
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's base 32: nothing in it is taken for something else."""
+_READ_AS: Final = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
+_CODE_CHARACTERS: Final = 10
+"""50 bits, of which somebody may guess ten times in a quarter of an hour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkCode:
+    """A code to be typed in Discord, in two groups."""
+
+    code: SecretText
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """A credential that moves, as it is shown before; ``label`` is the one that it will have."""
+
+    view: CredentialView
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """An offer, to be confirmed: to which account, from which Discord account, and the credentials that move.
+
+    ``removed`` counts the removed ones that move along, ``shares`` the servers' credentials that change their sharer.
+    """
+
+    username: str
+    discord_id: str
+    linked: bool
+    credentials: Sequence[Moving]
+    removed: int
+    shares: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linked:
+    """An account that was linked."""
+
+    username: str
+    moved: Moved
+
+
+class DiscordLinking:
+    """Every method may raise StorageError and NotReady."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        derivation: KeyDerivation,
+        joining: AccountJoining,
+        tickets: Tickets,
+        access: CredentialAccess,
+        starts: SessionStarts,
+        refusals: Refusals,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._derivation = derivation
+        self._joining = joining
+        self._tickets = tickets
+        self._access = access
+        self._starts = starts
+        self._refusals = refusals
+        self._limiter = AttemptLimiter(storage=storage, clock=clock)
+        self._trail = AuditTrail(clock)
+        self._clock = clock
+        self._randomness = randomness
+
+    # -- on the web, with what Discord proved --------------------------------------------------------------------------
+
+    async def offer(self, actor: Actor, ticket: str | None) -> Offer:
+        """Return the offer of this ticket. Raises TicketRefused, LinkConflict, Forbidden."""
+        return await self._offer(actor.user_id, self._proven(actor, ticket)[1])
+
+    async def link(self, actor: Actor, ticket: str | None) -> Linked:
+        """Link it, once.
+
+        Raises ReauthenticationRequired, TicketRefused, LinkConflict, Forbidden, VersionConflict.
+        """
+        actor.require_fresh(self._clock.now())
+        proven, number = self._proven(actor, ticket)
+
+        async def spend(uow: UnitOfWork) -> None:
+            await self._tickets.spend(uow, proven)
+
+        return await self._link(actor.user_id, number, actor.client, spend)
+
+    def _proven(self, actor: Actor, text: str | None) -> tuple[Ticket, str]:
+        """The ticket of this session, and the Discord account that was proven with it. Raises TicketRefused."""
+        ticket = self._tickets.read(text, (TicketKind.PROVEN,))
+        session_id, number = ticket.parts
+        if session_id != actor.session_id:
+            raise TicketRefused
+        return ticket, number
+
+    # -- in Discord, with a code from the web --------------------------------------------------------------------------
+
+    async def issue_code(self, actor: Actor) -> LinkCode:
+        """Return a code by which the actor's Discord account can be linked; an earlier one stops working.
+
+        Raises ReauthenticationRequired, InvalidToken without a session.
+        """
+        now = self._clock.now()
+        actor.require_fresh(now)
+        if actor.session_id is None:
+            raise InvalidToken
+        drawn = int.from_bytes(self._randomness.token_bytes(8), "big")
+        code = "".join(_ALPHABET[drawn >> 5 * place & 31] for place in range(_CODE_CHARACTERS))
+        link = OneTimeLink(
+            id=self._randomness.new_id(),
+            purpose=LinkPurpose.DISCORD,
+            user_id=actor.user_id,
+            created_at=now,
+            expires_at=now + CODE_LASTS,
+        )
+        async with self._storage.write() as uow:
+            await uow.links.withdraw(actor.user_id, LinkPurpose.DISCORD)
+            await uow.links.add(link, self._digest(code))
+            await self._trail.record(uow, actor, Action.USER_LINK_ISSUED, about=("user", actor.user_id), by="discord")
+        half = _CODE_CHARACTERS // 2
+        return LinkCode(code=SecretText(f"{code[:half]}-{code[half:]}"), expires_at=link.expires_at)
+
+    async def offer_by_code(self, discord_id: str, code: str) -> Offer:
+        """Return the offer of this code to the Discord account of its sender.
+
+        Raises LinkCodeRefused, TooManyAttempts, LinkConflict, Forbidden.
+        """
+        number = snowflake(discord_id)
+        return await self._offer(await self._holder(number, self._digest(_typed(code))), number)
+
+    async def link_by_code(self, discord_id: str, code: str) -> Linked:
+        """Link it, once; of any number of simultaneous uses one succeeds.
+
+        Raises LinkCodeRefused, TooManyAttempts, LinkConflict, Forbidden, VersionConflict.
+        """
+        number, digest = snowflake(discord_id), self._digest(_typed(code))
+
+        async def use(uow: UnitOfWork) -> None:
+            if not await uow.links.use(digest, LinkPurpose.DISCORD, self._clock.now()):
+                raise LinkCodeRefused
+
+        return await self._link(await self._holder(number, digest), number, Client(source=Source.DISCORD), use)
+
+    async def _holder(self, number: str, digest: bytes) -> str:
+        """The user whose code that is. A wrong one counts for the Discord account that typed it."""
+        terms = terms_of_link_code(number)
+        who = Client(source=Source.DISCORD)
+        try:
+            async with self._limiter.admitted(terms, _nowhere):
+                async with self._storage.lookup() as uow:
+                    link = await uow.links.usable(digest, LinkPurpose.DISCORD, self._clock.now())
+                if link is None:
+                    await self._count(terms, who)
+                    raise LinkCodeRefused().as_recorded()
+        except TooManyAttempts as refused:
+            detail = (("reason", refused.code),)
+            await self._refusals.record(Refusal(who=who, action=Action.USER_LINKED, detail=detail, at_once=1))
+            await self._limiter.hold()
+            raise
+        return link.user_id
+
+    async def _count(self, terms: Terms, who: Client) -> None:
+        wrong = (("reason", "wrong"),)
+        first = self._refusals.first(Refusal(who=who, action=Action.USER_LINKED, detail=wrong))
+        with regardless_of_deadline():
+            async with self._storage.write() as uow:
+                await self._limiter.count(uow, terms)
+                if first:
+                    denied = Result.DENIED
+                    await self._trail.record(uow, who, Action.USER_LINKED, about=None, result=denied, **dict(wrong))
+
+    def _digest(self, code: str) -> bytes:
+        """The form of a code in the database: under a key, since all codes can be tried against a plain hash."""
+        # Under the one key that no rotation replaces, so that a code outlives a rotation.
+        secret = self._keys.primary(KeyName.AUDIT_SEAL_KEY).material
+        return self._derivation.mac(secret, "link-code", code.encode())
+
+    # -- both ----------------------------------------------------------------------------------------------------------
+
+    async def _offer(self, user_id: str, number: str) -> Offer:
+        async with self._storage.read() as uow:
+            user = await self._active(uow, user_id)
+            joining = await self._joining.look(uow, user, number)
+        _refuse_disabled(joining)
+        views = [
+            Moving(view=await self._access.view(record), label=label) for record, label in joining.planned.credentials
+        ]
+        return Offer(
+            username=user.username,
+            discord_id=number,
+            linked=user.discord_id == number,
+            credentials=views,
+            removed=len(joining.planned.removed),
+            shares=sorted(joining.shares.items()),
+        )
+
+    async def _link(
+        self, user_id: str, number: str, client: Client, use_up: Callable[[UnitOfWork], Awaitable[None]]
+    ) -> Linked:
+        async with self._storage.write() as uow:
+            await self._joining.lock(uow, number)
+            await use_up(uow)
+            user = await self._active(uow, user_id)
+            _refuse_disabled(await self._joining.look(uow, user, number))
+            moved = await self._joining.join(uow, user, number)
+            actor = Actor(
+                user_id=user.id, subject_id=user.subject_id, username=user.username, role=user.role, client=client
+            )
+            await self._trail.record(
+                uow, actor, Action.USER_LINKED, about=("user", user.id), moved=moved.count, renamed=len(moved.renamed)
+            )
+        return Linked(username=user.username, moved=moved)
+
+    @staticmethod
+    async def _active(uow: UnitOfWork, user_id: str) -> User:
+        user = await uow.users.get(user_id)
+        if user is None or user.disabled_at is not None:
+            raise Forbidden("This account is disabled")
+        return user
+
+    # -- and apart again -----------------------------------------------------------------------------------------------
+
+    async def unlink(self, actor: Actor) -> SecretText:
+        """Unlink the actor's Discord account; credentials stay with the account, its other sessions end.
+
+        Returns what takes the place of the device's claim, which ended with them.
+
+        Raises ReauthenticationRequired, NotFound where none is linked, NoOtherWayIn.
+        """
+        now = self._clock.now()
+        actor.require_fresh(now)
+        async with self._storage.write() as uow:
+            user = await uow.users.get(actor.user_id)
+            if user is None or user.discord_id is None:
+                raise NotFound("No Discord account is linked")
+            if not await has_another_way_in(uow, user):
+                raise NoOtherWayIn
+            await uow.users.set_discord(user.id, None, now)
+            await uow.sessions.end_all_of(user.id, now, but=actor.session_id)
+            await self._trail.record(uow, actor, Action.USER_UNLINKED, about=("user", user.id))
+            unlinked = await uow.users.get(user.id)
+        return self._starts.device_claim(unlinked or user, actor.client)
+
+
+async def has_another_way_in(uow: UnitOfWork, user: User) -> bool:
+    """Whether somebody can sign in to an account without Discord."""
+    return user.password_hash is not None or bool(await uow.passkeys.of(user.id))
+
+
+def _refuse_disabled(joining: Joining) -> None:
+    """Who was disabled as a Discord user does not come back as another one."""
+    if joining.other is not None and joining.other.disabled_at is not None:
+        raise Forbidden("This Discord account is disabled")
+
+
+def _typed(code: str) -> str:
+    """A code as it was issued, of one as it was typed. Raises LinkCodeRefused for a text that can be none."""
+    text = code[:64].strip().upper().translate(_READ_AS)
+    if len(text) != _CODE_CHARACTERS or not set(text) <= set(_ALPHABET):
+        raise LinkCodeRefused
+    return text
+
+
+async def _nowhere(_: UnitOfWork) -> bool:
+    return False

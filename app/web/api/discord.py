@@ -1,0 +1,50 @@
+"""Linking one's Discord account."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from aiohttp import web
+from typing_extensions import TypedDict
+
+from app.domain import errors
+from app.domain.identity import Actor
+from app.web.options import SERVICES
+from app.web.routing import Routes, json_response
+from app.web.sessions import remember_device
+
+routes = Routes("Signing in")
+
+
+class LinkCode(TypedDict):
+    """A code for `/link` in Discord, and until when it works."""
+
+    code: str
+    expires_at: datetime
+
+
+@routes("POST", "/api/v1/auth/discord/link-code", schema=LinkCode, errors=[errors.ReauthenticationRequired])
+async def make_code(request: web.Request, actor: Actor) -> web.Response:
+    """Make a code by which you link your Discord account.
+
+    Type `/link` with the code in Discord within ten minutes. It works once; an earlier code stops working.
+    """
+    made = await request.app[SERVICES].discord_linking.issue_code(actor)
+    return json_response(200, {"code": made.code.reveal(), "expires_at": made.expires_at})
+
+
+@routes(
+    "DELETE",
+    "/api/v1/auth/discord",
+    status=204,
+    errors=[errors.ReauthenticationRequired, errors.NotFound, errors.NoOtherWayIn],
+)
+async def unlink(request: web.Request, actor: Actor) -> web.Response:
+    """Unlink your Discord account.
+
+    Your credentials stay with this account, and your other sessions end.
+    """
+    claim = await request.app[SERVICES].discord_linking.unlink(actor)
+    response = json_response(204)
+    remember_device(request, response, claim)
+    return response

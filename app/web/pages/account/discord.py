@@ -1,0 +1,114 @@
+"""The section about one's Discord account: linking it, from here or by a code that is typed there, and unlinking it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from app.domain import errors
+from app.domain.errors import AppError
+from app.domain.identity import Actor
+from app.services.discord_accounts import Linked
+from app.web.inputs import NoFields
+from app.web.options import SERVICES
+from app.web.origin import ORIGIN
+from app.web.pages.account.page import CONFIRM, PATH, account_page, again, done, signed_out
+from app.web.pages.rendering import Refused, page, see_other
+from app.web.routing import Routes
+from app.web.sessions import actor_of, remember_device
+from app.web.tickets import forget_ticket, keep_ticket, ticket_of
+
+routes = Routes("Pages")
+
+
+async def _refuse(request: web.Request, error: AppError) -> web.StreamResponse:
+    """Show a refusal in the section, where that is of use."""
+    if isinstance(error, errors.ReauthenticationRequired):
+        return see_other(CONFIRM)
+    if not isinstance(error, errors.Forbidden | errors.LinkConflict | errors.NotConfigured):
+        raise error
+    return await account_page(request, await actor_of(request), refused=Refused(error), section="discord")
+
+
+@routes(
+    "GET",
+    "/auth/discord/link",
+    status=303,
+    media_type="text/html",
+    refuse=_refuse,
+    errors=[errors.ReauthenticationRequired, errors.NotConfigured],
+)
+async def depart(request: web.Request, actor: Actor) -> web.Response:
+    """Leads to Discord, where one proves the account there that is to be linked."""
+    request.app[ORIGIN].check_navigation(request)
+    departure = request.app[SERVICES].discord_sign_in.begin_link(actor)
+    response = see_other(departure.url)
+    keep_ticket(request, response, departure.ticket)
+    return response
+
+
+@routes(
+    "GET", f"{PATH}/discord", media_type="text/html", refuse=_refuse, errors=[errors.Forbidden, errors.AlreadyExists]
+)
+async def ask(request: web.Request, actor: Actor) -> web.Response:
+    """Shows what is linked and what moves, and asks."""
+    offer = await request.app[SERVICES].discord_linking.offer(actor, ticket_of(request))
+    return page(request, "link_discord.html", viewer=actor, offer=offer)
+
+
+@routes(
+    "POST",
+    f"{PATH}/discord",
+    media_type="text/html",
+    retry=again("discord"),
+    signed_out=signed_out(),
+    errors=[errors.ReauthenticationRequired, errors.Forbidden, errors.AlreadyExists, errors.VersionConflict],
+)
+async def link(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
+    """Link the Discord account, once."""
+    linked = await request.app[SERVICES].discord_linking.link(actor, ticket_of(request))
+    response = await account_page(request, actor, news=_sentence(linked))
+    forget_ticket(request, response)
+    return response
+
+
+@routes(
+    "POST",
+    f"{PATH}/discord/code",
+    media_type="text/html",
+    retry=again("discord"),
+    signed_out=signed_out(),
+    errors=[errors.ReauthenticationRequired],
+)
+async def make_code(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
+    """Show a code for `/link` in Discord, in this answer and nowhere else."""
+    made = await request.app[SERVICES].discord_linking.issue_code(actor)
+    return await account_page(request, actor, link_code=made.code.reveal(), link_code_until=made.expires_at)
+
+
+@routes(
+    "POST",
+    f"{PATH}/discord/unlink",
+    status=303,
+    media_type="text/html",
+    retry=again("discord"),
+    signed_out=signed_out(),
+    errors=[errors.ReauthenticationRequired, errors.NoOtherWayIn],
+)
+async def unlink(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
+    """Unlink your Discord account; your other sessions end."""
+    claim = await request.app[SERVICES].discord_linking.unlink(actor)
+    response = done("unlinked")
+    remember_device(request, response, claim)
+    return response
+
+
+def _sentence(linked: Linked) -> str:
+    moved = linked.moved
+    parts = ["Your Discord account is linked."]
+    if moved.count:
+        parts.append("1 credential moved here." if moved.count == 1 else f"{moved.count} credentials moved here.")
+    parts += [
+        f"“{each.label}” ({each.provider}) is called “{each.new_label}” now, since its label was taken."
+        for each in moved.renamed
+    ]
+    return " ".join(parts)
