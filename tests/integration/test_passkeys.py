@@ -173,7 +173,7 @@ async def test_of_simultaneous_answers_to_one_registration_one_is_stored(place: 
             ),
             return_exceptions=True,
         )
-        assert outcomes(results) == {"Passkey": 1, PasskeyRefused.__name__: 3}
+        assert outcomes(results) == {"AddedPasskey": 1, PasskeyRefused.__name__: 3}
 
 
 async def test_simultaneous_passkeys_keep_to_the_limit(place: Place) -> None:
@@ -190,7 +190,7 @@ async def test_simultaneous_passkeys_keep_to_the_limit(place: Place) -> None:
             ),
             return_exceptions=True,
         )
-        assert outcomes(results) == {"Passkey": PASSKEYS_MOST, QuotaExceeded.__name__: 3}
+        assert outcomes(results) == {"AddedPasskey": PASSKEYS_MOST, QuotaExceeded.__name__: 3}
     assert len((await place.contents())["passkeys"]) == PASSKEYS_MOST
 
 

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from app.domain.errors import AppError
+from app.domain.errors import AppError, ReauthenticationRequired
 from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.pages.account.views import NEWS, VIEWS
-from app.web.pages.drafts import draft_for, forget_draft, sign_in_first
+from app.web.pages.drafts import draft_for, forget_draft, keep_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes, SignedOut
 from app.web.sessions import ACCOUNT, actor_of
 
 routes = Routes("Pages")
 PATH = "/account"
+CONFIRM = f"{PATH}/confirm"
+"""The page that asks who is at the keyboard; it leads back to the account."""
 
 
 class AccountQuery(Model):
@@ -54,10 +56,17 @@ async def account_page(
 
 
 def again(section: str, *kept: str) -> Retry:
-    """Answers a refused form with the page and the refusal in that section; the fields ``kept`` are filled in again."""
+    """Answers a refused form with the page and the refusal in that section; the fields ``kept`` are filled in again.
+
+    Where the form demands that somebody proves who they are, the answer leads there, and the page then has the text.
+    """
 
     async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
         typed = {name: fields.get(name, "") for name in kept}
+        if isinstance(error, ReauthenticationRequired):
+            response = see_other(CONFIRM)
+            keep_draft(request, response, PATH, (await actor_of(request)).user_id, typed)
+            return response
         return await account_page(
             request, await actor_of(request), refused=Refused(error), section=section, typed=typed
         )
@@ -81,7 +90,7 @@ def done(what: str) -> web.Response:
 
 @routes("GET", PATH, media_type="text/html")
 async def account(request: web.Request, actor: Actor, query: AccountQuery) -> web.Response:
-    """Your account: password, and where you are signed in."""
+    """Your account: password, passkeys, and where you are signed in."""
     typed = draft_for(request, PATH, actor.user_id)
     response = await account_page(request, actor, news=NEWS.get(query.done), typed=typed)
     forget_draft(request, response)

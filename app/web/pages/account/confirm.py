@@ -1,0 +1,95 @@
+"""The page on which one confirms that it is oneself, where a form of the account demands it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from app.domain import errors
+from app.domain.errors import AppError
+from app.domain.identity import Actor
+from app.web.inputs import Model
+from app.web.options import SERVICES
+from app.web.pages.account.page import CONFIRM, PATH, signed_out
+from app.web.pages.rendering import Refused, page, see_other
+from app.web.passkeys import answer_in, passkeys_elsewhere, relying_party
+from app.web.routing import Routes
+from app.web.sessions import actor_of, own_cookie, renew_session
+
+routes = Routes("Pages")
+
+_WRONG = (errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded)
+
+
+class ConfirmForm(Model):
+    """The password."""
+
+    password: str
+
+
+class ConfirmPasskeyForm(Model):
+    """The answer of the browser as JSON."""
+
+    credential: str
+
+
+async def _page(request: web.Request, actor: Actor, refused: Refused | None = None) -> web.Response:
+    services = request.app[SERVICES]
+    return page(
+        request,
+        "account_confirm.html",
+        status=refused.status if refused else 200,
+        headers=refused.headers if refused else None,
+        viewer=actor,
+        refused=refused,
+        has_password=await services.passwords.has_password(actor),
+        has_passkey=bool((await services.passkeys.page(actor, limit=1)).items),
+        passkeys_elsewhere=passkeys_elsewhere(request),
+    )
+
+
+async def _again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
+    return await _page(request, await actor_of(request), Refused(error))
+
+
+@routes("GET", CONFIRM, media_type="text/html")
+async def confirm_form(request: web.Request, actor: Actor) -> web.Response:
+    """Asks who is at the keyboard."""
+    return await _page(request, actor)
+
+
+@routes(
+    "POST",
+    CONFIRM,
+    status=303,
+    media_type="text/html",
+    retry=_again,
+    signed_out=signed_out(),
+    errors=_WRONG,
+)
+async def confirm(request: web.Request, actor: Actor, form: ConfirmForm) -> web.Response:
+    """Prove your password again; for ten minutes from then on your account can be changed."""
+    services = request.app[SERVICES]
+    renew_session(
+        request, await services.authentication.reauthenticate(actor, form.password, cookie=own_cookie(request))
+    )
+    return see_other(PATH)
+
+
+@routes(
+    "POST",
+    f"{CONFIRM}/passkey",
+    status=303,
+    media_type="text/html",
+    retry=_again,
+    signed_out=signed_out(),
+    errors=[*_WRONG, errors.NotConfigured],
+)
+async def confirm_by_passkey(request: web.Request, actor: Actor, form: ConfirmPasskeyForm) -> web.Response:
+    """Prove with a passkey that it is you."""
+    renewed = await request.app[SERVICES].passkeys.reauthenticate(
+        actor, answer_in(form.credential), relying_party(request), cookie=own_cookie(request)
+    )
+    renew_session(request, renewed)
+    return see_other(PATH)
