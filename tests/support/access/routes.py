@@ -106,8 +106,8 @@ ROUTES: Final = (
     Route("GET /account", SIGNED_IN),
     Route("GET /security", SIGNED_IN),
     Route("GET /account/confirm", SIGNED_IN),
-    Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}),
-    Route("POST /account/confirm/passkey", SIGNED_IN, form={"credential": "{}"}, passes=("401", "409")),
+    Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
+    Route("POST /account/confirm/passkey", SIGNED_IN, form={"credential": "{}"}, passes=("401",)),
     Route("POST /account/passkeys", SIGNED_IN, form={"passkey_name": "a key", "credential": "{}"}),
     Route("POST /account/passkeys/{passkey_id}/remove", ABSENT_TO_ALL, form={}),
     Route(

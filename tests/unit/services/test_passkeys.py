@@ -226,7 +226,7 @@ async def test_a_malformed_new_passkey_is_refused(keyhall: Keyhall, storage: Fak
     spoil(answer)
     with pytest.raises(PasskeyRefused):
         await keyhall.services.passkeys.register(mia, "laptop", answer, PARTY)
-    assert (storage.tables.passkeys, storage.tables.used_challenges) == ({}, {})
+    assert (storage.tables.passkeys, storage.tables.spent_tickets) == ({}, {})
 
 
 FALSE: Final[dict[str, dict[str, Any]]] = {
@@ -410,10 +410,10 @@ async def test_a_challenge_ends_after_five_minutes(
         await user_of_login(keyhall, late)
     with pytest.raises(PasskeyRefused, match="five minutes"):
         await passkeys.register(mia, "late", new, PARTY)
-    assert len(storage.tables.used_challenges) == 2
+    assert len(storage.tables.spent_tickets) == 2
     keyhall.advance(clock, 2 * CHALLENGE_LASTS)
     await keyhall.housekeeping.sweep()
-    assert storage.tables.used_challenges == {}
+    assert storage.tables.spent_tickets == {}
 
 
 async def test_asking_stores_nothing(keyhall: Keyhall, storage: FakeStorage, passkeys: Any) -> None:
