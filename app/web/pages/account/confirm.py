@@ -19,13 +19,14 @@ from app.web.sessions import actor_of, own_cookie, renew_session
 
 routes = Routes("Pages")
 
-_WRONG = (errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded)
+_WRONG = (errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded)
 
 
 class ConfirmForm(Model):
-    """The password."""
+    """The password, and a one-time code where the account has a second factor."""
 
     password: str
+    otp: str = ""
 
 
 class ConfirmPasskeyForm(Model):
@@ -44,6 +45,7 @@ async def _page(request: web.Request, actor: Actor, refused: Refused | None = No
         viewer=actor,
         refused=refused,
         has_password=await services.passwords.has_password(actor),
+        has_factor=(await services.second_factor.status(actor)).since is not None,
         has_passkey=bool((await services.passkeys.page(actor, limit=1)).items),
         passkeys_elsewhere=passkeys_elsewhere(request),
     )
@@ -69,11 +71,12 @@ async def confirm_form(request: web.Request, actor: Actor) -> web.Response:
     errors=_WRONG,
 )
 async def confirm(request: web.Request, actor: Actor, form: ConfirmForm) -> web.Response:
-    """Prove your password again; for ten minutes from then on your account can be changed."""
+    """Prove your password, and your second factor if you have one: then your account can be changed for ten minutes."""
     services = request.app[SERVICES]
-    renew_session(
-        request, await services.authentication.reauthenticate(actor, form.password, cookie=own_cookie(request))
+    renewed = await services.authentication.reauthenticate(
+        actor, form.password, otp=form.otp or None, cookie=own_cookie(request)
     )
+    renew_session(request, renewed)
     return see_other(PATH)
 
 
