@@ -37,8 +37,8 @@ from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
 from app.web.pages import dashboard, discord, login, reveal, static
-from app.web.pages import privacy as privacy_pages
 from app.web.pages import passkeys as passkey_pages
+from app.web.pages import privacy as privacy_pages
 from app.web.pages.account import confirm as account_confirm
 from app.web.pages.account import page as account_page
 from app.web.pages.account import passkeys as account_passkeys
