@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, CDPSession, Page, expect
 
-from tests.browser.test_pages_in_chromium import DESKTOP_LIGHT, LOOKS, PHONE_DARK, fits, opened
+from tests.support.browsing import DESKTOP_LIGHT, LOOKS, PHONE_DARK, fits, opened
 from tests.support.samples import OWNER, PASSWORD
 from tests.support.web import Site
 
