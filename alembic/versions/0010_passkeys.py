@@ -1,4 +1,4 @@
-"""Passkeys, and the challenges that were answered. Runs on: Keyhall 0.1.0 and newer."""
+"""Passkeys. Runs on: Keyhall 0.1.0 and newer."""
 
 from __future__ import annotations
 
@@ -38,10 +38,3 @@ def upgrade() -> None:
         sa.UniqueConstraint("credential_id", name=op.f("uq_passkeys_credential_id")),
     )
     op.create_index(op.f("ix_passkeys_user_id"), "passkeys", ["user_id"])
-    op.create_table(
-        "used_challenges",
-        sa.Column("challenge_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("expires_at", _moment(), nullable=False),
-        sa.PrimaryKeyConstraint("challenge_hash", name=op.f("pk_used_challenges")),
-    )
-    op.create_index(op.f("ix_used_challenges_expires_at"), "used_challenges", ["expires_at"])

@@ -1,4 +1,4 @@
-"""Tickets of browsers that were used. Runs on: Keyhall 0.1.0 and newer."""
+"""Tickets and challenges of browsers that were used. Runs on: Keyhall 0.1.0 and newer."""
 
 from __future__ import annotations
 

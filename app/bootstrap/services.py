@@ -1,4 +1,7 @@
-"""The last stage: the services, composed in one place from the parts that differ between a process and a test."""
+"""The last stage: the services, composed in one place from the parts that differ between a process and a test.
+
+A little longer than 400 lines, because that place is one.
+"""
 
 from __future__ import annotations
 

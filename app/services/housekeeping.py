@@ -10,7 +10,6 @@ from typing import Final
 from app.domain.credentials import RECOVERABLE_FOR
 from app.domain.errors import StorageError, with_cause
 from app.domain.jobs import JobKind
-from app.domain.passkeys import CHALLENGE_LASTS
 from app.domain.second_factor import PENDING_FOR
 from app.services.idempotency import REMEMBERED_FOR
 from app.services.jobs import JobRun, JobService, Later
@@ -23,6 +22,8 @@ SESSIONS_KEPT_FOR: Final = timedelta(days=30)
 """How long a session that ended can still be looked up."""
 ATTEMPTS_KEPT_FOR: Final = timedelta(days=1)
 """Most limits look back fifteen minutes, some a day; the rest is kept for investigating an attack."""
+TICKETS_KEPT_FOR: Final = timedelta(minutes=5)
+"""How long a used ticket or challenge is kept after it has expired: the clocks of processes may differ."""
 JOBS_KEPT_FOR: Final = timedelta(days=30)
 """How long a job that is over can still be looked up."""
 INSTANCES_KEPT_FOR: Final = timedelta(hours=1)
@@ -74,9 +75,8 @@ class HousekeepingService:
         kinds: Mapping[str, Purge] = {
             "sessions": lambda uow: uow.sessions.purge(now - SESSIONS_KEPT_FOR, limit=BATCH),
             "one-time links": lambda uow: uow.links.purge(now, limit=BATCH),
-            "answered challenges": lambda uow: uow.passkeys.purge_challenges(now - CHALLENGE_LASTS, limit=BATCH),
-            "used tickets": lambda uow: uow.tickets.purge(now, limit=BATCH),
             "second factors that were not confirmed": lambda uow: uow.factors.purge(now - PENDING_FOR, limit=BATCH),
+            "used tickets and challenges": lambda uow: uow.tickets.purge(now - TICKETS_KEPT_FOR, limit=BATCH),
             "attempts": lambda uow: uow.attempts.purge(now - ATTEMPTS_KEPT_FOR, limit=BATCH),
             "idempotency keys": lambda uow: uow.idempotency.purge(now - REMEMBERED_FOR, limit=BATCH),
             "removed credentials": lambda uow: uow.credentials.purge_removed(now - RECOVERABLE_FOR, limit=BATCH),

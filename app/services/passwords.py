@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 
 from app.domain.audit import Action
 from app.domain.errors import Forbidden, InvalidCredentials, InvalidInput, InvalidToken, NotFound, PasswordChanged
 from app.domain.identity import Actor, Permission, Source, User, guessable, name_key, new_password
 from app.domain.links import ACCOUNT_PURPOSES
-from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
-from app.services.authentication import BrowserSession, PasswordProof, SessionStarts, token_digest
+from app.services.authentication import KeptSession, PasswordProof, SessionStarts
 from app.services.ports import Clock, PasswordHasher, Storage, UnitOfWork
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptSession:
-    """The session that goes on where all others of its user ended: a browser's with another cookie.
-
-    ``device_claim`` takes the place of the one that the device had, which stopped with the other sessions.
-    """
-
-    browser: BrowserSession | None
-    device_claim: SecretText
 
 
 class PasswordService:
@@ -72,7 +59,7 @@ class PasswordService:
             ended = await self._replace(uow, user, hashed, but=found.session.id)
             about = ("user", user.id)
             await self._trail.record(uow, actor, Action.PASSWORD_CHANGED, about=about, sessions_ended=ended)
-            return await self._kept(uow, actor, cookie)
+            return await self._starts.keep(uow, actor, cookie)
 
     async def end_other_sessions(self, actor: Actor, *, cookie: str | None = None) -> KeptSession:
         """End every session of the actor but this one. Raises InvalidToken where there is none to keep."""
@@ -84,7 +71,7 @@ class PasswordService:
             ended = await uow.sessions.end_all_of(actor.user_id, now, but=found.session.id)
             about = ("user", actor.user_id)
             await self._trail.record(uow, actor, Action.SESSION_REVOKED, about=about, sessions_ended=ended)
-            return await self._kept(uow, actor, cookie)
+            return await self._starts.keep(uow, actor, cookie)
 
     async def set(self, actor: Actor, username: str, new: str) -> User:
         """Give a user another password, as the operator: all sessions of that user end, nothing else is cleared.
@@ -141,18 +128,6 @@ class PasswordService:
         for purpose in ACCOUNT_PURPOSES:
             await uow.links.withdraw(user.id, purpose)
         return await uow.sessions.end_all_of(user.id, now, but=but)
-
-    async def _kept(self, uow: UnitOfWork, actor: Actor, cookie: str | None) -> KeptSession:
-        found = await uow.sessions.get(actor.session_id or "")
-        if found is None:
-            raise InvalidToken
-        browser = None
-        if cookie is not None:
-            renewed = self._starts.renewed_cookie(cookie)
-            if not await uow.sessions.renew_cookie(found.session.id, token_digest(renewed.reveal())):
-                raise InvalidToken
-            browser = BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
-        return KeptSession(browser=browser, device_claim=self._starts.device_claim(found.user, actor.client))
 
 
 def _same(one: str, other: str) -> bool:

@@ -13,9 +13,12 @@ from typing import Final
 
 from aiohttp import web
 
+from app.domain.errors import NotConfigured
 from app.domain.passkeys import CHALLENGE_LASTS, RelyingParty
+from app.web.bodies import parse_json
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, cookie_of
+from app.web.problems import MalformedRequest
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -23,6 +26,24 @@ _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 def relying_party(request: web.Request) -> RelyingParty:
     """For which host passkeys are made and used here. Raises NotConfigured."""
     return request.app[ORIGIN].relying_party(request, browser=_is_browser(request))
+
+
+def passkeys_elsewhere(request: web.Request) -> str | None:
+    """The sentence that says where to open Keyhall, for a page where browsers make no passkeys; None where they do."""
+    try:
+        request.app[ORIGIN].relying_party(request, browser=True)
+    except NotConfigured as refused:
+        return f"{refused.detail}."
+    return None
+
+
+def answer_in(text: str) -> dict[str, object]:
+    """The answer in a field of a form, which one of our own scripts filled in. Nothing else is an answer."""
+    try:
+        answer = parse_json(text.encode("utf-8", "surrogatepass"))
+    except MalformedRequest:
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def ask_browser(request: web.Request) -> tuple[str | None, Callable[[web.StreamResponse], None]]:

@@ -39,10 +39,12 @@ from app.web.origin import ORIGIN, Origin
 from app.web.pages import credentials as credential_pages
 from app.web.pages import dashboard, login, reveal, static
 from app.web.pages import discord as discord_pages
+from app.web.pages import passkeys as passkey_pages
 from app.web.pages import privacy as privacy_pages
 from app.web.pages.account import confirm as account_confirm
 from app.web.pages.account import discord as account_discord
 from app.web.pages.account import page as account_page
+from app.web.pages.account import passkeys as account_passkeys
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
 from app.web.pages.rendering import TEMPLATES, Templates, error_page
@@ -71,12 +73,14 @@ _FAMILIES: Final = (
     probes.routes,
     dashboard.routes,
     login.routes,
+    passkey_pages.routes,
     discord_pages.routes,
     credential_pages.routes,
     reveal.routes,
     account_page.routes,
     account_confirm.routes,
     account_password.routes,
+    account_passkeys.routes,
     account_discord.routes,
     account_sessions.routes,
     privacy_pages.routes,

@@ -10,8 +10,7 @@ from aiohttp import web
 from app.domain.errors import InvalidToken
 from app.domain.identity import Actor
 from app.domain.secrets import SecretText
-from app.services.authentication import DEVICE_REMEMBERED_FOR, BrowserSession, lasting_part
-from app.services.passwords import KeptSession
+from app.services.authentication import DEVICE_REMEMBERED_FOR, BrowserSession, KeptSession, lasting_part
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE, cookie_of
 from app.web.problems import CrossSite

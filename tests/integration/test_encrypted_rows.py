@@ -46,7 +46,6 @@ NOT_SEALED = {
     ("one_time_links", "token_hash"),
     ("passkeys", "credential_id"),
     ("passkeys", "public_key"),
-    ("used_challenges", "challenge_hash"),
     ("spent_tickets", "ticket_hash"),
     ("recovery_codes", "code_hash"),
 }

@@ -107,17 +107,6 @@ async def test_passkeys_are_removed_one_by_one_or_all(storage: Storage) -> None:
         assert [each.id for each in await uow.passkeys.of("user-bob")] == ["d"]
 
 
-async def test_a_challenge_is_used_up_once_and_then_forgotten(storage: Storage) -> None:
-    async with storage.write() as uow:
-        assert [await uow.passkeys.spend(b"one", NOW), await uow.passkeys.spend(b"one", LATER)] == [True, False]
-        assert await uow.passkeys.spend(b"two", LATER)
-    async with storage.write() as uow:
-        assert [await uow.passkeys.spent(each) for each in (b"one", b"two", b"three")] == [True, True, False]
-        assert await uow.passkeys.purge_challenges(NOW, limit=9) == 0
-        assert await uow.passkeys.purge_challenges(LATER, limit=9) == 1
-        assert [await uow.passkeys.spent(each) for each in (b"one", b"two")] == [False, True]
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Two processes
 # ---------------------------------------------------------------------------------------------------------------------
@@ -157,7 +146,7 @@ async def test_of_simultaneous_uses_of_one_answer_one_succeeds(place: Place, cou
         results = await asyncio.gather(*used, return_exceptions=True)
         assert outcomes(results) == {"TokenPair": 1, InvalidCredentials.__name__: 19}
     contents = await place.contents()
-    assert len(contents["used_challenges"]) == 2
+    assert len(contents["spent_tickets"]) == 2
     assert sum("passkey.used" in row for row in contents["audit_events"]) == 1
     assert not any("copied" in row for row in contents["audit_events"])
 
@@ -173,7 +162,7 @@ async def test_of_simultaneous_answers_to_one_registration_one_is_stored(place: 
             ),
             return_exceptions=True,
         )
-        assert outcomes(results) == {"Passkey": 1, PasskeyRefused.__name__: 3}
+        assert outcomes(results) == {"AddedPasskey": 1, PasskeyRefused.__name__: 3}
 
 
 async def test_simultaneous_passkeys_keep_to_the_limit(place: Place) -> None:
@@ -190,7 +179,7 @@ async def test_simultaneous_passkeys_keep_to_the_limit(place: Place) -> None:
             ),
             return_exceptions=True,
         )
-        assert outcomes(results) == {"Passkey": PASSKEYS_MOST, QuotaExceeded.__name__: 3}
+        assert outcomes(results) == {"AddedPasskey": PASSKEYS_MOST, QuotaExceeded.__name__: 3}
     assert len((await place.contents())["passkeys"]) == PASSKEYS_MOST
 
 

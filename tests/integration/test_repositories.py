@@ -55,7 +55,9 @@ async def test_a_ticket_is_spent_once_and_forgotten_when_it_has_expired(storage:
 
     assert sorted(await asyncio.gather(*(spend(NOW) for _ in range(5)))) == [False] * 4 + [True]
     async with storage.write() as unit:
+        assert not await unit.tickets.spent(b"other")
         assert await unit.tickets.spend(b"other", LATER)
+        assert await unit.tickets.spent(b"other")
         assert await unit.tickets.purge(NOW) == 0
         assert await unit.tickets.purge(LATER) == 1
     async with storage.write() as unit:

@@ -90,7 +90,7 @@ async def test_a_restore_brings_back_what_was_backed_up_and_keeps_what_it_replac
     report = await restore(place, tmp_path / "one.age")
     assert (report.credentials, report.unreadable, report.carried.lost) == (3, [], [])
     found = await place.contents()
-    for table in ("sessions", "refresh_tokens", "instances", "jobs", "one_time_links", "used_challenges"):
+    for table in ("sessions", "refresh_tokens", "instances", "jobs", "one_time_links", "spent_tickets"):
         assert found[table] == [], table
     assert any("backup.restored" in row for row in found["audit_events"])
     await back_up(place, tmp_path / "two.age")

@@ -48,7 +48,6 @@ TABLES = [
     "refresh_tokens",
     "one_time_links",
     "passkeys",
-    "used_challenges",
     "spent_tickets",
     "totp_factors",
     "recovery_codes",

@@ -215,7 +215,6 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "sessions.add_refresh",
         "links.add",
         "passkeys.add",
-        "passkeys.spend",
         "tickets.spend",
         "factors.start",
         "factors.put_codes",

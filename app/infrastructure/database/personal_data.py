@@ -183,7 +183,6 @@ NOT_PERSONAL: Final[Mapping[str, str]] = MappingProxyType(
         "owner_claim": "that there was a first owner, by a random id: the setup token must not work again",
         "schema_info": "the version of the schema",
         "spent_tickets": "hashes of tickets of browsers, until they would expire",
-        "used_challenges": "hashes of challenges, until they would expire",
     }
 )
 """Tables without rows about a person, each with the reason."""

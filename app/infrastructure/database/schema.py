@@ -186,14 +186,6 @@ passkeys: Final = Table(
     Column("last_used_at", UtcDateTime),
 )
 
-used_challenges: Final = Table(
-    "used_challenges",
-    metadata,
-    Column("challenge_hash", LargeBinary, primary_key=True),
-    Column("expires_at", UtcDateTime, nullable=False, index=True),
-)
-"""The challenges that an authenticator answered, until they would have expired: none serves twice."""
-
 spent_tickets: Final = Table(
     "spent_tickets",
     metadata,

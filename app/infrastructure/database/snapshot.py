@@ -41,7 +41,6 @@ LEFT_OUT: Final = frozenset(
         "one_time_links",
         "refresh_tokens",
         "sessions",
-        "used_challenges",
         "spent_tickets",
     }
 )

@@ -15,7 +15,7 @@ from app.services.authentication.passwords import PasswordProof
 from app.services.authentication.pending import PENDING_SIGN_IN_LASTS, PendingSignIns
 from app.services.authentication.requests import RequestAuthenticator, lasting_part, token_digest
 from app.services.authentication.second_factor import Enrolment, FactorStatus, SecondFactorService
-from app.services.authentication.sessions import BrowserSession, Lifetimes, SessionStarts, TokenPair
+from app.services.authentication.sessions import BrowserSession, KeptSession, Lifetimes, SessionStarts, TokenPair
 from app.services.authentication.sign_in import AuthenticationService
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Enrolment",
     "FactorProof",
     "FactorStatus",
+    "KeptSession",
     "Lifetimes",
     "PasskeyChallenges",
     "PasskeyProof",

@@ -49,11 +49,11 @@ class PasskeyChallenges:
 
     async def spend(self, uow: UnitOfWork, challenge: bytes) -> bool:
         """Use a challenge up that ``stands``; of any number of simultaneous uses exactly one is True."""
-        return await uow.passkeys.spend(_digest(challenge), _until(challenge))
+        return await uow.tickets.spend(_digest(challenge), _until(challenge))
 
     async def spent(self, uow: UnitOfWork, challenge: bytes) -> bool:
         """Whether it was used up."""
-        return await uow.passkeys.spent(_digest(challenge))
+        return await uow.tickets.spent(_digest(challenge))
 
     def _mac(self, material: SecretBytes, ceremony: Ceremony, signed: bytes, recipient: Sequence[str]) -> bytes:
         parts = (ceremony.value.encode(), signed, *(each.encode() for each in recipient))

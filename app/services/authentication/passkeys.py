@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Final
 
 from app.domain.audit import Action
@@ -27,7 +27,7 @@ from app.services.audit import AuditTrail
 from app.services.authentication.challenges import PasskeyChallenges
 from app.services.authentication.passkey_proof import PasskeyProof, ProvenPasskey, handle_of
 from app.services.authentication.requests import token_digest
-from app.services.authentication.sessions import BrowserSession, SessionStarts, TokenPair
+from app.services.authentication.sessions import BrowserSession, KeptSession, SessionStarts, TokenPair
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import (
     Answer,
@@ -45,6 +45,14 @@ log = logging.getLogger(__name__)
 
 _ANY_PROGRAM: Final = ""
 """The recipient of a challenge that was not made for a browser."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedPasskey:
+    """A passkey that was stored, and the session in which that happened, which goes on."""
+
+    passkey: Passkey
+    kept: KeptSession
 
 
 class PasskeyService:
@@ -87,8 +95,12 @@ class PasskeyService:
             party, challenge, handle=handle_of(user), username=user.username, known=known
         )
 
-    async def register(self, actor: Actor, name: str, answer: Answer, party: RelyingParty) -> Passkey:
+    async def register(
+        self, actor: Actor, name: str, answer: Answer, party: RelyingParty, *, cookie: str | None = None
+    ) -> AddedPasskey:
         """Store the passkey that the actor's browser made; every other session of the actor ends.
+
+        The ``cookie`` of a browser's session is renewed.
 
         Raises PasskeyRefused, InvalidInput, QuotaExceeded, AlreadyExists, ReauthenticationRequired.
         """
@@ -102,7 +114,6 @@ class PasskeyService:
         except AnswerRefused as refused:
             log.debug("a new passkey was refused: %s", refused)
             raise PasskeyRefused("The answer of the browser is not one to this page: start again") from None
-        now = self._clock.now()
         passkey = Passkey(
             id=self._randomness.new_id(),
             user_id=actor.user_id,
@@ -112,7 +123,7 @@ class PasskeyService:
             sign_count=key.sign_count,
             transports=key.transports,
             synced=key.synced,
-            created_at=now,
+            created_at=self._clock.now(),
         )
 
         async def store(uow: UnitOfWork) -> None:
@@ -122,10 +133,10 @@ class PasskeyService:
                 raise QuotaExceeded(f"You have {PASSKEYS_MOST} passkeys: remove one first")
 
         try:
-            await self._change(actor, Action.PASSKEY_ADDED, passkey.id, store, now)
+            kept = await self._change(actor, Action.PASSKEY_ADDED, passkey.id, store, cookie)
         except UniqueViolation:
             raise AlreadyExists("This passkey is stored already") from None
-        return passkey
+        return AddedPasskey(passkey, kept)
 
     async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[Passkey]:
         """Return the actor's own passkeys, the oldest first. Raises InvalidInput."""
@@ -135,10 +146,10 @@ class PasskeyService:
         rows = [each for each in all_of_them if begin is None or each.id > begin]
         return paged(rows[: size + 1], size, lambda passkey: passkey.id)
 
-    async def remove(self, actor: Actor, passkey_id: str) -> None:
+    async def remove(self, actor: Actor, passkey_id: str, *, cookie: str | None = None) -> KeptSession:
         """Delete one of the actor's own passkeys; every other session of the actor ends.
 
-        Raises NotFound, ReauthenticationRequired.
+        The ``cookie`` of a browser's session is renewed. Raises NotFound, ReauthenticationRequired.
         """
         actor.require_fresh(self._clock.now())
         async with self._storage.lookup() as uow:
@@ -154,7 +165,7 @@ class PasskeyService:
             if not await uow.passkeys.remove(passkey_id):
                 raise NotFound
 
-        await self._change(actor, Action.PASSKEY_REMOVED, passkey_id, delete, self._clock.now())
+        return await self._change(actor, Action.PASSKEY_REMOVED, passkey_id, delete, cookie)
 
     async def _change(
         self,
@@ -162,19 +173,18 @@ class PasskeyService:
         action: Action,
         passkey_id: str,
         change: Callable[[UnitOfWork], Awaitable[None]],
-        now: datetime,
-    ) -> None:
+        cookie: str | None,
+    ) -> KeptSession:
         """Make a change to the actor's passkeys, from the actor's session, which goes on, while all others end."""
         session_id = _session(actor)
         async with self._storage.write() as uow:
             # First, since it waits for another end of this session at the same time, such as a reset of the account:
             # a session that has ended must not leave a passkey behind.
-            ended = await uow.sessions.end_all_of(actor.user_id, now, but=session_id)
-            own = await uow.sessions.get(session_id)
-            if own is None or not own.session.alive(own.user, now):
-                raise InvalidToken
+            ended = await uow.sessions.end_all_of(actor.user_id, self._clock.now(), but=session_id)
+            kept = await self._starts.keep(uow, actor, cookie)
             await change(uow)
             await self._trail.record(uow, actor, action, about=("passkey", passkey_id), sessions_ended=ended)
+        return kept
 
     # -- sign-in -------------------------------------------------------------------------------------------------------
 

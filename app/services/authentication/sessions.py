@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.domain.audit import Action
-from app.domain.errors import InvalidCredentials
-from app.domain.identity import Client, Session, User
+from app.domain.errors import InvalidCredentials, InvalidToken
+from app.domain.identity import Actor, Client, Session, User
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.services.audit import AuditTrail
@@ -45,6 +45,17 @@ class BrowserSession:
     cookie: SecretText
     expires_at: datetime
     device_claim: SecretText | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSession:
+    """The session that goes on where all others of its user ended: a browser's with another cookie.
+
+    ``device_claim`` takes the place of the one that the device had, which stopped with the other sessions.
+    """
+
+    browser: BrowserSession | None
+    device_claim: SecretText
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +115,22 @@ class SessionStarts:
         return BrowserSession(
             cookie=cookie, expires_at=session.expires_at, device_claim=self.device_claim(user, client)
         )
+
+    async def keep(self, uow: UnitOfWork, actor: Actor, cookie: str | None) -> KeptSession:
+        """Give the actor's session, which alone has not ended, another ``cookie``, and its device another claim.
+
+        Claims go with the other sessions. Raises InvalidToken where this session ended as well.
+        """
+        found = await uow.sessions.get(actor.session_id or "")
+        if found is None or not found.session.alive(found.user, self._clock.now()):
+            raise InvalidToken
+        browser = None
+        if cookie is not None:
+            renewed = self.renewed_cookie(cookie)
+            if not await uow.sessions.renew_cookie(found.session.id, token_digest(renewed.reveal())):
+                raise InvalidToken
+            browser = BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
+        return KeptSession(browser=browser, device_claim=self.device_claim(found.user, actor.client))
 
     def renewed_cookie(self, cookie: str) -> SecretText:
         """Return another cookie for the session of this one. Forms that are open go on working."""

@@ -9,10 +9,14 @@ from app.domain.secrets import SecretText
 
 
 class SpentTicketRepository(Protocol):
-    """Tickets that were used, by the SHA-256 of the secret in each."""
+    """Tickets and challenges of browsers that were used, by the SHA-256 of the secret in each."""
 
     async def spend(self, ticket_hash: bytes, expires_at: datetime) -> bool:
         """Use a ticket up: of any number of simultaneous uses exactly one is True."""
+        ...
+
+    async def spent(self, ticket_hash: bytes) -> bool:
+        """Whether a ticket was used up."""
         ...
 
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:

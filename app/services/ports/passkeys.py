@@ -11,7 +11,7 @@ from app.domain.passkeys import Passkey, RelyingParty
 
 
 class PasskeyRepository(Protocol):
-    """Passkeys, and the challenges that were answered. Changes of an unknown id are ignored."""
+    """Passkeys. Changes of an unknown id are ignored."""
 
     async def add(self, passkey: Passkey, *, most: int) -> bool:
         """Store a passkey of an existing user; False where the user has ``most`` already, also of simultaneous ones.
@@ -45,18 +45,6 @@ class PasskeyRepository(Protocol):
 
     async def clear(self, user_id: str) -> int:
         """Delete every passkey of a user; return how many."""
-        ...
-
-    async def spend(self, challenge_hash: bytes, expires_at: datetime) -> bool:
-        """Use a challenge up: of any number of simultaneous uses exactly one is True."""
-        ...
-
-    async def spent(self, challenge_hash: bytes) -> bool:
-        """Whether a challenge was used up."""
-        ...
-
-    async def purge_challenges(self, before: datetime, *, limit: int | None = None) -> int:
-        """Delete challenges that expired before then, at most ``limit``; return how many."""
         ...
 
 

@@ -58,7 +58,7 @@ class UnitOfWork(Protocol):
 
     @property
     def passkeys(self) -> PasskeyRepository:
-        """Passkeys, and the challenges that were answered."""
+        """Passkeys."""
         ...
 
     @property

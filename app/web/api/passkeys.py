@@ -22,7 +22,7 @@ from app.web.limits import PasskeyName
 from app.web.options import SERVICES
 from app.web.passkeys import ask_browser, browser_secret, relying_party
 from app.web.routing import Routes, json_response
-from app.web.sessions import own_cookie, remember_device, renew_session, session_cookie
+from app.web.sessions import keep_session, own_cookie, remember_device, renew_session, session_cookie
 
 routes = Routes("Passkeys")
 
@@ -164,11 +164,14 @@ async def creation_options(request: web.Request, actor: Actor) -> web.Response:
 async def add(request: web.Request, actor: Actor, body: NewPasskey) -> web.Response:
     """Add the passkey that your browser made.
 
-    At most 20 for a user. All your other sessions end.
+    At most 20 for a user. All your other sessions end, and a browser's session cookie is renewed.
     """
-    party = relying_party(request)
-    passkey = await request.app[SERVICES].passkeys.register(actor, body.name, body.credential, party)
-    return json_response(201, _as_view(passkey))
+    added = await request.app[SERVICES].passkeys.register(
+        actor, body.name, body.credential, relying_party(request), cookie=own_cookie(request)
+    )
+    response = json_response(201, _as_view(added.passkey))
+    keep_session(request, response, added.kept)
+    return response
 
 
 @routes("GET", "/api/v1/auth/passkeys", schema=PasskeyViews)
@@ -187,10 +190,12 @@ async def passkeys(request: web.Request, actor: Actor, query: PageQuery) -> web.
 async def remove(request: web.Request, actor: Actor, passkey_id: str) -> web.Response:
     """Remove one of your passkeys.
 
-    All your other sessions end.
+    All your other sessions end, and a browser's session cookie is renewed.
     """
-    await request.app[SERVICES].passkeys.remove(actor, passkey_id)
-    return json_response(204)
+    kept = await request.app[SERVICES].passkeys.remove(actor, passkey_id, cookie=own_cookie(request))
+    response = json_response(204)
+    keep_session(request, response, kept)
+    return response
 
 
 @routes("POST", "/api/v1/auth/passkeys/login/options", schema=RequestOptions, errors=[errors.NotConfigured])

@@ -27,13 +27,20 @@ def sign_in_first(request: web.Request, page: str, account: str, typed: Mapping[
     ``account`` is the user whose form it was: the draft is for nobody else.
     """
     response = see_other(f"/login?next={quote(page, safe='/')}&done=ended")
+    keep_draft(request, response, page, account, typed)
+    return response
+
+
+def keep_draft(
+    request: web.Request, response: web.StreamResponse, page: str, account: str, typed: Mapping[str, str]
+) -> None:
+    """Keep the text that ``account`` typed on ``page``, if it is not too long."""
     draft = {"page": page, "account": account, "typed": dict(typed)}
     value = base64.urlsafe_b64encode(orjson.dumps(draft)).decode().rstrip("=")
     if len(value) <= _LONGEST and request.app[ORIGIN].cookies_allowed(request):
         response.set_cookie(
             _name(request), value, max_age=_SECONDS, path="/", secure=_https(request), httponly=True, samesite="Lax"
         )
-    return response
 
 
 def draft_for(request: web.Request, page: str, account: str) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.drafts import forget_draft
 from app.web.pages.rendering import Refused, page, see_other
+from app.web.passkeys import passkeys_elsewhere
 from app.web.routing import Routes
 from app.web.sessions import begin_session, end_session, session_cookie
 
@@ -127,7 +128,8 @@ async def claim(request: web.Request, client: Client, form: ClaimForm) -> web.Re
     return see_other("/login?done=claimed")
 
 
-async def _login_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+async def login_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    """The sign-in form again, with the refusal."""
     refused = Refused(error)
     return page(
         request,
@@ -139,6 +141,7 @@ async def _login_again(request: web.Request, error: AppError, fields: Mapping[st
         next=own_page(fields.get("next", "/")),
         news=None,
         usable=request.app[ORIGIN].cookies_allowed(request),
+        passkeys=passkeys_elsewhere(request) is None,
     )
 
 
@@ -155,6 +158,7 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
         next=own_page(query.next),
         news=_NEWS.get(query.done),
         usable=request.app[ORIGIN].cookies_allowed(request),
+        passkeys=passkeys_elsewhere(request) is None,
     )
 
 
@@ -163,7 +167,7 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
     "/login",
     status=303,
     media_type="text/html",
-    retry=_login_again,
+    retry=login_again,
     errors=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded],
 )
 async def login(request: web.Request, client: Client, form: LoginForm) -> web.Response:

@@ -29,6 +29,7 @@ OPEN_TO_EVERYBODY = {
     ("POST", "/claim"),
     ("GET", "/login"),
     ("POST", "/login"),
+    ("POST", "/login/passkey"),
     ("GET", "/auth/discord"),
     ("GET", "/auth/discord/callback"),
     ("GET", "/auth/discord/failed"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
@@ -259,3 +261,75 @@ async def test_a_passkey_of_another_user_is_not_there(site: Site) -> None:
         assert {(each.status, each.code) for each in answers} == {(404, "not_found")}
         assert (await site.request("GET", API, token=token)).json["items"] == []
         assert [each["id"] for each in (await site.request("GET", API)).json["items"]] == [made["id"]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pages
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def as_page(site: Site) -> dict[str, str]:
+    """The headers of a form that a browser sends from a page that it opened as localhost."""
+    return {"Host": f"localhost:{site.url.rpartition(':')[2]}", "Accept": "text/html", **FROM_PAGE}
+
+
+async def test_a_browser_signs_in_by_the_form_that_carries_its_answer(site: Site) -> None:
+    authenticator, page = local(site), as_page(site)
+    async with with_a_passkey(site, authenticator):
+        asked = await site.request("POST", f"{API}/login/options", token="", headers=page)
+        ((name, rest),) = cookies(asked).items()
+        fields = {"credential": json.dumps(authenticator.get(asked.json)), "next": "/account"}
+        for cookie in ("", f"{name}={'x' * 43}"):
+            refused = await site.submit("/login/passkey", cookie, fields, headers=page)
+            assert (refused.status, "This passkey is not accepted here" in refused.text) == (401, True)
+            assert 'name="next" value="/account"' in refused.text
+            assert "data-offer " not in refused.text, "a refused passkey would be offered again and again"
+        cookie = f"{name}={rest.partition(';')[0]}"
+        foreign = await site.submit("/login/passkey", cookie, fields, headers={**page, "Sec-Fetch-Site": "cross-site"})
+        assert foreign.status == 403
+        answer = await site.submit("/login/passkey", cookie, fields, headers=page)
+        assert (answer.status, answer.headers["Location"]) == (303, "/account?done=confirmed")
+        session = cookies(answer)["keyhall"].partition(";")[0]
+        assert (await site.page("/account", f"keyhall={session}")).status == 200
+        again = await site.submit("/login/passkey", cookie, fields, headers=page)
+        assert again.status == 401
+
+
+@pytest.mark.parametrize("credential", ["", "{", "[]", "null", '"x"', "{}", '{"response":1}', "[" * 5000, "\ud800"])
+async def test_whatever_a_form_carries_is_refused(site: Site, credential: str) -> None:
+    fields = {"credential": credential.encode("utf-8", "replace").decode()}
+    answer = await site.submit("/login/passkey", "", fields, headers=as_page(site))
+    assert (answer.status, "This passkey is not accepted here" in answer.text) == (401, True)
+    cookie, token = await site.log_in_browser()
+    typed = {**fields, "form_token": token, "passkey_name": "My <laptop>"}
+    added = await site.submit("/account/passkeys", cookie, typed, headers=as_page(site))
+    assert (added.status, "start again" in added.text) == (409, True)
+    assert 'value="My &lt;laptop&gt;"' in added.text
+
+
+async def test_the_sign_in_page_has_a_button_where_browsers_make_passkeys(site: Site) -> None:
+    there = await site.request("GET", "/login", token="", headers=as_page(site))
+    assert ('data-passkey="get"' in there.text, 'autocomplete="username webauthn"' in there.text) == (True, True)
+    assert "connect-src 'self'" in there.headers["Content-Security-Policy"]
+    elsewhere = await site.page("/login")
+    assert ("passkey" in elsewhere.text, 'autocomplete="username"' in elsewhere.text) == (False, True)
+
+
+async def test_who_was_away_confirms_and_goes_on_with_what_was_typed(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    me = (await site.request("GET", "/api/v1/auth/me", cookie=cookie)).json
+    async with site.services.passkeys._storage.write() as uow:
+        await uow.sessions.prove(me["session_id"], datetime(2026, 1, 1, tzinfo=UTC))
+    page = as_page(site)
+    fields = {"form_token": token, "passkey_name": "Laptop", "credential": "{}"}
+    away = await site.submit("/account/passkeys", cookie, fields, headers=page)
+    assert (away.status, away.headers["Location"]) == (303, "/account/confirm")
+    kept = f"{cookie}; {away.cookie()}"
+    assert "Confirm that it is you" in (await site.page("/account/confirm", kept)).text
+    wrong = await site.submit("/account/confirm", cookie, {"form_token": token, "password": "wrong"}, headers=page)
+    assert (wrong.status, "wrong" in wrong.text) == (401, True)
+    answer = await site.submit("/account/confirm", cookie, {"form_token": token, "password": PASSWORD}, headers=page)
+    assert (answer.status, answer.headers["Location"]) == (303, "/account?done=confirmed")
+    renewed = f"{answer.cookie()}; {away.cookie()}"
+    account = await site.request("GET", "/account", token="", cookie=renewed, headers={**page})
+    assert 'value="Laptop"' in account.text

@@ -78,6 +78,7 @@ ROUTES: Final = (
     Route("GET /claim", EVERYBODY),
     Route("POST /claim", EVERYBODY, form={"token": "x", "password": PASSWORD}, passes=("401",)),
     Route("GET /login", EVERYBODY),
+    Route("POST /login/passkey", EVERYBODY, form={"credential": "{}"}, passes=("401",)),
     Route("POST /login", EVERYBODY, form={"username": OWNER, "password": PASSWORD}),
     Route("GET /auth/discord", EVERYBODY, passes=("409",)),  # without an application at Discord
     Route("GET /auth/discord/callback", EVERYBODY),
@@ -113,6 +114,11 @@ ROUTES: Final = (
     Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
     Route("GET /account", SIGNED_IN),
     Route("GET /security", SIGNED_IN),
+    Route("GET /account/confirm", SIGNED_IN),
+    Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
+    Route("POST /account/confirm/passkey", SIGNED_IN, form={"credential": "{}"}, passes=("401",)),
+    Route("POST /account/passkeys", SIGNED_IN, form={"passkey_name": "a key", "credential": "{}"}),
+    Route("POST /account/passkeys/{passkey_id}/remove", ABSENT_TO_ALL, form={}),
     Route(
         "POST /account/password",
         SIGNED_IN,

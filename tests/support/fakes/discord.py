@@ -21,6 +21,9 @@ class FakeSpentTicketRepository:
         self._tables.spent_tickets[ticket_hash] = expires_at
         return True
 
+    async def spent(self, ticket_hash: bytes) -> bool:
+        return ticket_hash in self._tables.spent_tickets
+
     async def purge(self, before: datetime, *, limit: int | None = None) -> int:
         gone = [each for each, expires_at in self._tables.spent_tickets.items() if expires_at < before][:limit]
         for each in gone:

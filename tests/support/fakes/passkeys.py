@@ -50,18 +50,3 @@ class FakePasskeyRepository:
 
     async def clear(self, user_id: str) -> int:
         return sum([await self.remove(each.id) for each in await self.of(user_id)])
-
-    async def spend(self, challenge_hash: bytes, expires_at: datetime) -> bool:
-        if challenge_hash in self._tables.used_challenges:
-            return False
-        self._tables.used_challenges[challenge_hash] = expires_at
-        return True
-
-    async def spent(self, challenge_hash: bytes) -> bool:
-        return challenge_hash in self._tables.used_challenges
-
-    async def purge_challenges(self, before: datetime, *, limit: int | None = None) -> int:
-        gone = [each for each, expires_at in self._tables.used_challenges.items() if expires_at < before][:limit]
-        for each in gone:
-            del self._tables.used_challenges[each]
-        return len(gone)

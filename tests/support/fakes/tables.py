@@ -40,7 +40,6 @@ class Tables:
     refresh_tokens: dict[bytes, tuple[str, datetime, bool]] = field(default_factory=dict)
     links: dict[bytes, tuple[OneTimeLink | Invitation, bool]] = field(default_factory=dict)
     passkeys: dict[str, Passkey] = field(default_factory=dict)
-    used_challenges: dict[bytes, datetime] = field(default_factory=dict)
     spent_tickets: dict[bytes, datetime] = field(default_factory=dict)
     factors: dict[str, TotpFactor] = field(default_factory=dict)
     recovery_codes: dict[tuple[str, bytes], None] = field(default_factory=dict)

@@ -226,7 +226,7 @@ async def test_a_malformed_new_passkey_is_refused(keyhall: Keyhall, storage: Fak
     spoil(answer)
     with pytest.raises(PasskeyRefused):
         await keyhall.services.passkeys.register(mia, "laptop", answer, PARTY)
-    assert (storage.tables.passkeys, storage.tables.used_challenges) == ({}, {})
+    assert (storage.tables.passkeys, storage.tables.spent_tickets) == ({}, {})
 
 
 FALSE: Final[dict[str, dict[str, Any]]] = {
@@ -410,10 +410,10 @@ async def test_a_challenge_ends_after_five_minutes(
         await user_of_login(keyhall, late)
     with pytest.raises(PasskeyRefused, match="five minutes"):
         await passkeys.register(mia, "late", new, PARTY)
-    assert len(storage.tables.used_challenges) == 2
+    assert len(storage.tables.spent_tickets) == 2
     keyhall.advance(clock, 2 * CHALLENGE_LASTS)
     await keyhall.housekeeping.sweep()
-    assert storage.tables.used_challenges == {}
+    assert storage.tables.spent_tickets == {}
 
 
 async def test_asking_stores_nothing(keyhall: Keyhall, storage: FakeStorage, passkeys: Any) -> None:
@@ -509,7 +509,8 @@ async def test_names_are_a_line_of_text(keyhall: Keyhall, name: str) -> None:
     answer = Authenticator(ORIGIN).create(await keyhall.services.passkeys.registration_options(mia, PARTY))
     with pytest.raises(InvalidInput):
         await keyhall.services.passkeys.register(mia, name, answer, PARTY)
-    assert (await keyhall.services.passkeys.register(mia, "é" * 64, answer, PARTY)).name == "é" * 64
+    added = await keyhall.services.passkeys.register(mia, "é" * 64, answer, PARTY)
+    assert added.passkey.name == "é" * 64
 
 
 async def test_nobody_sees_or_removes_what_is_somebody_elses(

@@ -1,4 +1,4 @@
-"""Passkeys, and the challenges that were answered."""
+"""Passkeys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 
 from app.domain.passkeys import Passkey
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import passkeys, used_challenges, users
+from app.infrastructure.database.schema import passkeys, users
 
 _TABLE: Final = passkeys.c
 _COLUMNS: Final = (
@@ -94,16 +94,3 @@ class PasskeyRepositoryImpl:
 
     async def clear(self, user_id: str) -> int:
         return await self._connection.change(delete(passkeys).where(_TABLE.user_id == user_id))
-
-    async def spend(self, challenge_hash: bytes, expires_at: datetime) -> bool:
-        row = {"challenge_hash": challenge_hash, "expires_at": expires_at}
-        # On PostgreSQL a second use waits here for the first one to commit or to be undone.
-        first = self._connection.dialect.insert(used_challenges).values(row).on_conflict_do_nothing()
-        return await self._connection.change(first) == 1
-
-    async def spent(self, challenge_hash: bytes) -> bool:
-        used = select(used_challenges.c.expires_at).where(used_challenges.c.challenge_hash == challenge_hash)
-        return await self._connection.row(used) is not None
-
-    async def purge_challenges(self, before: datetime, *, limit: int | None = None) -> int:
-        return await self._connection.remove(used_challenges, used_challenges.c.expires_at < before, limit)

@@ -1,4 +1,4 @@
-"""The password once more, for what one may do only within ten minutes of its proof."""
+"""The page on which one confirms that it is oneself, where a form of the account demands it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,42 @@ from app.web.inputs import Model
 from app.web.options import SERVICES
 from app.web.pages.account.page import CONFIRM, done, signed_out
 from app.web.pages.rendering import Refused, page
+from app.web.passkeys import answer_in, passkeys_elsewhere, relying_party
 from app.web.routing import Routes
 from app.web.sessions import actor_of, own_cookie, renew_session
 
 routes = Routes("Pages")
 
+_WRONG = (errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded)
+
 
 class ConfirmForm(Model):
-    """The password, and a code where there is a second factor."""
+    """The password, and a one-time code where the account has a second factor."""
 
     password: str
     otp: str = ""
 
 
-async def _page(request: web.Request, actor: Actor, refused: Refused | None) -> web.Response:
+class ConfirmPasskeyForm(Model):
+    """The answer of the browser as JSON."""
+
+    credential: str
+
+
+async def _page(request: web.Request, actor: Actor, refused: Refused | None = None) -> web.Response:
+    services = request.app[SERVICES]
     return page(
         request,
-        "confirm_account.html",
+        "account_confirm.html",
         status=refused.status if refused else 200,
         headers=refused.headers if refused else None,
         viewer=actor,
         refused=refused,
-        has_password=await request.app[SERVICES].passwords.has_password(actor),
-        code=await request.app[SERVICES].second_factor.demanded(actor.user_id),
+        has_password=await services.passwords.has_password(actor),
+        has_factor=(await services.second_factor.status(actor)).since is not None,
         by_discord=actor.discord_id is not None,
+        has_passkey=bool((await services.passkeys.page(actor, limit=1)).items),
+        passkeys_elsewhere=passkeys_elsewhere(request),
     )
 
 
@@ -45,9 +57,9 @@ async def _again(request: web.Request, error: AppError, fields: Mapping[str, str
 
 
 @routes("GET", CONFIRM, media_type="text/html")
-async def ask(request: web.Request, actor: Actor) -> web.Response:
-    """Asks for the password."""
-    return await _page(request, actor, None)
+async def confirm_form(request: web.Request, actor: Actor) -> web.Response:
+    """Asks who is at the keyboard."""
+    return await _page(request, actor)
 
 
 @routes(
@@ -57,12 +69,31 @@ async def ask(request: web.Request, actor: Actor) -> web.Response:
     media_type="text/html",
     retry=_again,
     signed_out=signed_out(),
-    errors=[errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded],
+    errors=_WRONG,
 )
 async def confirm(request: web.Request, actor: Actor, form: ConfirmForm) -> web.Response:
-    """Prove your password again, and go back to your account."""
-    renewed = await request.app[SERVICES].authentication.reauthenticate(
+    """Prove your password, and your second factor if you have one: then your account can be changed for ten minutes."""
+    services = request.app[SERVICES]
+    renewed = await services.authentication.reauthenticate(
         actor, form.password, otp=form.otp or None, cookie=own_cookie(request)
+    )
+    renew_session(request, renewed)
+    return done("confirmed")
+
+
+@routes(
+    "POST",
+    f"{CONFIRM}/passkey",
+    status=303,
+    media_type="text/html",
+    retry=_again,
+    signed_out=signed_out(),
+    errors=[*_WRONG, errors.NotConfigured],
+)
+async def confirm_by_passkey(request: web.Request, actor: Actor, form: ConfirmPasskeyForm) -> web.Response:
+    """Prove with a passkey that it is you."""
+    renewed = await request.app[SERVICES].passkeys.reauthenticate(
+        actor, answer_in(form.credential), relying_party(request), cookie=own_cookie(request)
     )
     renew_session(request, renewed)
     return done("confirmed")

@@ -10,7 +10,7 @@ from app.domain.errors import AppError, ReauthenticationRequired
 from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.pages.account.views import NEWS, VIEWS
-from app.web.pages.drafts import draft_for, forget_draft, sign_in_first
+from app.web.pages.drafts import draft_for, forget_draft, keep_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes, SignedOut
 from app.web.sessions import ACCOUNT, actor_of
@@ -18,7 +18,7 @@ from app.web.sessions import ACCOUNT, actor_of
 routes = Routes("Pages")
 PATH = "/account"
 CONFIRM = f"{PATH}/confirm"
-"""The page that asks for the password once more."""
+"""The page that asks who is at the keyboard; it leads back to the account."""
 
 
 class AccountQuery(Model):
@@ -62,13 +62,15 @@ async def account_page(
 def again(section: str, *kept: str) -> Retry:
     """Answers a refused form with the page and the refusal in that section; the fields ``kept`` are filled in again.
 
-    Where the form needs a fresh proof, it leads to the page that asks for the password.
+    Where the form demands that somebody proves who they are, the answer leads there, and the page then has the text.
     """
 
     async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-        if isinstance(error, ReauthenticationRequired):
-            return see_other(CONFIRM)
         typed = {name: fields.get(name, "") for name in kept}
+        if isinstance(error, ReauthenticationRequired):
+            response = see_other(CONFIRM)
+            keep_draft(request, response, PATH, (await actor_of(request)).user_id, typed)
+            return response
         return await account_page(
             request, await actor_of(request), refused=Refused(error), section=section, typed=typed
         )
@@ -92,7 +94,7 @@ def done(what: str) -> web.Response:
 
 @routes("GET", PATH, media_type="text/html")
 async def account(request: web.Request, actor: Actor, query: AccountQuery) -> web.Response:
-    """Your account: password, and where you are signed in."""
+    """Your account: password, passkeys, and where you are signed in."""
     typed = draft_for(request, PATH, actor.user_id)
     response = await account_page(request, actor, news=NEWS.get(query.done), typed=typed)
     forget_draft(request, response)

@@ -9,7 +9,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from app.domain.identity import Actor
+from app.domain.passkeys import PASSKEYS_MOST
 from app.web.options import SERVICES
+from app.web.passkeys import passkeys_elsewhere
 
 View = Callable[[web.Request, Actor], Awaitable[Mapping[str, Any]]]
 """Reads the variables of a section's template, which must not clash with those of another section."""
@@ -29,13 +31,26 @@ async def _discord(request: web.Request, actor: Actor) -> Mapping[str, Any]:
     return {"linked_discord": linked, "link_code": None, "link_code_until": None}
 
 
-VIEWS: Final[Mapping[str, View]] = MappingProxyType({"password": _password, "discord": _discord, "sessions": _sessions})
+async def _passkeys(request: web.Request, actor: Actor) -> Mapping[str, Any]:
+    found = await request.app[SERVICES].passkeys.page(actor, limit=100)
+    return {
+        "passkeys": found.items,
+        "most_passkeys": PASSKEYS_MOST,
+        "passkeys_elsewhere": passkeys_elsewhere(request),
+    }
+
+
+VIEWS: Final[Mapping[str, View]] = MappingProxyType(
+    {"password": _password, "passkeys": _passkeys, "discord": _discord, "sessions": _sessions}
+)
 
 NEWS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "password": "Your password is changed. Every other session has ended.",
-        "confirmed": "Your password is confirmed for ten minutes. Repeat your step.",
+        "confirmed": "It is confirmed that it is you, for ten minutes. Repeat your step.",
         "unlinked": "Your Discord account is not linked any more. Every other session has ended.",
+        "passkey": "The passkey is added. Every other session has ended.",
+        "passkey-removed": "The passkey is removed. Every other session has ended. Delete it on its device as well.",
         "session": "That session has ended.",
         "sessions": "Every other session has ended.",
     }
