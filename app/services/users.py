@@ -67,6 +67,8 @@ class UserService:
         """Return users in the order in which they were created. Raises Forbidden, InvalidInput."""
         actor.require(Permission.MANAGE_USERS)
         size, begin = page_size(limit), read_cursor(after)
+        if wanted is not None and wanted.name is not None:
+            opaque(wanted.name, "name", longest=256)
         async with self._storage.lookup() as uow:
             rows = await uow.users.page(after=begin, limit=size + 1, wanted=wanted)
         return paged(rows, size, lambda user: user.id)

@@ -234,9 +234,9 @@ async def test_users_are_listed_by_page_name_role_and_state(site: Site) -> None:
             break
         cursor = f"&cursor={page['next_cursor']}"
     assert len(seen) == len(set(seen)) > 2
-    for query in ("role=root", "state=gone", "name=", "name=" + "x" * 2000, "limit=0", "color=red"):
+    for query in ("role=root", "state=gone", "name=", "name=%00", "name=" + "x" * 2000, "limit=0", "color=red"):
         answer = await site.request("GET", f"{USERS}?{query}")
-        assert answer.status in {200, 400, 414, 422}, query
+        assert (answer.status, answer.code) == (422, "invalid_input"), query
 
 
 async def test_no_link_stands_in_the_log_or_the_audit_trail(site: Site, caplog: pytest.LogCaptureFixture) -> None:

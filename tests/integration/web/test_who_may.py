@@ -128,7 +128,7 @@ async def test_an_object_of_somebody_else_is_answered_like_one_that_nobody_has(
 async def _objects_of_another(site: Site) -> Mapping[str, list[str]]:
     """What mallory has: ids by kind."""
     token = await site.log_in("mallory")
-    body = {"provider": "openai", "label": "hers", "secret": SECRET}
+    body: dict[str, Any] = {"provider": "openai", "label": "hers", "secret": SECRET}
     kept = await site.request("POST", "/api/v1/credentials", token=token, json=body)
     removed = await site.request("POST", "/api/v1/credentials", token=token, json={**body, "label": "removed"})
     await site.request("DELETE", f"/api/v1/credentials/{removed.json['id']}", token=token)
