@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 SESSIONS_KEPT_FOR: Final = timedelta(days=30)
 """How long a session that ended can still be looked up."""
+TOKENS_KEPT_FOR: Final = timedelta(days=30)
+"""How long an API token that expired is still listed."""
 ATTEMPTS_KEPT_FOR: Final = timedelta(days=1)
 """Most limits look back fifteen minutes, some a day; the rest is kept for investigating an attack."""
 JOBS_KEPT_FOR: Final = timedelta(days=30)
@@ -73,6 +75,7 @@ class HousekeepingService:
         now = self._clock.now()
         kinds: Mapping[str, Purge] = {
             "sessions": lambda uow: uow.sessions.purge(now - SESSIONS_KEPT_FOR, limit=BATCH),
+            "API tokens": lambda uow: uow.api_tokens.purge(now - TOKENS_KEPT_FOR, limit=BATCH),
             "one-time links": lambda uow: uow.links.purge(now, limit=BATCH),
             "answered challenges": lambda uow: uow.passkeys.purge_challenges(now - CHALLENGE_LASTS, limit=BATCH),
             "used tickets": lambda uow: uow.tickets.purge(now, limit=BATCH),

@@ -49,6 +49,7 @@ NOT_SEALED = {
     ("used_challenges", "challenge_hash"),
     ("spent_tickets", "ticket_hash"),
     ("recovery_codes", "code_hash"),
+    ("api_tokens", "mac"),
 }
 
 
