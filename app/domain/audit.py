@@ -63,6 +63,8 @@ class Action(StrEnum):
     FACTOR_PROVEN = "factor.proven"
     RECOVERY_CODES_MADE = "factor.recovery_codes_made"
     RECOVERY_CODE_USED = "factor.recovery_code_used"
+    TOKEN_CREATED = "token.created"  # noqa: S105 - the name of an action
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an action
     CREDENTIAL_READ = "credential.read"  # only when it was refused
     CREDENTIAL_ADDED = "credential.added"
     CREDENTIAL_CHANGED = "credential.changed"

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from app.domain.errors import Forbidden, InvalidInput, ReauthenticationRequired
+from app.domain.errors import Forbidden, InvalidInput, MissingScope, ReauthenticationRequired
 from app.domain.key_shapes import looks_like_key
 from app.domain.lookalikes import skeleton
+from app.domain.scopes import OF_CREDENTIALS, USE_OF_ONE, Scope, kind_of
 from app.domain.text import line, opaque
 
 REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
@@ -59,14 +60,36 @@ class Permission(StrEnum):
     MANAGE_BACKUPS = "manage_backups"
     READ_AUDIT = "read_audit"
     CLEAR_CACHES = "clear_caches"
+    READ_METRICS = "read_metrics"
 
 
 _GRANTS: Final = {
     Role.OWNER: frozenset(Permission),
     Role.ADMIN: frozenset(Permission) - {Permission.MANAGE_KEYS},
     Role.MEMBER: frozenset({Permission.USE_OWN_CREDENTIALS}),
-    Role.AUDITOR: frozenset({Permission.READ_AUDIT, Permission.SEE_KEYS, Permission.SEE_ALL_CREDENTIALS}),
+    Role.AUDITOR: frozenset(
+        {Permission.READ_AUDIT, Permission.SEE_KEYS, Permission.SEE_ALL_CREDENTIALS, Permission.READ_METRICS}
+    ),
 }
+
+_SCOPES: Final = {
+    # A method that acts on credentials names the one scope that it is about (`Actor.require_scope`).
+    Permission.USE_OWN_CREDENTIALS: OF_CREDENTIALS,
+    Permission.MANAGE_GUILD_CREDENTIALS: OF_CREDENTIALS,
+    Permission.USE_ENVIRONMENT_CREDENTIALS: frozenset({Scope.CREDENTIALS_USE}),
+    Permission.SEE_ALL_CREDENTIALS: frozenset({Scope.CREDENTIALS_READ}),
+    Permission.SEE_KEYS: frozenset({Scope.KEYS_READ}),
+    Permission.MANAGE_KEYS: frozenset({Scope.KEYS_MANAGE}),
+    Permission.CLEAR_CACHES: frozenset({Scope.KEYS_MANAGE}),
+    Permission.MANAGE_USERS: frozenset({Scope.USERS_MANAGE}),
+    Permission.READ_AUDIT: frozenset({Scope.AUDIT_READ}),
+    Permission.READ_METRICS: frozenset({Scope.METRICS}),
+}
+"""The scopes of which an API token needs one for a permission of its owner. A permission that is not here is for people
+alone: no token has it.
+"""
+_WITHIN_A_GUILD: Final = frozenset({Permission.USE_OWN_CREDENTIALS, Permission.MANAGE_GUILD_CREDENTIALS})
+"""The permissions of a token that is bound to a guild; which credentials are the guild's, `access` decides."""
 
 
 class Source(StrEnum):
@@ -114,6 +137,9 @@ class Actor:
 
     ``subject_id`` stands for the person in the audit trail, None for the operator at the CLI, who acts for a user.
     ``reason`` is why they act, in their words (`because`).
+    ``scopes`` are those of the API token ``token_id`` that stands for the user, None where the user is there in person.
+    ``bound_to`` is the guild whose credentials are the only ones that the token reaches; that its owner is a member of
+    that guild is not known, unlike of ``guild``.
     ``authenticated_at`` is when a password was last proven in this session, None where there is none (Discord, CLI).
     """
 
@@ -127,6 +153,9 @@ class Actor:
     discord_id: str | None = None
     guild: GuildContext | None = None
     reason: str | None = None
+    scopes: frozenset[str] | None = None
+    token_id: str | None = None
+    bound_to: str | None = None
 
     def because(self, reason: str | None) -> Actor:
         """The same actor with the reason for what they are about to do, which stands in every audit row of it.
@@ -141,23 +170,69 @@ class Actor:
         return replace(self, reason=text)
 
     def may(self, permission: Permission) -> bool:
-        """Whether the role grants it."""
-        return self.role.grants(permission)
+        """Whether the role grants it and, for an API token, one of its scopes does too."""
+        return self.role.grants(permission) and (self.scopes is None or self._scoped(permission, self.scopes))
+
+    def _scoped(self, permission: Permission, scopes: frozenset[str]) -> bool:
+        if self.bound_to is not None and permission not in _WITHIN_A_GUILD:
+            return False
+        wanted = _SCOPES.get(permission, frozenset())
+        return not wanted.isdisjoint(scopes) or (
+            permission is Permission.USE_OWN_CREDENTIALS and any(each.startswith(USE_OF_ONE) for each in scopes)
+        )
 
     def require(self, permission: Permission) -> None:
-        """Raise Forbidden unless the role grants it."""
-        if not self.may(permission):
+        """Raise Forbidden unless the role grants it, MissingScope where the scopes of an API token do not."""
+        if not self.role.grants(permission):
             raise Forbidden
+        if not self.may(permission):
+            wanted = _SCOPES.get(permission)
+            raise MissingScope(" or ".join(sorted(wanted)) if wanted and self.bound_to is None else None)
 
-    def require_fresh(self, now: datetime) -> None:
+    def has_scope(self, scope: Scope) -> bool:
+        """Whether the user is there in person, or by an API token with that scope."""
+        return self.scopes is None or scope in self.scopes
+
+    def require_scope(self, scope: Scope) -> None:
+        """Raise MissingScope for an API token without that scope."""
+        if not self.has_scope(scope):
+            raise MissingScope(scope)
+
+    def require_person(self) -> None:
+        """Raise MissingScope for any API token: for what no scope allows, such as changes of the user's own account."""
+        if self.scopes is not None:
+            raise MissingScope
+
+    def require_use(self) -> None:
+        """Raise MissingScope for an API token that may use no credential at all."""
+        if self.scopes is not None and all(kind_of(each) != Scope.CREDENTIALS_USE for each in self.scopes):
+            raise MissingScope(Scope.CREDENTIALS_USE)
+
+    def may_use(self, credential_id: str | None) -> bool:
+        """Whether the scopes allow the use of that credential, None for one of the environment."""
+        return self.has_scope(Scope.CREDENTIALS_USE) or f"{USE_OF_ONE}{credential_id}" in (self.scopes or ())
+
+    def require_fresh(self, now: datetime, *, scope: Scope | None = None) -> None:
         """Raise ReauthenticationRequired unless a password was proven in this session within ten minutes.
 
-        The CLI runs as the operator, who holds the master key: there is no session to prove.
+        An API token proves nothing anew: it may do this if it has the ``scope`` that stands for it, which its owner
+        gave it in a fresh session; else MissingScope. The CLI runs as the operator, who holds the master key: there is
+        no session to prove.
         """
+        if self.scopes is not None:
+            if scope is None:
+                raise MissingScope
+            self.require_scope(scope)
+            return
         if self.client.source is Source.CLI:
             return
         if self.authenticated_at is None or now - self.authenticated_at > REAUTHENTICATION_LASTS:
             raise ReauthenticationRequired
+
+
+def grantable(role: Role, scope: Scope) -> bool:
+    """Whether a user of that role has a right that this scope could pass on to a token."""
+    return any(scope in wanted and role.grants(permission) for permission, wanted in _SCOPES.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ class Section(StrEnum):
     LINKS = "links"
     FACTORS = "factors"
     PASSKEYS = "passkeys"
+    TOKENS = "tokens"
     REQUESTS = "requests"
     JOBS = "jobs"
     USAGE = "usage"

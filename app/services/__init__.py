@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a command that uses one service must not pay for importing all of them
     from app.services.audit_trail import AuditReading, AuditRetention, AuditSealing, AuditVerification
     from app.services.authentication import (
+        ApiTokenService,
         AuthenticationService,
         PasskeyService,
         RequestAuthenticator,
@@ -58,6 +59,7 @@ class Services:
     requests: RequestAuthenticator
     discord_sign_in: DiscordSignIn
     discord_linking: DiscordLinking
+    api_tokens: ApiTokenService
     refusals: Refusals
     audit: AuditReading
     audit_sealing: AuditSealing

@@ -41,6 +41,8 @@ class AuditTrail:
         kind, object_id = about or (None, None)
         if actor is not None and actor.reason is not None:
             detail.setdefault("reason", actor.reason)
+        if actor is not None and actor.token_id is not None:
+            detail.setdefault("token", actor.token_id)
         event = AuditEvent(
             at=self._clock.now(),
             action=action,

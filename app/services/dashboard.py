@@ -126,6 +126,7 @@ class DashboardService:
 
     async def dashboard(self, actor: Actor) -> Dashboard:
         """Return the actor's dashboard. Raises StorageError, NotReady."""
+        actor.require_person()
         counts = await self._credentials.health.counts(actor, soon=SOON)
         ages = await self._ages() if actor.may(Permission.SEE_KEYS) else []
         headline, sentence = _sentence(counts, ages)

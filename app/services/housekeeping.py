@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 SESSIONS_KEPT_FOR: Final = timedelta(days=30)
 """How long a session that ended can still be looked up."""
+TOKENS_KEPT_FOR: Final = timedelta(days=30)
+"""How long an API token that expired is still listed."""
 ATTEMPTS_KEPT_FOR: Final = timedelta(days=1)
 """Most limits look back fifteen minutes, some a day; the rest is kept for investigating an attack."""
 TICKETS_KEPT_FOR: Final = timedelta(minutes=5)
@@ -74,6 +76,7 @@ class HousekeepingService:
         now = self._clock.now()
         kinds: Mapping[str, Purge] = {
             "sessions": lambda uow: uow.sessions.purge(now - SESSIONS_KEPT_FOR, limit=BATCH),
+            "API tokens": lambda uow: uow.api_tokens.purge(now - TOKENS_KEPT_FOR, limit=BATCH),
             "one-time links": lambda uow: uow.links.purge(now, limit=BATCH),
             "second factors that were not confirmed": lambda uow: uow.factors.purge(now - PENDING_FOR, limit=BATCH),
             "used tickets and challenges": lambda uow: uow.tickets.purge(now - TICKETS_KEPT_FOR, limit=BATCH),

@@ -36,6 +36,7 @@ from app.domain.identity import (
 )
 from app.domain.links import LinkPurpose
 from app.domain.roles import require_may_give, require_may_manage
+from app.domain.scopes import Scope
 from app.domain.text import opaque
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials import Renamed
@@ -124,7 +125,7 @@ class IdentityService:
         Raises Forbidden, ReauthenticationRequired, InvalidInput, AlreadyExists.
         """
         require_may_give(actor, role)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         user = await self._with_password(username, password, role)
         async with self._storage.write() as uow:
             await self._store(uow, user)
@@ -134,7 +135,7 @@ class IdentityService:
     async def create_claimable(self, actor: Actor, username: str, role: Role) -> Claimable:
         """Create an account without a password: its link must be used before anybody signs in. Raises as ``create``."""
         require_may_give(actor, role)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         name = new_username(username)
         async with self._storage.write() as uow:
             return await self.add_claimable(uow, actor, name, role)

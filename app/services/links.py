@@ -20,6 +20,7 @@ from app.domain.errors import (
 from app.domain.identity import Actor, Client, Permission, User, guessable, name_key, new_password, new_username
 from app.domain.links import ACCOUNT_PURPOSES, LINK_LASTS, Invitation, LinkPurpose, OneTimeLink
 from app.domain.roles import require_may_manage
+from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
@@ -111,7 +112,7 @@ class AccountClaims:
         Raises Forbidden, ReauthenticationRequired, NotFound, and AlreadyExists where the account was claimed.
         """
         actor.require(Permission.MANAGE_USERS)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         async with self._storage.write() as uow:
             user = await uow.users.by_name(name_key(opaque(username, "username", longest=256).strip()))
             if user is None:
@@ -225,6 +226,7 @@ class AccountClaims:
             else:
                 stored = await uow.users.set_password(user.id, password_hash, token_version=user.token_version, at=now)
                 await uow.sessions.end_all_of(user.id, now)
+                await uow.api_tokens.end_all_of(user.id)
             if not stored:
                 raise _refused()
             actor = Actor(

@@ -46,6 +46,7 @@ class MessageService:
         Raises InvalidInput, and Forbidden for an actor without a Discord account.
         """
         plaintext = opaque(text, "text", longest=TEXT_LONGEST).encode()
+        actor.require_person()
         if for_guild and actor.guild is None:
             raise InvalidInput("for_guild", "works only in a server")
         scopes = _scopes(actor)
@@ -62,6 +63,7 @@ class MessageService:
 
         Raises InvalidInput, and CannotOpen for a token that does not decrypt here.
         """
+        actor.require_person()
         token = opaque(token, "token", longest=_TOKEN_LONGEST).strip()
         materials = [*self._keys.usable_materials(KeyName.ENCRYPTION_KEY).values()][
             ::-1

@@ -44,6 +44,7 @@ class PasswordService:
         Raises InvalidCredentials, TooManyAttempts, InvalidInput, ReauthenticationRequired, Overloaded, InvalidToken
         where the session ended meanwhile, and PasswordChanged where the account was changed meanwhile.
         """
+        actor.require_person()
         typed = new_password(new, "new_password")
         user = await self._proven(actor, password)
         if password is not None and _same(password, typed):
@@ -63,6 +64,7 @@ class PasswordService:
 
     async def end_other_sessions(self, actor: Actor, *, cookie: str | None = None) -> KeptSession:
         """End every session of the actor but this one. Raises InvalidToken where there is none to keep."""
+        actor.require_person()
         async with self._storage.write() as uow:
             now = self._clock.now()
             found = await uow.sessions.get(actor.session_id or "")
@@ -101,6 +103,7 @@ class PasswordService:
 
     async def has_password(self, actor: Actor) -> bool:
         """Whether the actor's account has a password."""
+        actor.require_person()
         async with self._storage.lookup() as uow:
             user = await uow.users.get(actor.user_id)
         return user is not None and user.password_hash is not None
@@ -127,6 +130,7 @@ class PasswordService:
             raise PasswordChanged
         for purpose in ACCOUNT_PURPOSES:
             await uow.links.withdraw(user.id, purpose)
+        await uow.api_tokens.end_all_of(user.id)  # whoever knew the password may have made some
         return await uow.sessions.end_all_of(user.id, now, but=but)
 
 

@@ -15,6 +15,7 @@ from app.domain.identity import Actor, Permission, Role, Source, User, UserFilte
 from app.domain.keys import KeyName
 from app.domain.links import ACCOUNT_PURPOSES, Invitation
 from app.domain.roles import require_may_give, require_may_manage
+from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
@@ -97,7 +98,7 @@ class UserService:
         without the link. Raises Forbidden, InvalidInput, AlreadyExists, IdempotencyConflict.
         """
         require_may_give(actor, role)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         name = new_username(username)
         request = _repeatable(actor, idempotency_key, "users.create", name, role.value)
         try:
@@ -120,7 +121,7 @@ class UserService:
         are withdrawn. Raises Forbidden, NotFound, LastOwner.
         """
         actor.require(Permission.MANAGE_USERS)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         async with self._storage.write() as uow:
             await uow.users.hold_roles()
             acting = await _as_now(uow, actor)
@@ -155,6 +156,7 @@ class UserService:
         now = self._clock.now()
         await uow.users.disable(user.id, now)
         await uow.sessions.end_all_of(user.id, now)
+        await uow.api_tokens.end_all_of(user.id)
         for purpose in ACCOUNT_PURPOSES:  # or an old link would be good again once the account is enabled
             await uow.links.withdraw(user.id, purpose)
         await _withdraw_invitations(uow, user, None)
@@ -167,12 +169,12 @@ class UserService:
     async def reset(self, actor: Actor, user_id: str) -> Claimable:
         """Return a link by which the user chooses another password; the present one stops working at once.
 
-        Every session ends, and second factors are removed: somebody who stole the password must not profit from that,
-        so no password signs in to the account until the link is used. Raises Forbidden, NotFound.
+        Every session and API token ends, and second factors are removed: somebody who stole the password must not
+        profit from that, so no password signs in to the account until the link is used. Raises Forbidden, NotFound.
         """
         now = self._clock.now()
         actor.require(Permission.MANAGE_USERS)
-        actor.require_fresh(now)
+        actor.require_fresh(now, scope=Scope.USERS_MANAGE)
         async with self._storage.write() as uow:
             acting = await _as_now(uow, actor)
             user = await _present(uow, user_id)
@@ -183,6 +185,7 @@ class UserService:
             await uow.factors.clear(user.id)
             await uow.passkeys.clear(user.id)
             await uow.sessions.end_all_of(user.id, now)
+            await uow.api_tokens.end_all_of(user.id)
             await self._trail.record(uow, actor, Action.USER_RESET, about=("user", user.id))
             return await self._claims.issue_reset(uow, acting, user)
 
@@ -197,7 +200,7 @@ class UserService:
         Raises Forbidden, InvalidInput, IdempotencyConflict, and NotFound where that invitation was used or withdrawn.
         """
         require_may_give(actor, role)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         request = _repeatable(actor, idempotency_key, "users.invite", role.value, str(lasts))
         try:
             async with self._storage.write() as uow:
@@ -222,7 +225,7 @@ class UserService:
     async def withdraw(self, actor: Actor, invitation_id: str) -> None:
         """Make an invitation useless. Raises Forbidden, and NotFound where it was used, withdrawn or never was."""
         actor.require(Permission.MANAGE_USERS)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         async with self._storage.write() as uow:
             invitation = await self._open(uow, invitation_id)
             require_may_give(await _as_now(uow, actor), invitation.role)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import WithJsonSchema
 
+from app.domain.api_tokens import NAME_LONGEST
 from app.domain.credentials import LABEL_LONGEST, PROVIDER_LONGEST, PROVIDER_PATTERN, SECRET_LONGEST
 from app.domain.identity import (
     PASSWORD_LONGEST,
@@ -21,6 +22,7 @@ from app.domain.identity import (
 from app.domain.keys import LONGEST_SCHEDULE, SHORTEST_SCHEDULE
 from app.domain.links import INVITATION_LONGEST, INVITATION_SHORTEST
 from app.domain.passkeys import PASSKEY_NAME_LONGEST
+from app.domain.scopes import SCOPE_PATTERN
 from app.services.audit_trail import ABOUT_PATTERN, ACTION_PATTERN
 
 
@@ -40,6 +42,8 @@ def whole(pattern: str) -> str:
 Provider = Annotated[str, _text(1, PROVIDER_LONGEST, pattern=whole(PROVIDER_PATTERN), format="provider")]
 Label = Annotated[str, _text(1, LABEL_LONGEST, format="label")]
 Secret = Annotated[str, _text(1, SECRET_LONGEST, format="secret")]
+TokenName = Annotated[str, _text(1, NAME_LONGEST, format="label")]
+ScopeName = Annotated[str, WithJsonSchema({"type": "string", "pattern": whole(SCOPE_PATTERN)})]
 GuildId = Annotated[str, _text(1, 20, pattern=whole(SNOWFLAKE_PATTERN), format="snowflake")]
 NewUsername = Annotated[str, _text(USERNAME_SHORTEST, USERNAME_LONGEST, format="username")]
 NewPassword = Annotated[str, _text(PASSWORD_SHORTEST, PASSWORD_LONGEST, format="new-password")]

@@ -191,7 +191,10 @@ def headers_of(error: AppError) -> CIMultiDict[str]:
     """The headers that a status demands (RFC 9110: 401 a challenge, 429 and 503 when to try again)."""
     headers: CIMultiDict[str] = CIMultiDict()
     status = status_of(type(error))
-    if status == 401:
+    if isinstance(error, errors.MissingScope):  # RFC 6750, section 3.1
+        wanted = f', scope="{error.scope}"' if error.scope else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="keyhall", error="insufficient_scope"{wanted}'
+    elif status == 401:
         headers["WWW-Authenticate"] = _CHALLENGES.get(type(error), 'Bearer realm="keyhall"')
     elif isinstance(error, errors.TooManyAttempts):
         headers["Retry-After"] = str(error.retry_after)

@@ -11,7 +11,8 @@ A handler is an async function of `request` and any of these, by name:
 - ``idempotency_key``: from Idempotency-Key, None without it
 - any other name: that part of the path
 
-The actor is identified before anything else is read.
+The actor is identified before anything else is read. An endpoint refuses API tokens unless it says which scope one
+needs, or that any may ask.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from aiohttp import hdrs, web
 
-from app.domain.errors import AppError, InvalidToken, NotFound
+from app.domain.errors import AppError, InvalidToken, MissingScope, NotFound
+from app.domain.identity import Actor
+from app.domain.scopes import Scope
 from app.web.bodies import LARGEST_BODY, LARGEST_BODY_OF_A_STRANGER, read_form, read_json
 from app.web.inputs import Handler, Model, Signature, parse, parse_query
 from app.web.origin import ORIGIN
@@ -32,6 +35,8 @@ from app.web.problems import status_of
 from app.web.refusals import record_refusal
 from app.web.sessions import ACCOUNT, actor_of, check_form_token
 
+ANY_SCOPE: Final = "any"
+"""For an endpoint that answers every API token."""
 Bound = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Retry = Callable[[web.Request, AppError, Mapping[str, str]], Awaitable[web.StreamResponse]]
 """Makes the page that answers a refused form: the form again. It gets the fields as they were typed."""
@@ -68,6 +73,7 @@ class Endpoint:
     media_type: str
     headers: Mapping[str, str]
     errors: Sequence[type[AppError]]
+    scope: str | None
 
 
 class Routes:
@@ -87,6 +93,7 @@ class Routes:
         media_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
         errors: Sequence[type[AppError]] = (),
+        scope: Scope | str | None = None,
         retry: Retry | None = None,
         refuse: Refuse | None = None,
         signed_out: SignedOut | None = None,
@@ -94,8 +101,10 @@ class Routes:
         """Register the decorated handler; the first paragraph of its docstring is the summary.
 
         ``schema`` is the type of a successful answer; ``headers`` are the further headers of that, ``errors`` the
-        refusals that are particular to this endpoint. ``retry`` answers when the form of a page is refused,
-        ``signed_out`` when its session has ended; ``refuse`` answers every error of a request without a form.
+        refusals that are particular to this endpoint. ``scope`` is the one that an API token needs here, ANY_SCOPE
+        where every token is answered; without it the endpoint is for sessions alone. ``retry`` answers when the form of
+        a page is refused, ``signed_out`` when its session has ended; ``refuse`` answers every error of a request
+        without a form.
         """
 
         def register(handler: Handler) -> Handler:
@@ -106,7 +115,7 @@ class Routes:
                     method=method,
                     path=path,
                     handler=(
-                        _reading_json(handler, asks, refuse, lenient=media_type == "text/html")
+                        _reading_json(handler, asks, scope, refuse, lenient=media_type == "text/html")
                         if asks.form is None
                         else _reading_a_form(handler, asks, asks.form, retry, signed_out)
                     ),
@@ -119,6 +128,7 @@ class Routes:
                     media_type=media_type,
                     headers=headers or {},
                     errors=errors,
+                    scope=scope,
                 )
             )
             return handler
@@ -134,14 +144,27 @@ class Routes:
                 app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
 
 
-def _reading_json(handler: Handler, asks: Signature, refuse: Refuse | None, *, lenient: bool) -> Bound:
+async def _permitted(request: web.Request, scope: str | None) -> Actor:
+    """The actor of a request that an endpoint of that scope answers: found before anything else is read.
+
+    The services judge by the scopes of the actor as well; this refuses tokens where nobody thought of them.
+    """
+    actor = await actor_of(request)
+    if actor.scopes is not None and scope != ANY_SCOPE and scope not in actor.scopes:
+        raise MissingScope(scope)
+    return actor
+
+
+def _reading_json(
+    handler: Handler, asks: Signature, scope: str | None, refuse: Refuse | None, *, lenient: bool
+) -> Bound:
     wants_actor, simple, query, body = asks.wants_actor, asks.simple, asks.query, asks.body
     largest = LARGEST_BODY if wants_actor else LARGEST_BODY_OF_A_STRANGER
 
     async def bound(request: web.Request) -> web.StreamResponse:
         given: dict[str, Any] = {}
         if wants_actor:
-            given["actor"] = await actor_of(request)
+            given["actor"] = await _permitted(request, scope)
         for name, read in simple:
             given[name] = read(request)
         if query is not None:
@@ -172,7 +195,7 @@ def _reading_a_form(
         request.app[ORIGIN].check_site(request, browser=True)
         if asks.wants_actor:
             try:
-                given["actor"] = await actor_of(request)
+                given["actor"] = await _permitted(request, None)
             except InvalidToken as refused:
                 if signed_out is None:
                     raise

@@ -27,6 +27,7 @@ from app.web.api import (
     passkeys,
     privacy,
     probes,
+    tokens,
     users,
 )
 from app.web.bodies import LARGEST_BODY
@@ -64,6 +65,7 @@ _FAMILIES: Final = (
     passkeys.routes,
     factors.routes,
     users.routes,
+    tokens.routes,
     credentials.routes,
     keys.routes,
     backups.routes,

@@ -48,6 +48,7 @@ NOT_SEALED = {
     ("passkeys", "public_key"),
     ("spent_tickets", "ticket_hash"),
     ("recovery_codes", "code_hash"),
+    ("api_tokens", "mac"),
 }
 
 

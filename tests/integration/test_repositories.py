@@ -27,7 +27,7 @@ from app.infrastructure.database.errors import ConstraintBroken
 from app.infrastructure.database.unit_of_work import SqlStorage
 from app.services.ports import IdempotentRequest, ProviderTotals, RefreshUse
 from app.settings import DatabaseUrl
-from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
+from tests.support.database import ALICE, NOW, api_token, credential, event, former, migrated, session, user
 
 if TYPE_CHECKING:
     from app.infrastructure.database.engine import Database
@@ -472,6 +472,87 @@ async def test_sessions_that_ended_are_purged_with_their_tokens(database: Databa
         assert await unit.sessions.get("alive") is not None
         assert await unit.sessions.get("expired") is None
     assert await rows(database, "refresh_tokens", "session_id") == [("alive",)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# API tokens
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_api_token_is_found_by_any_of_its_macs_with_its_owner(with_alice: Storage) -> None:
+    full = replace(api_token("t1"), guild_id="1", expires_at=LATER, last_used_at=NOW)
+    async with with_alice.write() as unit:
+        await unit.api_tokens.add(full, b"mac 1")
+        await unit.api_tokens.add(api_token("t2"), b"mac 2")
+    async with with_alice.read() as unit:
+        for macs in ([b"mac 1"], [b"other", b"mac 1"], [b"mac 1", b"other", b"third"]):
+            found = await unit.api_tokens.by_macs(macs)
+            assert found is not None
+            assert (found.token, found.user.id) == (full, "user-alice")
+        assert await unit.api_tokens.by_macs([b"other", b"mac"]) is None
+        assert await unit.api_tokens.by_macs([]) is None
+        assert await unit.api_tokens.get("t1") == full
+        assert await unit.api_tokens.get("t3") is None
+
+
+async def test_ids_and_macs_of_api_tokens_are_unique_and_their_owner_exists(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.api_tokens.add(api_token("t1"), b"mac 1")
+    for token, mac in ((api_token("t1"), b"mac 2"), (api_token("t2"), b"mac 1")):
+        with pytest.raises(UniqueViolation):
+            async with with_alice.write() as unit:
+                await unit.api_tokens.add(token, mac)
+    with pytest.raises(ConstraintBroken):
+        async with with_alice.write() as unit:
+            await unit.api_tokens.add(replace(api_token("t2"), user_id="nobody"), b"mac 2")
+
+
+async def test_api_tokens_are_paged_newest_first_and_counted_until_they_expire(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        for number in range(3):
+            expires_at = None if number else LATER
+            await unit.api_tokens.add(replace(api_token(f"t{number}"), expires_at=expires_at), bytes([number]))
+        assert [each.id for each in await unit.api_tokens.page("user-alice", after=None, limit=2)] == ["t2", "t1"]
+        assert [each.id for each in await unit.api_tokens.page("user-alice", after="t1", limit=2)] == ["t0"]
+        assert not await unit.api_tokens.page("nobody", after=None, limit=2)
+        assert await unit.api_tokens.count("user-alice", NOW) == 3
+        assert await unit.api_tokens.count("user-alice", LATER) == 2
+        assert await unit.api_tokens.key_versions(LATER) == {1: 2}
+
+
+async def test_a_use_of_an_api_token_is_never_set_back(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.api_tokens.add(api_token("t1"), b"mac")
+        for at in (NOW, LATER, NOW):
+            await unit.api_tokens.touch("t1", at)
+        await unit.api_tokens.touch("unknown", NOW)
+        assert await unit.api_tokens.get("t1") == replace(api_token("t1"), last_used_at=LATER)
+
+
+async def test_an_api_token_gets_another_mac_once(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.api_tokens.add(api_token("t1"), b"mac 1")
+        await unit.api_tokens.renew("t1", former=1, mac=b"mac 2", key_version=2)
+        await unit.api_tokens.renew("t1", former=1, mac=b"mac 3", key_version=3)
+        assert await unit.api_tokens.by_macs([b"mac 1", b"mac 3"]) is None
+        found = await unit.api_tokens.by_macs([b"mac 2"])
+        assert found is not None
+        assert found.token == replace(api_token("t1"), key_version=2)
+
+
+async def test_api_tokens_end_one_by_one_all_of_a_user_or_by_their_time(with_alice: Storage) -> None:
+    async with with_alice.write() as unit:
+        await unit.users.add(user("Bob"))
+        await unit.api_tokens.add(replace(api_token("bobs"), user_id="user-bob"), b"bob")
+        for number in range(4):
+            expires_at = LATER if number == 3 else None
+            await unit.api_tokens.add(replace(api_token(f"t{number}"), expires_at=expires_at), bytes([number]))
+        assert await unit.api_tokens.delete("t0")
+        assert not await unit.api_tokens.delete("t0")
+        assert await unit.api_tokens.purge(LATER) == 0
+        assert await unit.api_tokens.purge(LATER + timedelta(seconds=1), limit=5) == 1
+        assert await unit.api_tokens.end_all_of("user-alice") == 2
+        assert await unit.api_tokens.get("bobs") is not None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from app.services import ports
 from app.services.ports import IdempotentRequest
 from app.settings import DatabaseUrl
 from tests.support import pace
-from tests.support.database import ALICE, NOW, credential, event, former, migrated, session, user
+from tests.support.database import ALICE, NOW, api_token, credential, event, former, migrated, session, user
 from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ IMPATIENT: Final = Timeouts(connect=5, busy=0.1, command=0.1)
 # ---------------------------------------------------------------------------------------------------------------------
 
 ARGUMENTS: Final[dict[str, Any]] = {
+    "ApiToken": api_token(),
     "Collection[str]": ["text", "another"],
     "AuditEvent": event(address="192.0.2.7"),
     "AuditFilter": AuditFilter(),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Final
 
+from app.domain.api_tokens import ApiToken
 from app.domain.audit import Action, AuditEvent, Result
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
 from app.domain.identity import Role, Session, Source, User
@@ -86,6 +87,21 @@ def session(id_: str = "session-1", *, seen: datetime = NOW, lasts: timedelta = 
         last_seen_at=seen,
         authenticated_at=NOW,
         expires_at=NOW + lasts,
+    )
+
+
+def api_token(id_: str = "token-1") -> ApiToken:
+    """An API token of Alice's."""
+    return ApiToken(
+        id=id_,
+        user_id="user-alice",
+        name="ci",
+        prefix="kh_abcdef",
+        scopes=("credentials:read", "metrics"),
+        guild_id=None,
+        key_version=1,
+        created_at=NOW,
+        expires_at=None,
     )
 
 

@@ -51,6 +51,7 @@ TABLES = [
     "spent_tickets",
     "totp_factors",
     "recovery_codes",
+    "api_tokens",
     "imported_entries",
     "api_credentials",
     "credential_history",

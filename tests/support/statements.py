@@ -19,6 +19,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 from sqlalchemy import event
 from sqlalchemy.engine import Connection as SyncConnection
 
+from app.domain.api_tokens import ApiToken
 from app.domain.audit import AuditEvent, AuditFilter, UsageHour
 from app.domain.audit_chain import Seal, Segment, Stream
 from app.domain.backup import BackupRecord
@@ -38,7 +39,7 @@ from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.errors import ConstraintBroken
 from app.infrastructure.database.unit_of_work import SqlUnitOfWork
 from app.services.ports import IdempotentRequest, UnitOfWork
-from tests.support.database import NOW, credential, former, session, user
+from tests.support.database import NOW, api_token, credential, former, session, user
 from tests.support.database import event as audit_event
 
 ID: Final = "x"
@@ -154,6 +155,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     int: [1],
     str: [ID],
     timedelta: [timedelta(seconds=15)],
+    ApiToken: [replace(api_token(ID), user_id=ID)],
     AuditEvent: [audit_event(), audit_event(address="192.0.2.7")],
     AuditFilter: [
         AuditFilter(),
@@ -218,6 +220,7 @@ async def _fill(unit: SqlUnitOfWork) -> None:
         "tickets.spend",
         "factors.start",
         "factors.put_codes",
+        "api_tokens.add",
         "imports.add",
         "credentials.add",
         "credentials.add_history",

@@ -104,6 +104,20 @@ class Forbidden(AppError):
     title = "You may not do this"
 
 
+class MissingScope(Forbidden):
+    """An API token lacks the ``scope`` for this; None where no scope is enough."""
+
+    title = "This API token may not do this"
+
+    def __init__(self, scope: str | None = None) -> None:
+        super().__init__(
+            "No scope of an API token allows this: sign in with a session"
+            if scope is None
+            else f"This API token lacks the scope {scope}"
+        )
+        self.scope = scope
+
+
 class InvitationRequired(Forbidden):
     """Somebody without an account, where the operator makes the accounts."""
 

@@ -117,6 +117,12 @@ PERSONAL: Final = (
         },
     ),
     PersonalTable(
+        table=schema.api_tokens,
+        theirs=schema.api_tokens.c.user_id == _USER,
+        section=Section.TOKENS,
+        withheld={"mac": _A_HASH, "key_version": _WORK},
+    ),
+    PersonalTable(
         table=schema.idempotency_keys,
         theirs=schema.idempotency_keys.c.user_id == _USER,
         section=Section.REQUESTS,

@@ -186,6 +186,24 @@ passkeys: Final = Table(
     Column("last_used_at", UtcDateTime),
 )
 
+api_tokens: Final = Table(
+    "api_tokens",
+    metadata,
+    _id(),
+    Column("user_id", PlainText, ForeignKey("users.id"), nullable=False),
+    Column("name", PlainText, nullable=False),
+    Column("prefix", PlainText, nullable=False),
+    Column("mac", LargeBinary, nullable=False, unique=True),
+    Column("key_version", BigInteger, nullable=False),
+    Column("scopes", PlainText, nullable=False),
+    Column("guild_id", PlainText),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, index=True),
+    Column("last_used_at", UtcDateTime),
+    Index(None, "user_id", "id"),
+)
+"""API tokens; ``scopes`` are joined by spaces. One that is revoked is deleted."""
+
 spent_tickets: Final = Table(
     "spent_tickets",
     metadata,

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
+from app.infrastructure.database.repositories.api_tokens import ApiTokenRepositoryImpl
 from app.infrastructure.database.repositories.attempts import AttemptRepositoryImpl
 from app.infrastructure.database.repositories.audit import AuditRepositoryImpl
 from app.infrastructure.database.repositories.audit_chain import AuditChainRepositoryImpl
@@ -46,6 +47,7 @@ class SqlUnitOfWork:
         self.passkeys = PasskeyRepositoryImpl(connection)
         self.tickets = SpentTicketRepositoryImpl(connection)
         self.factors = FactorRepositoryImpl(connection)
+        self.api_tokens = ApiTokenRepositoryImpl(connection)
         self.imports = ImportedEntryRepositoryImpl(connection)
         self.credentials = CredentialRepositoryImpl(connection)
         self.encrypted_rows = EncryptedRowRepositoryImpl(connection)

@@ -6,6 +6,8 @@ takes effect at once. Refresh tokens and browser cookies are 256 random bits of 
 
 from __future__ import annotations
 
+from app.services.authentication.api_token_macs import ApiTokenMacs
+from app.services.authentication.api_tokens import ApiTokenService, CreatedToken
 from app.services.authentication.challenges import PasskeyChallenges
 from app.services.authentication.devices import DEVICE_REMEMBERED_FOR, DeviceClaims
 from app.services.authentication.factor_proof import FactorProof
@@ -21,8 +23,11 @@ from app.services.authentication.sign_in import AuthenticationService
 __all__ = [
     "DEVICE_REMEMBERED_FOR",
     "PENDING_SIGN_IN_LASTS",
+    "ApiTokenMacs",
+    "ApiTokenService",
     "AuthenticationService",
     "BrowserSession",
+    "CreatedToken",
     "DeviceClaims",
     "Enrolment",
     "FactorProof",

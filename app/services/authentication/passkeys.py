@@ -84,6 +84,7 @@ class PasskeyService:
 
     async def registration_options(self, actor: Actor, party: RelyingParty) -> Options:
         """Return the options by which the actor's browser makes a passkey. Raises ReauthenticationRequired."""
+        actor.require_person()
         actor.require_fresh(self._clock.now())
         challenge = self._challenges.issue(Ceremony.REGISTRATION, actor.user_id, _session(actor))
         async with self._storage.lookup() as uow:
@@ -104,6 +105,7 @@ class PasskeyService:
 
         Raises PasskeyRefused, InvalidInput, QuotaExceeded, AlreadyExists, ReauthenticationRequired.
         """
+        actor.require_person()
         actor.require_fresh(self._clock.now())
         named = passkey_name(name)
         try:
@@ -140,6 +142,7 @@ class PasskeyService:
 
     async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[Passkey]:
         """Return the actor's own passkeys, the oldest first. Raises InvalidInput."""
+        actor.require_person()
         size, begin = page_size(limit), read_cursor(after)
         async with self._storage.lookup() as uow:
             all_of_them = await uow.passkeys.of(actor.user_id)
@@ -151,6 +154,7 @@ class PasskeyService:
 
         The ``cookie`` of a browser's session is renewed. Raises NotFound, ReauthenticationRequired.
         """
+        actor.require_person()
         actor.require_fresh(self._clock.now())
         async with self._storage.lookup() as uow:
             found = await uow.passkeys.get(passkey_id)
@@ -240,6 +244,7 @@ class PasskeyService:
 
     async def reauthentication_options(self, actor: Actor, party: RelyingParty) -> Options:
         """Return the options for one of the actor's own passkeys. Raises NotFound where there is none."""
+        actor.require_person()
         challenge = self._challenges.issue(Ceremony.REAUTHENTICATION, actor.user_id, _session(actor))
         async with self._storage.lookup() as uow:
             allowed = await uow.passkeys.of(actor.user_id)
@@ -255,6 +260,7 @@ class PasskeyService:
         Returns the session with its new cookie. Raises InvalidCredentials, TooManyAttempts, Overloaded, and
         InvalidToken where the session ended meanwhile.
         """
+        actor.require_person()
         session_id = _session(actor)
         ceremony, recipients = Ceremony.REAUTHENTICATION, {(actor.user_id, session_id)}
         proof = await self._proof.judge(

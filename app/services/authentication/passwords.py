@@ -99,6 +99,7 @@ class PasswordProof:
 
     async def again(self, actor: Actor, password: str) -> ProvenUser:
         """Prove the password of a session once more. Raises as ``sign_in``, and InvalidToken without a session."""
+        actor.require_person()
         if actor.session_id is None:
             raise InvalidToken
         name = name_key(actor.username)

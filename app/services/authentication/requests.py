@@ -1,17 +1,29 @@
-"""Every request: its access token or session cookie becomes an Actor."""
+"""Every request: its access token, API token or session cookie becomes an Actor."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from app.domain.api_tokens import TOKEN_PREFIX, is_well_formed
 from app.domain.errors import InvalidToken, StorageError, with_cause
 from app.domain.identity import Actor, Client
 from app.domain.keys import KeyName, Manifest
+from app.services.authentication.api_token_macs import ApiTokenMacs
 from app.services.keys import KeyManagementService
-from app.services.ports import AccessClaims, AccessTokens, Clock, SessionAndUser, Storage, UnknownKeyId
+from app.services.ports import (
+    AccessClaims,
+    AccessTokens,
+    ApiTokenAndUser,
+    Clock,
+    SessionAndUser,
+    Storage,
+    UnitOfWork,
+    UnknownKeyId,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,21 +34,33 @@ _REMEMBERED_TOKENS: Final = 10_000
 
 
 class RequestAuthenticator:
-    """Identifies the actor of a request; remembers the claims of tokens that it has verified."""
+    """Identifies the actor of a request; remembers the claims, or MACs, of tokens that it has verified."""
 
-    def __init__(self, *, storage: Storage, keys: KeyManagementService, tokens: AccessTokens, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        keys: KeyManagementService,
+        tokens: AccessTokens,
+        api_tokens: ApiTokenMacs,
+        clock: Clock,
+    ) -> None:
         self._storage = storage
         self._keys = keys
         self._tokens = tokens
+        self._api_tokens = api_tokens
         self._clock = clock
         self._remembered: dict[bytes, AccessClaims] = {}
+        self._remembered_macs: dict[bytes, tuple[bytes, ...]] = {}
         self._remembered_under: Manifest | None = None
         self._touching: set[str] = set()
 
-    async def authenticate(self, access_token: str, client: Client) -> Actor:
-        """Return the actor of an access token. Raises InvalidToken, NotReady, StorageError."""
+    async def authenticate(self, token: str, client: Client) -> Actor:
+        """Return the actor of an access token or an API token. Raises InvalidToken, NotReady, StorageError."""
         now = self._clock.now()
-        claims = await self._claims(access_token, now)
+        if token.startswith(TOKEN_PREFIX):
+            return await self._by_api_token(token, client, now)
+        claims = await self._claims(token, now)
         found = await self._storage.cached(
             "session", claims.session_id, lambda uow: uow.sessions.get(claims.session_id)
         )
@@ -58,10 +82,7 @@ class RequestAuthenticator:
 
     async def _claims(self, token: str, now: datetime) -> AccessClaims:
         """Return the claims of a token; they are remembered while the keys are the same and the token is valid."""
-        keys = self._keys.confirmed_manifest()
-        if self._remembered_under is not keys or len(self._remembered) >= _REMEMBERED_TOKENS:
-            self._remembered.clear()
-            self._remembered_under = keys
+        self._forget_under_other_keys()
         digest = token_digest(token)
         claims = self._remembered.get(digest)
         if claims is None:
@@ -79,23 +100,85 @@ class RequestAuthenticator:
             raise InvalidToken
         return claims
 
+    def _forget_under_other_keys(self) -> None:
+        """Raises NotReady where the keys are not confirmed."""
+        keys = self._keys.confirmed_manifest()
+        if self._remembered_under is not keys:
+            self._remembered.clear()
+            self._remembered_macs.clear()
+            self._remembered_under = keys
+        for remembered in (self._remembered, self._remembered_macs):
+            if len(remembered) >= _REMEMBERED_TOKENS:
+                remembered.clear()
+
+    # -- API tokens ----------------------------------------------------------------------------------------------------
+
+    async def _by_api_token(self, token: str, client: Client, now: datetime) -> Actor:
+        if not is_well_formed(token):  # costs neither a MAC nor a look into the database
+            raise InvalidToken
+        found = await self._find(token)
+        if found is None:
+            # It may be under a version of the key that another process has just promoted.
+            keys = self._keys.confirmed_manifest()
+            await self._keys.reload_for_unknown_key()
+            found = await self._find(token) if self._keys.confirmed_manifest() is not keys else None
+        if found is None or not found.token.alive(found.user, now):
+            raise InvalidToken
+        last, token_id = found.token.last_used_at, found.token.id
+        if (last is None or now - last > _TOUCH_AFTER) and token_id not in self._touching:
+            await self._touch(token_id, lambda uow: self._note_use(uow, token, found, now))
+        return Actor(
+            user_id=found.user.id,
+            subject_id=found.user.subject_id,
+            username=found.user.username,
+            role=found.user.role,
+            client=client,
+            discord_id=found.user.discord_id,
+            scopes=frozenset(found.token.scopes),
+            token_id=token_id,
+            bound_to=found.token.guild_id,
+        )
+
+    async def _find(self, token: str) -> ApiTokenAndUser | None:
+        self._forget_under_other_keys()
+        digest = token_digest(token)
+        macs = self._remembered_macs.get(digest) or self._api_tokens.usable(token)
+        found = await self._storage.cached("api_token", digest.hex(), lambda uow: uow.api_tokens.by_macs(macs))
+        if found is None or found.token.key_version not in self._keys.usable_materials(KeyName.API_SECRET_KEY):
+            return None  # the row may have been read just before this process learned that the version is revoked
+        self._remembered_macs[digest] = macs
+        return found
+
+    async def _note_use(self, uow: UnitOfWork, token: str, found: ApiTokenAndUser, now: datetime) -> None:
+        """Set when it was last used; one whose MAC is under an older version of the key gets that of the primary."""
+        await uow.api_tokens.touch(found.token.id, now)
+        former = found.token.key_version
+        if former == self._keys.primary(KeyName.API_SECRET_KEY).version:
+            return
+        primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.API_SECRET_KEY)
+        if former != primary.version:
+            mac = self._api_tokens.under(primary, token)
+            await uow.api_tokens.renew(found.token.id, former=former, mac=mac, key_version=primary.version)
+
+    # -- sessions ------------------------------------------------------------------------------------------------------
+
     async def _admit(self, found: SessionAndUser, client: Client, now: datetime) -> Actor:
         if not found.session.alive(found.user, now):
             raise InvalidToken
         if now - found.session.last_seen_at > _TOUCH_AFTER and found.session.id not in self._touching:
-            await self._touch(found.session.id, now)
+            await self._touch(found.session.id, lambda uow: uow.sessions.touch(found.session.id, now))
         return actor_of(found, client)
 
-    async def _touch(self, session_id: str, now: datetime) -> None:
-        """Record that the session was seen; of simultaneous requests one does, and waits if there is another writer."""
-        self._touching.add(session_id)
+    async def _touch(self, subject: str, note: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+        """Record a use of a session or token; of simultaneous ones one does, and waits if there is another writer."""
+        self._touching.add(subject)
         try:
             async with self._storage.write() as uow:
-                await uow.sessions.touch(session_id, now)
+                await note(uow)
         except StorageError as error:  # "last seen" is worth less than the request: a full disk must not end it
-            log.warning("could not record that a session was seen: %s", with_cause(error))
+            log.warning("could not record that a session or an API token was used: %s", with_cause(error))
         finally:
-            self._touching.discard(session_id)
+            self._touching.discard(subject)
 
 
 def actor_of(found: SessionAndUser, client: Client) -> Actor:

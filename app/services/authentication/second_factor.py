@@ -84,6 +84,7 @@ class SecondFactorService:
 
     async def status(self, actor: Actor) -> FactorStatus:
         """Return the second factor of the actor's account."""
+        actor.require_person()
         async with self._storage.lookup() as uow:
             factor = await uow.factors.get(actor.user_id)
             left = await uow.factors.codes_left(actor.user_id)
@@ -103,6 +104,7 @@ class SecondFactorService:
 
         Raises AlreadyExists where the account has a second factor: it is switched off first, never replaced silently.
         """
+        actor.require_person()
         self._require_fresh_session(actor)
         secret = SecretBytes(self._randomness.token_bytes(SECRET_BYTES))
         factor_id = self._randomness.new_id()
@@ -123,6 +125,7 @@ class SecondFactorService:
 
     async def pending(self, actor: Actor) -> Enrolment | None:
         """Return the secret that waits for its code once more; None where none does, or where it does not open."""
+        actor.require_person()
         self._require_fresh_session(actor)
         async with self._storage.lookup() as uow:
             factor = await uow.factors.get(actor.user_id)
@@ -140,6 +143,7 @@ class SecondFactorService:
         The code is used up by that. Raises NotFound where no secret waits for its code, InvalidCredentials for a wrong
         one, TooManyAttempts, and SecondFactorUnreadable where the new secret does not open: start again.
         """
+        actor.require_person()
         self._require_fresh_session(actor)
         code = typed_code(otp) or TypedCode()
         factor, secret = await self._waiting(actor)
@@ -165,6 +169,7 @@ class SecondFactorService:
 
     async def remove(self, actor: Actor) -> None:
         """Switch the second factor off; its recovery codes go with it. Raises NotFound where there is none."""
+        actor.require_person()
         self._require_fresh_session(actor)
         async with self._storage.write() as uow:
             present = await uow.factors.locked(actor.user_id)
@@ -176,6 +181,7 @@ class SecondFactorService:
 
     async def new_recovery_codes(self, actor: Actor) -> Sequence[SecretText]:
         """Return ten new recovery codes; all former ones stop working. Raises NotFound without a second factor."""
+        actor.require_person()
         self._require_fresh_session(actor)
         codes = self._new_codes()
         async with self._storage.write() as uow:
@@ -192,6 +198,7 @@ class SecondFactorService:
 
         The code is used up. Raises NotFound where the account has none, and as ``FactorProof.judge``.
         """
+        actor.require_person()
         code = typed_code(otp)
         attempt = self._attempt(actor, Action.FACTOR_PROVEN)
         use = await self._proof.judge(attempt, code)

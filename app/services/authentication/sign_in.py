@@ -162,11 +162,13 @@ class AuthenticationService:
 
     async def end_session(self, actor: Actor) -> None:
         """Sign out: end the session of this request."""
+        actor.require_person()
         if actor.session_id is not None:
             await self._revoke(actor, actor.session_id, Action.LOGOUT)
 
     async def sessions(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> Page[Session]:
         """Return the actor's own live sessions, newest first. Raises InvalidInput."""
+        actor.require_person()
         size, begin = page_size(limit), read_cursor(after)
         now = self._clock.now()
         async with self._storage.read() as uow:
@@ -179,6 +181,7 @@ class AuthenticationService:
 
     async def revoke_session(self, actor: Actor, session_id: str) -> None:
         """End one of the actor's own sessions. Raises NotFound."""
+        actor.require_person()
         async with self._storage.lookup() as uow:
             found = await uow.sessions.get(session_id)
         if found is None:

@@ -55,6 +55,8 @@ class Reach(IntEnum):
 
 def manages(actor: Actor, guild_id: str) -> bool:
     """Whether the actor manages that guild's credentials. From one guild, no other guild can be reached."""
+    if actor.bound_to not in {None, guild_id}:
+        return False
     if actor.guild is not None:
         if actor.guild.guild_id != guild_id:
             return False
@@ -65,6 +67,8 @@ def manages(actor: Actor, guild_id: str) -> bool:
 
 def reach(actor: Actor, record: CredentialRecord) -> Reach:
     """Return what this actor may do with this row."""
+    if actor.bound_to is not None and record.owner != Owner(OwnerKind.GUILD, actor.bound_to):
+        return Reach.NOTHING
     if record.owner.kind is OwnerKind.USER:
         return Reach.OWNS if record.owner.id == actor.user_id else Reach.NOTHING
     if actor.guild is not None and actor.guild.guild_id != record.owner.id:
@@ -80,7 +84,9 @@ def only_sharer(actor: Actor, owner: Owner) -> str | None:
 
 
 def own(actor: Actor) -> Owner:
-    """Return the actor as an owner of credentials."""
+    """Return the actor as an owner of credentials; one that is bound to a guild stands for that guild's alone."""
+    if actor.bound_to is not None:
+        return Owner(OwnerKind.GUILD, actor.bound_to)
     return Owner(OwnerKind.USER, actor.user_id)
 
 

@@ -22,8 +22,10 @@ from app.domain.encrypted_columns import (
     EncryptedColumn,
     EncryptedRow,
 )
+from app.domain.errors import Forbidden
 from app.domain.identity import Actor, Permission
-from app.services.credentials.access import CredentialAccess, own
+from app.domain.scopes import Scope
+from app.services.credentials.access import CredentialAccess, manages, own
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.values import (
     CredentialCounts,
@@ -56,6 +58,9 @@ class CredentialHealth:
 
     async def report(self, actor: Actor) -> HealthReport:
         """Decrypt and count credentials per provider: everybody's if the actor may see them, else their own."""
+        actor.require_scope(Scope.CREDENTIALS_READ)
+        if actor.bound_to is not None and not manages(actor, actor.bound_to):
+            raise Forbidden("Only those who manage the server may count its credentials")
         everybody = actor.may(Permission.SEE_ALL_CREDENTIALS)
         found = await (self._of_everybody() if everybody else self._of(own(actor)))
         unreadable = await self._named(found.unreadable)
@@ -138,6 +143,7 @@ class CredentialHealth:
 
     async def counts(self, actor: Actor, *, soon: timedelta) -> CredentialCounts:
         """Decrypt and count the actor's own credentials; one that expires within ``soon`` counts as expiring."""
+        actor.require_person()
         now = self._clock.now()
         records = await self._live(own(actor))
         return CredentialCounts(

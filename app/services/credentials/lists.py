@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from app.domain.credentials import QUOTA, CredentialRecord, Owner, OwnerKind
 from app.domain.identity import Actor, snowflake
+from app.domain.scopes import Scope
 from app.services.credentials.access import CredentialAccess, only_sharer, own, reach
 from app.services.credentials.values import LabelChoice, Stretch
 from app.services.paging import page_size
@@ -24,6 +25,7 @@ class CredentialLists:
 
         A place past the end leads to the last credentials. Raises InvalidInput.
         """
+        actor.require_scope(Scope.CREDENTIALS_READ)
         owner = own(actor) if guild_id is None else Owner(OwnerKind.GUILD, snowflake(guild_id, "guild_id"))
         async with self._storage.lookup(large=True) as uow:
             rows = await uow.credentials.of_owner(owner, created_by=only_sharer(actor, owner), limit=QUOTA)
@@ -38,6 +40,7 @@ class CredentialLists:
 
         Those that begin with the text come first. Where there are too many, neither owner's hide the other's.
         """
+        actor.require_scope(Scope.CREDENTIALS_READ)
         owners = [own(actor)]
         if actor.guild is not None:
             owners.append(Owner(OwnerKind.GUILD, actor.guild.guild_id))

@@ -38,6 +38,7 @@ from app.domain.errors import (
 )
 from app.domain.identity import Actor, Permission, Source, snowflake
 from app.domain.keys import KeyName
+from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.services.credentials.access import (
     CredentialAccess,
@@ -127,6 +128,7 @@ class CredentialService:
         A request repeated under the same ``idempotency_key`` stores nothing and returns the first one's credential.
         Raises InvalidInput, Forbidden, AlreadyExists, QuotaExceeded, IdempotencyConflict.
         """
+        actor.require_scope(Scope.CREDENTIALS_WRITE)
         provider, label, secret = provider_name(provider), label_name(label), secret_value(secret)
         require_label_without(secret, label)
         owner = await self._new_owner(actor, guild_id)
@@ -171,6 +173,7 @@ class CredentialService:
         self, actor: Actor, *, provider: str | None = None, label: str | None = None, guild_id: str | None = None
     ) -> None:
         """Raise what ``add`` would for lack of rights or room, or for a taken label: before anything is typed."""
+        actor.require_scope(Scope.CREDENTIALS_WRITE)
         owner = await self._new_owner(actor, guild_id)
         async with self._storage.lookup() as uow:
             if await uow.credentials.count(owner) >= QUOTA:
@@ -179,6 +182,7 @@ class CredentialService:
                 raise _taken()
 
     async def _new_owner(self, actor: Actor, guild_id: str | None) -> Owner:
+        guild_id = guild_id or actor.bound_to
         if guild_id is None:
             actor.require(Permission.USE_OWN_CREDENTIALS)
             return own(actor)
@@ -213,6 +217,7 @@ class CredentialService:
         The expiry is kept unless one is given or it has passed. A request repeated under the same ``idempotency_key``
         stores nothing and returns the credential. Raises InvalidInput, VersionConflict, IdempotencyConflict.
         """
+        actor.require_scope(Scope.CREDENTIALS_WRITE)
         secret = secret_value(secret)
         wanted = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, self._clock.now())
         request = None
@@ -287,6 +292,7 @@ class CredentialService:
         expected_version: int | None = None,
     ) -> CredentialView:
         """Relabel, or set or clear the expiry. Raises InvalidInput, AlreadyExists, VersionConflict."""
+        actor.require_scope(Scope.CREDENTIALS_WRITE)
         now = self._clock.now()
         new_label = label if isinstance(label, Unset) else label_name(label)
         new_expiry = expires_at if isinstance(expires_at, Unset) else expiry(expires_at, now)
@@ -387,6 +393,7 @@ class CredentialService:
         ``swap`` returns None where the version changed: then the record is read again, unless a version was expected;
         and the very record that it got where there was nothing to change.
         """
+        actor.require_scope(Scope.CREDENTIALS_WRITE)
         for _ in range(_SWAPS):
             record = await self._access.find(actor, credential_id, action, removed=removed)
             if expected_version not in {None, record.version}:
@@ -418,6 +425,7 @@ class CredentialService:
         ``removed`` asks for the restorable ones. A page may hold fewer than ``limit`` items and not be the last. Raises
         InvalidInput.
         """
+        actor.require_scope(Scope.CREDENTIALS_READ)
         owner = own(actor) if guild_id is None else Owner(OwnerKind.GUILD, snowflake(guild_id, "guild_id"))
         limit = page_size(limit)
         begin = read_cursor(after)
@@ -436,21 +444,24 @@ class CredentialService:
 
     async def get(self, actor: Actor, credential_id: str) -> CredentialView:
         """Return one credential, its secret as a mask."""
+        actor.require_scope(Scope.CREDENTIALS_READ)
         return await self._access.show(actor, credential_id)
 
     async def versions(
         self, actor: Actor, credential_id: str, *, after: str | None = None, limit: int = 50
     ) -> Page[HistoryView]:
         """Return its former secrets as masks, latest first, at most 20. Raises InvalidInput."""
+        actor.require_scope(Scope.CREDENTIALS_READ)
         record = await self._access.find(actor, credential_id, Action.CREDENTIAL_READ)
         return await self._history.page(record, after=after, limit=limit)
 
     async def reveal(self, actor: Actor, credential_id: str) -> SecretText:
         """Return the plaintext to its owner or sharer. The audit row commits first; Discord is refused.
 
-        Raises ReauthenticationRequired, Forbidden, CredentialUnreadable.
+        An API token needs its scope and no fresh proof. Raises ReauthenticationRequired, Forbidden,
+        CredentialUnreadable.
         """
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.CREDENTIALS_REVEAL)
         if actor.client.source is Source.DISCORD:
             raise Forbidden
         known = await self._access.find(actor, credential_id, Action.CREDENTIAL_REVEALED, need=Reach.OWNS)

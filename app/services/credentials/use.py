@@ -33,6 +33,7 @@ class CredentialUse:
     @asynccontextmanager
     async def use(self, actor: Actor, provider: str, label: str | None = None) -> AsyncIterator[UsableCredential]:
         """See ``CredentialService.use``."""
+        actor.require_use()
         provider = provider_name(provider)
         secret = self._environment_secret(actor, provider) if label is None else None
         if secret is not None:
@@ -51,6 +52,8 @@ class CredentialUse:
         await follow_up(self._note_use(actor, usable, Result.OK), None, "the use of a credential")
 
     def _environment_secret(self, actor: Actor, provider: str) -> SecretText | None:
+        if not actor.may_use(None) or actor.bound_to is not None:
+            return None
         served = actor.may(Permission.USE_ENVIRONMENT_CREDENTIALS) or (
             actor.guild is not None and actor.guild.guild_id in self._environment.guilds
         )
@@ -63,13 +66,14 @@ class CredentialUse:
         refused: CredentialRecord | None = None
         chosen: CredentialRecord | None = None
         async with self._storage.write() as uow:
-            if actor.may(Permission.USE_OWN_CREDENTIALS):
+            if actor.may(Permission.USE_OWN_CREDENTIALS) and actor.bound_to is None:
                 mine = await uow.credentials.of_owner(own(actor), provider=provider, label=wanted)
-                chosen = _latest(mine, now)
-            if chosen is None and actor.guild is not None:
-                guild = Owner(OwnerKind.GUILD, actor.guild.guild_id)
+                chosen = _latest((each for each in mine if actor.may_use(each.id)), now)
+            guild_id = actor.bound_to or (actor.guild.guild_id if actor.guild is not None else None)
+            if chosen is None and guild_id is not None:
+                guild = Owner(OwnerKind.GUILD, guild_id)
                 shared = await uow.credentials.of_owner(guild, provider=provider, label=wanted)
-                serving = [each for each in shared if actor.guild.manages_guild or each.created_by == actor.user_id]
+                serving = [each for each in shared if _serves(actor, each) and actor.may_use(each.id)]
                 chosen = _latest(serving, now)
                 refused = _latest(shared, now) if chosen is None else None
             if chosen is not None:
@@ -97,6 +101,11 @@ class CredentialUse:
             if usable.id is not None:
                 await uow.credentials.mark_used(usable.id, self._clock.now())
             await self._trail.record(uow, actor, Action.CREDENTIAL_USED, about=about, result=result, **detail)
+
+
+def _serves(actor: Actor, shared: CredentialRecord) -> bool:
+    """Whether a credential of the guild serves this member: it is their own share, or they manage the guild."""
+    return shared.created_by == actor.user_id or (actor.guild is not None and actor.guild.manages_guild)
 
 
 def _latest(records: Iterable[CredentialRecord], now: datetime) -> CredentialRecord | None:

@@ -120,6 +120,7 @@ class DiscordLinking:
 
     async def offer(self, actor: Actor, ticket: str | None) -> Offer:
         """Return the offer of this ticket. Raises TicketRefused, LinkConflict, Forbidden."""
+        actor.require_person()
         return await self._offer(actor.user_id, self._proven(actor, ticket)[1])
 
     async def link(self, actor: Actor, ticket: str | None) -> Linked:
@@ -127,6 +128,7 @@ class DiscordLinking:
 
         Raises ReauthenticationRequired, TicketRefused, LinkConflict, Forbidden, VersionConflict.
         """
+        actor.require_person()
         actor.require_fresh(self._clock.now())
         proven, number = self._proven(actor, ticket)
 
@@ -150,6 +152,7 @@ class DiscordLinking:
 
         Raises ReauthenticationRequired, InvalidToken without a session.
         """
+        actor.require_person()
         now = self._clock.now()
         actor.require_fresh(now)
         if actor.session_id is None:
@@ -277,6 +280,7 @@ class DiscordLinking:
 
         Raises ReauthenticationRequired, NotFound where none is linked, NoOtherWayIn.
         """
+        actor.require_person()
         now = self._clock.now()
         actor.require_fresh(now)
         async with self._storage.write() as uow:

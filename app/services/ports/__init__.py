@@ -5,6 +5,7 @@ A result type of a port stands in the port's module.
 
 from __future__ import annotations
 
+from app.services.ports.api_tokens import ApiTokenAndUser, ApiTokenRepository
 from app.services.ports.audit import AuditChainRepository, AuditExports, AuditRepository
 from app.services.ports.backup import BackupFiles, BackupRepository, ShowProgress
 from app.services.ports.credentials import (
@@ -72,6 +73,8 @@ __all__ = [
     "AccessTokens",
     "Answer",
     "AnswerRefused",
+    "ApiTokenAndUser",
+    "ApiTokenRepository",
     "AttemptRepository",
     "AuditChainRepository",
     "AuditExports",

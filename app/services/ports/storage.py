@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from app.services.ports.api_tokens import ApiTokenRepository
 from app.services.ports.audit import AuditChainRepository, AuditRepository
 from app.services.ports.backup import BackupRepository
 from app.services.ports.credentials import CredentialRepository, EncryptedRowRepository
@@ -69,6 +70,11 @@ class UnitOfWork(Protocol):
     @property
     def factors(self) -> FactorRepository:
         """Second factors and recovery codes."""
+        ...
+
+    @property
+    def api_tokens(self) -> ApiTokenRepository:
+        """API tokens."""
         ...
 
     @property

@@ -66,6 +66,7 @@ class PersonErasure:
 
         Raises InvalidCredentials, OtpRequired, TooManyAttempts, ReauthenticationRequired, InvalidToken, Overloaded.
         """
+        actor.require_person()
         code = typed_code(otp)
         user = await self._account(actor)
         if user.password_hash is None:
@@ -86,6 +87,7 @@ class PersonErasure:
         Raises InvalidInput for another name, and Forbidden where the account has more than Discord to prove itself:
         who holds the Discord account alone must not delete what a password protects.
         """
+        actor.require_person()
         if actor.client.source is not Source.DISCORD:
             raise Forbidden
         user = await self._account(actor)
@@ -103,6 +105,7 @@ class PersonErasure:
 
         Raises Forbidden, NotFound, InvalidInput.
         """
+        actor.require_person()
         actor.require(Permission.MANAGE_USERS)
         if actor.role is not Role.OWNER:
             raise Forbidden
@@ -118,6 +121,7 @@ class PersonErasure:
 
     async def preview(self, actor: Actor) -> ErasurePreview:
         """Return the rows that an erasure of the actor would delete, counted. Raises InvalidToken."""
+        actor.require_person()
         user = await self._account(actor)
         person = Person(user.id, user.subject_id)
         async with self._storage.read() as uow:

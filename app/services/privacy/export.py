@@ -54,6 +54,7 @@ class PersonalDataExport:
 
         Raises ReauthenticationRequired, unless it is Discord that has identified the actor, and Overloaded.
         """
+        actor.require_person()
         if actor.client.source is not Source.DISCORD:
             actor.require_fresh(self._clock.now())
         if self._waiting >= _WAITING:
@@ -76,6 +77,7 @@ class PersonalDataExport:
         Secrets are in it on demand, and then at the command line alone: the rows of the audit trail that say so have
         committed before the first part is there. Raises Forbidden, NotFound.
         """
+        actor.require_person()
         actor.require(Permission.MANAGE_USERS)
         if actor.role is not Role.OWNER or (with_secrets and actor.client.source is not Source.CLI):
             raise Forbidden

@@ -139,7 +139,7 @@ class KeyInspection:
             case KeyName.AES_KEY:
                 consequence = "every stored secret is re-encrypted, then former versions retire"
             case KeyName.API_SECRET_KEY:
-                consequence = "every fingerprint is recomputed, then former versions retire"
+                consequence = "every fingerprint is recomputed, then former versions retire that no API token needs"
             case _:
                 consequence = "former versions keep opening what they encrypted, until they are destroyed"
         primary = self._keys.ring.keysets[name].primary.version
@@ -166,7 +166,12 @@ class KeyInspection:
             case KeyName.JWT_SECRET_KEY:
                 sentence = "access tokens that it signed and that have not expired"
             case _:
-                sentence = "requests of the last 24 hours that would be recognised by their Idempotency-Key"
+                async with self._storage.lookup() as uow:
+                    tokens = (await uow.api_tokens.key_versions(self._clock.now())).get(version, 0)
+                sentence = (
+                    f"{tokens} API tokens that were not used since it was primary, and requests of the last 24 hours "
+                    "that would be recognised by their Idempotency-Key"
+                )
         return Dependents(name=name, version=version, rows=rows, unreadable=unreadable, sentence=sentence)
 
     def version(self, name: KeyName, version: int) -> KeyVersion:

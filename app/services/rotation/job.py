@@ -6,7 +6,7 @@ verify → retire. A step that changes the keys commits together with the note t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -20,7 +20,7 @@ from app.services.audit import SYSTEM, AuditTrail
 from app.services.instances import InstanceService
 from app.services.jobs import JobFailed, JobRun, Later
 from app.services.keys import KeyManagementService, KeyRing
-from app.services.ports import Clock, Storage
+from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.rotation.passes import PassResult, RotationPasses, state_of
 
 _AFTER_PROMOTION: Final = {
@@ -207,27 +207,33 @@ class RotationJob:
         """Retire versions that nothing needs; a version that an unreadable row needs stays, and the job says so."""
         state = state_of(run)
         only: int | None = run.job.payload.get("only")
-        needed = state.needed - {state.version}
+        unreadable = state.needed - {state.version}
+        by_tokens: Mapping[int, int] = {}
 
         def edit(ring: KeyRing) -> Keyset:
             keyset = ring.keysets[name]
             if state.superseded_in(keyset):
                 return keyset
-            return keyset.retire(keyset.retirable(needed, only), self._clock.now())
+            return keyset.retire(keyset.retirable(unreadable | by_tokens.keys(), only), self._clock.now())
 
         async with self._storage.write() as uow:
             await uow.keys.lock()  # before the look: a shared lock could not become an exclusive one
-            retired = (await self._keys.ring_under_lock(uow)).keysets[name].retirable(needed, only)
+            before = (await self._keys.ring_under_lock(uow)).keysets[name]
+            if name is KeyName.API_SECRET_KEY:
+                by_tokens = await self._needed_by_tokens(uow, before)
+            retired = before.retirable(unreadable | by_tokens.keys(), only)
             keyset = await self._keys.change(uow, name, edit)
             if state.superseded_in(keyset):
                 cursor = replace(state, kept=()).to_json()
                 await run.hold(uow, replace(run.progress, step=Step.DONE, cursor=cursor, note=_SUPERSEDED))
                 return
             # A row that names any other version is lost in any case.
-            kept = tuple(sorted(needed & {each.version for each in keyset if each.wrapped}))
+            kept = tuple(sorted(unreadable & {each.version for each in keyset if each.wrapped}))
             note = f"version {state.version} is primary"
             if retired:
                 note += f", {_listed(retired)} retired"
+            for version in sorted(by_tokens):
+                note += f"; version {version} stays for {by_tokens[version]} API tokens, until each was used or ended"
             if state.failed:
                 note += f"; {state.failed} rows do not open: {', '.join(state.failing)}"
             cursor = replace(state, kept=kept).to_json()
@@ -235,6 +241,12 @@ class RotationJob:
             for number in retired:
                 await self._audit.record(uow, SYSTEM, Action.KEY_RETIRED, about=("key", name.value), version=number)
         await self._instances.refresh()
+
+    async def _needed_by_tokens(self, uow: UnitOfWork, keyset: Keyset) -> Mapping[int, int]:
+        """How many API tokens verify by each former version alone: a token gets its new MAC when it is used."""
+        counts = await uow.api_tokens.key_versions(self._clock.now())
+        former = [each.version for each in keyset if each is not keyset.primary and keyset.opens(each)]
+        return {version: counts[version] for version in former if version in counts}
 
 
 def _require_every_version_retired(state: RotationState, name: KeyName) -> None:

@@ -26,6 +26,7 @@ from app.domain.keys import (
     KeyState,
 )
 from app.domain.rotation import RotationState, Step
+from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.instances import InstanceService
@@ -342,7 +343,7 @@ class RotationService:
 
     def _require(self, actor: Actor, name: KeyName) -> None:
         actor.require(Permission.MANAGE_KEYS)
-        actor.require_fresh(self._clock.now())
+        actor.require_fresh(self._clock.now(), scope=Scope.KEYS_MANAGE)
         require_application_key(name)
 
     def _keyset(self, name: KeyName) -> Keyset:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from app.domain import errors
 from app.domain.audit import AuditItem as Row
 from app.domain.identity import Actor
+from app.domain.scopes import Scope
 from app.services.audit_trail import AuditQuery
 from app.services.paging import Page
 from app.web.inputs import PageQuery, Time
@@ -58,7 +59,7 @@ def _as_page(page: Page[Row]) -> dict[str, Any]:
     return {"items": [each.as_members() for each in page.items], "next_cursor": page.next_cursor}
 
 
-@routes("GET", "/api/v1/admin/audit", schema=AuditPage, errors=[errors.Forbidden])
+@routes("GET", "/api/v1/admin/audit", schema=AuditPage, errors=[errors.Forbidden], scope=Scope.AUDIT_READ)
 async def audit(request: web.Request, actor: Actor, query: Events) -> web.Response:
     """Who did what, when and from where, the latest first; for owners, admins and auditors."""
     wanted = AuditQuery(actor=query.actor, action=query.action, about=query.about, since=query.since, until=query.until)

@@ -17,7 +17,7 @@ from app.web.api.factors import OTP
 from app.web.inputs import ID, Model, PageQuery
 from app.web.limits import NewPassword, NewUsername, Password, Token, Username
 from app.web.options import SERVICES
-from app.web.routing import Routes, json_response
+from app.web.routing import ANY_SCOPE, Routes, json_response
 from app.web.sessions import keep_session, own_cookie, remember_device, renew_session, session_cookie
 
 routes = Routes("Signing in")
@@ -90,9 +90,13 @@ class Account(TypedDict):
 
 
 class Me(Account):
-    """The signed-in user. `authenticated_at` is when a password was last proven in this session."""
+    """The signed-in user. `authenticated_at` is when a password was last proven in this session.
+
+    `scopes` are those of the API token that stands for the user, null in a session.
+    """
 
     session_id: str | None
+    scopes: list[str] | None
     authenticated_at: datetime | None
 
 
@@ -137,6 +141,7 @@ def _as_me(actor: Actor) -> Me:
         "discord_id": actor.discord_id,
         "session_id": actor.session_id,
         "authenticated_at": actor.authenticated_at,
+        "scopes": None if actor.scopes is None else sorted(actor.scopes),
     }
 
 
@@ -234,7 +239,7 @@ async def logout(request: web.Request, client: Client, body: RefreshToken) -> we
     return json_response(204)
 
 
-@routes("GET", "/api/v1/auth/me", schema=Me)
+@routes("GET", "/api/v1/auth/me", schema=Me, scope=ANY_SCOPE)
 async def me(request: web.Request, actor: Actor) -> web.Response:  # noqa: ARG001 - every handler gets the request
     """Your account and session."""
     return json_response(200, _as_me(actor))

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from app.domain import errors
 from app.domain.identity import Actor
+from app.domain.scopes import Scope
 from app.services.backup import BackupView
 from app.services.paging import Page
 from app.web.api.keys import JOB_LOCATION, Job, begun
@@ -77,7 +78,7 @@ def _as_backup(view: BackupView) -> Backup:
     }
 
 
-@routes("GET", _BACKUPS, schema=BackupPage, errors=[errors.Forbidden])
+@routes("GET", _BACKUPS, schema=BackupPage, errors=[errors.Forbidden], scope=Scope.KEYS_READ)
 async def backups(request: web.Request, actor: Actor, query: PageQuery) -> web.Response:
     """Backups that this install made, the latest first; for owners, admins and auditors."""
     page = await request.app[SERVICES].backups.page(actor, after=query.cursor, limit=query.limit)

@@ -6,13 +6,20 @@ from aiohttp import web
 
 from app.domain import errors
 from app.domain.identity import Actor
+from app.domain.scopes import Scope
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
 
 routes = Routes("Operation")
 
 
-@routes("POST", "/api/v1/admin/cache/clear", status=204, errors=[errors.Forbidden, errors.SecretsNotRead])
+@routes(
+    "POST",
+    "/api/v1/admin/cache/clear",
+    status=204,
+    errors=[errors.Forbidden, errors.SecretsNotRead],
+    scope=Scope.KEYS_MANAGE,
+)
 async def clear(request: web.Request, actor: Actor) -> web.Response:
     """Forget cached rows and read the secrets in AWS again; for owners and admins.
 

@@ -1,4 +1,7 @@
-"""Credentials over REST. A secret that came in goes out by an explicit reveal only."""
+"""Credentials over REST. A secret that came in goes out by an explicit reveal only.
+
+A little longer than 400 lines, because every route of the family says its status, its errors and its scope.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing_extensions import TypedDict
 from app.domain import errors
 from app.domain.credentials import CredentialView, OwnerKind
 from app.domain.identity import Actor
+from app.domain.scopes import Scope
 from app.services.credentials import UNSET, HealthReport, HistoryView, Unset
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery, Time
@@ -234,7 +238,7 @@ def _one(view: CredentialView, *, status: int = 200, headers: dict[str, str] | N
     return json_response(status, _as_credential(view), {"ETag": f'"{view.version}"', **(headers or {})})
 
 
-@routes("GET", _ALL, schema=CredentialPage, errors=[errors.Forbidden])
+@routes("GET", _ALL, schema=CredentialPage, errors=[errors.Forbidden], scope=Scope.CREDENTIALS_READ)
 async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Response:
     """Your credentials, or a guild's."""
     page = await request.app[SERVICES].credentials.page(
@@ -254,6 +258,7 @@ async def listing(request: web.Request, actor: Actor, query: Listing) -> web.Res
         "Idempotent-Replayed": "`true` if an earlier delivery of this request stored it",
     },
     errors=[errors.AlreadyExists, errors.QuotaExceeded, errors.Forbidden],
+    scope=Scope.CREDENTIALS_WRITE,
 )
 async def add(request: web.Request, actor: Actor, body: NewCredential, idempotency_key: str | None) -> web.Response:
     """Store a credential.
@@ -275,7 +280,7 @@ async def add(request: web.Request, actor: Actor, body: NewCredential, idempoten
     return _one(added.view, status=201, headers=headers)
 
 
-@routes("GET", f"{_ALL}/health", schema=Health)
+@routes("GET", f"{_ALL}/health", schema=Health, scope=Scope.CREDENTIALS_READ)
 async def health(request: web.Request, actor: Actor) -> web.Response:
     """Whether the stored credentials can be read, by provider.
 
@@ -284,13 +289,20 @@ async def health(request: web.Request, actor: Actor) -> web.Response:
     return json_response(200, _as_health(await request.app[SERVICES].credentials.health.report(actor)))
 
 
-@routes("GET", _ONE, schema=Credential, headers=_ETAG, errors=[errors.NotFound])
+@routes("GET", _ONE, schema=Credential, headers=_ETAG, errors=[errors.NotFound], scope=Scope.CREDENTIALS_READ)
 async def get(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
     """One credential."""
     return _one(await request.app[SERVICES].credentials.get(actor, credential_id))
 
 
-@routes("PATCH", _ONE, schema=Credential, headers=_ETAG, errors=[errors.NotFound, errors.AlreadyExists])
+@routes(
+    "PATCH",
+    _ONE,
+    schema=Credential,
+    headers=_ETAG,
+    errors=[errors.NotFound, errors.AlreadyExists],
+    scope=Scope.CREDENTIALS_WRITE,
+)
 async def change(
     request: web.Request, actor: Actor, credential_id: str, body: Change, expected_version: int | None
 ) -> web.Response:
@@ -309,7 +321,7 @@ def _expiry(body: Change | NewSecret) -> datetime | Unset | None:
     return body.expires_at if "expires_at" in body.model_fields_set else UNSET
 
 
-@routes("DELETE", _ONE, status=204, errors=[errors.NotFound])
+@routes("DELETE", _ONE, status=204, errors=[errors.NotFound], scope=Scope.CREDENTIALS_WRITE)
 async def remove(
     request: web.Request, actor: Actor, credential_id: str, query: Removal, expected_version: int | None
 ) -> web.Response:
@@ -320,7 +332,9 @@ async def remove(
     return json_response(204)
 
 
-@routes("PUT", f"{_ONE}/secret", schema=Credential, headers=_ETAG, errors=[errors.NotFound])
+@routes(
+    "PUT", f"{_ONE}/secret", schema=Credential, headers=_ETAG, errors=[errors.NotFound], scope=Scope.CREDENTIALS_WRITE
+)
 async def replace(
     request: web.Request, actor: Actor, credential_id: str, body: NewSecret, expected_version: int | None
 ) -> web.Response:
@@ -339,6 +353,7 @@ async def replace(
     f"{_ONE}/reveal",
     schema=Revealed,
     errors=[errors.NotFound, errors.ReauthenticationRequired, errors.Forbidden, errors.CredentialUnreadable],
+    scope=Scope.CREDENTIALS_REVEAL,
 )
 async def reveal(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
     """Reveal the secret of a credential.
@@ -356,13 +371,14 @@ async def reveal(request: web.Request, actor: Actor, credential_id: str) -> web.
     schema=Credential,
     headers=_ETAG,
     errors=[errors.NotFound, errors.AlreadyExists, errors.QuotaExceeded],
+    scope=Scope.CREDENTIALS_WRITE,
 )
 async def restore(request: web.Request, actor: Actor, credential_id: str) -> web.Response:
     """Restore a removed credential."""
     return _one(await request.app[SERVICES].credentials.restore(actor, credential_id))
 
 
-@routes("GET", f"{_ONE}/versions", schema=FormerSecrets, errors=[errors.NotFound])
+@routes("GET", f"{_ONE}/versions", schema=FormerSecrets, errors=[errors.NotFound], scope=Scope.CREDENTIALS_READ)
 async def versions(request: web.Request, actor: Actor, credential_id: str, query: PageQuery) -> web.Response:
     """The latest 20 former secrets of a credential, as masks."""
     page = await request.app[SERVICES].credentials.versions(actor, credential_id, after=query.cursor, limit=query.limit)
@@ -375,6 +391,7 @@ async def versions(request: web.Request, actor: Actor, credential_id: str, query
     schema=Credential,
     headers=_ETAG,
     errors=[errors.NotFound, errors.CredentialUnreadable],
+    scope=Scope.CREDENTIALS_WRITE,
 )
 async def rollback(
     request: web.Request, actor: Actor, credential_id: str, body: RollbackTo | None, expected_version: int | None

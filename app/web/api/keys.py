@@ -14,6 +14,7 @@ from app.domain import errors
 from app.domain.identity import Actor
 from app.domain.jobs import Job as JobRecord
 from app.domain.keys import APPLICATION_KEYS, KeyName
+from app.domain.scopes import Scope
 from app.services.keys import KeyVersionInfo
 from app.services.paging import Page
 from app.services.rotation import KeyStatus
@@ -193,7 +194,7 @@ def begun(job: JobRecord) -> web.Response:
     return json_response(202, _as_job(job), {"Location": f"{_JOBS}/{job.id}"})
 
 
-@routes("GET", _KEYS, schema=ApplicationKeys, errors=[errors.Forbidden])
+@routes("GET", _KEYS, schema=ApplicationKeys, errors=[errors.Forbidden], scope=Scope.KEYS_READ)
 async def keys(request: web.Request, actor: Actor) -> web.Response:
     """Every application key, with its versions, its age and its next rotation.
 
@@ -202,7 +203,9 @@ async def keys(request: web.Request, actor: Actor) -> web.Response:
     return json_response(200, _as_keys(await request.app[SERVICES].key_inspection.list(actor)))
 
 
-@routes("POST", f"{_KEY}/rotate", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
+@routes(
+    "POST", f"{_KEY}/rotate", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING, scope=Scope.KEYS_MANAGE
+)
 async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation | None) -> web.Response:
     """Create a new version and promote it, now or at an announced time.
 
@@ -214,19 +217,21 @@ async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation |
     return begun(await request.app[SERVICES].rotation.rotate(actor.because(reason), KeyName(name), at=at))
 
 
-@routes("POST", f"{_KEY}/cancel", schema=Job, errors=_CHANGING)
+@routes("POST", f"{_KEY}/cancel", schema=Job, errors=_CHANGING, scope=Scope.KEYS_MANAGE)
 async def cancel(request: web.Request, actor: Actor, name: str) -> web.Response:
     """Cancel a rotation that waits for its date."""
     return json_response(200, _as_job(await request.app[SERVICES].rotation.cancel(actor, KeyName(name))))
 
 
-@routes("POST", f"{_KEY}/rollback", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
+@routes(
+    "POST", f"{_KEY}/rollback", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING, scope=Scope.KEYS_MANAGE
+)
 async def rollback(request: web.Request, actor: Actor, name: str) -> web.Response:
     """Make the previous version primary again; a revoked or destroyed one is refused."""
     return begun(await request.app[SERVICES].rotation.rollback(actor, KeyName(name)))
 
 
-@routes("PUT", f"{_KEY}/schedule", schema=ApplicationKey, errors=_CHANGING[:3])
+@routes("PUT", f"{_KEY}/schedule", schema=ApplicationKey, errors=_CHANGING[:3], scope=Scope.KEYS_MANAGE)
 async def schedule(request: web.Request, actor: Actor, name: str, body: NewSchedule) -> web.Response:
     """Set after how many days a primary is due for rotation, and whether it is then rotated automatically."""
     status = await request.app[SERVICES].rotation.set_schedule(
@@ -235,7 +240,15 @@ async def schedule(request: web.Request, actor: Actor, name: str, body: NewSched
     return json_response(200, _as_key(status))
 
 
-@routes("POST", f"{_VERSION}/revoke", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
+@routes(
+    "POST",
+    f"{_VERSION}/revoke",
+    status=202,
+    schema=Job,
+    headers=JOB_LOCATION,
+    errors=_CHANGING,
+    scope=Scope.KEYS_MANAGE,
+)
 async def revoke(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
     """Mark a version compromised, at once and permanently; a primary is replaced first.
 
@@ -244,20 +257,30 @@ async def revoke(request: web.Request, actor: Actor, name: str, version: str) ->
     return begun(await request.app[SERVICES].rotation.revoke(actor, KeyName(name), int(version)))
 
 
-@routes("POST", f"{_VERSION}/retire", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING)
+@routes(
+    "POST",
+    f"{_VERSION}/retire",
+    status=202,
+    schema=Job,
+    headers=JOB_LOCATION,
+    errors=_CHANGING,
+    scope=Scope.KEYS_MANAGE,
+)
 async def retire(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
     """Prove by a full scan that nothing needs a version any more, and retire it."""
     return begun(await request.app[SERVICES].rotation.retire(actor, KeyName(name), int(version)))
 
 
-@routes("GET", _JOBS, schema=JobPage, errors=[errors.Forbidden])
+@routes("GET", _JOBS, schema=JobPage, errors=[errors.Forbidden], scope=Scope.KEYS_READ)
 async def jobs(request: web.Request, actor: Actor, query: PageQuery) -> web.Response:
     """Jobs, the latest first; for owners, admins and auditors."""
     page = await request.app[SERVICES].jobs.page(actor, after=query.cursor, limit=query.limit)
     return json_response(200, _as_job_page(page))
 
 
-@routes("GET", f"{_JOBS}/{{job_id:{ID}}}", schema=Job, errors=[errors.Forbidden, errors.NotFound])
+@routes(
+    "GET", f"{_JOBS}/{{job_id:{ID}}}", schema=Job, errors=[errors.Forbidden, errors.NotFound], scope=Scope.KEYS_READ
+)
 async def job(request: web.Request, actor: Actor, job_id: str) -> web.Response:
     """One job: its state, its progress and its last failure."""
     return json_response(200, _as_job(await request.app[SERVICES].jobs.get(actor, job_id)))

@@ -41,6 +41,7 @@ class Export(TypedDict):
     links: list[dict[str, Any]]
     factors: list[dict[str, Any]]
     passkeys: list[dict[str, Any]]
+    tokens: list[dict[str, Any]]
     requests: list[dict[str, Any]]
     jobs: list[dict[str, Any]]
     usage: list[dict[str, Any]]

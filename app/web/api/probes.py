@@ -7,12 +7,14 @@ from contextlib import suppress
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from app.domain.errors import Forbidden, NotReady, StorageError
+from app.domain.errors import Forbidden, InvalidToken, NotReady, StorageError
+from app.domain.identity import Permission
 from app.web.metrics import METRICS
 from app.web.options import SERVICES
-from app.web.origin import is_local
+from app.web.origin import ORIGIN, is_local
 from app.web.problems import RETRY_AFTER
 from app.web.routing import Routes, json_response
+from app.web.sessions import actor_of
 
 routes = Routes("Operation")
 
@@ -53,12 +55,24 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response(503, {"status": "not_ready", "checks": checks, "bot": bot}, {"Retry-After": RETRY_AFTER})
 
 
-@routes("GET", "/metrics", media_type="text/plain", errors=[Forbidden])
+@routes("GET", "/metrics", media_type="text/plain", errors=[Forbidden, InvalidToken])
 async def metrics(request: web.Request) -> web.Response:
-    """Metrics for Prometheus, to this machine only."""
+    """Metrics for Prometheus, to this machine, or to an API token with the scope `metrics`."""
     if not is_local(request):
-        raise Forbidden("Metrics are served to this machine only")
+        await _require_token(request)
     figures, backup = request.app[METRICS], None
     with suppress(StorageError):  # then the other figures are wanted all the more
         backup = await request.app[SERVICES].rehearsal.newest()
     return web.Response(body=figures.text(backup), headers={"Content-Type": figures.content_type})
+
+
+async def _require_token(request: web.Request) -> None:
+    """Answer another machine only by an API token: as any request, in production over https alone."""
+    if "Authorization" in request.headers:
+        request.app[ORIGIN].check_transport()
+        await request.app[SERVICES].instances.catch_up()
+        actor = await actor_of(request)
+        if actor.scopes is not None:
+            actor.require(Permission.READ_METRICS)
+            return
+    raise Forbidden("Metrics are served to this machine, or to an API token with the scope metrics")

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from app.domain import errors
 from app.domain.identity import Actor, Role, User, UserFilter
 from app.domain.links import Invitation
+from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery
@@ -155,7 +156,7 @@ def _replayed(token: SecretText | None) -> dict[str, str]:
     return {"Idempotent-Replayed": "true"} if token is None else {}
 
 
-@routes("GET", _ALL, schema=AccountPage, errors=[errors.Forbidden])
+@routes("GET", _ALL, schema=AccountPage, errors=[errors.Forbidden], scope=Scope.USERS_MANAGE)
 async def listing(request: web.Request, actor: Actor, query: UserQuery) -> web.Response:
     """All users, or those of a name, role or state; for owners and admins."""
     wanted = UserFilter(
@@ -174,6 +175,7 @@ async def listing(request: web.Request, actor: Actor, query: UserQuery) -> web.R
     schema=NewAccount,
     headers={"Location": "The new user", **_REPLAYED},
     errors=[*_CHANGING, errors.AlreadyExists],
+    scope=Scope.USERS_MANAGE,
 )
 async def create(request: web.Request, actor: Actor, body: NewUser, idempotency_key: str | None) -> web.Response:
     """Create an account without a password.
@@ -188,13 +190,13 @@ async def create(request: web.Request, actor: Actor, body: NewUser, idempotency_
     return json_response(201, {**_as_account(made.user), "claim_link": _link(request, made.token)}, headers)
 
 
-@routes("GET", _ONE, schema=Account, errors=[errors.Forbidden, errors.NotFound])
+@routes("GET", _ONE, schema=Account, errors=[errors.Forbidden, errors.NotFound], scope=Scope.USERS_MANAGE)
 async def get(request: web.Request, actor: Actor, user_id: str) -> web.Response:
     """One user."""
     return json_response(200, _as_account(await request.app[SERVICES].users.get(actor, user_id)))
 
 
-@routes("PATCH", _ONE, schema=Account, errors=[*_CHANGING, errors.NotFound, errors.LastOwner])
+@routes("PATCH", _ONE, schema=Account, errors=[*_CHANGING, errors.NotFound, errors.LastOwner], scope=Scope.USERS_MANAGE)
 async def change(request: web.Request, actor: Actor, user_id: str, body: UserChange) -> web.Response:
     """Give a user another role, or disable or enable the account.
 
@@ -206,7 +208,7 @@ async def change(request: web.Request, actor: Actor, user_id: str, body: UserCha
     return json_response(200, _as_account(user))
 
 
-@routes("POST", f"{_ONE}/reset", schema=ResetLink, errors=[*_CHANGING, errors.NotFound])
+@routes("POST", f"{_ONE}/reset", schema=ResetLink, errors=[*_CHANGING, errors.NotFound], scope=Scope.USERS_MANAGE)
 async def reset(request: web.Request, actor: Actor, user_id: str) -> web.Response:
     """Make a link by which a user chooses another password.
 
@@ -216,14 +218,22 @@ async def reset(request: web.Request, actor: Actor, user_id: str) -> web.Respons
     return json_response(200, {"link": _link(request, made.token)})
 
 
-@routes("GET", _INVITATIONS, schema=InvitePage, errors=[errors.Forbidden])
+@routes("GET", _INVITATIONS, schema=InvitePage, errors=[errors.Forbidden], scope=Scope.USERS_MANAGE)
 async def invitations(request: web.Request, actor: Actor, query: PageQuery) -> web.Response:
     """Invitations that can still be used; for owners and admins."""
     page = await request.app[SERVICES].users.invitations(actor, after=query.cursor, limit=query.limit)
     return json_response(200, _as_invites(page))
 
 
-@routes("POST", _INVITATIONS, status=201, schema=NewInvite, headers=_REPLAYED, errors=[*_CHANGING, errors.NotFound])
+@routes(
+    "POST",
+    _INVITATIONS,
+    status=201,
+    schema=NewInvite,
+    headers=_REPLAYED,
+    errors=[*_CHANGING, errors.NotFound],
+    scope=Scope.USERS_MANAGE,
+)
 async def invite(request: web.Request, actor: Actor, body: NewInvitation, idempotency_key: str | None) -> web.Response:
     """Invite somebody who has no account, under every REGISTRATION.
 
@@ -240,7 +250,13 @@ async def invite(request: web.Request, actor: Actor, body: NewInvitation, idempo
     return json_response(201, {**_as_invite(invited.invitation), "link": link}, _replayed(invited.token))
 
 
-@routes("DELETE", f"{_INVITATIONS}/{{invitation_id:{ID}}}", status=204, errors=[*_CHANGING, errors.NotFound])
+@routes(
+    "DELETE",
+    f"{_INVITATIONS}/{{invitation_id:{ID}}}",
+    status=204,
+    errors=[*_CHANGING, errors.NotFound],
+    scope=Scope.USERS_MANAGE,
+)
 async def withdraw(request: web.Request, actor: Actor, invitation_id: str) -> web.Response:
     """Withdraw an invitation that nobody has used."""
     await request.app[SERVICES].users.withdraw(actor, invitation_id)

@@ -134,10 +134,13 @@ async def _objects_of_another(site: Site) -> Mapping[str, list[str]]:
     await site.request("DELETE", f"/api/v1/credentials/{removed.json['id']}", token=token)
     options = await site.request("POST", "/api/v1/auth/passkeys/options", token=token)
     key = Authenticator(f"http://localhost:{site.url.rpartition(':')[2]}").create(options.json)
-    made = {"name": "hers", "credential": key}
-    passkey = await site.request("POST", "/api/v1/auth/passkeys", token=token, json=made)
+    new_key: dict[str, Any] = {"name": "hers", "credential": key}
+    passkey = await site.request("POST", "/api/v1/auth/passkeys", token=token, json=new_key)
     sessions = await site.request("GET", "/api/v1/auth/sessions", token=token)
+    api_token: dict[str, Any] = {"name": "hers", "scopes": ["credentials:read"]}
+    made = await site.request("POST", "/api/v1/auth/tokens", token=token, json=api_token)
     return {
+        "token": [made.json["id"]],
         "credential": [kept.json["id"], removed.json["id"]],
         "passkey": [passkey.json["id"]],
         "session": [each["id"] for each in sessions.json["items"]],

@@ -11,6 +11,7 @@ from app.domain.identity import Actor, Client, GuildContext, Role, Session, Sour
 from app.domain.passkeys import Passkey
 from app.domain.secrets import SecretText
 from app.services.discord_accounts import TicketKind
+from tests.support.database import api_token
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
 from tests.support.keyhall import Keyhall, open_keyhall
 from tests.support.samples import OTHER_SECRET, PASSWORD, SECRET
@@ -59,6 +60,7 @@ class Person:
     shared_removed: str
     message: str
     passkey: str
+    token: str
 
     def actor(self, where: Where) -> Actor:
         """Freshly signed in on the web, or on Discord where the case is about a server."""
@@ -241,7 +243,9 @@ async def _person(keyhall: Keyhall, user: User, role: Role, discord_id: str) -> 
         if "removed" in label:
             await keyhall.credentials.remove(member, added.view.id)
     user = replace(user, role=role, discord_id=discord_id)
+    token = replace(api_token(keyhall.randomness.new_id()), user_id=user.id, created_at=now)
     async with keyhall.storage.write() as uow:
+        await uow.api_tokens.add(token, user.id.encode())
         await uow.sessions.add(session, cookie_hash=None)
         uow.users._store(user)  # type: ignore[attr-defined]
         key = user.username.encode()
@@ -256,4 +260,4 @@ async def _person(keyhall: Keyhall, user: User, role: Role, discord_id: str) -> 
         await uow.passkeys.add(passkey, most=1)
     message = await keyhall.messages.encrypt(replace(member, guild=None), "a text")
     credential, gone, shared, shared_gone = made
-    return Person(user, session.id, credential, gone, shared, shared_gone, message, passkey.id)
+    return Person(user, session.id, credential, gone, shared, shared_gone, message, passkey.id, token.id)

@@ -112,6 +112,18 @@ async def _reset(world: World) -> object:
 
 
 ROWS: Final = (
+    _row(
+        "api_tokens.create",
+        lambda w: w.services.api_tokens.create(w.actor, name="ci", scopes=["credentials:read"]),
+        "AAAA",
+        fresh=True,
+    ),
+    _row("api_tokens.page", lambda w: w.services.api_tokens.page(w.actor), _EVERYBODY),
+    _row(
+        "api_tokens.revoke",
+        lambda w: w.services.api_tokens.revoke(w.actor, w.target.token),
+        {"own": "AAAA", "foreign": "NNNN", "of_owner": "NNNN"},
+    ),
     _row("audit.all", lambda w: w.services.audit.all(w.actor, AuditQuery()), _READERS),
     _row("audit.page", lambda w: w.services.audit.page(w.actor, AuditQuery()), _READERS),
     _row("audit_verification.verify", lambda w: w.services.audit_verification.verify(w.actor), _READERS),
@@ -340,6 +352,7 @@ ROWS: Final = (
 """Methods that act for somebody, in the order of their names: one row each."""
 
 WITHOUT_ACTOR: Final[Mapping[str, str]] = {
+    "api_tokens.status": "a part of page",
     "audit_retention.*": "the worker drops what is too old",
     "audit_sealing.*": "the sealer",
     "audit_verification.flaw_of_rows": "a part of verify",

@@ -27,6 +27,7 @@ class FakePersonalDataRepository:
             Section.LINKS: [link for link, _ in tables.links.values() if _holder(link) == user_id],
             Section.FACTORS: [each for each in tables.factors.values() if each.user_id == user_id],
             Section.PASSKEYS: [each for each in tables.passkeys.values() if each.user_id == user_id],
+            Section.TOKENS: [each for each in tables.api_tokens.values() if each.user_id == user_id],
             Section.REQUESTS: [each for each in tables.idempotency.values() if each.user_id == user_id],
             Section.JOBS: [each for each in tables.jobs.values() if each.requested_by == person.subject_id],
             Section.USAGE: [each for each in tables.uses if each.subject_id == person.subject_id],
@@ -60,6 +61,7 @@ class FakePersonalDataRepository:
         tables.factors = {key: each for key, each in tables.factors.items() if each.user_id != user_id}
         tables.recovery_codes = {key: None for key in tables.recovery_codes if key[0] != user_id}
         tables.passkeys = {key: each for key, each in tables.passkeys.items() if each.user_id != user_id}
+        tables.api_tokens = {key: each for key, each in tables.api_tokens.items() if each.user_id != user_id}
         tables.users.pop(user_id, None)
         tables.erasures.setdefault(user_id, Erasure(user_id=user_id, subject_id=person.subject_id, erased_at=at))
         shared = sum(each.owner.kind is OwnerKind.GUILD for each in own)

@@ -11,6 +11,7 @@ from app.domain.audit import Action, Result
 from app.domain.errors import StorageError, StorageFull
 from app.services.deadlines import check_deadline
 from app.services.ports import Clock
+from tests.support.fakes.api_tokens import FakeApiTokenRepository
 from tests.support.fakes.audit import FakeAuditChainRepository, FakeAuditRepository
 from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
 from tests.support.fakes.discord import FakeSpentTicketRepository
@@ -150,6 +151,7 @@ class FakeUnitOfWork:
         self.passkeys = FakePasskeyRepository(tables)
         self.tickets = FakeSpentTicketRepository(tables)
         self.factors = FakeFactorRepository(tables)
+        self.api_tokens = FakeApiTokenRepository(tables)
         self.imports = FakeImportedEntryRepository(tables)
         self.credentials = FakeCredentialRepository(tables)
         self.encrypted_rows = FakeEncryptedRowRepository(tables)

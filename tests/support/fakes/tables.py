@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.dialects import postgresql
 
+from app.domain.api_tokens import ApiToken
 from app.domain.audit import AuditEvent, UsageHour
 from app.domain.audit_chain import Seal, Segment
 from app.domain.backup import BackupRecord
@@ -43,6 +44,7 @@ class Tables:
     spent_tickets: dict[bytes, datetime] = field(default_factory=dict)
     factors: dict[str, TotpFactor] = field(default_factory=dict)
     recovery_codes: dict[tuple[str, bytes], None] = field(default_factory=dict)
+    api_tokens: dict[bytes, ApiToken] = field(default_factory=dict)
     imported: dict[bytes, str] = field(default_factory=dict)
     credentials: dict[str, CredentialRecord] = field(default_factory=dict)
     history: dict[str, HistoryRecord] = field(default_factory=dict)

@@ -1134,7 +1134,10 @@ async def test_neither_a_primary_nor_what_is_destroyed_is_destroyed(keyhall: Key
             "every token that /encrypt made between 2026-11-20T12:00+00:00 and now opens with it alone; ",
         ),
         (JWT, "access tokens that it signed and that have not expired"),
-        (API, "requests of the last 24 hours that would be recognised by their Idempotency-Key"),
+        (
+            API,
+            "0 API tokens that were not used since it was primary, and requests of the last 24 hours ",
+        ),
     ],
 )
 async def test_what_depends_on_a_version_is_said(
@@ -1164,7 +1167,7 @@ async def test_what_depends_on_a_former_encryption_key_has_a_beginning_and_an_en
     ("name", "rows", "consequence"),
     [
         (AES, 3, "every stored secret is re-encrypted, then former versions retire"),
-        (API, 3, "every fingerprint is recomputed, then former versions retire"),
+        (API, 3, "every fingerprint is recomputed, then former versions retire that no API token needs"),
         (JWT, 0, "former versions verify for another 31 minutes, then they retire"),
         (MESSAGES, 0, "former versions keep opening what they encrypted, until they are destroyed"),
     ],
