@@ -58,7 +58,8 @@ async def metrics(request: web.Request) -> web.Response:
     """Metrics for Prometheus, to this machine only."""
     if not is_local(request):
         raise Forbidden("Metrics are served to this machine only")
-    figures, backup = request.app[METRICS], None
+    figures, backup, age = request.app[METRICS], None, None
     with suppress(StorageError):  # then the other figures are wanted all the more
         backup = await request.app[SERVICES].rehearsal.newest()
-    return web.Response(body=figures.text(backup), headers={"Content-Type": figures.content_type})
+        age = None if backup is None else request.app[SERVICES].rehearsal.age(backup)
+    return web.Response(body=figures.text(backup, age=age), headers={"Content-Type": figures.content_type})
