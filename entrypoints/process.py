@@ -21,8 +21,10 @@ from app.bootstrap.services import open_services
 from app.bootstrap.sources import import_at_start
 from app.domain.errors import AddressInUse, BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.keys import Environment
+from app.infrastructure.clock import SystemClock
 from app.infrastructure.invocation import runnable
 from app.infrastructure.memory import share_one_arena
+from app.services.keys.loaded import record_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -125,8 +127,10 @@ async def _serve(settings: Settings, components: Components, hide: Callable[[Sec
         if listener is not None:
             await _start_web(stack, services, settings, listener, opened.retry)
         tasks = []
+        loaded = _Loaded(opened, components)
+        await loaded.note_at_start()
         if components.bot:
-            tasks.append(asyncio.create_task(_run_bot(services, settings, components), name="bot"))
+            tasks.append(asyncio.create_task(_run_bot(services, settings, components, loaded), name="bot"))
         if components.worker:
             from app.worker.loop import run_worker  # noqa: PLC0415
 
@@ -204,7 +208,34 @@ async def _start_web(
         say(f"open {address}/setup to make the first owner")
 
 
-async def _run_bot(services: Services, settings: Settings, components: Components) -> None:
+class _Loaded:
+    """Notes once in the audit trail that this process has loaded the keys: when nothing can halt its start any more."""
+
+    def __init__(self, opened: OpenKeys, components: Components) -> None:
+        self._opened = opened
+        self._components = components
+        self._noted = False
+        self._noting: asyncio.Task[None] | None = None
+
+    async def note_at_start(self) -> None:
+        """Note it now, unless Discord may still refuse the login of a bot that is alone, which halts its start."""
+        if self._components.web or self._components.worker:
+            await self._note()
+
+    def note_after_login(self) -> None:
+        """Note it soon, where it is not noted yet."""
+        if not self._noted:
+            self._noting = asyncio.create_task(self._note(), name="keys loaded")
+
+    async def _note(self) -> None:
+        self._noted = True
+        try:
+            await record_loaded(self._opened.storage, self._opened.keys, SystemClock(), kind=self._components.kind)
+        except StorageError as error:
+            log.warning("could not note in the audit trail that the keys were loaded: %s", error)
+
+
+async def _run_bot(services: Services, settings: Settings, components: Components, loaded: _Loaded) -> None:
     if settings.discord_bot_token is None:
         say("DISCORD_BOT_TOKEN is not set: the web runs alone, without the bot")
         await _forget_bot(services)
@@ -225,8 +256,13 @@ async def _run_bot(services: Services, settings: Settings, components: Component
         public_url=settings.public_url,
         guild_allowlist=settings.guild_allowlist,
     )
+
+    def ready(address: str) -> None:
+        say(f"invite the bot: {address}")
+        loaded.note_after_login()  # a login that Discord refuses leaves every table as it was
+
     try:
-        await run_bot(services, options, sync=components.sync, ready=lambda address: say(f"invite the bot: {address}"))
+        await run_bot(services, options, sync=components.sync, ready=ready)
     except BotLoginFailed as error:
         if not components.web:
             raise

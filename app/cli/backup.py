@@ -22,13 +22,14 @@ from app.cli.backup_keys import (
 from app.cli.output import AsJson, read_secret, show_json, show_table, when
 from app.cli.progress import ProgressBar
 from app.cli.restore import restore
-from app.domain.backup import BackupHeader, EncryptTo, OpenWith
+from app.cli.signals import ending_on_signals
+from app.domain.backup import BackupHeader, EncryptTo, OpenWith, Rehearsal
 from app.domain.errors import BackupError, BackupLocked, ConfigInvalid, InsecureKey, InvalidInput
 from app.domain.secrets import SecretText
 
 if TYPE_CHECKING:
     from app.cli.backend import Backend
-    from app.domain.backup import BackupInfo, BackupReport
+    from app.domain.backup import BackupInfo, BackupRecord, BackupReport
     from app.services.backup import CreatedBackup
 
 group = typer.Typer(rich_markup_mode=None)
@@ -60,7 +61,8 @@ def create(  # noqa: PLR0917 - each is an argument or option of the command
         given = EncryptTo(recipient=recipient.strip())
     elif passphrase_file is not None:
         given = EncryptTo(passphrase=passphrase_in(passphrase_file))
-    created = asyncio.run(_create(backend(context), backup_path(file), given, replace=replace))
+    creating = _create(backend(context), backup_path(file), given, replace=replace)
+    created = asyncio.run(ending_on_signals(creating))
     _show_created(backend(context), created, as_json=as_json)
 
 
@@ -201,6 +203,45 @@ _REPORT = ("credentials", "unreadable", "users", "install_id", "master_key_id", 
 async def _verify(opened: Backend, path: Path, by: OpenWith | None) -> BackupReport:
     verification = opened.backup_verification()
     return await verification.verify(path, by or await keys_for(opened, path))
+
+
+@group.command()
+def rehearse(context: typer.Context, as_json: AsJson = False) -> None:
+    """Restore the newest backup for trial, open every credential in it, and delete the place; exit 1 if that fails.
+
+    A worker does the same once a day. It needs the file and BACKUP_IDENTITY_FILE, and changes nothing but the note on
+    the backup. Where a worker has begun, this waits for its result.
+    """
+    found = asyncio.run(ending_on_signals(_rehearse(backend(context))))
+    ok = found.rehearsal is Rehearsal.OK
+    if as_json:
+        show_json(
+            {
+                "file": found.path,
+                "created_at": found.created_at,
+                "rehearsed_at": found.rehearsed_at,
+                "rehearsal": None if found.rehearsal is None else found.rehearsal.value,
+                "note": found.rehearsal_note,
+            }
+        )
+    else:
+        typer.echo(f"{'✅' if ok else '❌'} {found.path}, of {when(found.created_at)}: {found.rehearsal_note}")
+    if not ok:
+        raise typer.Exit(1)
+
+
+async def _rehearse(opened: Backend) -> BackupRecord:
+    async with opened.services() as services:
+        job = await services.rehearsal.request(await services.identity.operator())
+        with ProgressBar("rehearsing") as bar:
+            async for stand in services.rehearsal.follow(job.id):
+                job = stand
+                bar.show(job.progress.done, job.progress.total, job.error or job.progress.note or "waiting")
+        if not job.state.over or job.error is not None:
+            raise BackupError(f"the rehearsal did not end: {job.error or 'another process is at it'}; repeat it later")
+        found = await services.rehearsal.newest()
+        assert found is not None  # noqa: S101 - a rehearsal of nothing was refused
+        return found
 
 
 def _warn(opened: Backend, report: Any) -> None:

@@ -206,8 +206,11 @@ async def _run(
             owner = Owner(OwnerKind.USER, actor.user_id)
 
         def show(made: ClaimLink) -> None:
-            """At once, so that an import that ends in the middle has shown the links of what it stored."""
-            typer.echo(f"{made.username} {link_address(opened, made.token)}")
+            """At once, so that an import that ends in the middle has shown the links of what it stored.
+
+            With --json on standard error: standard output holds the result alone, and the links in it once more.
+            """
+            typer.echo(f"{made.username} {link_address(opened, made.token)}", err=choices.as_json)
             sys.stdout.flush()
 
         with ProgressBar("importing") as bar:
@@ -218,7 +221,7 @@ async def _run(
                 key=key,
                 dry_run=choices.dry_run,
                 skip_broken=choices.skip_broken,
-                created=None if choices.as_json else show,
+                created=show,
                 progress=lambda done, total: bar.show(done, total, "importing"),
             )
 

@@ -17,6 +17,7 @@ class Action(StrEnum):
 
     INSTALL_CREATED = "install.created"
     KEY_ADOPTED = "key.adopted"
+    KEYS_LOADED = "keys.loaded"
     MASTER_KEY_PRINTED = "master_key.printed"
     KEY_ROTATION_REQUESTED = "key.rotation_requested"
     KEY_ROTATION_CANCELLED = "key.rotation_cancelled"

@@ -19,6 +19,8 @@ from app.domain.errors import KeyhallError
 
 SEGMENT_ROWS: Final = 100_000
 """A segment is closed when it has so many rows, or the day (UTC) on which it was opened is over."""
+NEVER_REACHED: Final = 2**62
+"""Above every segment that Keyhall makes, and below text and bytes, which SQLite sorts behind all numbers."""
 NO_SEAL: Final = b""
 """Stands in the place of a seal before the first one of a chain."""
 

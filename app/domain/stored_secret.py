@@ -29,7 +29,9 @@ class SecretPlace:
     def change_command(self, name: str) -> str:
         """The command line that puts a fresh value of one key into a new version of the secret."""
         return (
-            f"`aws secretsmanager get-secret-value {self.arguments} --query SecretString --output text > secret.json`, "
+            # In a file that nobody else can read.
+            f"`(umask 077; aws secretsmanager get-secret-value {self.arguments} --query SecretString --output text > "
+            "secret.json)`, "
             f"`keyhall keys generate {name} --into secret.json`, "
             f"`aws secretsmanager put-secret-value {self.arguments} --secret-string file://secret.json`, "
             "`shred -u secret.json`"

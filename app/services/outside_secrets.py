@@ -81,11 +81,13 @@ class OutsideSecrets:
         self._reading = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._refused: Mapping[KeyName, str] = {}
 
     async def clear_caches(self, actor: Actor) -> None:
         """Forget every row that is kept in memory, and read the secret outside again; for owners and admins.
 
-        Raises Forbidden, and SecretsNotRead where the secret cannot be read: the present values then stay in use.
+        Raises Forbidden, and SecretsNotRead where the secret cannot be read, or holds a key that a start would refuse:
+        the present values then stay in use.
         """
         actor.require(Permission.CLEAR_CACHES)
         async with self._storage.write() as uow:
@@ -102,6 +104,11 @@ class OutsideSecrets:
             log.warning("the present secrets stay in use: %s — %s", error.happened, error.remedy)
             raise SecretsNotRead(f"{error.happened} — {error.remedy}") from error
         self._woken.set()
+        if self._refused:
+            raise SecretsNotRead(
+                f"{'; '.join(self._refused.values())} — the present keys stay in use, but a start would halt: put a "
+                "version of the secret with other keys, or go back to the version before"
+            )
 
     async def keep_up(self) -> None:
         """Read the secret every five minutes, until cancelled; at once where the start found that it has moved on."""
@@ -182,6 +189,7 @@ class OutsideSecrets:
     async def _follow_keys(self, stored: StoredSecret, seen: Mapping[KeyName, int]) -> None:
         if self._keys.owner is None:
             return
+        refused: dict[KeyName, str] = {}
         for name in APPLICATION_KEYS:
             given = stored.current.keys.get(name.value)
             if given is None:
@@ -190,10 +198,14 @@ class OutsideSecrets:
                 if await self._queue.bring_in(SYSTEM, name, given, seen_primary=seen[name]) is not None:
                     log.info("%s in the AWS secret has changed: it becomes the primary", name.value)
             except InsecureKey as weak:
-                log.error("%s in the AWS secret is not used: %s", name.value, weak.happened)  # noqa: TRY400
+                refused[name] = f"{name.value} in the AWS secret is not used: {weak.happened}"
+                log.error("%s", refused[name])  # noqa: TRY400
             except KeyStateConflict as conflict:  # it was revoked; or another process is faster, which is as good
-                level = logging.WARNING if self._is_revoked(name, given) else logging.INFO
-                log.log(level, "%s in the AWS secret is not used now: %s", name.value, conflict.detail)
+                said = f"{name.value} in the AWS secret is not used now: {conflict.detail}"
+                if self._is_revoked(name, given):
+                    refused[name] = said
+                log.log(logging.WARNING if name in refused else logging.INFO, "%s", said)
+        self._refused = refused
 
     def _is_revoked(self, name: KeyName, given: SecretText) -> bool:
         fingerprint = self._keys.fingerprint(name, self._keys.outside_material(name, given))

@@ -12,7 +12,7 @@ working directory.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
@@ -184,9 +184,7 @@ class Settings(BaseModel):
         except ValidationError as invalid:
             problems = list(_described(invalid.errors(include_url=False, include_input=False)))
         # Raised here and not above, so that no traceback leads back to the given values.
-        raise ConfigInvalid(
-            "; ".join(problems), remedy=f"correct this in the environment or in {cls.env_file or 'the .env file'}"
-        )
+        raise ConfigInvalid("; ".join(problems), remedy=_where_to_correct(problems, cls.env_file, stored))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -245,6 +243,18 @@ class Settings(BaseModel):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("Settings cannot be pickled")
+
+
+def _where_to_correct(problems: Iterable[str], env_file: Path | None, stored: StoredSecret | None) -> str:
+    """The remedy; ``problems`` begin with the names of their settings."""
+    here = f"the environment or in {env_file or 'the .env file'}"
+    in_secret = stored.current.values.keys() if stored else frozenset[str]()
+    names = {problem.partition(":")[0].upper() for problem in problems}
+    there = sorted(names & in_secret)
+    if stored is None or not there:
+        return f"correct this in {here}"
+    remedy = f"put a version of the AWS secret {stored.place.name} in which {', '.join(there)} is right"
+    return remedy if names <= in_secret else f"{remedy}, and correct the rest in {here}"
 
 
 def _described(errors: list[ErrorDetails]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import accumulate
 from typing import Final
 
@@ -43,6 +44,7 @@ class Metrics(Collector):
         self._answers: dict[tuple[str, str, int], int] = {}
         self._routes: dict[str, _Route] = {}
         self._backup: BackupRecord | None = None
+        self._age: timedelta | None = None
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -75,10 +77,14 @@ class Metrics(Collector):
         yield times
         if self._backup is not None:
             yield from _of_backup(self._backup)
+        if self._age is not None:
+            yield GaugeMetricFamily(
+                "keyhall_backup_age_seconds", "How long ago the newest backup was made", self._age.total_seconds()
+            )
 
-    def text(self, backup: BackupRecord | None = None) -> bytes:
-        """All metrics in the text format of Prometheus, those of the newest backup among them."""
-        self._backup = backup
+    def text(self, backup: BackupRecord | None = None, *, age: timedelta | None = None) -> bytes:
+        """All metrics in the text format of Prometheus, those of the newest backup and its age among them."""
+        self._backup, self._age = backup, age
         return generate_latest(self._registry)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import pytest
 from tests.support.backups import IDENTITY, RECIPIENT
 from tests.support.environment import process_environment
 from tests.support.installs import KEYHALL, Place
-from tests.support.processes import PROJECT
+from tests.support.processes import PROJECT, run
 from tests.support.terminal import typed
 from tests.support.tools import require_tool
 
@@ -162,3 +163,49 @@ def test_a_malformed_identity_is_answered_in_json_too(installed: Place, tmp_path
     assert installed.command("backup", "create", file, "--recipient", RECIPIENT).returncode == 0
     done = installed.command("backup", "verify", file, "--identity-file", str(passphrase), "--json")
     assert (done.returncode, json.loads(done.stdout)["ok"]) == (1, False)
+
+
+def test_the_newest_backup_is_rehearsed_on_demand(installed: Place, tmp_path: Path, identity: Path) -> None:
+    place = installed.having(BACKUP_RECIPIENT=RECIPIENT, BACKUP_IDENTITY_FILE=str(identity))
+    none = place.command("backup", "rehearse")
+    assert (none.returncode, none.stdout) == (1, "")
+    assert "there is no backup yet" in none.stderr
+    file = tmp_path / "one.age"
+    assert place.command("backup", "create", str(file)).returncode == 0
+    done = place.command("backup", "rehearse", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["file"], found["rehearsal"]) == (0, str(file), "ok")
+    assert found["note"].startswith("ok: ")
+    assert found["rehearsed_at"] > found["created_at"]
+    file.write_bytes(file.read_bytes()[:-1])
+    broken = place.command("backup", "rehearse")
+    assert (broken.returncode, broken.stdout[:1]) == (1, "❌")
+    assert "failed: " in broken.stdout
+    file.unlink()
+    assert "there is no file" in place.command("backup", "rehearse").stdout
+
+
+ENDED_IN_THE_MIDDLE = """
+import os, runpy, signal, sys
+from app.infrastructure.backup import files
+write = files._Counter.one_more
+def one_more(self):
+    os.kill(os.getpid(), getattr(signal, os.environ.pop("SIGNAL"))) if "SIGNAL" in os.environ else None
+    write(self)
+files._Counter.one_more = one_more
+sys.argv = ["keyhall", *sys.argv[1:]]
+runpy.run_module("entrypoints.cli_entrypoint", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_in_the_middle_leaves_no_part_of_a_backup(installed: Place, tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    environment = process_environment(**installed.environment, SIGNAL=name)
+    arguments = ("backup", "create", str(directory / "one.age"), "--recipient", RECIPIENT)
+    done = run("-c", ENDED_IN_THE_MIDDLE, *arguments, env=environment)
+    assert done.returncode == 128 + signal.Signals[name], done.stderr
+    assert not list(directory.glob(".*"))
+    assert "Traceback" not in done.stderr
+    assert installed.command(*arguments, "--replace").returncode == 0

@@ -55,7 +55,8 @@ def imports(place: Place, *arguments: str, code: int = 0) -> subprocess.Complete
 def test_a_users_json_is_imported_with_links_and_a_second_run_changes_nothing(place: Place, users_json: Path) -> None:
     dry = json.loads(imports(place, "import-json", str(users_json), "--dry-run", "--json").stdout)
     assert json.loads(place.command("users", "list", "--json").stdout) == []
-    done = json.loads(imports(place, "import-json", str(users_json), "--json").stdout)
+    ran = imports(place, "import-json", str(users_json), "--json")
+    done = json.loads(ran.stdout)
     assert {name: done[name] for name in ("users", "credentials", "skipped", "already_done")} == {
         "users": 2,
         "credentials": 2,
@@ -65,6 +66,8 @@ def test_a_users_json_is_imported_with_links_and_a_second_run_changes_nothing(pl
     links = {each["username"]: each["link"] for each in done.pop("claim_links")}
     assert set(links) == {"anna", "bob"}
     assert all(re.fullmatch(r"http://127\.0\.0\.1:\d+/claim#khl_[\w-]{43}", link) for link in links.values())
+    # And at once on standard error: an import that is ended in the middle has shown the links of what it stored.
+    assert all(f"{name} {link}\n" in ran.stderr for name, link in links.items())
     assert {**dry, "dry_run": False, "claim_links": None} == {**done, "claim_links": None}
     again = json.loads(imports(place, "import-json", str(users_json), "--json").stdout)
     assert (again["users"], again["credentials"], again["already_done"], again["claim_links"]) == (0, 0, 2, [])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import aiohttp
 
+from app.infrastructure.database.schema import audit_events
 from tests.support.discord_wire import WireSimulator
 from tests.support.installs import Place, client_of, sign_in, sign_up
 
@@ -108,3 +110,24 @@ async def test_the_bot_alone_ends_where_discord_refuses_it(sqlite_place: Place, 
     assert done.returncode == 77
     assert re.fullmatch(r"keyhall: halted \[bot_login_failed\] .+ — .+", done.stderr.splitlines()[-1])
     assert "not-the-token-of-this-bot" not in done.stderr
+    assert await loaded(refused) == []
+
+
+async def loaded(place: Place) -> list[str]:
+    """The kind of process in each row that says that keys were loaded."""
+    column = [each.name for each in audit_events.columns].index("detail")
+    rows = [row for row in (await place.contents())["audit_events"] if "keys.loaded" in row]
+    details = [each if isinstance(each, dict) else json.loads(each) for each in (row[column] for row in rows)]
+    assert all("AES_KEY 1" in each["versions"] for each in details)
+    return [each["process"] for each in details]
+
+
+async def test_each_start_that_succeeds_says_that_it_loaded_the_keys(sqlite_place: Place, wire: WireSimulator) -> None:
+    place = sqlite_place.having(**wire.environment)
+    for kinds, said in ((["web"], "setup token"), (["web", "bot"], "invite the bot")):
+        with place.running(kinds[-1]) as running:
+            await asyncio.to_thread(running.wait_for, said)
+            async with asyncio.timeout(60):
+                while await loaded(place) != kinds:
+                    pass
+            assert running.end() == 0

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.audit import Action, AuditEvent, Result
-from app.domain.audit_chain import Stream
+from app.domain.audit_chain import NEVER_REACHED, Stream
 from app.domain.errors import Forbidden, InvalidInput, NotReady
 from app.domain.identity import Source
 from app.domain.keys import KeyName
@@ -458,3 +458,36 @@ async def test_a_verification_beside_a_sealer_finds_nothing(trail: Trail) -> Non
         assert (await trail.verify()).first_bad is None
     over = True
     await writing
+
+
+@pytest.mark.parametrize("taken", ["a segment", "a row"])
+async def test_sealing_goes_on_below_forged_numbers_that_leave_no_room(
+    trail: Trail, caplog: pytest.LogCaptureFixture, taken: str
+) -> None:
+    """Above 2^62 - 1 there is no number for the next segment; the rows that come are sealed all the same."""
+    last = NEVER_REACHED - 1
+    if taken == "a segment":
+        for number in (last, last - 1):
+            await trail.edit(
+                f"INSERT INTO audit_segments (number, stream, value, mac) "  # noqa: S608
+                f"SELECT {number}, stream, value, mac FROM audit_segments WHERE number = 2"
+            )
+    else:  # and one in the next place of the chain, so that a new segment begins above all that rows name
+        copied = "at, action, result, source, detail, seal"
+        for segment, position in ((1, 7), (last, 7)):
+            await trail.edit(
+                f"INSERT INTO audit_events ({copied}, segment, position) "  # noqa: S608
+                f"SELECT {copied}, {segment}, {position} FROM audit_events WHERE {_THIRD}"
+            )
+    for _ in range(2):
+        await trail.happens(Action.LOGIN, Action.CREDENTIAL_USED)
+        await trail.seal()
+    assert await trail.rows("SELECT count(*) FROM audit_events WHERE segment IS NULL") == [(0,)]
+    assert f"segment {last} of the audit trail was forged" in caplog.text
+    assert "keyhall audit verify" in caplog.text
+    numbers = await trail.rows("SELECT max(number) FROM audit_segments WHERE number < 1000000")
+    assert numbers[0][0] < 10
+    assert not (await trail.verify()).ok
+    if taken == "a segment":
+        await trail.edit(f"DELETE FROM audit_segments WHERE number >= {last - 1}")  # noqa: S608
+        assert (await trail.verify()).ok

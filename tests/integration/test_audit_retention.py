@@ -161,6 +161,33 @@ async def test_rows_that_are_inserted_into_a_dropped_segment_are_named(old: Old)
     assert (await old.trail.verify()).first_bad is not None
 
 
+async def test_rows_that_are_put_among_leaving_uses_are_not_counted(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the segment was verified: one behind its end, one in the place of a row that was deleted."""
+    await old.after(1)
+    service = old.trail.keyhall.services.audit_retention
+    verified = service._verification.flaw_of_rows
+
+    async def then_forge(segment: Segment, seals: Seals) -> object:
+        flaw = await verified(segment, seals)
+        if segment.stream is Stream.USES:
+            copied = "at, action, result, source, detail, seal, segment"
+            await old.trail.edit(
+                "DELETE FROM audit_events WHERE segment = 2 AND position = 3",
+                *(
+                    f"INSERT INTO audit_events ({copied}, position) "  # noqa: S608
+                    f"SELECT {copied}, {position} FROM audit_events WHERE segment = 2 AND position = 1"
+                    for position in (3, 5, 6)
+                ),
+            )
+        return flaw
+
+    monkeypatch.setattr(service._verification, "flaw_of_rows", then_forge)
+    await old.after(91)
+    # The third row is forged; the fourth was sealed behind the third, whose seal is another by now.
+    assert await old.trail.rows("SELECT sum(uses) FROM usage_hours") == [(2,)]
+    assert await old.trail.rows("SELECT count(*) FROM audit_events WHERE segment = 2") == [(0,)]
+
+
 async def test_it_is_a_job_that_comes_back(old: Old) -> None:
     services = old.trail.keyhall.services
     await services.audit_retention.watch()

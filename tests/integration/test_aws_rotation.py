@@ -363,3 +363,20 @@ async def test_owners_and_admins_clear_caches_and_it_is_audited(aws: Aws, on_sql
         aws.put(given | {"AES_KEY": secrets.token_hex(32)})
         await services.outside_secrets.clear_caches(actor(Role.ADMIN))
         await until(lambda: primary(services, AES) == 2)
+
+
+async def test_clearing_says_which_keys_of_the_secret_a_start_would_refuse(aws: Aws, on_sqlite: Place) -> None:
+    """They are not used, and the others of the same version are."""
+    given = keys()
+    aws.create(given)
+    async with process(on_sqlite) as services:
+        other = secrets.token_hex(32)
+        aws.put(given | {"AES_KEY": "changeme", "JWT_SECRET_KEY": other})
+        with pytest.raises(SecretsNotRead, match="AES_KEY in the AWS secret is not used") as refused:
+            await services.outside_secrets.clear_caches(actor(Role.ADMIN))
+        assert "a start would halt" in refused.value.detail
+        assert "changeme" not in refused.value.detail
+        assert services.keys.ring.keysets[AES].primary.version == 1
+        await until(lambda: primary(services, JWT) == 2)
+        aws.put(given | {"JWT_SECRET_KEY": other})
+        await services.outside_secrets.clear_caches(actor(Role.ADMIN))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import threading
 import time
@@ -305,6 +306,17 @@ def test_a_value_in_the_secret_and_elsewhere_is_given_twice(aws: Aws, name: str)
     aws.create(keys())
     with pytest.raises(ConfigInvalid, match="given twice, the other time in the AWS secret"):
         load(fetch(), **{name: "/run/secrets/x"})
+
+
+def test_the_remedy_for_a_wrong_value_names_the_secret_that_holds_it(aws: Aws) -> None:
+    aws.create(keys(DATABASE_URL="mysql://nowhere"))
+    for overrides, where in (
+        ({}, r"put a version of the AWS secret keyhall/\S+ in which DATABASE_URL is right$"),
+        ({"WEB_PORT": "none"}, "DATABASE_URL is right, and correct the rest in the environment"),
+    ):
+        with pytest.raises(ConfigInvalid) as halted:
+            Settings.load({"APP_ENV": "test", **overrides}, stored=fetch())
+        assert re.search(where, halted.value.remedy), halted.value.remedy
 
 
 def test_aws_needs_a_name_and_a_region() -> None:

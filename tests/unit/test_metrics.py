@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.web.metrics import Metrics
@@ -46,3 +48,9 @@ def test_the_buckets_of_a_route_count_what_took_that_long_or_less() -> None:
     assert list(buckets.values()) == sorted(buckets.values())
     assert found[f"{name}_count", route] == 5
     assert found[f"{name}_sum", route] == 0.001 + 0.005 + 0.006 + 9.0 + 60.0
+
+
+def test_the_age_of_the_newest_backup_is_shown_where_there_is_one() -> None:
+    metrics = Metrics()
+    assert b"keyhall_backup_age_seconds" not in metrics.text()
+    assert b"keyhall_backup_age_seconds 5400.0" in metrics.text(age=timedelta(minutes=90))

@@ -101,7 +101,7 @@ class AuditRetention:
             if segment.dropped_at is None:
                 segment = await self._drop_begun(segment, seals, hold)
             if segment is not None:
-                await self._drop_rows(segment, hold)
+                await self._drop_rows(segment, seals, hold)
 
     async def _drop_begun(self, segment: Segment, seals: Seals, hold: Hold | None) -> Segment | None:
         """The segment, noted as dropped; None where its rows do not verify: then they stay as evidence."""
@@ -163,7 +163,7 @@ class AuditRetention:
             "seal": segment.seal.hex(),
         }
 
-    async def _drop_rows(self, segment: Segment, hold: Hold | None) -> None:
+    async def _drop_rows(self, segment: Segment, seals: Seals, hold: Hold | None) -> None:
         """Delete the rows from the last to the first, so that those that are left still verify."""
         deleted = BATCH
         while deleted == BATCH:
@@ -174,8 +174,30 @@ class AuditRetention:
                 if hold is not None:
                     await hold(uow)
                 if segment.stream is Stream.USES:
-                    await uow.audit_chain.add_uses(_sums(await uow.audit_chain.last_rows(segment.number, BATCH)))
+                    await uow.audit_chain.add_uses(_sums(await _genuine(uow, segment, seals)))
                 deleted = await uow.audit_chain.drop_last(segment.number, BATCH)
+
+
+async def _genuine(uow: UnitOfWork, segment: Segment, seals: Seals) -> Sequence[ChainRow]:
+    """Those of the last rows of a segment that the sealer sealed: one that was put there since counts for nothing."""
+    found = await uow.audit_chain.last_rows(segment.number, BATCH)
+    rows = sorted(
+        (row for row in found if isinstance(row.position, int) and segment.first <= row.position <= segment.last),
+        key=lambda row: row.position,
+    )
+    if not rows:
+        return []
+    # The seal of a row covers the one before it, which may be in the rows that leave next.
+    before = await uow.audit_chain.rows(segment.number, after=rows[0].position - 2, limit=1)
+    sealed = {row.position: row.seal for row in (*before, *rows)} | {segment.first - 1: segment.previous}
+    return [row for row in rows if _made(row, sealed.get(row.position - 1), segment, seals)]
+
+
+def _made(row: ChainRow, previous: object, segment: Segment, seals: Seals) -> bool:
+    if not isinstance(previous, bytes) or not isinstance(row.seal, bytes):
+        return False
+    (made,) = seals.of_rows([row], segment=segment.number, previous=previous, first=row.position)
+    return hmac.compare_digest(made.seal, row.seal)
 
 
 def _changed(segment: Segment) -> AuditExportFailed:

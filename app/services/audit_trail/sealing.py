@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from app.domain.audit_chain import ChainRow, Seal, Segment, StoredSegment, Stream, latest_seal
+from app.domain.audit_chain import NEVER_REACHED, ChainRow, Seal, Segment, StoredSegment, Stream, latest_seal
 from app.domain.errors import UniqueViolation
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretBytes
@@ -61,6 +61,7 @@ class AuditSealing:
         self._derivation = derivation
         self._clock = clock
         self._said_at = float("-inf")
+        self._below = NEVER_REACHED
 
     async def seal(self) -> int:
         """Seal the first rows that have no seal; how many. Where there are none it reads one entry of an index."""
@@ -76,11 +77,11 @@ class AuditSealing:
     async def _extend(self, *, closing: bool = False, afresh: bool = False) -> int:
         """``afresh`` begins a new segment of each chain, above every number that a row names."""
         async with self._storage.read() as uow:
-            highest = await uow.audit_chain.highest_segment()
+            highest = await self._highest(uow, rows_too=afresh)
             found = _Found(
                 rows=() if closing else await uow.audit_chain.unsealed(BATCH),
                 heads=await self._heads(uow),
-                highest=max(highest, await uow.audit_chain.highest_segment_of_rows()) if afresh else highest,
+                highest=highest,
                 afresh=afresh,
             )
         version = self._keys.primary(KeyName.AUDIT_SEAL_KEY).version
@@ -100,6 +101,24 @@ class AuditSealing:
         await self._say_latest()
         return len(plan.seals)
 
+    async def _highest(self, uow: UnitOfWork, *, rows_too: bool) -> int:
+        """The highest number that is taken by a segment, or by a row.
+
+        A forged one that leaves no number for the next segments is passed over: sealing goes on below it.
+        """
+        while True:
+            highest = await uow.audit_chain.highest_segment(below=self._below)
+            if rows_too:
+                highest = max(highest, await uow.audit_chain.highest_segment_of_rows(below=self._below))
+            if highest + len(Stream) < self._below:
+                return highest
+            log.error(
+                "segment %d of the audit trail was forged, since no number is left above it: sealing goes on below it; "
+                "`keyhall audit verify` names what is wrong, and docs/security.md says what to do",
+                highest,
+            )
+            self._below = highest
+
     async def _place_is_taken(self, found: _Found) -> bool:
         """Whether nobody was faster: then a row, or a segment, that no sealer wrote lies where the next belongs."""
         async with self._storage.read() as uow:
@@ -111,7 +130,7 @@ class AuditSealing:
         return True
 
     async def _heads(self, uow: UnitOfWork) -> Mapping[Stream, StoredSegment | None]:
-        return {stream: await uow.audit_chain.head(stream) for stream in Stream}
+        return {stream: await uow.audit_chain.head(stream, below=self._below) for stream in Stream}
 
     async def _carry_out(self, uow: UnitOfWork, plan: _Plan, version: int) -> None:
         ring = await self._keys.ring_under_lock(uow)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from app.domain.audit import Action, Result
 from app.domain.backup import BackupHeader, BackupRecord, OpenWith, Rehearsal
-from app.domain.errors import BackupDamaged, BackupError, BackupLocked, StartupError, StorageError
-from app.domain.jobs import JobKind, Progress
+from app.domain.errors import BackupDamaged, BackupError, BackupLocked, NotFound, StartupError, StorageError
+from app.domain.identity import Actor, Permission
+from app.domain.jobs import Job, JobKind, Progress
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.backup.opening import open_all
 from app.services.backup.verification import BackupVerification
@@ -76,6 +77,27 @@ class BackupRehearsal:
         there = await self._verification.files.exist(*(Path(each.path) for each in found))
         present = [backup for backup, is_there in zip(found, there, strict=True) if is_there]
         return next(iter([*present, *found]), None)
+
+    def age(self, backup: BackupRecord) -> timedelta:
+        """Return how long ago it was made."""
+        return self._clock.now() - backup.created_at
+
+    async def request(self, actor: Actor) -> Job:
+        """Have the newest backup rehearsed now; a rehearsal that is queued already, or under way, is the answer.
+
+        Raises Forbidden, and NotFound where there is no backup.
+        """
+        actor.require(Permission.MANAGE_BACKUPS)
+        if await self.newest() is None:
+            raise NotFound("there is no backup yet: make one with `keyhall backup create FILE`")
+        async with self._storage.write() as uow:
+            job = self._jobs.new(JobKind.BACKUP_REHEARSAL, {}, unique_key=_UNIQUE, requested_by=actor.subject_id)
+            await uow.jobs.add(job)
+            return await uow.jobs.unfinished(_UNIQUE) or job
+
+    def follow(self, job_id: str) -> AsyncIterator[Job]:
+        """Do a rehearsal that was requested, or watch a worker do so: the job at every look, until it is over."""
+        return self._jobs.follow(job_id, self.carry_on)
 
     async def watch(self) -> None:
         """Queue a rehearsal where the newest backup has had none for a day; of all processes, one does."""

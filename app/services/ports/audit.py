@@ -85,16 +85,19 @@ class AuditChainRepository(Protocol):
         """Delete the rows with the highest positions of a segment; return how many."""
         ...
 
-    async def head(self, stream: Stream) -> StoredSegment | None:
-        """Return the latest segment of that chain, or None. One with a number that is never reached is none."""
+    async def head(self, stream: Stream, *, below: int) -> StoredSegment | None:
+        """Return the segment of that chain with the highest number under ``below``, or None."""
         ...
 
-    async def highest_segment(self) -> int:
-        """Return the highest number of a segment, 0 where there is none."""
+    async def highest_segment(self, *, below: int) -> int:
+        """Return the highest number of a segment under ``below``, 0 where there is none."""
         ...
 
-    async def highest_segment_of_rows(self) -> int:
-        """Return the highest segment that a row names, 0 where there is none: forged rows may name any."""
+    async def highest_segment_of_rows(self, *, below: int) -> int:
+        """Return the highest segment under ``below`` that a row names, 0 where there is none.
+
+        Forged rows may name any.
+        """
         ...
 
     async def segment(self, number: int) -> StoredSegment | None:

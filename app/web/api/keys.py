@@ -41,6 +41,12 @@ class Rotation(Model):
     reason: Reason | None = Field(default=None, description="Stands in the audit trail; must not hold a key")
 
 
+class Why(Model):
+    """Why a key is changed."""
+
+    reason: Reason | None = Field(default=None, description="Stands in the audit trail; must not hold a key")
+
+
 class NewSchedule(Model):
     """The schedule of a key."""
 
@@ -213,22 +219,28 @@ async def rotate(request: web.Request, actor: Actor, name: str, body: Rotation |
     given. Every change of a key is for owners only, within ten minutes of proving their password.
     """
     at = body.at if body else None
-    reason = body.reason if body else None
-    return begun(await request.app[SERVICES].rotation.rotate(actor.because(reason), KeyName(name), at=at))
+    return begun(await request.app[SERVICES].rotation.rotate(_because(actor, body), KeyName(name), at=at))
+
+
+def _because(actor: Actor, body: Rotation | Why | None) -> Actor:
+    """The actor, with the reason that was given."""
+    return actor.because(body.reason if body else None)
 
 
 @routes("POST", f"{_KEY}/cancel", schema=Job, errors=_CHANGING, scope=Scope.KEYS_MANAGE)
-async def cancel(request: web.Request, actor: Actor, name: str) -> web.Response:
+async def cancel(request: web.Request, actor: Actor, name: str, body: Why | None) -> web.Response:
     """Cancel a rotation that waits for its date."""
-    return json_response(200, _as_job(await request.app[SERVICES].rotation.cancel(actor, KeyName(name))))
+    return json_response(
+        200, _as_job(await request.app[SERVICES].rotation.cancel(_because(actor, body), KeyName(name)))
+    )
 
 
 @routes(
     "POST", f"{_KEY}/rollback", status=202, schema=Job, headers=JOB_LOCATION, errors=_CHANGING, scope=Scope.KEYS_MANAGE
 )
-async def rollback(request: web.Request, actor: Actor, name: str) -> web.Response:
+async def rollback(request: web.Request, actor: Actor, name: str, body: Why | None) -> web.Response:
     """Make the previous version primary again; a revoked or destroyed one is refused."""
-    return begun(await request.app[SERVICES].rotation.rollback(actor, KeyName(name)))
+    return begun(await request.app[SERVICES].rotation.rollback(_because(actor, body), KeyName(name)))
 
 
 @routes("PUT", f"{_KEY}/schedule", schema=ApplicationKey, errors=_CHANGING[:3], scope=Scope.KEYS_MANAGE)
@@ -249,12 +261,12 @@ async def schedule(request: web.Request, actor: Actor, name: str, body: NewSched
     errors=_CHANGING,
     scope=Scope.KEYS_MANAGE,
 )
-async def revoke(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
+async def revoke(request: web.Request, actor: Actor, name: str, version: str, body: Why | None) -> web.Response:
     """Mark a version compromised, at once and permanently; a primary is replaced first.
 
     When this answers, the version is revoked; the job does the work that follows, such as re-encrypting.
     """
-    return begun(await request.app[SERVICES].rotation.revoke(actor, KeyName(name), int(version)))
+    return begun(await request.app[SERVICES].rotation.revoke(_because(actor, body), KeyName(name), int(version)))
 
 
 @routes(
@@ -266,9 +278,9 @@ async def revoke(request: web.Request, actor: Actor, name: str, version: str) ->
     errors=_CHANGING,
     scope=Scope.KEYS_MANAGE,
 )
-async def retire(request: web.Request, actor: Actor, name: str, version: str) -> web.Response:
+async def retire(request: web.Request, actor: Actor, name: str, version: str, body: Why | None) -> web.Response:
     """Prove by a full scan that nothing needs a version any more, and retire it."""
-    return begun(await request.app[SERVICES].rotation.retire(actor, KeyName(name), int(version)))
+    return begun(await request.app[SERVICES].rotation.retire(_because(actor, body), KeyName(name), int(version)))
 
 
 @routes("GET", _JOBS, schema=JobPage, errors=[errors.Forbidden], scope=Scope.KEYS_READ)

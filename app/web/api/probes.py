@@ -60,10 +60,11 @@ async def metrics(request: web.Request) -> web.Response:
     """Metrics for Prometheus, to this machine, or to an API token with the scope `metrics`."""
     if not is_local(request):
         await _require_token(request)
-    figures, backup = request.app[METRICS], None
+    figures, backup, age = request.app[METRICS], None, None
     with suppress(StorageError):  # then the other figures are wanted all the more
         backup = await request.app[SERVICES].rehearsal.newest()
-    return web.Response(body=figures.text(backup), headers={"Content-Type": figures.content_type})
+        age = None if backup is None else request.app[SERVICES].rehearsal.age(backup)
+    return web.Response(body=figures.text(backup, age=age), headers={"Content-Type": figures.content_type})
 
 
 async def _require_token(request: web.Request) -> None:

@@ -247,6 +247,21 @@ async def test_revoking_the_primary_replaces_it_first_and_ends_the_very_token_th
         assert (refused.status, refused.code) == (409, "key_state_conflict")
 
 
+async def test_the_reason_for_a_change_stands_in_the_audit_trail(site: Site) -> None:
+    async with working(site):
+        rotated = await begun(site, f"{KEYS}/API_SECRET_KEY/rotate", {"reason": "a drill"})
+        await watched(site, rotated.headers["Location"], lambda job: _over(job) or job["step"] == "overlap")
+    await begun(site, f"{KEYS}/API_SECRET_KEY/rollback", {"reason": "it was a drill"})
+    await begun(site, f"{KEYS}/API_SECRET_KEY/versions/2/revoke", {"reason": "seen in a log"})
+    rows = (await site.request("GET", "/api/v1/admin/audit?action=key")).json["items"]
+    reasons = {each["detail"].get("reason") for each in rows}
+    assert reasons >= {"a drill", "it was a drill", "seen in a log"}
+    for body in ({"reason": SECRET}, {"reason": "x" * 300}, {"reason": 7}, {"why": "x"}):
+        refused = await site.request("POST", f"{KEYS}/AES_KEY/versions/99/revoke", json=body)
+        assert (refused.status, refused.code) == (422, "invalid_input"), body
+        assert SECRET not in refused.text
+
+
 async def test_a_rollback_makes_the_former_version_primary_again(site: Site) -> None:
     await site.add("goes there and back")
     none = await site.request("POST", f"{KEYS}/AES_KEY/rollback")
@@ -431,10 +446,15 @@ async def test_a_schedule_takes_whole_days_and_a_truth_value(site: Site) -> None
 async def test_ten_megabytes_are_waited_for_nowhere(site: Site) -> None:
     headers = f"Host: localhost\r\nConnection: close\r\nAuthorization: Bearer {site.token}\r\n"
     headers += "Content-Type: application/json\r\nContent-Length: 10000000\r\n\r\n"
-    expected = {"POST AES_KEY/rotate": 413, "PUT AES_KEY/schedule": 413, "POST AES_KEY/rollback": 409}
+    expected = {
+        f"POST {KEYS}/AES_KEY/rotate": 413,
+        f"PUT {KEYS}/AES_KEY/schedule": 413,
+        f"POST {KEYS}/AES_KEY/rollback": 413,
+        "POST /api/v1/admin/cache/clear": 204,
+    }
 
     async def begin(method: str, path: str) -> bytes:
-        return await raw(site, f"{method} {KEYS}/{path} HTTP/1.1\r\n{headers}".encode() + b'{"at": "' + b"x" * 100_000)
+        return await raw(site, f"{method} {path} HTTP/1.1\r\n{headers}".encode() + b'{"at": "' + b"x" * 100_000)
 
     answers = await asyncio.gather(*(begin(*where.split()) for where in expected))
     assert [answer[:13] for answer in answers] == [f"HTTP/1.1 {status} ".encode() for status in expected.values()]

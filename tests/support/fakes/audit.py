@@ -93,15 +93,17 @@ class FakeAuditChainRepository:
         self._tables.dropped.update({each.id: None for each in gone})
         return len(gone)
 
-    async def head(self, stream: Stream) -> StoredSegment | None:
-        of_stream = [number for number, each in self._tables.segments.items() if each.stream is stream]
+    async def head(self, stream: Stream, *, below: int) -> StoredSegment | None:
+        segments = self._tables.segments.items()
+        of_stream = [number for number, each in segments if each.stream is stream and number < below]
         return await self.segment(max(of_stream)) if of_stream else None
 
-    async def highest_segment(self) -> int:
-        return max(self._tables.segments, default=0)
+    async def highest_segment(self, *, below: int) -> int:
+        return max((number for number in self._tables.segments if number < below), default=0)
 
-    async def highest_segment_of_rows(self) -> int:
-        return max((each.segment or 0 for each in self._all()), default=0)
+    async def highest_segment_of_rows(self, *, below: int) -> int:
+        named = [each.segment or 0 for each in self._all()]
+        return max((number for number in named if number < below), default=0)
 
     async def segment(self, number: int) -> StoredSegment | None:
         found = self._tables.segments.get(number)

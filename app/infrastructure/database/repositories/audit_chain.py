@@ -16,8 +16,6 @@ from app.infrastructure.database.schema import UNSEALED, audit_events, audit_seg
 _COLUMNS: Final = tuple(
     StoredMoment(audit_events.c.at) if name == "at" else audit_events.c[name] for name in ChainRow._fields
 )
-_NEVER_REACHED: Final = 2**62
-"""Above every segment that Keyhall makes, and below text and bytes, which SQLite sorts behind all numbers."""
 _SEGMENT: Final = (
     audit_segments.c.number,
     audit_segments.c.stream,
@@ -72,19 +70,20 @@ class AuditChainRepositoryImpl:
         last = select(audit_events.c.id).where(this).order_by(audit_events.c.position.desc()).limit(limit)
         return await self._connection.change(delete(audit_events).where(audit_events.c.id.in_(last)))
 
-    async def head(self, stream: Stream) -> StoredSegment | None:
+    async def head(self, stream: Stream, *, below: int) -> StoredSegment | None:
         number = audit_segments.c.number
-        genuine = (audit_segments.c.stream == stream, number < _NEVER_REACHED)
-        newest = select(*_SEGMENT).where(*genuine).order_by(number.desc()).limit(1)
+        newest = (
+            select(*_SEGMENT).where(audit_segments.c.stream == stream, number < below).order_by(number.desc()).limit(1)
+        )
         return next(iter(await self._segments(newest)), None)
 
-    async def highest_segment(self) -> int:
+    async def highest_segment(self, *, below: int) -> int:
         number = audit_segments.c.number
-        return int(await self._connection.value(select(func.max(number)).where(number < _NEVER_REACHED)) or 0)
+        return int(await self._connection.value(select(func.max(number)).where(number < below)) or 0)
 
-    async def highest_segment_of_rows(self) -> int:
+    async def highest_segment_of_rows(self, *, below: int) -> int:
         segment = audit_events.c.segment
-        return int(await self._connection.value(select(func.max(segment)).where(segment < _NEVER_REACHED)) or 0)
+        return int(await self._connection.value(select(func.max(segment)).where(segment < below)) or 0)
 
     async def segment(self, number: int) -> StoredSegment | None:
         return next(iter(await self._segments(select(*_SEGMENT).where(audit_segments.c.number == number))), None)
