@@ -20,7 +20,6 @@ from app.web.api import (
     backups,
     caches,
     credentials,
-    discord,
     documentation,
     factors,
     keys,
@@ -36,12 +35,13 @@ from app.web.metrics import METRICS, Metrics
 from app.web.middleware import ERROR_PAGE, add_default_headers, request_middleware
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
+from app.web.pages import code, dashboard, login, reveal, static
 from app.web.pages import credentials as credential_pages
-from app.web.pages import dashboard, login, reveal, static
 from app.web.pages import discord as discord_pages
 from app.web.pages import privacy as privacy_pages
 from app.web.pages.account import confirm as account_confirm
 from app.web.pages.account import discord as account_discord
+from app.web.pages.account import factors as account_factors
 from app.web.pages.account import page as account_page
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
@@ -58,7 +58,6 @@ _BACKLOG: Final = 1024
 
 _FAMILIES: Final = (
     auth.routes,
-    discord.routes,
     passkeys.routes,
     factors.routes,
     users.routes,
@@ -72,12 +71,14 @@ _FAMILIES: Final = (
     dashboard.routes,
     login.routes,
     discord_pages.routes,
+    code.routes,
     credential_pages.routes,
     reveal.routes,
     account_page.routes,
     account_confirm.routes,
     account_password.routes,
     account_discord.routes,
+    account_factors.routes,
     account_sessions.routes,
     privacy_pages.routes,
     static.routes,

@@ -29,6 +29,8 @@ OPEN_TO_EVERYBODY = {
     ("POST", "/claim"),
     ("GET", "/login"),
     ("POST", "/login"),
+    ("GET", "/login/code"),
+    ("POST", "/login/code"),
     ("GET", "/auth/discord"),
     ("GET", "/auth/discord/callback"),
     ("GET", "/auth/discord/failed"),

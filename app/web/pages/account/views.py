@@ -29,13 +29,20 @@ async def _discord(request: web.Request, actor: Actor) -> Mapping[str, Any]:
     return {"linked_discord": linked, "link_code": None, "link_code_until": None}
 
 
-VIEWS: Final[Mapping[str, View]] = MappingProxyType({"password": _password, "discord": _discord, "sessions": _sessions})
+async def _factors(request: web.Request, actor: Actor) -> Mapping[str, Any]:
+    return {"factor": await request.app[SERVICES].second_factor.status(actor)}
+
+
+VIEWS: Final[Mapping[str, View]] = MappingProxyType(
+    {"password": _password, "factors": _factors, "discord": _discord, "sessions": _sessions}
+)
 
 NEWS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "password": "Your password is changed. Every other session has ended.",
         "confirmed": "Your password is confirmed for ten minutes. Repeat your step.",
         "unlinked": "Your Discord account is not linked any more. Every other session has ended.",
+        "factor_off": "The second factor is switched off. Every other session has ended.",
         "session": "That session has ended.",
         "sessions": "Every other session has ended.",
     }
