@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from app.infrastructure.clock import SystemClock
-from tests.browser.test_pages_in_chromium import LOOKS, fits, opened, sign_in
+from tests.support.browsing import LOOKS, fits, opened, sign_in
 from tests.support.samples import OWNER, PASSWORD
 from tests.support.second_factors import Authenticator
 from tests.support.web import Site
