@@ -201,6 +201,15 @@ def build_services(parts: Parts) -> Services:
     erasure = PersonErasure(
         storage=storage, keys=keys, derivation=derivation, proof=proof, factors=factor_proof, clock=clock
     )
+    authentication = AuthenticationService(
+        storage=storage,
+        starts=starts,
+        proof=proof,
+        factors=factor_proof,
+        pending=PendingSignIns(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+        refusals=refusals,
+        clock=clock,
+    )
     bot_state = BotStateService(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
@@ -269,15 +278,7 @@ def build_services(parts: Parts) -> Services:
         claims=claims,
         passwords=PasswordService(storage=storage, proof=proof, starts=starts, passwords=parts.passwords, clock=clock),
         credentials=credentials,
-        authentication=AuthenticationService(
-            storage=storage,
-            starts=starts,
-            proof=proof,
-            factors=factor_proof,
-            pending=PendingSignIns(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
-            refusals=refusals,
-            clock=clock,
-        ),
+        authentication=authentication,
         second_factor=SecondFactorService(
             storage=storage,
             keys=keys,
@@ -320,7 +321,7 @@ def build_services(parts: Parts) -> Services:
             storage=storage,
             discord=parts.discord,
             tickets=tickets,
-            starts=starts,
+            authentication=authentication,
             identity=identity,
             refusals=refusals,
             clock=clock,

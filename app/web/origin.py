@@ -50,6 +50,11 @@ class Origin:
         return f"{self.cookie_name}-device"
 
     @property
+    def pending_cookie_name(self) -> str:
+        """The name of the cookie that a browser has between password and one-time code."""
+        return f"{self.cookie_name}-pending"
+
+    @property
     def passkey_cookie_name(self) -> str:
         """The name of the cookie that ties a question for a passkey to the browser that asked it."""
         return f"{self.cookie_name}-passkey"

@@ -20,7 +20,6 @@ from app.web.api import (
     backups,
     caches,
     credentials,
-    discord,
     documentation,
     factors,
     keys,
@@ -37,13 +36,14 @@ from app.web.metrics import METRICS, Metrics
 from app.web.middleware import ERROR_PAGE, add_default_headers, request_middleware
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
+from app.web.pages import code, dashboard, login, reveal, static
 from app.web.pages import credentials as credential_pages
-from app.web.pages import dashboard, login, reveal, static
 from app.web.pages import discord as discord_pages
 from app.web.pages import passkeys as passkey_pages
 from app.web.pages import privacy as privacy_pages
 from app.web.pages.account import confirm as account_confirm
 from app.web.pages.account import discord as account_discord
+from app.web.pages.account import factors as account_factors
 from app.web.pages.account import page as account_page
 from app.web.pages.account import passkeys as account_passkeys
 from app.web.pages.account import password as account_password
@@ -61,7 +61,6 @@ _BACKLOG: Final = 1024
 
 _FAMILIES: Final = (
     auth.routes,
-    discord.routes,
     passkeys.routes,
     factors.routes,
     users.routes,
@@ -77,6 +76,7 @@ _FAMILIES: Final = (
     login.routes,
     passkey_pages.routes,
     discord_pages.routes,
+    code.routes,
     credential_pages.routes,
     reveal.routes,
     account_page.routes,
@@ -84,6 +84,7 @@ _FAMILIES: Final = (
     account_password.routes,
     account_passkeys.routes,
     account_discord.routes,
+    account_factors.routes,
     account_sessions.routes,
     privacy_pages.routes,
     static.routes,

@@ -42,3 +42,10 @@ async def empty_site(tmp_path: Path) -> AsyncIterator[Site]:
     """A house that has no owner yet."""
     async with open_site(sqlite_place(tmp_path), owner=False) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def new_site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A house of its own, with an owner."""
+    async with open_site(sqlite_place(tmp_path)) as opened:
+        yield opened

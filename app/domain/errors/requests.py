@@ -58,7 +58,7 @@ class OtpRequired(AppError):
     title = "A one-time code is required"
 
     def __init__(self, pending: SecretText | None = None) -> None:
-        super().__init__("Send the code of your authenticator app, or a recovery code, as otp as well")
+        super().__init__("Enter a code of your authenticator app, or a recovery code")
         self.pending = pending
 
 

@@ -88,6 +88,21 @@ class AuthenticationService:
             raise
         return await self._starts.browser(proven.user, client, former_cookie=former_cookie, within=within)
 
+    async def begin_browser(self, user: User, client: Client, *, former_cookie: str | None = None) -> BrowserSession:
+        """Sign a browser in whose user was proven otherwise than by a password, but not by two factors.
+
+        Raises OtpRequired, with what ``finish_browser`` needs besides a code, where the account has a second factor;
+        TooManyAttempts, and InvalidCredentials where the account was disabled meanwhile.
+        """
+        sender = await self._proof.sender(user, client)
+        attempt = Attempt(user_id=user.id, who=client, action=Action.LOGIN, sender=sender)
+        try:
+            await self._factors.judge(attempt, None)
+        except OtpRequired as asked:
+            asked.pending = self._pending.issue(user)
+            raise
+        return await self._starts.browser(user, client, former_cookie=former_cookie)
+
     async def finish_browser(
         self, pending: str | None, otp: str, client: Client, *, former_cookie: str | None = None
     ) -> BrowserSession:

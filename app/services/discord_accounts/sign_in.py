@@ -20,12 +20,13 @@ from app.domain.errors import (
     Forbidden,
     InvalidToken,
     NotConfigured,
+    OtpRequired,
     TicketRefused,
     TooManyAttempts,
 )
 from app.domain.identity import Actor, Client, User, snowflake
 from app.domain.secrets import SecretText
-from app.services.authentication import BrowserSession, SessionStarts
+from app.services.authentication import AuthenticationService, BrowserSession
 from app.services.deadlines import regardless_of_deadline
 from app.services.discord_accounts.tickets import Ticket, TicketKind, Tickets
 from app.services.identity import IdentityService
@@ -57,11 +58,15 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
-    """How it goes on: with a session, and then to the page ``next``; or with a ticket for the page that asks."""
+    """How it goes on: with a session, and then to the page ``next``; or with a ticket for the page that asks.
+
+    Or, where the account has a second factor, with what the page needs that asks for a code (``pending``).
+    """
 
     next: str = "/"
     session: BrowserSession | None = None
     ticket: SecretText | None = None
+    pending: SecretText | None = None
 
 
 class DiscordSignIn:
@@ -73,7 +78,7 @@ class DiscordSignIn:
         storage: Storage,
         discord: DiscordAccounts | None,
         tickets: Tickets,
-        starts: SessionStarts,
+        authentication: AuthenticationService,
         identity: IdentityService,
         refusals: Refusals,
         clock: Clock,
@@ -81,7 +86,7 @@ class DiscordSignIn:
         self._storage = storage
         self._discord = discord
         self._tickets = tickets
-        self._starts = starts
+        self._authentication = authentication
         self._identity = identity
         self._refusals = refusals
         self._limiter = AttemptLimiter(storage=storage, clock=clock)
@@ -127,7 +132,10 @@ class DiscordSignIn:
                 (session_id,) = ticket.parts
                 return Arrived(ticket=self._tickets.issue(TicketKind.PROVEN, session_id, number)[1])
             user = await self._user(number)
-            session = await self._starts.browser(user, client, former_cookie=arrival.former_cookie)
+            try:
+                session = await self._authentication.begin_browser(user, client, former_cookie=arrival.former_cookie)
+            except OtpRequired as asked:  # no refusal: the browser goes on to the page that asks for the code
+                return Arrived(next=ticket.parts[0], pending=asked.pending)
         except (TicketRefused, DiscordDeclined, InvalidToken, Forbidden, TooManyAttempts) as refused:
             await self._record(refused, client)
             raise

@@ -20,8 +20,8 @@ from app.web.inputs import Model
 from app.web.middleware import REQUEST_ID
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
-from app.web.pages.login import own_page
-from app.web.pages.rendering import page, see_other
+from app.web.pages.code import ask_for_code
+from app.web.pages.rendering import own_page, page, see_other
 from app.web.problems import InsecureConnection, status_of
 from app.web.routing import Routes
 from app.web.sessions import begin_session, session_cookie
@@ -111,6 +111,10 @@ async def arrive(request: web.Request, client: Client, query: ArrivalQuery) -> w
     if arrived.ticket is not None:
         response = see_other(CONFIRM)
         keep_ticket(request, response, arrived.ticket)
+        return response
+    if arrived.pending is not None:
+        response = ask_for_code(request, arrived.pending, own_page(arrived.next))
+        forget_ticket(request, response)
         return response
     response = see_other(own_page(arrived.next))
     forget_ticket(request, response)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,8 +13,9 @@ from app.domain.identity import Actor, Client
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
+from app.web.pages.code import ask_for_code
 from app.web.pages.drafts import forget_draft
-from app.web.pages.rendering import Refused, page, see_other
+from app.web.pages.rendering import Refused, own_page, page, see_other
 from app.web.passkeys import passkeys_elsewhere
 from app.web.routing import Routes
 from app.web.sessions import begin_session, end_session, session_cookie
@@ -27,9 +27,9 @@ _NEWS: Final = {
     "claimed": "The password is set. Sign in with the one that you chose.",
     "out": "You are signed out.",
     "erased": "Your account and everything that was stored about you is erased.",
+    "late": "The code was not entered within five minutes. Sign in again.",
     "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
 }
-_OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
 
 
 class SetupForm(Model):
@@ -49,10 +49,11 @@ class ClaimForm(Model):
 
 
 class LoginForm(Model):
-    """Name and password, and the page to go back to."""
+    """Name and password, and the page to go back to; a code too, where a program fills in the form at once."""
 
     username: str
     password: str
+    otp: str = ""
     next: str = "/"
 
 
@@ -129,7 +130,9 @@ async def claim(request: web.Request, client: Client, form: ClaimForm) -> web.Re
 
 
 async def login_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-    """The sign-in form again, with the refusal."""
+    """The sign-in form again, with the refusal; the page that asks for the code, where only that is missing."""
+    if isinstance(error, errors.OtpRequired) and error.pending is not None:
+        return ask_for_code(request, error.pending, own_page(fields.get("next", "/")))
     refused = Refused(error)
     return page(
         request,
@@ -168,13 +171,16 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
     status=303,
     media_type="text/html",
     retry=login_again,
-    errors=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Overloaded],
+    errors=[errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded],
 )
 async def login(request: web.Request, client: Client, form: LoginForm) -> web.Response:
-    """Sign in; every sign-in is a new session, and ends the one that the browser had."""
+    """Sign in; every sign-in is a new session, and ends the one that the browser had.
+
+    Where the account has a second factor, it leads to the page that asks for the code.
+    """
     request.app[ORIGIN].check_connection(request)
     session = await request.app[SERVICES].authentication.login_browser(
-        form.username, form.password, client, former_cookie=session_cookie(request)
+        form.username, form.password, client, otp=form.otp, former_cookie=session_cookie(request)
     )
     response = see_other(own_page(form.next))
     begin_session(request, response, session)
@@ -189,8 +195,3 @@ async def logout(request: web.Request, actor: Actor, form: NoFields) -> web.Resp
     end_session(request, response)
     forget_draft(request, response)
     return response
-
-
-def own_page(path: str) -> str:
-    """The path if it can only be one of Keyhall's own pages, `/` otherwise."""
-    return path if _OWN_PATH.fullmatch(path) else "/"

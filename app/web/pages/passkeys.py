@@ -9,8 +9,8 @@ from app.domain.identity import Client
 from app.web.inputs import Model
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
-from app.web.pages.login import login_again, own_page
-from app.web.pages.rendering import see_other
+from app.web.pages.login import login_again
+from app.web.pages.rendering import own_page, see_other
 from app.web.passkeys import answer_in, browser_secret, relying_party
 from app.web.routing import Routes
 from app.web.sessions import begin_session, session_cookie

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,14 @@ def error_page(request: web.Request, error: AppError) -> web.Response:
         error=error,
         request_id=request[REQUEST_ID],
     )
+
+
+_OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
+
+
+def own_page(path: str) -> str:
+    """The path if it can only be one of Keyhall's own pages, `/` otherwise."""
+    return path if _OWN_PATH.fullmatch(path) else "/"
 
 
 class Refused:

@@ -21,9 +21,10 @@ routes = Routes("Pages")
 
 
 class RevealForm(Model):
-    """A button; with the password if its last proof is too old."""
+    """A button; with the password, and a code where the account has a second factor, if the last proof is too old."""
 
     password: str = ""
+    otp: str = ""
 
 
 async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
@@ -41,6 +42,7 @@ async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, s
         viewer=actor,
         credential=shown(view),
         refused=refused,
+        code=await request.app[SERVICES].second_factor.demanded(actor.user_id),
     )
 
 
@@ -54,6 +56,8 @@ async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, s
         errors.NotFound,
         errors.ReauthenticationRequired,
         errors.InvalidCredentials,
+        errors.OtpRequired,
+        errors.SecondFactorUnreadable,
         errors.TooManyAttempts,
         errors.CredentialUnreadable,
     ],
@@ -61,12 +65,14 @@ async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, s
 async def reveal(request: web.Request, actor: Actor, credential_id: str, form: RevealForm) -> web.Response:
     """Show the secret of a credential, in this answer and nowhere else.
 
-    Asks for the password if it was last proven more than ten minutes ago.
+    Asks for the password, and for a code where the account has a second factor, if they were last proven more than ten
+    minutes ago.
     """
     services = request.app[SERVICES]
     if form.password:
         cookie = own_cookie(request)
-        renew_session(request, await services.authentication.reauthenticate(actor, form.password, cookie=cookie))
+        renewed = await services.authentication.reauthenticate(actor, form.password, otp=form.otp, cookie=cookie)
+        renew_session(request, renewed)
         actor = await actor_of(request)
     view = await services.credentials.get(actor, credential_id)
     secret = await services.credentials.reveal(actor, credential_id)

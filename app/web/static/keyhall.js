@@ -3,14 +3,9 @@
 {
   const secret = document.getElementById("secret");
   const seconds = Number(secret?.dataset.hideAfter);
-  if (seconds) {
-    const news = document.getElementById("secret-news");
-    const copy = document.getElementById("copy");
-    const hide = () => {
-      secret.textContent = "•".repeat(8);
-      copy.hidden = true;
-      news.textContent = "Hidden again.";
-    };
+  const news = document.getElementById("secret-news");
+  const copy = document.getElementById("copy");
+  if (secret && copy) {
     if (navigator.clipboard) {
       copy.hidden = false;
       copy.addEventListener("click", async () => {
@@ -22,6 +17,13 @@
         }
       });
     }
+  }
+  if (seconds) {
+    const hide = () => {
+      secret.textContent = "•".repeat(8);
+      copy.hidden = true;
+      news.textContent = "Hidden again.";
+    };
     news.textContent = `Hidden in ${seconds} seconds.`;
     setTimeout(hide, seconds * 1000);
     // A page that comes back from the browser's cache must not bring the secret back.

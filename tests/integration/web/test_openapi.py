@@ -30,6 +30,8 @@ OPEN_TO_EVERYBODY = {
     ("GET", "/login"),
     ("POST", "/login"),
     ("POST", "/login/passkey"),
+    ("GET", "/login/code"),
+    ("POST", "/login/code"),
     ("GET", "/auth/discord"),
     ("GET", "/auth/discord/callback"),
     ("GET", "/auth/discord/failed"),

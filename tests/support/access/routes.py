@@ -80,6 +80,8 @@ ROUTES: Final = (
     Route("GET /login", EVERYBODY),
     Route("POST /login/passkey", EVERYBODY, form={"credential": "{}"}, passes=("401",)),
     Route("POST /login", EVERYBODY, form={"username": OWNER, "password": PASSWORD}),
+    Route("GET /login/code", "UUUUU"),  # leads to /login without a right password before
+    Route("POST /login/code", EVERYBODY, form={"otp": "123456"}),
     Route("GET /auth/discord", EVERYBODY, passes=("409",)),  # without an application at Discord
     Route("GET /auth/discord/callback", EVERYBODY),
     Route("GET /auth/discord/failed", EVERYBODY),
@@ -117,11 +119,15 @@ ROUTES: Final = (
     Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
     Route("GET /account", SIGNED_IN),
     Route("GET /security", SIGNED_IN),
-    Route("GET /account/confirm", SIGNED_IN),
-    Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
     Route("POST /account/confirm/passkey", SIGNED_IN, form={"credential": "{}"}, passes=("401",)),
     Route("POST /account/passkeys", SIGNED_IN, form={"passkey_name": "a key", "credential": "{}"}),
     Route("POST /account/passkeys/{passkey_id}/remove", ABSENT_TO_ALL, form={}),
+    Route("GET /account/factors/new", SIGNED_IN),
+    Route("POST /account/factors/new", SIGNED_IN, form={"otp": "123456"}, passes=("401", "404")),
+    Route("POST /account/factors/codes", ABSENT_TO_ALL, form={}),
+    Route("POST /account/factors/remove", ABSENT_TO_ALL, form={}),
+    Route("POST /account/factors/start", SIGNED_IN, form={}),
+    Route("POST /api/v1/auth/totp", SIGNED_IN),
     Route(
         "POST /account/password",
         SIGNED_IN,
@@ -130,11 +136,14 @@ ROUTES: Final = (
     ),
     Route("POST /account/sessions/end", SIGNED_IN, form={}, ends_sessions=True),
     Route("POST /account/sessions/{session_id}/end", ABSENT_TO_ALL, form={}),
-    Route("POST /api/v1/auth/totp/confirm", ABSENT_TO_ALL, {"otp": "123456"}),  # nobody has begun yet
+    Route(
+        "POST /api/v1/auth/totp/confirm",
+        SIGNED_IN,
+        {"otp": "123456"},
+        passes=("not_found", "invalid_credentials"),  # for those who have not begun, and those who have
+    ),
     Route("POST /api/v1/auth/totp/recovery-codes", ABSENT_TO_ALL),
     Route("DELETE /api/v1/auth/totp", ABSENT_TO_ALL),
-    Route("POST /api/v1/auth/totp", SIGNED_IN),
-    Route("POST /logout", SIGNED_IN, form={}),
     # -- one's own data ------------------------------------------------------------------------------------------------
     Route("GET /api/v1/privacy/export", SIGNED_IN),
     Route("POST /api/v1/privacy/erase", SIGNED_IN, {}, passes=("reauthentication_required",)),

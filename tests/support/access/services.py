@@ -358,6 +358,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "audit_sealing.*": "the sealer",
     "audit_verification.flaw_of_rows": "a part of verify",
     "audit_verification.segments": "a part of verify",
+    "authentication.begin_browser": "a part of signing in with Discord",
     "authentication.finish_browser": "proves a second factor, after a password",
     "authentication.login": "proves a password",
     "authentication.login_browser": "proves a password",

@@ -31,6 +31,10 @@ async def _discord(request: web.Request, actor: Actor) -> Mapping[str, Any]:
     return {"linked_discord": linked, "link_code": None, "link_code_until": None}
 
 
+async def _factors(request: web.Request, actor: Actor) -> Mapping[str, Any]:
+    return {"factor": await request.app[SERVICES].second_factor.status(actor)}
+
+
 async def _passkeys(request: web.Request, actor: Actor) -> Mapping[str, Any]:
     found = await request.app[SERVICES].passkeys.page(actor, limit=100)
     return {
@@ -41,7 +45,13 @@ async def _passkeys(request: web.Request, actor: Actor) -> Mapping[str, Any]:
 
 
 VIEWS: Final[Mapping[str, View]] = MappingProxyType(
-    {"password": _password, "passkeys": _passkeys, "discord": _discord, "sessions": _sessions}
+    {
+        "password": _password,
+        "factors": _factors,
+        "passkeys": _passkeys,
+        "discord": _discord,
+        "sessions": _sessions,
+    }
 )
 
 NEWS: Final[Mapping[str, str]] = MappingProxyType(
@@ -51,6 +61,7 @@ NEWS: Final[Mapping[str, str]] = MappingProxyType(
         "unlinked": "Your Discord account is not linked any more. Every other session has ended.",
         "passkey": "The passkey is added. Every other session has ended.",
         "passkey-removed": "The passkey is removed. Every other session has ended. Delete it on its device as well.",
+        "factor_off": "The second factor is switched off. Every other session has ended.",
         "session": "That session has ended.",
         "sessions": "Every other session has ended.",
     }
