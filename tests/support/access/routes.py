@@ -117,8 +117,6 @@ ROUTES: Final = (
     Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
     Route("GET /account", SIGNED_IN),
     Route("GET /security", SIGNED_IN),
-    Route("GET /account/confirm", SIGNED_IN),
-    Route("POST /account/confirm", SIGNED_IN, form={"password": PASSWORD}, ends_sessions=True),
     Route("POST /account/confirm/passkey", SIGNED_IN, form={"credential": "{}"}, passes=("401",)),
     Route("POST /account/passkeys", SIGNED_IN, form={"passkey_name": "a key", "credential": "{}"}),
     Route("POST /account/passkeys/{passkey_id}/remove", ABSENT_TO_ALL, form={}),
@@ -134,7 +132,6 @@ ROUTES: Final = (
     Route("POST /api/v1/auth/totp/recovery-codes", ABSENT_TO_ALL),
     Route("DELETE /api/v1/auth/totp", ABSENT_TO_ALL),
     Route("POST /api/v1/auth/totp", SIGNED_IN),
-    Route("POST /logout", SIGNED_IN, form={}),
     # -- one's own data ------------------------------------------------------------------------------------------------
     Route("GET /api/v1/privacy/export", SIGNED_IN),
     Route("POST /api/v1/privacy/erase", SIGNED_IN, {}, passes=("reauthentication_required",)),
