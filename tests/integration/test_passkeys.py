@@ -15,8 +15,10 @@ from app.domain.identity import Actor, Client, Role, Source
 from app.domain.passkeys import PASSKEYS_MOST, Passkey, RelyingParty
 from app.infrastructure.database.errors import ConstraintBroken
 from tests.support.authenticator import Authenticator
+from tests.support.backups import back_up
 from tests.support.database import NOW, user
 from tests.support.installs import Place
+from tests.support.restores import restore
 from tests.support.samples import PASSWORD
 
 if TYPE_CHECKING:
@@ -196,3 +198,15 @@ async def test_what_is_stored_signs_nobody_in(place: Place) -> None:
             await services.passkeys.login(authenticator.get(await services.passkeys.login_options(PARTY)), WEB, PARTY)
     stored = repr(await place.contents())
     assert answer["response"]["signature"] not in stored
+
+
+async def test_a_restored_backup_keeps_passkeys(place: Place, tmp_path: Path) -> None:
+    async with place.services() as services:
+        authenticator = await added(services, await signed_in(services))
+    await back_up(place, tmp_path / "one.age")
+    await restore(place, tmp_path / "one.age")
+    async with place.services() as services:
+        answer = authenticator.get(await services.passkeys.login_options(PARTY))
+        pair = await services.passkeys.login(answer, WEB, PARTY)
+        mia = await services.requests.authenticate(pair.access_token.reveal(), WEB)
+        assert [each.name for each in (await services.passkeys.page(mia)).items] == ["laptop"]
