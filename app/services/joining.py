@@ -75,8 +75,6 @@ class AccountJoining:
         factor = await uow.factors.get(other.id)
         if factor is not None and factor.confirmed_at is not None:  # Discord alone must not lead around it
             raise LinkConflict("This Discord account has a second factor of its own here: switch it off there first")
-        if not user.role.covers(other.role):
-            raise LinkConflict("This Discord account has more rights here than the account it would be linked with")
         return other
 
 

@@ -87,6 +87,17 @@ async def test_of_fifty_uses_of_one_code_at_once_one_links(place: Place) -> None
         assert await services.identity.discord_id_of(mia.user_id) is not None
 
 
+async def test_a_code_ends_with_the_sessions_of_its_account(place: Place) -> None:
+    await place.install()
+    async with place.services() as services:
+        mia, tom = await user(services, "mia"), await user(services, "tom")
+        code, other = [(await services.discord_linking.issue_code(each)).code.reveal() for each in (mia, tom)]
+        await services.passwords.set(await services.identity.operator(), "mia", "another brass key on a hook")
+        with pytest.raises(LinkCodeRefused):
+            await services.discord_linking.link_by_code(NUMBER, code)
+        assert (await services.discord_linking.link_by_code(NUMBER, other)).username == "tom"
+
+
 async def test_a_link_that_is_killed_happened_or_did_not(place: Place) -> None:
     await place.install()
     async with place.services() as services:

@@ -18,6 +18,7 @@ from app.domain.errors import (
     Forbidden,
     InvalidToken,
     LinkCodeRefused,
+    LinkConflict,
     NoOtherWayIn,
     NotFound,
     TicketRefused,
@@ -234,7 +235,7 @@ class DiscordLinking:
         async with self._storage.read() as uow:
             user = await self._active(uow, user_id)
             joining = await self._joining.look(uow, user, number)
-        _refuse_disabled(joining)
+        _judge(joining, user)
         views = [
             Moving(view=await self._access.view(record), label=label) for record, label in joining.planned.credentials
         ]
@@ -254,7 +255,7 @@ class DiscordLinking:
             await self._joining.lock(uow, number)
             await use_up(uow)
             user = await self._active(uow, user_id)
-            _refuse_disabled(await self._joining.look(uow, user, number))
+            _judge(await self._joining.look(uow, user, number), user)
             moved = await self._joining.join(uow, user, number)
             actor = Actor(
                 user_id=user.id, subject_id=user.subject_id, username=user.username, role=user.role, client=client
@@ -301,10 +302,15 @@ async def has_another_way_in(uow: UnitOfWork, user: User) -> bool:
     return user.password_hash is not None or bool(await uow.passkeys.of(user.id))
 
 
-def _refuse_disabled(joining: Joining) -> None:
-    """Who was disabled as a Discord user does not come back as another one."""
-    if joining.other is not None and joining.other.disabled_at is not None:
+def _judge(joining: Joining, user: User) -> None:
+    """Refuse what its person may not do alone. Raises Forbidden, LinkConflict."""
+    other = joining.other
+    if other is None:
+        return
+    if other.disabled_at is not None:  # who was disabled as a Discord user does not come back as another one
         raise Forbidden("This Discord account is disabled")
+    if not user.role.covers(other.role):
+        raise LinkConflict("This Discord account has more rights here than the account it would be linked with")
 
 
 def _typed(code: str) -> str:

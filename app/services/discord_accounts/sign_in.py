@@ -7,7 +7,7 @@ of Discord's is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -49,10 +49,10 @@ class Departure:
 class Arrival:
     """The parts that a browser brings from Discord: each may be empty or anything."""
 
-    ticket: str | None
-    state: str
+    ticket: str | None = field(repr=False)
+    state: str = field(repr=False)
     code: SecretText
-    former_cookie: str | None = None
+    former_cookie: str | None = field(default=None, repr=False)
     """The session that the browser has; it ends when another one begins."""
 
 

@@ -211,6 +211,8 @@ class SessionRepository(Protocol):
         """End every live session of a user except ``but``, and delete their refresh tokens; return how many.
 
         The user's token version is counted up; ``but``, if it is a live session of that user, gets the new one.
+
+        Codes by which one of them would link a Discord account stop working.
         """
         ...
 

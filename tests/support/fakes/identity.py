@@ -173,6 +173,9 @@ class FakeSessionRepository:
         if user is None:
             return 0
         user = self._tables.users[user_id] = replace(user, token_version=user.token_version + 1)
+        for digest, (link, used) in list(self._tables.links.items()):
+            if (link.user_id, link.purpose, used) == (user_id, LinkPurpose.DISCORD, False):
+                del self._tables.links[digest]
         mine = [each for each in self._tables.sessions.values() if each.user_id == user_id]
         kept = self._tables.sessions.get(but or "")
         if kept in mine and kept.revoked_at is None and kept.expires_at > at:

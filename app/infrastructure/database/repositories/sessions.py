@@ -9,9 +9,10 @@ from typing import Any, Final
 from sqlalchemy import Select, bindparam, delete, func, insert, or_, select, update
 
 from app.domain.identity import Session
+from app.domain.links import LinkPurpose
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
-from app.infrastructure.database.schema import refresh_tokens, sessions, users
+from app.infrastructure.database.schema import one_time_links, refresh_tokens, sessions, users
 from app.services.ports import RefreshUse, SessionAndUser
 
 _COLUMNS: Final = (
@@ -149,6 +150,8 @@ class SessionRepositoryImpl:
         for begin in range(0, len(ended), _SESSIONS_AT_ONCE):
             some = refresh_tokens.c.session_id.in_(ended[begin : begin + _SESSIONS_AT_ONCE])
             await self._connection.change(delete(refresh_tokens).where(some))
+        codes = (one_time_links.c.user_id == user_id, one_time_links.c.purpose == LinkPurpose.DISCORD.value)
+        await self._connection.change(delete(one_time_links).where(*codes, one_time_links.c.used_at.is_(None)))
         if but is not None and version is not None:
             kept = update(sessions).where(*alive, sessions.c.id == but).values(token_version=version)
             await self._connection.change(kept)
