@@ -221,7 +221,14 @@ async def test_the_last_owner_cannot_be_erased(keyhall: Keyhall, memory: FakeSto
         await keyhall.services.erasure.of_oneself(boss, PASSWORD)
     with pytest.raises(LastOwner):
         await keyhall.services.erasure.of_user(operator, "boss", confirm="boss")
-    second = User(id="second", subject_id="s2", username="second", role=Role.OWNER, created_at=keyhall.clock.now())
+    second = User(
+        id="second",
+        subject_id="s2",
+        username="second",
+        role=Role.OWNER,
+        password_hash="$fake$x",
+        created_at=keyhall.clock.now(),
+    )
     async with keyhall.storage.write() as uow:
         await uow.users.add(second)
     await keyhall.services.erasure.of_oneself(boss, PASSWORD)
