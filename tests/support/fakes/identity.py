@@ -174,6 +174,8 @@ class FakeSessionRepository:
             return 0
         user = self._tables.users[user_id] = replace(user, token_version=user.token_version + 1)
         for digest, (link, used) in list(self._tables.links.items()):
+            if not isinstance(link, OneTimeLink):
+                continue
             if (link.user_id, link.purpose, used) == (user_id, LinkPurpose.DISCORD, False):
                 del self._tables.links[digest]
         mine = [each for each in self._tables.sessions.values() if each.user_id == user_id]
