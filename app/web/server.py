@@ -48,6 +48,7 @@ from app.web.pages.account import page as account_page
 from app.web.pages.account import passkeys as account_passkeys
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
+from app.web.pages.account import tokens as account_tokens
 from app.web.pages.rendering import TEMPLATES, Templates, error_page
 from app.web.pages.static import ASSETS, Assets
 
@@ -86,6 +87,7 @@ _FAMILIES: Final = (
     account_discord.routes,
     account_factors.routes,
     account_sessions.routes,
+    account_tokens.routes,
     privacy_pages.routes,
     static.routes,
     documentation.routes,

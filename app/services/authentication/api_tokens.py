@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.domain.api_tokens import (
     MOST_TOKENS,
@@ -73,17 +73,20 @@ class ApiTokenService:
         *,
         name: str,
         scopes: Sequence[str],
-        expires_at: datetime | None = None,
+        expires_at: datetime | timedelta | None = None,
         guild_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> CreatedToken:
-        """Make a token. A request repeated under the same ``idempotency_key`` makes none and shows none.
+        """Make a token that expires then, or so long from now.
 
+        A request repeated under the same ``idempotency_key`` makes none and shows none.
         Raises ReauthenticationRequired, InvalidInput, Forbidden for a scope that the actor's role could not use,
         NotFound for the use of a credential that is not the actor's, QuotaExceeded, IdempotencyConflict.
         """
         now = self._clock.now()
         actor.require_fresh(now)
+        if isinstance(expires_at, timedelta):
+            expires_at = now + expires_at
         name, wanted = new_name(name), new_scopes(scopes)
         guild_id = None if guild_id is None else snowflake(guild_id, "guild_id")
         _require_grantable(actor, wanted, guild_id)

@@ -134,6 +134,8 @@ ROUTES: Final = (
         form={"password": "not the password", "new_password": NEW_PASSWORD},
         passes=("401",),
     ),
+    Route("POST /account/tokens", SIGNED_IN, form={"name": "ci", "credentials_read": "yes"}),
+    Route("POST /account/tokens/{token_id}/revoke", ABSENT_TO_ALL, form={}),
     Route("POST /account/sessions/end", SIGNED_IN, form={}, ends_sessions=True),
     Route("POST /account/sessions/{session_id}/end", ABSENT_TO_ALL, form={}),
     Route(

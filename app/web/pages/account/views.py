@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from app.domain.identity import Actor
+from app.domain.identity import Actor, grantable
 from app.domain.passkeys import PASSKEYS_MOST
+from app.domain.scopes import Scope
 from app.web.options import SERVICES
 from app.web.passkeys import passkeys_elsewhere
 
@@ -44,12 +45,42 @@ async def _passkeys(request: web.Request, actor: Actor) -> Mapping[str, Any]:
     }
 
 
+_WORDS: Final = {
+    Scope.CREDENTIALS_READ: "list your credentials, without their secrets",
+    Scope.CREDENTIALS_WRITE: "store, change and remove credentials",
+    Scope.CREDENTIALS_REVEAL: "reveal secrets, without asking for your password",
+    Scope.CREDENTIALS_USE: "use credentials by way of Keyhall",
+    Scope.KEYS_READ: "see application keys, jobs and backups",
+    Scope.KEYS_MANAGE: "rotate and revoke application keys",
+    Scope.AUDIT_READ: "read the audit trail",
+    Scope.USERS_MANAGE: "manage members and auditors",
+    Scope.METRICS: "read metrics",
+}
+_LIFETIMES: Final = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "a year"), ("", "never"))
+
+
+async def _tokens(request: web.Request, actor: Actor) -> Mapping[str, Any]:
+    service = request.app[SERVICES].api_tokens
+    found = await service.page(actor, limit=100)
+    return {
+        "tokens": [{"token": each, "status": service.status(each).value} for each in found.items],
+        "new_token": None,
+        "token_boxes": [
+            {"name": scope.value.replace(":", "_"), "scope": scope.value, "words": words}
+            for scope, words in _WORDS.items()
+            if grantable(actor.role, scope)
+        ],
+        "token_lifetimes": _LIFETIMES,
+    }
+
+
 VIEWS: Final[Mapping[str, View]] = MappingProxyType(
     {
         "password": _password,
         "factors": _factors,
         "passkeys": _passkeys,
         "discord": _discord,
+        "tokens": _tokens,
         "sessions": _sessions,
     }
 )
@@ -62,6 +93,7 @@ NEWS: Final[Mapping[str, str]] = MappingProxyType(
         "passkey": "The passkey is added. Every other session has ended.",
         "passkey-removed": "The passkey is removed. Every other session has ended. Delete it on its device as well.",
         "factor_off": "The second factor is switched off. Every other session has ended.",
+        "token": "That token is revoked.",
         "session": "That session has ended.",
         "sessions": "Every other session has ended.",
     }
