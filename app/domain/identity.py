@@ -199,7 +199,7 @@ class Actor:
             raise MissingScope(scope)
 
     def require_person(self) -> None:
-        """Raise MissingScope for any API token: for what no scope allows, such as changes of the user's own account."""
+        """Raise MissingScope for any API token: for acts that no scope allows, such as changes of the own account."""
         if self.scopes is not None:
             raise MissingScope
 
@@ -215,7 +215,7 @@ class Actor:
     def require_fresh(self, now: datetime, *, scope: Scope | None = None) -> None:
         """Raise ReauthenticationRequired unless a password was proven in this session within ten minutes.
 
-        An API token proves nothing anew: it may do this if it has the ``scope`` that stands for it, which its owner
+        An API token proves nothing again: it may do this if it has the ``scope`` that stands for it, which its owner
         gave it in a fresh session; else MissingScope. The CLI runs as the operator, who holds the master key: there is
         no session to prove.
         """

@@ -130,7 +130,7 @@ class PasswordService:
             raise PasswordChanged
         for purpose in ACCOUNT_PURPOSES:
             await uow.links.withdraw(user.id, purpose)
-        await uow.api_tokens.end_all_of(user.id)  # whoever knew the password may have made some
+        await uow.api_tokens.end_all_of(user.id)  # anyone who had the password may have made some
         return await uow.sessions.end_all_of(user.id, now, but=but)
 
 

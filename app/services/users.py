@@ -117,8 +117,8 @@ class UserService:
     ) -> User:
         """Give a user another role, or disable or enable the account; None leaves it as it is.
 
-        Who is disabled, or loses a right, is signed out everywhere. Invitations that the user could not issue any more
-        are withdrawn. Raises Forbidden, NotFound, LastOwner.
+        The sessions and API tokens of a user who is disabled, or loses a right, end. Invitations that the user could
+        not issue any more are withdrawn. Raises Forbidden, NotFound, LastOwner.
         """
         actor.require(Permission.MANAGE_USERS)
         actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
@@ -142,6 +142,7 @@ class UserService:
         await uow.users.set_role(user.id, role, now)
         if not role.covers(user.role):
             await uow.sessions.end_all_of(user.id, now)
+            await uow.api_tokens.end_all_of(user.id)
         await _withdraw_invitations(uow, user, role)
         await self._trail.record(
             uow,

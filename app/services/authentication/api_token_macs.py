@@ -1,4 +1,4 @@
-"""The MACs by which the database knows API tokens, under every version of API_SECRET_KEY that verifies."""
+"""The MACs by which the database recognises API tokens, under every version of API_SECRET_KEY that verifies."""
 
 from __future__ import annotations
 

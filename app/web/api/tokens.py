@@ -30,7 +30,7 @@ class NewToken(Model):
     scopes: list[ScopeName] = Field(
         min_length=1,
         max_length=MOST_SCOPES,
-        description="What it may do; `credentials:use:<credential id>` is the use of that credential alone",
+        description="Its rights; `credentials:use:<credential id>` is the use of that credential alone",
     )
     expires_at: Time | None = Field(default=None, description="Without it, the token lasts until it is revoked")
     guild_id: GuildId | None = Field(
