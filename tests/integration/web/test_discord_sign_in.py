@@ -18,6 +18,7 @@ from aiohttp import web
 
 from app.domain.attempts import PER_NETWORK
 from app.domain.errors import AppError, DiscordUnavailable, InvalidToken, NotConfigured
+from app.domain.second_factor import TotpFactor
 from app.domain.secrets import SecretText
 from app.infrastructure.discord_accounts import DiscordAccountsImpl, DiscordApplication
 from app.services.identity import DiscordEvent
@@ -137,6 +138,24 @@ async def test_an_address_of_mail_that_is_somebody_elses_name_changes_nothing(
     await browser.sign_in(mallory)
     me = await browser.open("/api/v1/auth/me")
     assert (me.json["username"], me.json["role"]) == ("discord:1004", "member")
+
+
+async def test_where_there_is_a_second_factor_discord_alone_signs_nobody_in(
+    place: DiscordPlace, browser: Browser
+) -> None:
+    await browser.sign_in(place.wire.user(1010))
+    user_id, now = await browser.who() or "", datetime.now(UTC)
+    factor = TotpFactor(id="factor-1010", user_id=user_id, encrypted_secret=b"x", key_version=1, created_at=now)
+    async with place.site.services.requests._storage.write() as uow:
+        assert await uow.factors.start(factor)
+        assert await uow.factors.confirm(factor.id, 1, now)
+    async with place.browser() as other:
+        answer = await other.sign_in(place.wire.user(1010), next_page="/credentials")
+        assert answer.status == 303
+        assert not answer.headers["Location"].startswith(("/credentials", FAILED))
+        assert (await other.open(answer.headers["Location"])).status == 200
+        assert other.cookie("keyhall") is None
+        assert await other.who() is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
