@@ -12,11 +12,11 @@ from app.domain.identity import Actor
 from app.web.headers import EXPORT_HEADERS
 from app.web.inputs import Model
 from app.web.options import SERVICES
-from app.web.pages.drafts import forget_draft
+from app.web.pages.drafts import forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.problems import headers_of, status_of
 from app.web.routing import Retry, Routes, json_response
-from app.web.sessions import actor_of, end_session, own_cookie, renew_session
+from app.web.sessions import ACCOUNT, actor_of, end_session, own_cookie, renew_session
 
 routes = Routes("Pages")
 
@@ -63,6 +63,11 @@ def _again(section: str) -> Retry:
     return retry
 
 
+def _signed_out(request: web.Request, fields: Mapping[str, str]) -> web.StreamResponse:
+    """Answers a form whose session had ended; its fields are secret, so none is kept."""
+    return sign_in_first(request, "/privacy", fields.get(ACCOUNT, ""), {})
+
+
 @routes("GET", "/privacy", media_type="text/html")
 async def privacy(request: web.Request, actor: Actor) -> web.Response:
     """Your data: the export, and the form that erases the account."""
@@ -73,6 +78,7 @@ async def privacy(request: web.Request, actor: Actor) -> web.Response:
     "POST",
     "/privacy/export",
     retry=_again("export"),
+    signed_out=_signed_out,
     headers={"Content-Disposition": "The name of a file"},
     errors=[
         errors.ReauthenticationRequired,
@@ -104,6 +110,7 @@ async def export(request: web.Request, actor: Actor, form: ExportForm) -> web.Re
     status=303,
     media_type="text/html",
     retry=_again("erase"),
+    signed_out=_signed_out,
     errors=[
         errors.ReauthenticationRequired,
         errors.InvalidCredentials,

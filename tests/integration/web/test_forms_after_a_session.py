@@ -14,8 +14,8 @@ from tests.support.web import Site, filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SECRET_FIELDS: Final = {"password", "new_password", "secret", "otp", "token"}
-"""Fields that no draft may hold."""
+SECRET_FIELDS: Final = {"password", "new_password", "secret", "otp", "token", "credential"}
+"""Fields that no draft may hold; `credential` is the answer of a passkey."""
 NOT_TYPED: Final = {"version", "request_key", "expires_before", "next"}
 """Hidden fields: the page that is opened again has its own."""
 TYPED: Final = "2099-12-31"
