@@ -194,11 +194,11 @@ async def test_who_was_away_confirms_with_a_passkey(browser: Browser, site: Site
         await page.goto(f"{named(site)}/account/confirm")
         await fits(page)
         await page.get_by_role("button", name="Confirm with a passkey").click()
-        await expect(page).to_have_url(f"{named(site)}/account")
+        await expect(page).to_have_url(f"{named(site)}/account?done=confirmed")
         await page.goto(f"{named(site)}/account/confirm")
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Confirm", exact=True).click()
-        await expect(page).to_have_url(f"{named(site)}/account")
+        await expect(page).to_have_url(f"{named(site)}/account?done=confirmed")
         await remove(page, "Confirming")
 
 
