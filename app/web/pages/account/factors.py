@@ -1,6 +1,6 @@
 """The second factor: switched on with a QR code or a typed secret, its recovery codes, and switched off.
 
-A form asks for password and code where they were last proven more than ten minutes ago, on a page of its own.
+Where password and code were last proven more than ten minutes ago, each leads to the page that asks for them.
 """
 
 from __future__ import annotations
@@ -13,31 +13,15 @@ from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor
 from app.domain.secrets import SecretText
-from app.web.inputs import Model
+from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
-from app.web.pages.account.page import PATH, account_page, done, signed_out
-from app.web.pages.rendering import Refused, page, see_other
-from app.web.problems import headers_of, status_of
-from app.web.routing import Retry, Routes
-from app.web.sessions import actor_of, own_cookie, renew_session
+from app.web.pages.account.page import CONFIRM, PATH, again, done, signed_out
+from app.web.pages.rendering import Refused, error_page, page, see_other
+from app.web.routing import Routes
+from app.web.sessions import actor_of
 
 routes = Routes("Pages")
 NEW = f"{PATH}/factors/new"
-_PROOFS = (
-    errors.ReauthenticationRequired,
-    errors.InvalidCredentials,
-    errors.OtpRequired,
-    errors.SecondFactorUnreadable,
-    errors.TooManyAttempts,
-    errors.Overloaded,
-)
-
-
-class ProofForm(Model):
-    """A button; with the password, and a code where there is a second factor, if the last proof is too old."""
-
-    password: str = ""
-    otp: str = ""
 
 
 class CodeForm(Model):
@@ -46,52 +30,18 @@ class CodeForm(Model):
     otp: str = ""
 
 
-def _proof_again(title: str, button: str) -> Retry:
-    """Answers a refused button: with the page that asks for password and code, or with the reason in the section."""
-
-    async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
-        actor = await actor_of(request)
-        if not isinstance(error, _PROOFS):
-            return await account_page(request, actor, refused=Refused(error), section="factors")
-        # The first time it is a question, not a failure.
-        refused = None if isinstance(error, errors.ReauthenticationRequired) else Refused(error)
-        return page(
-            request,
-            "prove.html",
-            status=status_of(type(error)),
-            headers=headers_of(error),
-            viewer=actor,
-            refused=refused,
-            title=title,
-            button=button,
-            code=await request.app[SERVICES].second_factor.demanded(actor.user_id),
-        )
-
-    return retry
-
-
-async def _proven(request: web.Request, actor: Actor, form: ProofForm) -> Actor:
-    """The actor after the proof that the form holds, if it holds one."""
-    if not form.password:
-        return actor
-    authentication = request.app[SERVICES].authentication
-    renewed = await authentication.reauthenticate(actor, form.password, otp=form.otp, cookie=own_cookie(request))
-    renew_session(request, renewed)
-    return await actor_of(request)
-
-
 @routes(
     "POST",
     f"{PATH}/factors/start",
     status=303,
     media_type="text/html",
-    retry=_proof_again("Switch the second factor on", "Go on"),
+    retry=again("factors"),
     signed_out=signed_out(),
-    errors=[*_PROOFS, errors.AlreadyExists],
+    errors=[errors.ReauthenticationRequired, errors.AlreadyExists],
 )
-async def start(request: web.Request, actor: Actor, form: ProofForm) -> web.Response:
+async def start(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
     """Begin to switch the second factor on; leads to the page with the QR code."""
-    await request.app[SERVICES].second_factor.start(await _proven(request, actor, form))
+    await request.app[SERVICES].second_factor.start(actor)
     return see_other(NEW)
 
 
@@ -113,17 +63,20 @@ async def _new_page(request: web.Request, actor: Actor, refused: Refused | None)
     )
 
 
-@routes("GET", NEW, media_type="text/html")
+async def _prove_first(request: web.Request, error: AppError) -> web.StreamResponse:
+    return see_other(CONFIRM) if isinstance(error, errors.ReauthenticationRequired) else error_page(request, error)
+
+
+@routes("GET", NEW, media_type="text/html", refuse=_prove_first)
 async def new(request: web.Request, actor: Actor) -> web.Response:
     """The new secret as QR code and as text, and the form for its first code; without one, your account."""
     return await _new_page(request, actor, None)
 
 
-async def _code_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
-    actor = await actor_of(request)
+async def _code_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.StreamResponse:
     if isinstance(error, errors.ReauthenticationRequired | errors.SecondFactorUnreadable):
-        return await account_page(request, actor, refused=Refused(error), section="factors")
-    return await _new_page(request, actor, Refused(error))
+        return await again("factors")(request, error, fields)
+    return await _new_page(request, await actor_of(request), Refused(error))
 
 
 @routes(
@@ -150,13 +103,12 @@ async def confirm(request: web.Request, actor: Actor, form: CodeForm) -> web.Res
     "POST",
     f"{PATH}/factors/codes",
     media_type="text/html",
-    retry=_proof_again("Make new recovery codes", "Make new codes"),
+    retry=again("factors"),
     signed_out=signed_out(),
-    errors=[*_PROOFS, errors.NotFound],
+    errors=[errors.ReauthenticationRequired, errors.NotFound],
 )
-async def new_codes(request: web.Request, actor: Actor, form: ProofForm) -> web.Response:
+async def new_codes(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
     """Replace your recovery codes; the answer shows the new ones, this once."""
-    actor = await _proven(request, actor, form)
     return _codes_page(request, actor, await request.app[SERVICES].second_factor.new_recovery_codes(actor), on=False)
 
 
@@ -165,13 +117,13 @@ async def new_codes(request: web.Request, actor: Actor, form: ProofForm) -> web.
     f"{PATH}/factors/remove",
     status=303,
     media_type="text/html",
-    retry=_proof_again("Switch the second factor off", "Switch it off"),
+    retry=again("factors"),
     signed_out=signed_out(),
-    errors=[*_PROOFS, errors.NotFound],
+    errors=[errors.ReauthenticationRequired, errors.NotFound],
 )
-async def remove(request: web.Request, actor: Actor, form: ProofForm) -> web.Response:
+async def remove(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
     """Switch the second factor off."""
-    await request.app[SERVICES].second_factor.remove(await _proven(request, actor, form))
+    await request.app[SERVICES].second_factor.remove(actor)
     return done("factor_off")
 
 
