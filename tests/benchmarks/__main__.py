@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.backups import backups
+from tests.benchmarks.carriers import carriers
 from tests.benchmarks.durable_use import durable_use
 from tests.benchmarks.figures import Figure, Size
 from tests.benchmarks.readers import readers
@@ -33,6 +34,7 @@ GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "starts": starts,
     "commands": commands,
     "serving": serving,
+    "carriers": carriers,
     "reads": reads,
     "reencryption": reencryption,
     "use": durable_use,

@@ -16,7 +16,7 @@ _MARKS = {
     "sealing": [pytest.mark.postgres],
     "serving": [pytest.mark.skipif(not PEER.exists(), reason="only make bench installs the peer")],
 }
-_STARTING = {"starts", "commands", "serving", "revocation", "backup"}
+_STARTING = {"starts", "commands", "serving", "carriers", "revocation", "backup"}
 """They start one process after the other."""
 
 

@@ -56,7 +56,13 @@ _WORDS: Final = {
     Scope.USERS_MANAGE: "manage members and auditors",
     Scope.METRICS: "read metrics",
 }
-_LIFETIMES: Final = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "a year"), ("", "never"))
+_LIFETIMES: Final = (
+    ("7", "7 days"),
+    ("30", "30 days"),
+    ("90", "90 days"),
+    ("365", "a year"),
+    ("", "until it is revoked"),
+)
 
 
 async def _tokens(request: web.Request, actor: Actor) -> Mapping[str, Any]:
