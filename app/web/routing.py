@@ -17,6 +17,7 @@ needs, or that any may ask.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ Refuse = Callable[[web.Request, AppError], Awaitable[web.StreamResponse]]
 """Answers a refused request for a page."""
 SignedOut = Callable[[web.Request, Mapping[str, str]], web.StreamResponse]
 """Answers a form whose session has ended, so that the text of its fields is not lost."""
+
+
+_IDENTIFIED_AGAIN_AFTER: Final = 1.0
+"""Seconds after which a request that was still being read is identified once more."""
 
 
 def json_response(status: int, content: object = None, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -155,6 +160,16 @@ async def _permitted(request: web.Request, scope: str | None) -> Actor:
     return actor
 
 
+async def _permitted_still(request: web.Request, scope: str | None, actor: Actor, since: float) -> Actor:
+    """The actor, identified again where the body took its time: the session may have ended meanwhile.
+
+    A body may take half a minute (`app.web.bodies`), and what ends a session ends it everywhere within 5 s.
+    """
+    if asyncio.get_running_loop().time() - since < _IDENTIFIED_AGAIN_AFTER:
+        return actor
+    return await _permitted(request, scope)
+
+
 def _reading_json(
     handler: Handler, asks: Signature, scope: str | None, refuse: Refuse | None, *, lenient: bool
 ) -> Bound:
@@ -163,6 +178,7 @@ def _reading_json(
 
     async def bound(request: web.Request) -> web.StreamResponse:
         given: dict[str, Any] = {}
+        since = asyncio.get_running_loop().time()
         if wants_actor:
             given["actor"] = await _permitted(request, scope)
         for name, read in simple:
@@ -172,6 +188,8 @@ def _reading_json(
         if body is not None:
             absent = asks.body_optional and not request.can_read_body
             given["body"] = None if absent else parse(body, await read_json(request, largest=largest))
+        if wants_actor:
+            given["actor"] = await _permitted_still(request, scope, given["actor"], since)
         return await handler(request, **given)
 
     async def bound_with_refusal(request: web.Request) -> web.StreamResponse:
@@ -185,6 +203,20 @@ def _reading_json(
     return bound if refuse is None else bound_with_refusal
 
 
+async def _without_session(
+    request: web.Request, refused: InvalidToken, signed_out: SignedOut | None, fields: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Answer a form whose session has ended, or raise the refusal where there is no answer of that kind."""
+    if signed_out is None:
+        raise refused
+    try:
+        typed = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER) if fields is None else fields
+    except AppError:
+        raise refused from None  # not one of our own forms, so nothing was typed
+    await record_refusal(request, refused)
+    return signed_out(request, typed)
+
+
 def _reading_a_form(
     handler: Handler, asks: Signature, form: type[Model], retry: Retry | None, signed_out: SignedOut | None
 ) -> Bound:
@@ -193,23 +225,21 @@ def _reading_a_form(
     async def bound(request: web.Request) -> web.StreamResponse:
         given: dict[str, Any] = {}
         request.app[ORIGIN].check_site(request, browser=True)
+        since = asyncio.get_running_loop().time()
         if asks.wants_actor:
             try:
                 given["actor"] = await _permitted(request, None)
             except InvalidToken as refused:
-                if signed_out is None:
-                    raise
-                try:
-                    fields = await read_form(request, largest=LARGEST_BODY_OF_A_STRANGER)
-                except AppError:
-                    raise refused from None  # not one of our own forms, so nothing was typed
-                await record_refusal(request, refused)
-                return signed_out(request, fields)
+                return await _without_session(request, refused, signed_out)
         for name, read in asks.simple:
             given[name] = read(request)
         fields = await read_form(request, largest=largest)
         if asks.wants_actor:
             check_form_token(request, fields)
+            try:
+                given["actor"] = await _permitted_still(request, None, given["actor"], since)
+            except InvalidToken as refused:
+                return await _without_session(request, refused, signed_out, fields)
             fields.pop(ACCOUNT, None)
         try:
             return await handler(request, form=parse(form, fields), **given)

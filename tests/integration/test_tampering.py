@@ -32,11 +32,13 @@ from app.domain.errors import (
 )
 from app.domain.identity import Actor, GuildContext, Role, Source, User
 from app.domain.keys import KeyName
+from app.domain.second_factor import TotpFactor
+from app.domain.secrets import SecretBytes
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.crypto.derive import Derivation
 from app.infrastructure.crypto.envelope import AesGcmEnvelope
 from app.infrastructure.database.engine import Connection, Database, open_database
-from app.infrastructure.database.schema import api_credentials, app_config, credential_history, metadata
+from app.infrastructure.database.schema import api_credentials, app_config, credential_history, metadata, totp_factors
 from app.infrastructure.database.unit_of_work import SqlStorage, SqlUnitOfWork
 from app.services import Services
 from app.services.credentials import CredentialCipher, CredentialTransfer
@@ -146,9 +148,17 @@ async def _read_former(install: Install, connection: Connection, row_id: str) ->
     return install.cipher.decrypt_former(former, record.owner)
 
 
+async def _read_totp(install: Install, connection: Connection, row_id: str) -> str:
+    user_id = await connection.value(select(totp_factors.c.user_id).where(totp_factors.c.id == row_id))
+    factor = await SqlUnitOfWork(connection, SystemRandomness()).factors.get(user_id)
+    assert factor is not None
+    return install.cipher.decrypt_totp(factor).reveal().decode()
+
+
 READERS = {
     "api_credentials.encrypted_value": _read_live,
     "credential_history.encrypted_value": _read_former,
+    "totp_factors.encrypted_secret": _read_totp,
 }
 """How each encrypted column is read: a new one is not covered before it stands here."""
 
@@ -198,6 +208,24 @@ async def _add(
     return added.view
 
 
+async def _enrol(services: Services, database: Database, actor: Actor) -> None:
+    """Give the actor a second factor, whose secret is a text that names it among the cells."""
+    factor_id = SystemRandomness().new_id()
+    cipher = CredentialCipher(keys=services.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation())
+    async with SqlStorage(database).write() as uow:
+        primary = (await services.keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
+        secret = SecretBytes(_secret(f"code-{actor.username}").encode())
+        factor = TotpFactor(
+            id=factor_id,
+            user_id=actor.user_id,
+            encrypted_secret=cipher.encrypt_totp(secret, factor_id, actor.user_id, primary),
+            key_version=primary.version,
+            created_at=CLOCK.now(),
+        )
+        assert await uow.factors.start(factor)
+        assert await uow.factors.confirm(factor_id, 1, CLOCK.now())
+
+
 async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
     """Every encrypted value that is stored, found by the schema's marks alone."""
     cells = []
@@ -208,6 +236,11 @@ async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
         for record in records.values():
             for former in await uow.credentials.history(record.id):
                 secrets[former.id] = cipher.decrypt_former(former, record.owner)
+        owners = {each.id: each.owner for each in records.values()}
+        for user in await uow.users.page(after=None, limit=100):
+            if factor := await uow.factors.get(user.id):
+                secrets[factor.id] = cipher.decrypt_totp(factor).reveal().decode()
+                owners[factor.id] = Owner(OwnerKind.USER, user.id)
     async with database.read() as connection:
         for column in ENCRYPTED:
             table = column.table
@@ -218,7 +251,7 @@ async def _cells(database: Database, cipher: CredentialCipher) -> list[Cell]:
                     column=column,
                     row_id=row[0],
                     credential_id=row[1],
-                    owner=records[row[1]].owner,
+                    owner=owners[row[1]],
                     value=row[2],
                     key_version=row[3],
                     secret=secrets[row[0]],
@@ -238,12 +271,15 @@ async def _furnish(place: Place) -> None:
         await _add(services, alice, "two", provider="github")
         await credentials.replace(alice, one.id, _secret("one-second"))
         await _add(services, boss, "guild", guild_id=GUILD)
+        await _enrol(services, database, alice)
         await place.revoke(KeyName.AES_KEY)
         await services.keys.reload()
         await credentials.replace(alice, one.id, _secret("one"))
         bobs = await _add(services, bob, "bob-first")
         await credentials.replace(bob, bobs.id, _secret("bob"))
         await _add(services, boss, "other-guild", guild_id=OTHER_GUILD)
+        await _enrol(services, database, bob)
+        await _enrol(services, database, boss)
 
 
 @asynccontextmanager
@@ -289,7 +325,7 @@ async def test_the_matrix_covers_every_encrypted_column(install: Install) -> Non
     assert {str(cell.column) for cell in install.cells} == READERS.keys()
     assert {cell.key_version for cell in install.cells} == {1, 2}
     secrets = [cell.secret for cell in install.cells]
-    assert len(secrets) == len(set(secrets)) == 8
+    assert len(secrets) == len(set(secrets)) == 11
     async with _undone(install.database) as connection:
         assert await install.unreadable(connection) == set()
 
@@ -322,7 +358,11 @@ async def test_no_changed_byte_and_no_truncation_opens(install: Install, column:
 
 def _relations(one: Cell, other: Cell) -> Iterator[str]:
     """What a swap of the two stands for."""
-    yield "the same table" if one.column is other.column else "live and former"
+    if one.column is other.column:
+        yield "the same table"
+    else:
+        factor = totp_factors.c.encrypted_secret in {one.column, other.column}
+        yield "a credential and a second factor" if factor else "live and former"
     yield "one row and its history" if one.credential_id == other.credential_id else "two credentials"
     if one.owner == other.owner:
         yield "the same owner"
@@ -346,7 +386,13 @@ async def test_no_two_values_can_be_swapped(install: Install, with_key_version: 
                 await _put(connection, cell, cell.value, key_version=cell.key_version)
         assert await install.unreadable(connection) == set()
     assert relations == {
-        *("the same table", "live and former", "one row and its history", "two credentials"),
+        *(
+            "the same table",
+            "live and former",
+            "a credential and a second factor",
+            "one row and its history",
+            "two credentials",
+        ),
         *("the same owner", "user", "guild", "guild and user", "the same key version", "two key versions"),
     }
 

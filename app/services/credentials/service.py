@@ -182,7 +182,7 @@ class CredentialService:
                 raise _taken()
 
     async def _new_owner(self, actor: Actor, guild_id: str | None) -> Owner:
-        guild_id = guild_id or actor.bound_to
+        guild_id = actor.bound_to if guild_id is None else guild_id
         if guild_id is None:
             actor.require(Permission.USE_OWN_CREDENTIALS)
             return own(actor)

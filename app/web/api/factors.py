@@ -42,7 +42,7 @@ class Factors(TypedDict):
     recovery_codes_left: int
 
 
-class NewSecret(TypedDict):
+class TotpSecret(TypedDict):
     """A new secret for an authenticator app: to be typed (base 32), opened as an address, or scanned as an image."""
 
     secret: str
@@ -65,7 +65,7 @@ def _as_factors(status: FactorStatus) -> Factors:
     }
 
 
-def _as_new_secret(enrolment: Enrolment) -> NewSecret:
+def _as_new_secret(enrolment: Enrolment) -> TotpSecret:
     return {
         "secret": enrolment.secret.reveal(),
         "uri": enrolment.uri.reveal(),
@@ -86,7 +86,7 @@ async def factors(request: web.Request, actor: Actor) -> web.Response:
 @routes(
     "POST",
     "/api/v1/auth/totp",
-    schema=NewSecret,
+    schema=TotpSecret,
     errors=[errors.ReauthenticationRequired, errors.Forbidden, errors.AlreadyExists],
 )
 async def start(request: web.Request, actor: Actor) -> web.Response:

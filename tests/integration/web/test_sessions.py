@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 import time_machine
+from aiohttp import web
 
 from app.domain.attempts import PER_ACCOUNT_AND_NETWORK, PER_NETWORK
+from app.domain.identity import Actor
+from app.web import routing
 from tests.support.samples import OWNER, PASSWORD, SECRET
 from tests.support.web import Answer, Site, open_site, sqlite_place
 
@@ -141,3 +144,41 @@ async def test_two_clicks_at_once_that_prove_the_password_leave_the_browser_sign
     assert shown  # one that arrives after the cookie of the other was renewed leads to signing in
     kept = [each for each in shown if (await site.page("/credentials", each.cookie())).status == 200]
     assert len(kept) == 1
+
+
+@pytest.mark.parametrize("by_form", [False, True], ids=["program", "browser"])
+async def test_a_request_that_is_held_back_until_its_session_has_ended_changes_nothing(
+    *, site: Site, monkeypatch: pytest.MonkeyPatch, by_form: bool
+) -> None:
+    monkeypatch.setattr(routing, "_IDENTIFIED_AGAIN_AFTER", 0.0)
+    identified, honest = asyncio.Event(), routing._permitted
+
+    async def permitted(request: web.Request, scope: str | None) -> Actor:
+        actor = await honest(request, scope)
+        identified.set()
+        return actor
+
+    cookie, form_token = await site.log_in_browser()
+    token = await site.log_in()
+    path = "/account/discord/code" if by_form else "/api/v1/auth/tokens"
+    if by_form:
+        body = f"form_token={form_token}".encode()
+        headers = f"Cookie: {cookie}\r\nSec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded"
+    else:
+        body = b'{"name": "held back", "scopes": ["users:manage"]}'
+        headers = f"Authorization: Bearer {token}\r\nContent-Type: application/json"
+    monkeypatch.setattr(routing, "_permitted", permitted)
+    host, _, port = site.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n{headers}"
+    )
+    writer.write(f"{head}\r\n\r\n".encode() + body[:-1])
+    await asyncio.wait_for(identified.wait(), 60)
+    for each in (await site.request("GET", "/api/v1/auth/sessions")).json["items"]:
+        await site.request("DELETE", f"/api/v1/auth/sessions/{each['id']}")
+    writer.write(body[-1:])
+    answer = await asyncio.wait_for(reader.read(), 60)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 303" if by_form else b"HTTP/1.1 401"), answer
+    assert (b"Location: /login" if by_form else b"invalid_token") in answer

@@ -16,7 +16,7 @@ from app.domain.secrets import SecretText
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.pages.account.page import CONFIRM, PATH, again, done, signed_out
-from app.web.pages.rendering import Refused, error_page, page, see_other
+from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Routes
 from app.web.sessions import actor_of
 
@@ -63,8 +63,10 @@ async def _new_page(request: web.Request, actor: Actor, refused: Refused | None)
     )
 
 
-async def _prove_first(request: web.Request, error: AppError) -> web.StreamResponse:
-    return see_other(CONFIRM) if isinstance(error, errors.ReauthenticationRequired) else error_page(request, error)
+async def _prove_first(request: web.Request, error: AppError) -> web.StreamResponse:  # noqa: ARG001
+    if not isinstance(error, errors.ReauthenticationRequired):
+        raise error
+    return see_other(CONFIRM)
 
 
 @routes("GET", NEW, media_type="text/html", refuse=_prove_first)
