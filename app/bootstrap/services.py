@@ -67,7 +67,7 @@ from app.services.credentials import (
 from app.services.credentials.storing import CredentialStoring
 from app.services.dashboard import DashboardService
 from app.services.deadlines import Deadlines
-from app.services.discord_accounts import DiscordLinking, DiscordSignIn, Tickets
+from app.services.discord_accounts import DiscordLinking, DiscordSignIn, LinkCodes, Tickets
 from app.services.failures import FailureLog
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
@@ -307,15 +307,13 @@ def build_services(parts: Parts) -> Services:
         ),
         discord_linking=DiscordLinking(
             storage=storage,
-            keys=keys,
-            derivation=derivation,
+            codes=LinkCodes(keys=keys, derivation=derivation, randomness=randomness),
             joining=joining,
             tickets=tickets,
             access=CredentialAccess(storage=storage, cipher=parts.cipher, refusals=refusals, clock=clock),
             starts=starts,
             refusals=refusals,
             clock=clock,
-            randomness=randomness,
         ),
         discord_sign_in=DiscordSignIn(
             storage=storage,

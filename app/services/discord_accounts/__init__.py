@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.services.discord_accounts.codes import LinkCodes
 from app.services.discord_accounts.linking import DiscordLinking, LinkCode, Linked, Moving, Offer
 from app.services.discord_accounts.sign_in import Arrival, Arrived, Departure, DiscordSignIn
 from app.services.discord_accounts.tickets import TICKET_LASTS, Ticket, TicketKind, Tickets
@@ -14,6 +15,7 @@ __all__ = [
     "DiscordLinking",
     "DiscordSignIn",
     "LinkCode",
+    "LinkCodes",
     "Linked",
     "Moving",
     "Offer",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from app.domain.attempts import Terms, terms_of_link_code
 from app.domain.audit import Action, Result
@@ -25,27 +24,18 @@ from app.domain.errors import (
     TooManyAttempts,
 )
 from app.domain.identity import Actor, Client, Source, User, snowflake
-from app.domain.keys import KeyName
-from app.domain.links import LinkPurpose, OneTimeLink
+from app.domain.links import LinkPurpose
 from app.domain.secrets import SecretText
 from app.services.audit import AuditTrail
 from app.services.authentication import SessionStarts
 from app.services.credentials import CredentialAccess, Moved
 from app.services.deadlines import regardless_of_deadline
+from app.services.discord_accounts.codes import LinkCodes
 from app.services.discord_accounts.tickets import Ticket, TicketKind, Tickets
 from app.services.joining import AccountJoining, Joining
-from app.services.keys import KeyManagementService
 from app.services.limits import AttemptLimiter
-from app.services.ports import Clock, KeyDerivation, Randomness, Storage, UnitOfWork
+from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.refusals import Refusal, Refusals
-
-CODE_LASTS: Final = timedelta(minutes=10)
-"""How long a code can be used."""
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Crockford's base 32: nothing in it is taken for something else."""
-_READ_AS: Final = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
-_CODE_CHARACTERS: Final = 10
-"""50 bits, of which somebody may guess ten times in a quarter of an hour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,19 +84,16 @@ class DiscordLinking:
         self,
         *,
         storage: Storage,
-        keys: KeyManagementService,
-        derivation: KeyDerivation,
+        codes: LinkCodes,
         joining: AccountJoining,
         tickets: Tickets,
         access: CredentialAccess,
         starts: SessionStarts,
         refusals: Refusals,
         clock: Clock,
-        randomness: Randomness,
     ) -> None:
         self._storage = storage
-        self._keys = keys
-        self._derivation = derivation
+        self._codes = codes
         self._joining = joining
         self._tickets = tickets
         self._access = access
@@ -115,7 +102,6 @@ class DiscordLinking:
         self._limiter = AttemptLimiter(storage=storage, clock=clock)
         self._trail = AuditTrail(clock)
         self._clock = clock
-        self._randomness = randomness
 
     # -- on the web, with what Discord proved --------------------------------------------------------------------------
 
@@ -158,21 +144,12 @@ class DiscordLinking:
         actor.require_fresh(now)
         if actor.session_id is None:
             raise InvalidToken
-        drawn = int.from_bytes(self._randomness.token_bytes(8), "big")
-        code = "".join(_ALPHABET[drawn >> 5 * place & 31] for place in range(_CODE_CHARACTERS))
-        link = OneTimeLink(
-            id=self._randomness.new_id(),
-            purpose=LinkPurpose.DISCORD,
-            user_id=actor.user_id,
-            created_at=now,
-            expires_at=now + CODE_LASTS,
-        )
+        code, link = self._codes.draw(actor.user_id, now)
         async with self._storage.write() as uow:
             await uow.links.withdraw(actor.user_id, LinkPurpose.DISCORD)
-            await uow.links.add(link, self._digest(code))
+            await uow.links.add(link, self._codes.digest(code.reveal()))
             await self._trail.record(uow, actor, Action.USER_LINK_ISSUED, about=("user", actor.user_id), by="discord")
-        half = _CODE_CHARACTERS // 2
-        return LinkCode(code=SecretText(f"{code[:half]}-{code[half:]}"), expires_at=link.expires_at)
+        return LinkCode(code=code, expires_at=link.expires_at)
 
     async def offer_by_code(self, discord_id: str, code: str) -> Offer:
         """Return the offer of this code to the Discord account of its sender.
@@ -180,14 +157,14 @@ class DiscordLinking:
         Raises LinkCodeRefused, TooManyAttempts, LinkConflict, Forbidden.
         """
         number = snowflake(discord_id)
-        return await self._offer(await self._holder(number, self._digest(_typed(code))), number)
+        return await self._offer(await self._holder(number, self._codes.digest(code)), number)
 
     async def link_by_code(self, discord_id: str, code: str) -> Linked:
         """Link it, once; of any number of simultaneous uses one succeeds.
 
         Raises LinkCodeRefused, TooManyAttempts, LinkConflict, Forbidden, VersionConflict.
         """
-        number, digest = snowflake(discord_id), self._digest(_typed(code))
+        number, digest = snowflake(discord_id), self._codes.digest(code)
 
         async def use(uow: UnitOfWork) -> None:
             if not await uow.links.use(digest, LinkPurpose.DISCORD, self._clock.now()):
@@ -222,12 +199,6 @@ class DiscordLinking:
                 if first:
                     denied = Result.DENIED
                     await self._trail.record(uow, who, Action.USER_LINKED, about=None, result=denied, **dict(wrong))
-
-    def _digest(self, code: str) -> bytes:
-        """The form of a code in the database: under a key, since all codes can be tried against a plain hash."""
-        # Under the one key that no rotation replaces, so that a code outlives a rotation.
-        secret = self._keys.primary(KeyName.AUDIT_SEAL_KEY).material
-        return self._derivation.mac(secret, "link-code", code.encode())
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
@@ -311,14 +282,6 @@ def _judge(joining: Joining, user: User) -> None:
         raise Forbidden("This Discord account is disabled")
     if not user.role.covers(other.role):
         raise LinkConflict("This Discord account has more rights here than the account it would be linked with")
-
-
-def _typed(code: str) -> str:
-    """A code as it was issued, of one as it was typed. Raises LinkCodeRefused for a text that can be none."""
-    text = code[:64].strip().upper().translate(_READ_AS)
-    if len(text) != _CODE_CHARACTERS or not set(text) <= set(_ALPHABET):
-        raise LinkCodeRefused
-    return text
 
 
 async def _nowhere(_: UnitOfWork) -> bool:
