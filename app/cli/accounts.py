@@ -126,7 +126,8 @@ async def _change(opened: Backend, name: str, *, role: Role | None = None, disab
 def reset(context: typer.Context, name: _Name, as_json: AsJson = False) -> None:
     """Print a link by which a user chooses another password: once, within 7 days.
 
-    The present password stops working, second factors are removed and every session ends, at once.
+    The present password stops working, second factors are removed, a linked Discord account is unlinked and every
+    session ends, at once.
     """
     opened = backend(context)
     made = asyncio.run(_reset(opened, name))

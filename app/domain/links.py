@@ -59,10 +59,21 @@ class Invitation:
     expires_at: datetime
 
 
+def invitation_span(seconds: int) -> timedelta:
+    """That many seconds as the lifetime of an invitation. Raises InvalidInput for none of 1 second to 30 days."""
+    if not INVITATION_SHORTEST.total_seconds() <= seconds <= INVITATION_LONGEST.total_seconds():
+        raise _no_lifetime()  # before there is a timedelta, which holds no huge number
+    return timedelta(seconds=seconds)
+
+
 def invitation_lifetime(lasts: timedelta | None) -> timedelta:
     """How long an invitation lasts, seven days by default. Raises InvalidInput for none of 1 second to 30 days."""
     if lasts is None:
         return LINK_LASTS
     if not INVITATION_SHORTEST <= lasts <= INVITATION_LONGEST:
-        raise InvalidInput("expires_in", "must be 1 second to 30 days")
+        raise _no_lifetime()
     return lasts
+
+
+def _no_lifetime() -> InvalidInput:
+    return InvalidInput("expires_in", "must be 1 second to 30 days")

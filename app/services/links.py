@@ -20,7 +20,6 @@ from app.domain.errors import (
 from app.domain.identity import Actor, Client, Permission, User, guessable, name_key, new_password, new_username
 from app.domain.links import ACCOUNT_PURPOSES, LINK_LASTS, Invitation, LinkPurpose, OneTimeLink
 from app.domain.roles import require_may_manage
-from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
@@ -109,11 +108,14 @@ class AccountClaims:
     async def issue(self, actor: Actor, username: str) -> Claimable:
         """Return a new claim link of a user who has no password; an earlier one stops working.
 
-        Raises Forbidden, ReauthenticationRequired, NotFound, and AlreadyExists where the account was claimed.
+        No API token can: who has the link can sign in as the user. Raises Forbidden, ReauthenticationRequired,
+        NotFound, and AlreadyExists where the account was claimed.
         """
         actor.require(Permission.MANAGE_USERS)
-        actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
+        actor.require_person()
+        actor.require_fresh(self._clock.now())
         async with self._storage.write() as uow:
+            await uow.users.hold_roles()
             user = await uow.users.by_name(name_key(opaque(username, "username", longest=256).strip()))
             if user is None:
                 raise NotFound("There is no user of that name")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from app.domain.errors import LastOwner
+from app.domain.identity import Role
 from app.services.ports import UnitOfWork
 
 
 async def require_another_owner(uow: UnitOfWork, user_id: str) -> None:
-    """Raise LastOwner where that user is the only owner who can sign in; everybody else passes.
+    """Raise LastOwner for an owner, not disabled, beside whom no other owner can sign in; everybody else passes.
+
+    That holds also where this owner cannot sign in at the moment, after a reset: else nobody would be left.
 
     Call it in the unit of work that demotes, disables or erases the user. Two owners who do that to each other at once
     are judged one after the other: the later caller waits until the unit of work of the earlier one has ended.
     """
     await uow.users.hold_roles()
-    if list(await uow.users.active_owners()) == [user_id]:
+    user = await uow.users.get(user_id)
+    if user is None or user.role is not Role.OWNER or user.disabled_at is not None:
+        return
+    if not set(await uow.users.active_owners()) - {user_id}:
         raise LastOwner

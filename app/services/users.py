@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.domain.audit import Action
-from app.domain.errors import Forbidden, InvalidToken, NotFound, UniqueViolation
+from app.domain.errors import AlreadyExists, Forbidden, InvalidToken, NotFound, UniqueViolation
 from app.domain.identity import Actor, Permission, Role, Source, User, UserFilter, name_key, new_username
 from app.domain.keys import KeyName
 from app.domain.links import ACCOUNT_PURPOSES, Invitation
@@ -22,6 +22,7 @@ from app.services.audit import AuditTrail
 from app.services.idempotency import Idempotency, RepeatableRequest
 from app.services.identity import IdentityService
 from app.services.invitations import Invitations, Invited
+from app.services.joining import discord_name
 from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, Claimable
 from app.services.owners import require_another_owner
@@ -103,13 +104,17 @@ class UserService:
         request = _repeatable(actor, idempotency_key, "users.create", name, role.value)
         try:
             async with self._storage.write() as uow:
+                await uow.users.hold_roles()
                 if request and (known := await self._idempotency.earlier(uow, request)):
                     return Created(user=await _present(uow, known), token=None)
                 require_may_give(await _as_now(uow, actor), role)
                 made = await self._identity.add_claimable(uow, actor, name, role)
                 await self._remember(uow, request, made.user.id)
-        except UniqueViolation:  # the same request arrived twice at once, and the other one was faster
-            return Created(user=await self._known(request), token=None)
+        except (UniqueViolation, AlreadyExists):
+            user = await self._known(request)
+            if user is None:
+                raise
+            return Created(user=user, token=None)  # the same request arrived twice at once, and the other was faster
         return Created(user=made.user, token=made.token)
 
     async def change(
@@ -118,7 +123,9 @@ class UserService:
         """Give a user another role, or disable or enable the account; None leaves it as it is.
 
         The sessions and API tokens of a user who is disabled, or loses a right, end. Invitations that the user could
-        not issue any more are withdrawn. Raises Forbidden, NotFound, LastOwner.
+        not issue any more are withdrawn, and with another role the unused links for the password of the account: who
+        has one, such as an admin, must not get into an account that has been raised. Raises Forbidden, NotFound,
+        LastOwner.
         """
         actor.require(Permission.MANAGE_USERS)
         actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
@@ -143,6 +150,7 @@ class UserService:
         if not role.covers(user.role):
             await uow.sessions.end_all_of(user.id, now)
             await uow.api_tokens.end_all_of(user.id)
+        await _withdraw_account_links(uow, user)
         await _withdraw_invitations(uow, user, role)
         await self._trail.record(
             uow,
@@ -158,8 +166,7 @@ class UserService:
         await uow.users.disable(user.id, now)
         await uow.sessions.end_all_of(user.id, now)
         await uow.api_tokens.end_all_of(user.id)
-        for purpose in ACCOUNT_PURPOSES:  # or an old link would be good again once the account is enabled
-            await uow.links.withdraw(user.id, purpose)
+        await _withdraw_account_links(uow, user)  # or an old one would be good again once the account is enabled
         await _withdraw_invitations(uow, user, None)
         await self._trail.record(uow, actor, Action.USER_DISABLED, about=("user", user.id))
 
@@ -171,12 +178,16 @@ class UserService:
         """Return a link by which the user chooses another password; the present one stops working at once.
 
         Every session and API token ends, and second factors are removed: somebody who stole the password must not
-        profit from that, so no password signs in to the account until the link is used. Raises Forbidden, NotFound.
+        profit from that, so nothing but the link leads into the account. Discord is unlinked too: a thief may have
+        linked theirs, and it would lead around the factor that stood before it. An account that came from Discord
+        alone keeps it. No API token can do this. Raises Forbidden, NotFound.
         """
         now = self._clock.now()
         actor.require(Permission.MANAGE_USERS)
-        actor.require_fresh(now, scope=Scope.USERS_MANAGE)
+        actor.require_person()
+        actor.require_fresh(now)
         async with self._storage.write() as uow:
+            await uow.users.hold_roles()
             acting = await _as_now(uow, actor)
             user = await _present(uow, user_id)
             require_may_manage(acting, user)
@@ -188,7 +199,14 @@ class UserService:
             await uow.sessions.end_all_of(user.id, now)
             await uow.api_tokens.end_all_of(user.id)
             await self._trail.record(uow, actor, Action.USER_RESET, about=("user", user.id))
-            return await self._claims.issue_reset(uow, acting, user)
+            await self._unlink(uow, actor, user)
+            return await self._claims.issue_reset(uow, acting, await _present(uow, user.id))
+
+    async def _unlink(self, uow: UnitOfWork, actor: Actor, user: User) -> None:
+        if user.discord_id is None or user.username == discord_name(user.discord_id):
+            return
+        await uow.users.set_discord(user.id, None, self._clock.now())
+        await self._trail.record(uow, actor, Action.USER_UNLINKED, about=("user", user.id))
 
     # -- invitations ---------------------------------------------------------------------------------------------------
 
@@ -205,6 +223,7 @@ class UserService:
         request = _repeatable(actor, idempotency_key, "users.invite", role.value, str(lasts))
         try:
             async with self._storage.write() as uow:
+                await uow.users.hold_roles()
                 if request and (known := await self._idempotency.earlier(uow, request)):
                     return Invited(invitation=await self._open(uow, known), token=None)
                 invited = await self._invitations.issue(uow, await _as_now(uow, actor), role, lasts)
@@ -228,6 +247,7 @@ class UserService:
         actor.require(Permission.MANAGE_USERS)
         actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         async with self._storage.write() as uow:
+            await uow.users.hold_roles()
             invitation = await self._open(uow, invitation_id)
             require_may_give(await _as_now(uow, actor), invitation.role)
             if not await uow.links.withdraw_invitation(invitation.id):
@@ -247,10 +267,11 @@ class UserService:
             ring = await self._keys.ring_under_lock(uow)
             await self._idempotency.remember(uow, request, ring.primary(KeyName.API_SECRET_KEY), resource_id)
 
-    async def _known(self, request: RepeatableRequest | None) -> User:
+    async def _known(self, request: RepeatableRequest | None) -> User | None:
+        """The user whom an earlier delivery of the request made, if one did."""
         async with self._storage.lookup() as uow:
             known = await self._idempotency.earlier(uow, request) if request else None
-            return await _present(uow, known or "")
+            return None if known is None else await _present(uow, known)
 
 
 def _repeatable(actor: Actor, key: str | None, *texts: str) -> RepeatableRequest | None:
@@ -272,6 +293,12 @@ async def _as_now(uow: UnitOfWork, actor: Actor) -> Actor:
     if user is None or user.disabled_at is not None:
         raise InvalidToken
     return dataclasses.replace(actor, role=user.role)
+
+
+async def _withdraw_account_links(uow: UnitOfWork, user: User) -> None:
+    """Delete the unused links by which somebody could choose the password of the account."""
+    for purpose in ACCOUNT_PURPOSES:
+        await uow.links.withdraw(user.id, purpose)
 
 
 async def _withdraw_invitations(uow: UnitOfWork, user: User, role: Role | None) -> None:

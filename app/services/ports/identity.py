@@ -108,7 +108,7 @@ class UserRepository(Protocol):
         ...
 
     async def active_owners(self) -> Sequence[str]:
-        """Return the ids of the owners who can sign in: not disabled, with a password or a Discord account."""
+        """Return the ids of the owners who can sign in: not disabled, with a password, a passkey or Discord."""
         ...
 
     async def set_role(self, user_id: str, role: Role, at: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
 
 from aiohttp import web
@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from app.domain import errors
 from app.domain.identity import Actor, Role, User, UserFilter
-from app.domain.links import Invitation
+from app.domain.links import Invitation, invitation_span
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.services.paging import Page
@@ -208,11 +208,12 @@ async def change(request: web.Request, actor: Actor, user_id: str, body: UserCha
     return json_response(200, _as_account(user))
 
 
-@routes("POST", f"{_ONE}/reset", schema=ResetLink, errors=[*_CHANGING, errors.NotFound], scope=Scope.USERS_MANAGE)
+@routes("POST", f"{_ONE}/reset", schema=ResetLink, errors=[*_CHANGING, errors.NotFound])
 async def reset(request: web.Request, actor: Actor, user_id: str) -> web.Response:
-    """Make a link by which a user chooses another password.
+    """Make a link by which a user chooses another password; no API token can.
 
-    The present password stops working, second factors are removed and every session ends, at once.
+    The present password stops working, second factors are removed, a linked Discord account is unlinked and every
+    session ends, at once.
     """
     made = await request.app[SERVICES].users.reset(actor, user_id)
     return json_response(200, {"link": _link(request, made.token)})
@@ -243,7 +244,7 @@ async def invite(request: web.Request, actor: Actor, body: NewInvitation, idempo
     invited = await request.app[SERVICES].users.invite(
         actor,
         Role(body.role),
-        lasts=None if body.expires_in is None else timedelta(seconds=body.expires_in),
+        lasts=None if body.expires_in is None else invitation_span(body.expires_in),
         idempotency_key=idempotency_key,
     )
     link = _link(request, invited.token)

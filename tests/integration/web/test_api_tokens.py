@@ -283,7 +283,6 @@ ROUTES: dict[str, Scope] = {
     "POST /api/v1/admin/users": USERS,
     "GET /api/v1/admin/users/{user_id}": USERS,
     "PATCH /api/v1/admin/users/{user_id}": USERS,
-    "POST /api/v1/admin/users/{user_id}/reset": USERS,
     "GET /api/v1/admin/invitations": USERS,
     "POST /api/v1/admin/invitations": USERS,
     "DELETE /api/v1/admin/invitations/{invitation_id}": USERS,

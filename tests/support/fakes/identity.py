@@ -58,7 +58,11 @@ class FakeUserRepository:
             for each in sorted(self._tables.users.values(), key=lambda user: user.id)
             if each.role.value == Role.OWNER.value
             and each.disabled_at is None
-            and (each.password_hash is not None or each.discord_id is not None)
+            and (
+                each.password_hash is not None
+                or each.discord_id is not None
+                or any(passkey.user_id == each.id for passkey in self._tables.passkeys.values())
+            )
         ]
 
     async def set_role(self, user_id: str, role: Role, at: datetime) -> None:

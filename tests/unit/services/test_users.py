@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,12 +17,15 @@ from app.domain.errors import (
     InvalidInput,
     InvalidToken,
     LastOwner,
+    MissingScope,
     NotFound,
 )
 from app.domain.identity import Actor, Client, Registration, Role, Source, User, UserFilter
-from app.domain.links import INVITATION_LONGEST, LINK_LASTS
+from app.domain.links import INVITATION_LONGEST, LINK_LASTS, invitation_span
 from app.domain.passkeys import Passkey
+from app.domain.scopes import Scope
 from app.services import Services
+from app.services.idempotency import Idempotency
 from tests.support.fakes import EPOCH, FakeClock, FakeRandomness, FakeStorage
 from tests.support.keyhall import Keyhall, open_keyhall
 from tests.support.samples import ABSENT, PASSWORD
@@ -47,6 +52,10 @@ async def owner(services: Services, olga: User) -> Actor:
 @pytest.fixture
 async def olga(services: Services) -> User:
     return await services.identity.create_owner("olga", PASSWORD, WEB)
+
+
+def _passkey(user: User) -> Passkey:
+    return Passkey(id="p", user_id=user.id, name="key", credential_id=b"c", public_key=b"k", created_at=EPOCH)
 
 
 async def made(services: Services, name: str, role: Role) -> User:
@@ -146,6 +155,61 @@ async def test_the_last_owner_who_can_sign_in_stays_one(
     assert (await services.users.change(owner, olga.id, role=Role.ADMIN)).role is Role.ADMIN
 
 
+async def test_an_owner_who_cannot_sign_in_stays_one_where_nobody_else_could(
+    services: Services, owner: Actor, olga: User, operator: Actor, storage: FakeStorage
+) -> None:
+    await services.users.reset(operator, olga.id)
+    for change in ({"role": Role.MEMBER}, {"disabled": True}):
+        with pytest.raises(LastOwner):
+            await services.users.change(operator, olga.id, **change)
+    ute = (await services.users.create(operator, "ute", Role.OWNER)).user
+    with pytest.raises(LastOwner):  # she has not claimed her account
+        await services.users.change(operator, olga.id, disabled=True)
+    async with storage.write() as uow:
+        await uow.passkeys.add(_passkey(ute), most=20)
+    await services.users.change(operator, olga.id, disabled=True)
+    with pytest.raises(LastOwner):  # who signs in by a passkey alone
+        await services.users.change(operator, ute.id, role=Role.MEMBER)
+
+
+@pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN, Role.AUDITOR])
+async def test_a_link_from_before_a_change_of_the_role_is_of_no_use(
+    services: Services, owner: Actor, role: Role
+) -> None:
+    """Else an admin who created a member gets into the account of an owner."""
+    await made(services, "ada", Role.ADMIN)
+    admin = await signed_in(services, "ada")
+    created = await services.users.create(admin, "carol", Role.MEMBER)
+    mia = await made(services, "mia", Role.MEMBER)
+    reset = await services.users.reset(admin, mia.id)
+    assert created.token
+    for user in (created.user, mia):
+        await services.users.change(owner, user.id, role=role)
+    for token in (created.token, reset.token):
+        with pytest.raises(InvalidToken):
+            await services.claims.claim(token.reveal(), OTHER_PASSWORD, WEB)
+    again = await services.claims.issue(owner, "carol")
+    await services.claims.claim(again.token.reveal(), OTHER_PASSWORD, WEB)
+    assert (await signed_in(services, "carol", OTHER_PASSWORD)).role is role
+
+
+async def test_an_api_token_gives_no_role_but_member_and_nobody_a_way_in(services: Services, owner: Actor) -> None:
+    mia = await made(services, "mia", Role.MEMBER)
+    created = await services.users.create(owner, "ute", Role.MEMBER)
+    program = replace(owner, scopes=frozenset({Scope.USERS_MANAGE}), token_id="t", session_id=None)
+    for attempt in (
+        services.users.create(program, "eve", Role.AUDITOR),
+        services.users.invite(program, Role.AUDITOR),
+        services.users.change(program, mia.id, role=Role.AUDITOR),
+        services.users.reset(program, mia.id),
+        services.claims.issue(program, created.user.username),
+    ):
+        with pytest.raises(MissingScope, match="sign in with a session"):
+            await attempt
+    assert (await services.users.create(program, "tom", Role.MEMBER)).user.role is Role.MEMBER
+    assert (await services.users.change(program, mia.id, disabled=True)).disabled_at is not None
+
+
 async def test_an_owner_who_comes_from_discord_alone_is_not_taken_away_by_a_link(
     services: Services, operator: Actor, storage: FakeStorage, clock: FakeClock
 ) -> None:
@@ -215,8 +279,7 @@ async def test_after_a_reset_the_former_password_is_worth_nothing(
     mia = await made(services, "mia", Role.MEMBER)
     pair = await services.authentication.login("mia", PASSWORD, WEB)
     async with storage.write() as uow:
-        passkey = Passkey(id="p", user_id=mia.id, name="key", credential_id=b"c", public_key=b"k", created_at=EPOCH)
-        await uow.passkeys.add(passkey, most=20)
+        await uow.passkeys.add(_passkey(mia), most=20)
         await uow.factors.put_codes(mia.id, [b"code"], EPOCH)
     first = await services.users.reset(owner, mia.id)
     assert storage.tables.passkeys == {}
@@ -235,6 +298,29 @@ async def test_after_a_reset_the_former_password_is_worth_nothing(
     stored = repr(storage.tables)
     assert first.token.reveal() not in stored
     assert second.token.reveal() not in stored
+
+
+async def test_a_reset_unlinks_discord_unless_the_account_came_from_there(
+    services: Services, owner: Actor, operator: Actor, storage: FakeStorage, clock: FakeClock
+) -> None:
+    """Who linked their Discord to a stolen account must not get in by it after the reset."""
+    mia, number, other = await made(services, "mia", Role.MEMBER), "123456789012345678", "123456789012345679"
+    await services.identity.link(operator, "mia", number)
+    assert (await services.users.reset(owner, mia.id)).user.discord_id is None
+    assert storage.trail().count((Action.USER_UNLINKED, Result.OK)) == 1
+    visitor = User(
+        id="v",
+        subject_id="s",
+        username=f"discord:{other}",
+        role=Role.MEMBER,
+        discord_id=other,
+        created_at=clock.now(),
+    )
+    async with storage.write() as uow:
+        assert await uow.users.by_discord(number) is None
+        await uow.users.add(visitor)
+    assert (await services.users.reset(owner, visitor.id)).user.discord_id == other
+    assert storage.trail().count((Action.USER_UNLINKED, Result.OK)) == 1
 
 
 async def test_what_is_so_already_leaves_no_trace(services: Services, owner: Actor, storage: FakeStorage) -> None:
@@ -392,6 +478,30 @@ async def test_an_invitation_that_was_stored_too_late_to_be_withdrawn_is_of_no_u
     storage.tables.links.update(late)
     with pytest.raises(InvalidToken):
         await services.claims.claim(token, PASSWORD, WEB, username="eve")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -(10**15), 30 * 86400 + 1, 10**15, 10**400])
+def test_a_number_of_seconds_is_judged_before_it_becomes_a_time_span(seconds: int) -> None:
+    with pytest.raises(InvalidInput, match="expires_in"):
+        invitation_span(seconds)
+    assert (invitation_span(1), invitation_span(30 * 86400)) == (timedelta(seconds=1), INVITATION_LONGEST)
+
+
+async def test_a_request_whose_twin_was_faster_gets_the_account_that_the_twin_made(
+    services: Services, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await services.users.create(owner, "mia", Role.MEMBER, idempotency_key="one")
+    earlier, answers = Idempotency.earlier, [None]
+
+    async def late(*arguments: Any) -> str | None:
+        """As for a request that looked before its twin had stored anything."""
+        return answers.pop() if answers else await earlier(*arguments)
+
+    monkeypatch.setattr(Idempotency, "earlier", late)
+    again = await services.users.create(owner, "mia", Role.MEMBER, idempotency_key="one")
+    assert (again.user, again.token) == (first.user, None)
+    with pytest.raises(AlreadyExists):
+        await services.users.create(owner, "mia", Role.MEMBER, idempotency_key="two")
 
 
 async def test_nobody_is_invited_as_an_owner(services: Services, owner: Actor) -> None:

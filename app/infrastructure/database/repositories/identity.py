@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import Select, bindparam, exists, func, insert, literal, or_, select, update
 
 from app.domain.identity import Role, User, UserFilter, name_key
 from app.infrastructure.database.columns import UtcDateTime
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import OWNERS, owner_claim, subjects, users
+from app.infrastructure.database.schema import OWNERS, owner_claim, passkeys, subjects, users
 
 USER_COLUMNS = (
     users.c.id,
@@ -29,7 +29,11 @@ USER_COLUMNS = (
 _ROLES_LOCK: Final = 0x6B65_7968_616C_6C04
 _CAN_SIGN_IN: Final = (
     users.c.disabled_at.is_(None),
-    or_(users.c.password_hash.is_not(None), users.c.discord_id.is_not(None)),
+    or_(
+        users.c.password_hash.is_not(None),
+        users.c.discord_id.is_not(None),
+        exists().where(passkeys.c.user_id == users.c.id),
+    ),
 )
 # Built once, because building a statement takes longer than executing it.
 _BY_ID: Final = select(*USER_COLUMNS).where(users.c.id == bindparam("this"))
