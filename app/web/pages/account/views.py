@@ -53,7 +53,7 @@ _WORDS: Final = {
     Scope.KEYS_READ: "see application keys, jobs and backups",
     Scope.KEYS_MANAGE: "rotate and revoke application keys",
     Scope.AUDIT_READ: "read the audit trail",
-    Scope.USERS_MANAGE: "manage members and auditors",
+    Scope.USERS_MANAGE: "create and invite members, disable members and auditors",
     Scope.METRICS: "read metrics",
 }
 _LIFETIMES: Final = (
