@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, delete, exists, select, update
+from sqlalchemy import Select, bindparam, delete, exists, select, union, update
 
 from app.domain.privacy import ErasedRows, Erasure, Person, Section
 from app.infrastructure.database.engine import Connection
@@ -33,8 +33,17 @@ _LOCK_CREDENTIALS: Final = (
 _USED_BY_OTHERS: Final = exists().where(
     audit_events.c.address_id == subjects.c.id, audit_events.c.subject_id != bindparam(SUBJECT)
 )
-_THEIR_ADDRESSES: Final = select(audit_events.c.address_id).where(
-    audit_events.c.subject_id == bindparam(SUBJECT), audit_events.c.address_id.is_not(None)
+# Of rows by them, and of rows about them by nobody who is known, such as their own wrong passwords.
+_THEIR_ADDRESSES: Final = union(
+    select(audit_events.c.address_id).where(
+        audit_events.c.subject_id == bindparam(SUBJECT), audit_events.c.address_id.is_not(None)
+    ),
+    select(audit_events.c.address_id).where(
+        audit_events.c.object_kind == "user",
+        audit_events.c.object_id == bindparam(USER),
+        audit_events.c.subject_id.is_(None),
+        audit_events.c.address_id.is_not(None),
+    ),
 )
 _FORGET_ADDRESSES: Final = (
     update(subjects)
