@@ -122,14 +122,14 @@ class PersonalDataExport:
             if former is not None:
                 before = Person(former.id, former.subject_id)
                 for each in set(Section) - {Section.ACCOUNT}:
-                    sections[each] += await uow.personal_data.rows(each, before)
+                    sections[each].extend(await uow.personal_data.rows(each, before))
             records = await _credentials_of(uow, user)
             versions = {each.id: await uow.credentials.history(each.id) for each in records}
         for account in sections.pop(Section.ACCOUNT):
             has_password = user.password_hash is not None
             yield ExportPart(Section.ACCOUNT.value, {**account, "has_password": has_password}, rows=False)
-        for section, rows in sections.items():
-            yield ExportPart(section.value, rows)
+        for section, found in sections.items():
+            yield ExportPart(section.value, found)
         shown = [
             await self._credential(each, versions[each.id], with_secrets=with_secrets and each.id in allowed)
             for each in records
