@@ -91,8 +91,8 @@ class AuthenticationService:
     async def begin_browser(self, user: User, client: Client, *, former_cookie: str | None = None) -> BrowserSession:
         """Sign a browser in whose user was proven otherwise than by a password, but not by two factors.
 
-        The session is not fresh where the account has a password: anyone who holds the Discord account alone must not do
-        what a password protects.
+        The session is not fresh where the account has a password: anyone who holds the Discord account alone must not
+        do what a password protects.
 
         Raises OtpRequired, with what ``finish_browser`` needs besides a code, where the account has a second factor;
         TooManyAttempts, and InvalidCredentials where the account was disabled meanwhile.
