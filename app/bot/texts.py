@@ -305,6 +305,12 @@ _GERMAN: Final[Mapping[str, str]] = MappingProxyType(
         "This account has a password: erase it on the web, on the page /privacy": (
             "Dieses Konto hat ein Passwort: lösche es im Web, auf der Seite /privacy"
         ),
+        "This account has a second factor: export it on the web, on the page /privacy": (
+            "Dieses Konto hat einen zweiten Faktor: exportiere es im Web, auf der Seite /privacy"
+        ),
+        "This account has a password: export it on the web, on the page /privacy": (
+            "Dieses Konto hat ein Passwort: exportiere es im Web, auf der Seite /privacy"
+        ),
         "**Nothing was stored.**": "**Nichts wurde abgelegt.**",
         "**Nothing was removed.**": "**Nichts wurde entfernt.**",
         "**Nothing was restored.**": "**Nichts wurde wiederhergestellt.**",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -17,6 +17,9 @@ from app.domain.text import line, opaque
 
 REAUTHENTICATION_LASTS: Final = timedelta(minutes=10)
 """How long a proven password counts for revealing a secret (ASVS 5.0, 7.5)."""
+
+NOT_PROVEN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""``authenticated_at`` of a session in which nothing of the account's own was proven yet, only Discord."""
 
 SESSION_IDLE: Final = timedelta(days=7)
 """A session ends after this long without use (ASVS 5.0, 7.3.1)."""
@@ -140,7 +143,8 @@ class Actor:
     ``scopes`` are those of the API token ``token_id`` that stands for the user, None where the user is there in person.
     ``bound_to`` is the guild whose credentials are the only ones that the token reaches; that its owner is a member of
     that guild is not known, unlike of ``guild``.
-    ``authenticated_at`` is when a password was last proven in this session, None where there is none (Discord, CLI).
+    ``authenticated_at`` is when a password, a second factor or a passkey was last proven in this session, NOT_PROVEN
+    where Discord alone began it, None without a session (Discord, CLI).
     """
 
     user_id: str

@@ -71,6 +71,16 @@ class ErasedRows:
     addresses: int = 0
     """Addresses in the audit trail that nobody else has used."""
 
+    def __add__(self, other: ErasedRows) -> ErasedRows:
+        """The rows of two accounts of one person."""
+        return ErasedRows(
+            credentials=self.credentials + other.credentials,
+            shared=self.shared + other.shared,
+            sessions=self.sessions + other.sessions,
+            others=self.others + other.others,
+            addresses=self.addresses + other.addresses,
+        )
+
     @property
     def total(self) -> int:
         """All of them."""

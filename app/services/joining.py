@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.domain.credentials import Owner, OwnerKind
 from app.domain.errors import LinkConflict, UniqueViolation
-from app.domain.identity import User
+from app.domain.identity import User, name_key
 from app.services.credentials import CredentialTransfer, Moved, Planned
 from app.services.owners import require_another_owner
 from app.services.ports import Clock, UnitOfWork
@@ -76,6 +76,14 @@ class AccountJoining:
         if factor is not None and factor.confirmed_at is not None:  # Discord alone must not lead around it
             raise LinkConflict("This Discord account has a second factor of its own here: switch it off there first")
         return other
+
+
+async def former_account(uow: UnitOfWork, user: User) -> User | None:
+    """The account that the linked Discord user of this one had before, which ended when they were joined."""
+    if user.discord_id is None:
+        return None
+    former = await uow.users.by_name(name_key(discord_name(user.discord_id)))
+    return former if former is not None and former.id != user.id and former.discord_id is None else None
 
 
 def discord_name(number: str) -> str:

@@ -16,6 +16,7 @@ from app.domain.audit import Action
 from app.domain.errors import (
     AlreadyExists,
     InvalidToken,
+    NoOtherWayIn,
     NotFound,
     PasskeyRefused,
     QuotaExceeded,
@@ -28,6 +29,7 @@ from app.services.authentication.challenges import PasskeyChallenges
 from app.services.authentication.passkey_proof import PasskeyProof, ProvenPasskey, handle_of
 from app.services.authentication.requests import token_digest
 from app.services.authentication.sessions import BrowserSession, KeptSession, SessionStarts, TokenPair
+from app.services.authentication.ways_in import has_another_way_in
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import (
     Answer,
@@ -152,7 +154,8 @@ class PasskeyService:
     async def remove(self, actor: Actor, passkey_id: str, *, cookie: str | None = None) -> KeptSession:
         """Delete one of the actor's own passkeys; every other session of the actor ends.
 
-        The ``cookie`` of a browser's session is renewed. Raises NotFound, ReauthenticationRequired.
+        The ``cookie`` of a browser's session is renewed. Raises NotFound, ReauthenticationRequired, and NoOtherWayIn
+        for the last one of an account without a password and without Discord.
         """
         actor.require_person()
         actor.require_fresh(self._clock.now())
@@ -168,6 +171,11 @@ class PasskeyService:
         async def delete(uow: UnitOfWork) -> None:
             if not await uow.passkeys.remove(passkey_id):
                 raise NotFound
+            user = await uow.users.get(actor.user_id)
+            if user is None:
+                raise InvalidToken
+            if user.discord_id is None and not await has_another_way_in(uow, user):
+                raise NoOtherWayIn
 
         return await self._change(actor, Action.PASSKEY_REMOVED, passkey_id, delete, cookie)
 
@@ -271,8 +279,9 @@ class PasskeyService:
             found = await uow.sessions.get(session_id)
             if found is None or not found.session.alive(found.user, self._clock.now()):
                 raise InvalidToken
-            await self._proof.using(proof, actor)(uow)
+            # The session before the passkey: a change of passkeys, which ends sessions first, locks in this order too.
             await uow.sessions.prove(session_id, self._clock.now())
+            await self._proof.using(proof, actor)(uow)
             await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=("session", session_id))
             if renewed is None:
                 return None

@@ -10,7 +10,7 @@ from typing import Final
 
 from app.domain.audit import Action
 from app.domain.errors import InvalidCredentials, InvalidToken
-from app.domain.identity import Actor, Client, Session, User
+from app.domain.identity import NOT_PROVEN, Actor, Client, Session, User
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
 from app.services.audit import AuditTrail
@@ -105,13 +105,22 @@ class SessionStarts:
         return replace(pair, device_claim=self.device_claim(user, client))
 
     async def browser(
-        self, user: User, client: Client, *, former_cookie: str | None = None, within: Within | None = None
+        self,
+        user: User,
+        client: Client,
+        *,
+        former_cookie: str | None = None,
+        within: Within | None = None,
+        fresh: bool = True,
     ) -> BrowserSession:
-        """Begin the session of a browser; otherwise as ``program``."""
+        """Begin the session of a browser, which is ``fresh`` unless the account has more to prove; otherwise as
+        ``program``.
+        """
         cookie = self._cookie(self._secret("", 16))
         async with self._storage.write() as uow:
             await self._end_former(uow, former_cookie, client)
-            session = await self._begin(uow, user, client, within, cookie_hash=token_digest(cookie.reveal()))
+            digest = token_digest(cookie.reveal())
+            session = await self._begin(uow, user, client, within, cookie_hash=digest, fresh=fresh)
         return BrowserSession(
             cookie=cookie, expires_at=session.expires_at, device_claim=self.device_claim(user, client)
         )
@@ -167,7 +176,14 @@ class SessionStarts:
             await self._trail.record(uow, actor_of(found, client), Action.LOGOUT, about=about)
 
     async def _begin(
-        self, uow: UnitOfWork, user: User, client: Client, within: Within | None, *, cookie_hash: bytes | None
+        self,
+        uow: UnitOfWork,
+        user: User,
+        client: Client,
+        within: Within | None,
+        *,
+        cookie_hash: bytes | None,
+        fresh: bool = True,
     ) -> Session:
         now = self._clock.now()
         present = await uow.users.get(user.id)
@@ -184,7 +200,7 @@ class SessionStarts:
             address=client.address,
             created_at=now,
             last_seen_at=now,
-            authenticated_at=now,
+            authenticated_at=now if fresh else NOT_PROVEN,
             expires_at=now + self._lifetimes.session,
         )
         await uow.sessions.add(session, cookie_hash=cookie_hash)

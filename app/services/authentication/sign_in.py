@@ -91,6 +91,9 @@ class AuthenticationService:
     async def begin_browser(self, user: User, client: Client, *, former_cookie: str | None = None) -> BrowserSession:
         """Sign a browser in whose user was proven otherwise than by a password, but not by two factors.
 
+        The session is not fresh where the account has a password: anyone who holds the Discord account alone must not
+        do what a password protects.
+
         Raises OtpRequired, with what ``finish_browser`` needs besides a code, where the account has a second factor;
         TooManyAttempts, and InvalidCredentials where the account was disabled meanwhile.
         """
@@ -101,7 +104,8 @@ class AuthenticationService:
         except OtpRequired as asked:
             asked.pending = self._pending.issue(user)
             raise
-        return await self._starts.browser(user, client, former_cookie=former_cookie)
+        fresh = user.password_hash is None
+        return await self._starts.browser(user, client, former_cookie=former_cookie, fresh=fresh)
 
     async def finish_browser(
         self, pending: str | None, otp: str, client: Client, *, former_cookie: str | None = None
@@ -235,9 +239,10 @@ class AuthenticationService:
                 raise InvalidToken
             about = ("session", found.session.id)
             await self._proof.keep_hash(uow, proven)
+            # The session before the factor: a change of the factor, which ends sessions first, locks in this order too.
+            await uow.sessions.prove(found.session.id, self._clock.now())
             if use is not None:
                 await use(uow)
-            await uow.sessions.prove(found.session.id, self._clock.now())
             await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=about)
             if cookie is None or renewed is None:
                 return None

@@ -28,6 +28,7 @@ from app.domain.links import LinkPurpose
 from app.domain.secrets import SecretText
 from app.services.audit import AuditTrail
 from app.services.authentication import SessionStarts
+from app.services.authentication.ways_in import has_another_way_in
 from app.services.credentials import CredentialAccess, Moved
 from app.services.deadlines import regardless_of_deadline
 from app.services.discord_accounts.codes import LinkCodes
@@ -266,11 +267,6 @@ class DiscordLinking:
             await self._trail.record(uow, actor, Action.USER_UNLINKED, about=("user", user.id))
             unlinked = await uow.users.get(user.id)
         return self._starts.device_claim(unlinked or user, actor.client)
-
-
-async def has_another_way_in(uow: UnitOfWork, user: User) -> bool:
-    """Whether somebody can sign in to an account without Discord."""
-    return user.password_hash is not None or bool(await uow.passkeys.of(user.id))
 
 
 def _judge(joining: Joining, user: User) -> None:

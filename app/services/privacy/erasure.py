@@ -31,6 +31,7 @@ from app.services.audit import AuditTrail
 from app.services.authentication import FactorProof, PasswordProof
 from app.services.authentication.factor_proof import Attempt
 from app.services.authentication.sessions import Within
+from app.services.joining import former_account
 from app.services.keys import KeyManagementService
 from app.services.owners import require_another_owner
 from app.services.ports import Clock, KeyDerivation, Storage, UnitOfWork
@@ -157,17 +158,16 @@ class PersonErasure:
         return user
 
     async def _erase(self, actor: Actor, user: User, use: Within | None = None) -> ErasedRows:
-        mark = self._mark(user.username)
         for _ in range(_TRIES - 1):
             try:
-                return await self._erase_once(actor, user, mark, use)
+                return await self._erase_once(actor, user, use)
             except OutcomeUnknown:
                 raise
             except StorageBusy:
                 continue
-        return await self._erase_once(actor, user, mark, use)
+        return await self._erase_once(actor, user, use)
 
-    async def _erase_once(self, actor: Actor, user: User, mark: bytes, use: Within | None) -> ErasedRows:
+    async def _erase_once(self, actor: Actor, user: User, use: Within | None) -> ErasedRows:
         now = self._clock.now()
         async with self._storage.write() as uow:
             await require_another_owner(uow, user.id)  # first: changes of roles lock in this order too
@@ -175,10 +175,20 @@ class PersonErasure:
                 raise NotFound("This account was erased already")
             if use is not None:
                 await use(uow)
-            if not await uow.imports.known([mark]):
-                await uow.imports.add(mark, "", now)
             await self._trail.record(uow, _nowhere(actor), Action.USER_ERASED, about=("user", user.id))
-            return await erase_in(uow, Person(user.id, user.subject_id), now)
+            present = await uow.users.get(user.id)  # the Discord account may have been linked since
+            former = await former_account(uow, present or user)
+            gone = ErasedRows()
+            for each in (user, former):
+                if each is not None:
+                    await self._remember_name(uow, each, now)
+                    gone += await erase_in(uow, Person(each.id, each.subject_id), now)
+            return gone
+
+    async def _remember_name(self, uow: UnitOfWork, user: User, at: datetime) -> None:
+        mark = self._mark(user.username)
+        if not await uow.imports.known([mark]):
+            await uow.imports.add(mark, "", at)
 
     def _mark(self, username: str) -> bytes:
         return erased_name_mark(self._keys.primary(KeyName.AUDIT_SEAL_KEY).material, self._derivation, username)

@@ -15,6 +15,7 @@ from app.domain.privacy import Person, Section
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
 from app.services.credentials.access import UNREADABLE_MASK, CredentialAccess
+from app.services.joining import former_account
 from app.services.keys import KeyManagementService
 from app.services.paging import pages
 from app.services.ports import Clock, Storage, UnitOfWork
@@ -52,7 +53,8 @@ class PersonalDataExport:
     async def of_oneself(self, actor: Actor) -> Mapping[str, Any]:
         """Return the export of the actor, without secrets; `complete` says whether all of the audit trail is in it.
 
-        Raises ReauthenticationRequired, unless it is Discord that has identified the actor, and Overloaded.
+        Raises Overloaded and ReauthenticationRequired; in Discord, which has identified the actor, Forbidden instead
+        where the account has more than Discord to prove itself.
         """
         actor.require_person()
         if actor.client.source is not Source.DISCORD:
@@ -64,8 +66,14 @@ class PersonalDataExport:
             async with self._turns:
                 async with self._storage.lookup() as uow:
                     user = await uow.users.get(actor.user_id)
+                    factor = await uow.factors.get(actor.user_id)
                 if user is None:
                     raise InvalidToken
+                if actor.client.source is Source.DISCORD:
+                    if user.password_hash is not None:
+                        raise Forbidden("This account has a password: export it on the web, on the page /privacy")
+                    if factor is not None and factor.confirmed_at is not None:
+                        raise Forbidden("This account has a second factor: export it on the web, on the page /privacy")
                 await self._record(actor, user, ())
                 return await _collected(self._parts(user, with_secrets=False, most=MOST_ROWS))
         finally:
@@ -109,14 +117,19 @@ class PersonalDataExport:
         yield ExportPart("install_id", self._keys.install_id, rows=False)
         yield ExportPart("exported_at", self._clock.now(), rows=False)
         async with self._storage.read() as uow:
-            sections = {each: await uow.personal_data.rows(each, person) for each in Section}
+            former = await former_account(uow, user)
+            sections = {each: list(await uow.personal_data.rows(each, person)) for each in Section}
+            if former is not None:
+                before = Person(former.id, former.subject_id)
+                for each in set(Section) - {Section.ACCOUNT}:
+                    sections[each].extend(await uow.personal_data.rows(each, before))
             records = await _credentials_of(uow, user)
             versions = {each.id: await uow.credentials.history(each.id) for each in records}
         for account in sections.pop(Section.ACCOUNT):
             has_password = user.password_hash is not None
             yield ExportPart(Section.ACCOUNT.value, {**account, "has_password": has_password}, rows=False)
-        for section, rows in sections.items():
-            yield ExportPart(section.value, rows)
+        for section, found in sections.items():
+            yield ExportPart(section.value, found)
         shown = [
             await self._credential(each, versions[each.id], with_secrets=with_secrets and each.id in allowed)
             for each in records
@@ -124,7 +137,8 @@ class PersonalDataExport:
         yield ExportPart("credentials", shown)
         complete = True
         yield ExportPart("audit", [])
-        async for rows, more in self._audit(user, [each.id for each in records], most):
+        accounts = [user] if former is None else [user, former]
+        async for rows, more in self._audit(accounts, [each.id for each in records], most):
             complete = complete and not more
             yield ExportPart("audit", rows)
         yield ExportPart("complete", complete, rows=False)
@@ -162,15 +176,19 @@ class PersonalDataExport:
         }
 
     async def _audit(
-        self, user: User, credential_ids: Sequence[str], most: int | None
+        self, accounts: Sequence[User], credential_ids: Sequence[str], most: int | None
     ) -> AsyncIterator[tuple[Sequence[Mapping[str, Any]], bool]]:
         """Rows of the audit trail, the latest first, and whether there are more: those by the person, then others."""
-        async for rows, more in self._rows(AuditFilter(subject_id=user.subject_id), most):
-            yield [each.as_members() for each in rows], more
         left = most
-        for about in (("user", user.id), *(("credential", each) for each in credential_ids)):
+        for account in accounts:
+            async for rows, more in self._rows(AuditFilter(subject_id=account.subject_id), left):
+                left = None if left is None else max(left - len(rows), 0)
+                yield [each.as_members() for each in rows], more
+        left, names = most, {each.username for each in accounts}
+        things = [*(("user", each.id) for each in accounts), *(("credential", each) for each in credential_ids)]
+        for about in things:
             async for rows, more in self._rows(AuditFilter(about=about), left):
-                by_others = [_by_another(each) for each in rows if each.actor != user.username]
+                by_others = [_by_another(each) for each in rows if each.actor not in names]
                 left = None if left is None else max(left - len(by_others), 0)
                 yield by_others, more
 

@@ -185,7 +185,7 @@ async def passkeys(request: web.Request, actor: Actor, query: PageQuery) -> web.
     "DELETE",
     f"/api/v1/auth/passkeys/{{passkey_id:{ID}}}",
     status=204,
-    errors=[errors.NotFound, errors.ReauthenticationRequired],
+    errors=[errors.NotFound, errors.ReauthenticationRequired, errors.NoOtherWayIn],
 )
 async def remove(request: web.Request, actor: Actor, passkey_id: str) -> web.Response:
     """Remove one of your passkeys.

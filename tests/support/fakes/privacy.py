@@ -70,7 +70,7 @@ class FakePersonalDataRepository:
             shared=shared,
             sessions=len(ended),
             others=others - len(tables.links) - len(tables.idempotency),
-            addresses=self._forget_addresses(person.subject_id),
+            addresses=self._forget_addresses(person),
         )
 
     async def erasures(self, *, after: str | None, limit: int) -> Sequence[Erasure]:
@@ -80,9 +80,17 @@ class FakePersonalDataRepository:
         recent = [each for each in self._tables.erasures.values() if each.erased_at >= since]
         return sorted(recent, key=lambda each: (each.erased_at, each.user_id))
 
-    def _forget_addresses(self, subject_id: str) -> int:
-        rows = self._tables.audit
-        theirs = {each.address for each in rows if each.subject_id == subject_id and each.address}
+    def _forget_addresses(self, person: Person) -> int:
+        rows, subject_id = self._tables.audit, person.subject_id
+        theirs = {
+            each.address
+            for each in rows
+            if each.address
+            and (
+                each.subject_id == subject_id
+                or (each.subject_id is None and (each.object_kind, each.object_id) == ("user", person.user_id))
+            )
+        }
         shared = {each.address for each in rows if each.subject_id not in {None, subject_id}}
         alone = theirs - shared
         self._tables.audit = [replace(each, address=None) if each.address in alone else each for each in rows]

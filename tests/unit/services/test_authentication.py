@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from app.domain.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    ReauthenticationRequired,
     StorageError,
 )
 from app.domain.identity import SESSION_IDLE, Actor, Client, Role, Source, User
@@ -63,6 +65,23 @@ async def test_the_actor_of_a_token_is_its_user_in_its_session(
     assert (session.id, session.address, session.device) == (found.session_id, "192.0.2.7", "Firefox")
     assert storage.tables.audit[-1].object_id == session.id
     assert storage.trail()[-1] == (Action.LOGIN, Result.OK)
+
+
+async def test_discord_alone_proves_no_account_that_has_a_password(
+    services: Services, clock: FakeClock, mia: User
+) -> None:
+    now = clock.now()
+    for user, fresh in ((mia, False), (replace(mia, password_hash=None), True)):
+        begun = await services.authentication.begin_browser(user, WEB)
+        found = await services.requests.authenticate_browser(begun.cookie.reveal(), WEB)
+        if fresh:
+            found.require_fresh(now)
+        else:
+            with pytest.raises(ReauthenticationRequired):
+                found.require_fresh(now)
+            await services.authentication.reauthenticate(found, PASSWORD)
+            again = await services.requests.authenticate_browser(begun.cookie.reveal(), WEB)
+            again.require_fresh(now)
 
 
 @pytest.mark.parametrize(("name", "password"), [("mia", "wrong password"), ("nobody", PASSWORD)])

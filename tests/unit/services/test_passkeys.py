@@ -18,6 +18,7 @@ from app.domain.errors import (
     InvalidCredentials,
     InvalidInput,
     InvalidToken,
+    NoOtherWayIn,
     NotFound,
     PasskeyRefused,
     QuotaExceeded,
@@ -568,6 +569,30 @@ async def test_passkeys_are_changed_by_who_has_just_proven_who_they_are(
     assert found is not None
     assert found.session.authenticated_at == clock.now()
     await passkeys.remove(replace(mia, authenticated_at=clock.now()), passkey.id)
+
+
+async def test_the_last_way_in_is_not_removed(keyhall: Keyhall, storage: FakeStorage, passkeys: Any) -> None:
+    mia = await signed_in(keyhall)
+    await added(keyhall, mia)
+    await added(keyhall, mia)
+    first, second = storage.tables.passkeys
+    password_hash = storage.tables.users[mia.user_id].password_hash
+
+    def change(**members: Any) -> None:
+        storage.tables.users[mia.user_id] = replace(storage.tables.users[mia.user_id], **members)
+
+    change(password_hash=None)
+    await passkeys.remove(mia, first)
+    before = storage.tables.users[mia.user_id]
+    with pytest.raises(NoOtherWayIn):
+        await passkeys.remove(mia, second)
+    assert (list(storage.tables.passkeys), storage.tables.users[mia.user_id]) == ([second], before)
+    kept = storage.tables.passkeys[second]
+    change(discord_id="42")
+    await passkeys.remove(mia, second)
+    storage.tables.passkeys[second] = kept
+    change(discord_id=None, password_hash=password_hash)
+    await passkeys.remove(mia, second)
 
 
 async def test_a_session_that_has_ended_changes_nothing(keyhall: Keyhall, storage: FakeStorage, passkeys: Any) -> None:

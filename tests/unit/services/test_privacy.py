@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.domain.audit import Action
+from app.domain.audit import Action, Result
 from app.domain.credentials import OwnerKind
 from app.domain.errors import (
     Forbidden,
@@ -213,6 +213,22 @@ async def test_the_password_is_proven_before_an_erasure(keyhall: Keyhall, memory
         await erasure.of_oneself(mia, PASSWORD)
 
 
+async def test_addresses_of_failed_sign_ins_go_unless_another_person_used_them(
+    keyhall: Keyhall, memory: FakeStorage
+) -> None:
+    mia = await _furnished(keyhall)
+    alone, shared = (Client(source=Source.WEB, address=each) for each in ("198.51.100.5", "198.51.100.6"))
+    for client in (alone, shared):
+        with pytest.raises(InvalidCredentials):
+            await keyhall.services.authentication.login("mia", "another horse battery", client)
+    await _signed_in(keyhall, "bob")
+    await keyhall.services.authentication.login("bob", PASSWORD, shared)
+    await keyhall.services.erasure.of_oneself(mia, PASSWORD)
+    addresses = {each.address for each in memory.tables.audit}
+    assert alone.address not in addresses
+    assert shared.address in addresses
+
+
 async def test_the_last_owner_cannot_be_erased(keyhall: Keyhall, memory: FakeStorage) -> None:
     boss = await _signed_in(keyhall, "boss", Role.OWNER)
     operator = await keyhall.services.identity.operator()
@@ -267,6 +283,41 @@ async def test_on_discord_the_name_is_typed_and_a_password_protects(keyhall: Key
     assert back.user_id != eve.user_id
     assert back.subject_id != eve.subject_id
     await erasure.on_discord(back, "discord:42", discord_name="eve")
+
+
+async def test_in_discord_nothing_is_exported_that_a_password_or_a_factor_protects(
+    keyhall: Keyhall, clock: FakeClock, memory: FakeStorage
+) -> None:
+    mia, export = await _furnished(keyhall), keyhall.services.personal_data
+    there = replace(mia, client=Client(source=Source.DISCORD))
+    with pytest.raises(Forbidden, match="password"):
+        await export.of_oneself(there)
+    await enrol(keyhall.services, mia, clock.now())
+    memory.tables.users[mia.user_id] = replace(memory.tables.users[mia.user_id], password_hash=None)
+    with pytest.raises(Forbidden, match="second factor"):
+        await export.of_oneself(there)
+    assert (Action.USER_EXPORTED, Result.OK) not in memory.trail()
+
+
+async def test_the_account_that_a_linked_discord_user_had_goes_too(keyhall: Keyhall, memory: FakeStorage) -> None:
+    eve, services = await _discord(keyhall), keyhall.services
+    user = memory.tables.users[eve.user_id]
+    elsewhere = Client(source=Source.WEB, address="203.0.113.77", device="Phone")
+    await services.authentication.begin_browser(user, elsewhere)
+    mia = await _signed_in(keyhall)
+    await services.identity.link(await services.identity.operator(), "mia", "42")
+    assert eve.user_id in memory.tables.users
+    export = await services.personal_data.of_oneself(mia)
+    assert {each["device"] for each in export["sessions"]} == {"Firefox", "Phone"}
+    assert len({each["id"] for each in export["audit"]}) == len(export["audit"]), "each row once"
+    assert "203.0.113.77" in json.dumps(export["audit"], default=str)
+    gone = await services.erasure.of_oneself(mia, PASSWORD)
+    assert gone.sessions == 2
+    assert not memory.tables.users
+    assert not memory.tables.sessions
+    assert set(memory.tables.erasures) == {mia.user_id, eve.user_id}
+    assert all(each.address != elsewhere.address for each in memory.tables.audit)
+    assert (await _discord(keyhall)).user_id != eve.user_id, "the person may come back"
 
 
 async def test_the_name_is_free_again_and_names_another_person(keyhall: Keyhall) -> None:

@@ -33,13 +33,24 @@ _LOCK_CREDENTIALS: Final = (
 _USED_BY_OTHERS: Final = exists().where(
     audit_events.c.address_id == subjects.c.id, audit_events.c.subject_id != bindparam(SUBJECT)
 )
-_THEIR_ADDRESSES: Final = select(audit_events.c.address_id).where(
-    audit_events.c.subject_id == bindparam(SUBJECT), audit_events.c.address_id.is_not(None)
+# Of rows by them, and of rows about them by nobody who is known, such as their own wrong passwords: two statements,
+# since PostgreSQL would read every subject for a union.
+_THEIR_ADDRESSES: Final = (
+    select(audit_events.c.address_id).where(
+        audit_events.c.subject_id == bindparam(SUBJECT), audit_events.c.address_id.is_not(None)
+    ),
+    select(audit_events.c.address_id).where(
+        audit_events.c.object_kind == "user",
+        audit_events.c.object_id == bindparam(USER),
+        audit_events.c.subject_id.is_(None),
+        audit_events.c.address_id.is_not(None),
+    ),
 )
-_FORGET_ADDRESSES: Final = (
+_FORGET_ADDRESSES: Final = tuple(
     update(subjects)
-    .where(ADDRESSES, subjects.c.id.in_(_THEIR_ADDRESSES), subjects.c.value != subjects.c.id, ~_USED_BY_OTHERS)
+    .where(ADDRESSES, subjects.c.id.in_(each), subjects.c.value != subjects.c.id, ~_USED_BY_OTHERS)
     .values(value=subjects.c.id)
+    for each in _THEIR_ADDRESSES
 )
 _FORGET_NAME: Final = (
     update(subjects)
@@ -82,7 +93,7 @@ class PersonalDataRepositoryImpl:
         these = _of(person)
         kinds = [row[1] for row in await self._connection.rows(_LOCK_CREDENTIALS, these)]
         deleted = {name: await self._connection.change(statement, these) for name, statement in _DELETIONS.items()}
-        addresses = await self._connection.change(_FORGET_ADDRESSES, these)
+        addresses = sum([await self._connection.change(each, these) for each in _FORGET_ADDRESSES])
         deleted["subjects"] = await self._connection.change(_FORGET_NAME, these)
         remembered = self._connection.dialect.insert(erasures).values(
             user_id=person.user_id, subject_id=person.subject_id, erased_at=at

@@ -55,7 +55,7 @@ async def add(request: web.Request, actor: Actor, form: PasskeyForm) -> web.Resp
     media_type="text/html",
     retry=again("passkeys"),
     signed_out=signed_out(),
-    errors=[errors.NotFound, errors.ReauthenticationRequired],
+    errors=[errors.NotFound, errors.ReauthenticationRequired, errors.NoOtherWayIn],
 )
 async def remove(request: web.Request, actor: Actor, passkey_id: str, form: NoFields) -> web.Response:  # noqa: ARG001
     """Remove one of your passkeys; all your other sessions end."""
