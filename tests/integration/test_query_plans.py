@@ -31,11 +31,9 @@ COUNTS: Final = "once in a reset, and once before a key version is destroyed: se
 FEW: Final = "rows do not accumulate here"
 UNFINISHED: Final = "reads the jobs that are not over, and no others"
 UNSEALED: Final = "the index holds the rows that are not sealed yet, and no others"
-TOKENS: Final = "a person has few, and it is asked once at the end of a rotation of API_SECRET_KEY"
 RESET: Final = "a reset of lost keys changes every row, while nobody else is there"
 
 WHOLE: Final[Mapping[str, str]] = {
-    "api_tokens.key_versions: api_tokens": TOKENS,
     "audit.page: audit_events": "walks the primary key to the limit, and leaves out what is not wanted",
     "audit_chain.count_unsealed: audit_events": UNSEALED,
     "audit_chain.next_segment_of_rows: audit_events": "reads the first entry of an index",
@@ -83,7 +81,6 @@ WHOLE: Final[Mapping[str, str]] = {
 """Method and table of each statement that reads a whole table or a whole index."""
 
 POSTGRESQL_ALONE: Final = {
-    "api_tokens.key_versions: api_tokens",
     "audit_chain.count_unsealed: audit_events",
     "audit_chain.next_segment_of_rows: audit_events",
     "audit_chain.unsealed: audit_events",

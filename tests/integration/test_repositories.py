@@ -1313,7 +1313,11 @@ async def test_every_encrypted_column_is_marked_for_whoever_re_encrypts(database
         for column in table.columns
         if column.info.get("encrypted")
     }
-    assert marked == {("api_credentials", "encrypted_value"), ("credential_history", "encrypted_value")}
+    assert marked == {
+        ("api_credentials", "encrypted_value"),
+        ("credential_history", "encrypted_value"),
+        ("totp_factors", "encrypted_secret"),
+    }
     async with database.read() as connection:
         for table, column in marked:
             await connection.rows(select(schema.metadata.tables[table].c[column]))

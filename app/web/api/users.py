@@ -63,7 +63,7 @@ class UserQuery(PageQuery):
     state: Literal["active", "disabled"] | None = None
 
 
-class Account(TypedDict):
+class UserAccount(TypedDict):
     """A user. `claimed` is whether they have chosen a password; one who comes from Discord alone has not."""
 
     id: str
@@ -75,7 +75,7 @@ class Account(TypedDict):
     created_at: datetime
 
 
-class NewAccount(Account):
+class NewAccount(UserAccount):
     """A new user, and the link by which they choose their password: once, within 7 days. It is never shown again."""
 
     claim_link: str | None
@@ -84,7 +84,7 @@ class NewAccount(Account):
 class AccountPage(TypedDict):
     """A page of users, in the order in which they were created."""
 
-    items: list[Account]
+    items: list[UserAccount]
     next_cursor: str | None
 
 
@@ -117,7 +117,7 @@ class InvitePage(TypedDict):
     next_cursor: str | None
 
 
-def _as_account(user: User) -> Account:
+def _as_account(user: User) -> UserAccount:
     return {
         "id": user.id,
         "username": user.username,
@@ -190,13 +190,15 @@ async def create(request: web.Request, actor: Actor, body: NewUser, idempotency_
     return json_response(201, {**_as_account(made.user), "claim_link": _link(request, made.token)}, headers)
 
 
-@routes("GET", _ONE, schema=Account, errors=[errors.Forbidden, errors.NotFound], scope=Scope.USERS_MANAGE)
+@routes("GET", _ONE, schema=UserAccount, errors=[errors.Forbidden, errors.NotFound], scope=Scope.USERS_MANAGE)
 async def get(request: web.Request, actor: Actor, user_id: str) -> web.Response:
     """One user."""
     return json_response(200, _as_account(await request.app[SERVICES].users.get(actor, user_id)))
 
 
-@routes("PATCH", _ONE, schema=Account, errors=[*_CHANGING, errors.NotFound, errors.LastOwner], scope=Scope.USERS_MANAGE)
+@routes(
+    "PATCH", _ONE, schema=UserAccount, errors=[*_CHANGING, errors.NotFound, errors.LastOwner], scope=Scope.USERS_MANAGE
+)
 async def change(request: web.Request, actor: Actor, user_id: str, body: UserChange) -> web.Response:
     """Give a user another role, or disable or enable the account.
 

@@ -33,7 +33,7 @@ class CodeQuery(Model):
     way: str = ""
 
 
-class CodeForm(CodeQuery):
+class SignInCodeForm(CodeQuery):
     """A one-time code or a recovery code: either form takes both."""
 
     otp: str = ""
@@ -103,7 +103,7 @@ async def code_form(request: web.Request, query: CodeQuery) -> web.Response:
         errors.TooManyAttempts,
     ],
 )
-async def code(request: web.Request, client: Client, form: CodeForm) -> web.Response:
+async def code(request: web.Request, client: Client, form: SignInCodeForm) -> web.Response:
     """Sign in by the code, after the password."""
     request.app[ORIGIN].check_connection(request)
     session = await request.app[SERVICES].authentication.finish_browser(

@@ -382,7 +382,7 @@ class TestSync:
         await self.start(wire, services, options)
         await self.start(wire, services, options)
         assert wire.syncs == [None]
-        assert {command["name"] for command in wire.commands[None]} == {"key", "encrypt", "decrypt"}
+        assert {command["name"] for command in wire.commands[None]} == {"key", "encrypt", "decrypt", "link", "privacy"}
 
         monkeypatch.syspath_prepend(tmp_path)
         (tmp_path / "keyhall_more.py").write_text(EXTENSION)
@@ -405,7 +405,7 @@ class TestSync:
         }[change]
         await self.start(wire, services, options)
         assert wire.syncs == [None, None]
-        assert {command["name"] for command in wire.commands[None]} == {"key", "encrypt", "decrypt"}
+        assert {command["name"] for command in wire.commands[None]} == {"key", "encrypt", "decrypt", "link", "privacy"}
         await self.start(wire, services, options)
         assert wire.syncs == [None, None], "then it is known"
 

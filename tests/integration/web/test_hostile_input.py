@@ -98,7 +98,8 @@ async def test_every_member_refuses_every_wrong_type(site: Site) -> None:
     for method, path, schema, _ in json_routes(site):
         good = {name: _good(name) for name in schema["properties"]}
         for name, wrong in itertools.product(schema["properties"], WRONG_TYPES):
-            if type(wrong) is {"version": int, "rotation_days": int, "automatic": bool}.get(name):
+            # The answer of an authenticator is any object; what is wrong with it is said after it was judged.
+            if type(wrong) is {"version": int, "rotation_days": int, "automatic": bool, "credential": dict}.get(name):
                 continue
             refused(await site.request(method, path, json={**good, name: wrong}), 422)
             checked += 1

@@ -192,11 +192,11 @@ ROUTES: Final = (
     Route("POST /api/v1/admin/users/{user_id}/reset", "UNNFF"),
     Route("GET /api/v1/admin/keys", READERS),
     Route(f"POST {_KEY}/rotate", OWNERS, {}),
-    Route(f"POST {_KEY}/cancel", OWNERS),
-    Route(f"POST {_KEY}/rollback", OWNERS),
+    Route(f"POST {_KEY}/cancel", OWNERS, {}),
+    Route(f"POST {_KEY}/rollback", OWNERS, {}),
     Route(f"PUT {_KEY}/schedule", OWNERS, {"rotation_days": 30, "automatic": False}),
-    Route(f"POST {_KEY}/versions/{{version}}/retire", OWNERS),
-    Route(f"POST {_KEY}/versions/{{version}}/revoke", OWNERS),
+    Route(f"POST {_KEY}/versions/{{version}}/retire", OWNERS, {}),
+    Route(f"POST {_KEY}/versions/{{version}}/revoke", OWNERS, {}),
 )
 """One row each."""
 
