@@ -189,8 +189,8 @@ def sqlite_lock(url: str) -> Iterator[None]:
 async def postgresql_lock(url: str) -> AsyncIterator[None]:
     """Held on every table, on the catalogue, and on what repositories lock themselves."""
     async with open_database(DatabaseUrl.parse(url), may_create=False) as other, other.write() as connection:
-        for name in ("lock", "lock_owner"):
-            await call(SqlUnitOfWork(connection, SystemRandomness()), "keys" if name == "lock" else "credentials", name)
+        for family, name in (("keys", "lock"), ("credentials", "lock_owner"), ("users", "hold_roles")):
+            await call(SqlUnitOfWork(connection, SystemRandomness()), family, name)
         for table in (*schema.metadata.tables, "pg_catalog.pg_class"):
             await connection.change(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
         yield

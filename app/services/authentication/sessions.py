@@ -186,7 +186,7 @@ class SessionStarts:
         fresh: bool = True,
     ) -> Session:
         now = self._clock.now()
-        present = await uow.users.get(user.id)
+        present = await uow.users.to_refer_to(user.id)
         # Between the proof and now the account may have been disabled or its password changed.
         if present is None or present.disabled_at is not None or present.token_version != user.token_version:
             raise InvalidCredentials

@@ -87,6 +87,10 @@ class UserRepository(Protocol):
         """Return the user, or None."""
         ...
 
+    async def to_refer_to(self, user_id: str) -> User | None:
+        """Return the user, or None; nobody erases them before this unit of work has ended."""
+        ...
+
     async def by_name(self, name_key: str) -> User | None:
         """Return the user of that casefolded name, or None."""
         ...

@@ -36,6 +36,9 @@ class FakeUserRepository:
     async def get(self, user_id: str) -> User | None:
         return self._tables.users.get(user_id)
 
+    async def to_refer_to(self, user_id: str) -> User | None:
+        return await self.get(user_id)
+
     async def by_name(self, name_key: str) -> User | None:
         return next((each for each in self._tables.users.values() if each.name_key == name_key), None)
 
