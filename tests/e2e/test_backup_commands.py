@@ -194,6 +194,7 @@ def one_more(self):
     write(self)
 files._Counter.one_more = one_more
 sys.argv = ["keyhall", *sys.argv[1:]]
+signal.signal(getattr(signal, os.environ["SIGNAL"]), signal.SIG_DFL)  # a test run under nohup ignores SIGHUP
 runpy.run_module("entrypoints.cli_entrypoint", run_name="__main__")
 """
 
