@@ -207,7 +207,6 @@ async def test_an_invitation_is_claimed_on_the_page(site: Site) -> None:
         {"role": "member", "expires_in": -1},
         {"role": "member", "expires_in": 10**9},
         {"role": "member", "expires_in": 10**15},
-        {"role": "member", "expires_in": 10**30},
         {"role": "member", "expires_in": -(10**15)},
         {"role": "member", "expires_in": True},
         {"role": "member", "expires_in": "3600"},
