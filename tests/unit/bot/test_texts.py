@@ -20,7 +20,7 @@ from app.services import identity, joining, messages
 from app.services.credentials import service as credentials
 from app.services.credentials import storing
 from app.services.discord_accounts import linking
-from app.services.privacy import erasure
+from app.services.privacy import erasure, export
 
 BOT = Path(inspect.getfile(texts)).parent
 GERMAN, ENGLISH = discord.Locale.german, discord.Locale.american_english
@@ -74,7 +74,7 @@ def said_in_the_sources() -> set[str]:
 
 REASONS = {
     str(reason.value)
-    for service in (identity, credentials, storing, messages, erasure, joining, linking)
+    for service in (identity, credentials, storing, messages, erasure, export, joining, linking)
     for node in ast.walk(ast.parse(inspect.getsource(service)))
     if isinstance(node, ast.Call) and ast.unparse(node.func) in {"Forbidden", "LinkConflict"}
     for reason in node.args[:1]
