@@ -10,13 +10,13 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from app.domain import errors
-from app.domain.identity import Actor, Role, User, UserFilter
+from app.domain.identity import USERNAME_LONGEST, Actor, Role, User, UserFilter
 from app.domain.links import Invitation, invitation_span
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.services.paging import Page
 from app.web.inputs import ID, Model, PageQuery
-from app.web.limits import InvitationSeconds, NewUsername, Username
+from app.web.limits import InvitationSeconds, NewUsername
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.routing import Routes, json_response
@@ -58,7 +58,7 @@ class NewInvitation(Model):
 class UserQuery(PageQuery):
     """The users that are wanted, and which page of them."""
 
-    name: Username | None = Field(default=None, description="A part of the name")
+    name: str | None = Field(default=None, min_length=1, max_length=USERNAME_LONGEST, description="A part of the name")
     role: _ROLES | None = None
     state: Literal["active", "disabled"] | None = None
 
