@@ -221,16 +221,16 @@ class AccountClaims:
     async def _store(self, digest: bytes, holder: _Holder, password_hash: str, client: Client) -> User:
         now, user = self._clock.now(), holder.user
         async with self._storage.write() as uow:
-            if not await uow.links.use(digest, holder.purpose, now):
-                raise _refused()
+            # The user's row before the link's, as a reset locks them: else two would wait for each other.
             if holder.purpose is LinkPurpose.CLAIM:
                 stored = await uow.users.set_first_password(user.id, password_hash, now)
             else:
                 stored = await uow.users.set_password(user.id, password_hash, token_version=user.token_version, at=now)
+            if not stored or not await uow.links.use(digest, holder.purpose, now):
+                raise _refused()
+            if holder.purpose is LinkPurpose.RESET:
                 await uow.sessions.end_all_of(user.id, now)
                 await uow.api_tokens.end_all_of(user.id)
-            if not stored:
-                raise _refused()
             actor = Actor(
                 user_id=user.id, subject_id=user.subject_id, username=user.username, role=user.role, client=client
             )
