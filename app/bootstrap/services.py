@@ -53,6 +53,7 @@ from app.services.authentication import (
     RequestAuthenticator,
     SecondFactorService,
     SessionStarts,
+    Signatures,
 )
 from app.services.backup import BackupCreation, BackupService, BackupVerification
 from app.services.backup.rehearsal import BackupRehearsal, RehearsalPlace
@@ -172,7 +173,8 @@ def build_services(parts: Parts) -> Services:
         links=links,
         registration=parts.registration,
     )
-    devices = DeviceClaims(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
+    signatures = Signatures(keys=keys, derivation=derivation)
+    devices = DeviceClaims(signatures=signatures, clock=clock, randomness=randomness)
     starts = SessionStarts(
         storage=storage,
         keys=keys,
@@ -183,7 +185,7 @@ def build_services(parts: Parts) -> Services:
         lifetimes=parts.lifetimes,
     )
     authenticators = WebAuthn()
-    challenges = PasskeyChallenges(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
+    challenges = PasskeyChallenges(signatures=signatures, clock=clock, randomness=randomness)
     proof = PasswordProof(
         storage=storage,
         keys=keys,
@@ -193,7 +195,7 @@ def build_services(parts: Parts) -> Services:
         refusals=refusals,
         clock=clock,
     )
-    tickets = Tickets(keys=keys, derivation=derivation, clock=clock, randomness=randomness)
+    tickets = Tickets(signatures=signatures, clock=clock, randomness=randomness)
     one_time_passwords = PyotpPasswords()
     factor_proof = FactorProof(
         storage=storage, cipher=parts.cipher, codes=one_time_passwords, refusals=refusals, clock=clock
@@ -206,7 +208,7 @@ def build_services(parts: Parts) -> Services:
         starts=starts,
         proof=proof,
         factors=factor_proof,
-        pending=PendingSignIns(keys=keys, derivation=derivation, clock=clock, randomness=randomness),
+        pending=PendingSignIns(signatures=signatures, clock=clock, randomness=randomness),
         refusals=refusals,
         clock=clock,
     )

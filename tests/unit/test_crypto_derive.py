@@ -80,6 +80,19 @@ def test_a_service_cannot_reach_another_use_by_naming_its_label() -> None:
     assert mac != derive(MATERIAL, Label.FERNET) != derive(MATERIAL, Label.MAC, "fernet")
 
 
+def _labels_of_signatures(node: ast.AST, path: Path) -> set[str]:
+    """The labels of what `app.services.authentication.signing` signs, which hands them on to ``.mac(...)``."""
+    if not isinstance(node, ast.Call) or path.name == "signing.py":
+        return set()
+    called = ast.unparse(node.func).removeprefix("self.")
+    if called not in {"_signatures.sign", "_signatures.made", "UserTexts"}:
+        return set()
+    named = [each.value for each in node.keywords if each.arg == "label"]
+    label = named[0] if named else node.args[called.endswith("made")]
+    assert isinstance(label, ast.Constant), f"{path}: a label is a constant"
+    return {str(label.value)}
+
+
 def _labels_of_services() -> set[str]:
     """The second argument of every call of ``.mac(...)`` and ``.chain(...)`` in the services.
 
@@ -102,9 +115,11 @@ def _labels_of_services() -> set[str]:
                 and node.func.attr in {"mac", "chain"}
             ):
                 label = node.args[1]
-                label = constants[label.id] if isinstance(label, ast.Name) else label
-                assert isinstance(label, ast.Constant), f"{path}: a label is a constant"
-                labels.add(str(label.value))
+                label = constants.get(label.id, label) if isinstance(label, ast.Name) else label
+                assert isinstance(label, ast.Constant) or path.name == "signing.py", f"{path}: a label is a constant"
+                if isinstance(label, ast.Constant):
+                    labels.add(str(label.value))
+            labels |= _labels_of_signatures(node, path)
     return labels
 
 

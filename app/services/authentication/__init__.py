@@ -19,6 +19,7 @@ from app.services.authentication.requests import RequestAuthenticator, lasting_p
 from app.services.authentication.second_factor import Enrolment, FactorStatus, SecondFactorService
 from app.services.authentication.sessions import BrowserSession, KeptSession, Lifetimes, SessionStarts, TokenPair
 from app.services.authentication.sign_in import AuthenticationService
+from app.services.authentication.signing import Signatures, base64url, decoded
 
 __all__ = [
     "DEVICE_REMEMBERED_FOR",
@@ -42,7 +43,10 @@ __all__ = [
     "RequestAuthenticator",
     "SecondFactorService",
     "SessionStarts",
+    "Signatures",
     "TokenPair",
+    "base64url",
+    "decoded",
     "lasting_part",
     "token_digest",
 ]

@@ -7,15 +7,12 @@ Any process can judge it. The SHA-256 of an answered one is kept until it would 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from app.domain.keys import KeyName
 from app.domain.passkeys import CHALLENGE_LASTS, Ceremony
-from app.domain.secrets import SecretBytes
-from app.services.keys import KeyManagementService
-from app.services.ports import Clock, KeyDerivation, Randomness, UnitOfWork
+from app.services.authentication.signing import Signatures
+from app.services.ports import Clock, Randomness, UnitOfWork
 
 _TIME, _NONCE, _MAC = 8, 16, 32
 """The bytes of its parts."""
@@ -24,11 +21,8 @@ _TIME, _NONCE, _MAC = 8, 16, 32
 class PasskeyChallenges:
     """Makes challenges, judges them and uses them up. ``issue`` and ``stands`` raise NotReady."""
 
-    def __init__(
-        self, *, keys: KeyManagementService, derivation: KeyDerivation, clock: Clock, randomness: Randomness
-    ) -> None:
-        self._keys = keys
-        self._derivation = derivation
+    def __init__(self, *, signatures: Signatures, clock: Clock, randomness: Randomness) -> None:
+        self._signatures = signatures
         self._clock = clock
         self._randomness = randomness
 
@@ -36,15 +30,14 @@ class PasskeyChallenges:
         """Return a challenge for five minutes, for that recipient alone, such as a user in a session."""
         until = int((self._clock.now() + CHALLENGE_LASTS).timestamp()).to_bytes(_TIME, "big")
         signed = until + self._randomness.token_bytes(_NONCE)
-        return signed + self._mac(self._keys.primary(KeyName.API_SECRET_KEY).material, ceremony, signed, recipient)
+        return signed + self._signatures.sign("passkey challenge", *_parts(ceremony, signed, recipient))
 
     def stands(self, challenge: bytes, ceremony: Ceremony, *recipient: str) -> bool:
         """Whether it was made here, for that ceremony and recipient, within the last five minutes."""
         if len(challenge) != _TIME + _NONCE + _MAC:
             return False
         signed, mac = challenge[:-_MAC], challenge[-_MAC:]
-        materials = self._keys.usable_materials(KeyName.API_SECRET_KEY).values()
-        ours = any(hmac.compare_digest(self._mac(each, ceremony, signed, recipient), mac) for each in materials)
+        ours = self._signatures.made(mac, "passkey challenge", *_parts(ceremony, signed, recipient))
         return ours and self._clock.now() < _until(challenge)
 
     async def spend(self, uow: UnitOfWork, challenge: bytes) -> bool:
@@ -55,9 +48,9 @@ class PasskeyChallenges:
         """Whether it was used up."""
         return await uow.tickets.spent(_digest(challenge))
 
-    def _mac(self, material: SecretBytes, ceremony: Ceremony, signed: bytes, recipient: Sequence[str]) -> bytes:
-        parts = (ceremony.value.encode(), signed, *(each.encode() for each in recipient))
-        return self._derivation.mac(material, "passkey challenge", *parts)
+
+def _parts(ceremony: Ceremony, signed: bytes, recipient: Sequence[str]) -> Sequence[bytes]:
+    return (ceremony.value.encode(), signed, *(each.encode() for each in recipient))
 
 
 def _digest(challenge: bytes) -> bytes:

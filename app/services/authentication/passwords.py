@@ -133,7 +133,7 @@ class PasswordProof:
             async with self._storage.lookup() as uow:
                 user = await uow.users.by_name(name)
             if user is not None and claim.of(user):
-                terms = terms_of_device(account, claim.device_id)
+                terms = terms_of_device(account, claim.word)
         return Sender(terms, CodeSender.of(terms, account, network))
 
     async def keep_hash(self, uow: UnitOfWork, proven: ProvenUser) -> None:

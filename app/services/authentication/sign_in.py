@@ -117,7 +117,7 @@ class AuthenticationService:
         found = self._pending.read(pending)
         async with self._storage.lookup() as uow:
             user = await uow.users.get(found.user_id) if found is not None else None
-        if found is None or user is None or not found.of(user):
+        if found is None or user is None or user.disabled_at is not None or not found.of(user):
             raise InvalidToken("The code was not entered in time: sign in again")
         attempt = Attempt(
             user_id=user.id, who=client, action=Action.LOGIN, sender=await self._proof.sender(user, client)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,10 +16,9 @@ from enum import StrEnum
 from typing import Final
 
 from app.domain.errors import TicketRefused
-from app.domain.keys import KeyName
-from app.domain.secrets import SecretBytes, SecretText
-from app.services.keys import KeyManagementService
-from app.services.ports import Clock, KeyDerivation, Randomness, UnitOfWork
+from app.domain.secrets import SecretText
+from app.services.authentication import Signatures, base64url, decoded
+from app.services.ports import Clock, Randomness, UnitOfWork
 
 TICKET_LASTS: Final = timedelta(minutes=10)
 """RFC 9700 wants a state that is used once; ten minutes are enough to agree at Discord."""
@@ -49,17 +48,17 @@ class Ticket:
     @property
     def state(self) -> str:
         """The text that stands for it in the address at Discord: nobody finds the ticket by it."""
-        return _encoded(hmac.digest(self.secret, b"state", "sha256"))
+        return base64url(hmac.digest(self.secret, b"state", "sha256"))
 
     @property
     def verifier(self) -> SecretText:
         """The verifier of PKCE: 43 characters (RFC 7636, 4.1)."""
-        return SecretText(_encoded(hmac.digest(self.secret, b"verifier", "sha256")))
+        return SecretText(base64url(hmac.digest(self.secret, b"verifier", "sha256")))
 
     @property
     def challenge(self) -> str:
         """S256 of the verifier (RFC 7636, 4.2)."""
-        return _encoded(hashlib.sha256(self.verifier.reveal().encode()).digest())
+        return base64url(hashlib.sha256(self.verifier.reveal().encode()).digest())
 
     def comes_back_with(self, state: str) -> bool:
         """Whether that is the state that left with this ticket."""
@@ -69,11 +68,8 @@ class Ticket:
 class Tickets:
     """Makes, reads and uses up tickets. Every method may raise NotReady."""
 
-    def __init__(
-        self, *, keys: KeyManagementService, derivation: KeyDerivation, clock: Clock, randomness: Randomness
-    ) -> None:
-        self._keys = keys
-        self._derivation = derivation
+    def __init__(self, *, signatures: Signatures, clock: Clock, randomness: Randomness) -> None:
+        self._signatures = signatures
         self._clock = clock
         self._randomness = randomness
 
@@ -81,9 +77,9 @@ class Tickets:
         """Return a new ticket, and it as the text that the browser keeps."""
         secret, until = self._randomness.token_bytes(32), int((self._clock.now() + TICKET_LASTS).timestamp())
         ticket = Ticket(kind=kind, secret=secret, expires_at=datetime.fromtimestamp(until, UTC), parts=parts)
-        content = _encoded(json.dumps([kind.value, _encoded(secret), until, *parts]).encode())
-        mac = self._mac(self._keys.primary(KeyName.API_SECRET_KEY).material, content)
-        return ticket, SecretText(f"{_PREFIX}{content}.{mac}")
+        content = base64url(json.dumps([kind.value, base64url(secret), until, *parts]).encode())
+        mac = self._signatures.sign("ticket", content.encode())
+        return ticket, SecretText(f"{_PREFIX}{content}.{base64url(mac)}")
 
     def read(self, text: str | None, kinds: Collection[TicketKind]) -> Ticket:
         """Return the ticket of a text. Raises TicketRefused for a text that is none, none any more or of no such kind.
@@ -93,8 +89,7 @@ class Tickets:
         if text is None or not text.startswith(_PREFIX) or len(text) > _LONGEST or not text.isascii():
             raise TicketRefused
         content, _, mac = text.removeprefix(_PREFIX).partition(".")
-        materials = self._keys.usable_materials(KeyName.API_SECRET_KEY).values()
-        if not any(hmac.compare_digest(self._mac(each, content), mac) for each in materials):
+        if not self._signatures.made(decoded(mac), "ticket", content.encode()):
             raise TicketRefused
         kind, secret, until, *parts = json.loads(urlsafe_b64decode(content + "=="))  # our own text: its MAC is right
         expires_at = datetime.fromtimestamp(until, UTC)
@@ -108,10 +103,3 @@ class Tickets:
         """Use a ticket up, in this unit of work. Raises TicketRefused where it was used; StorageError."""
         if not await uow.tickets.spend(hashlib.sha256(ticket.secret).digest(), ticket.expires_at):
             raise TicketRefused
-
-    def _mac(self, material: SecretBytes, content: str) -> str:
-        return _encoded(self._derivation.mac(material, "ticket", content.encode()))
-
-
-def _encoded(data: bytes) -> str:
-    return urlsafe_b64encode(data).decode().rstrip("=")
