@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -90,20 +90,6 @@ def new_name(value: object) -> str:
     if looks_like_key(text):
         raise InvalidInput("name", "must not hold a key")
     return text
-
-
-def new_expiry(value: datetime | None, now: datetime) -> datetime | None:
-    """When a new token expires, in UTC; None where it does not. Raises InvalidInput unless that is in the future."""
-    if value is None:
-        return None
-    if value.tzinfo is None:
-        raise InvalidInput("expires_at", "must have a time zone")
-    if value <= now:
-        raise InvalidInput("expires_at", "must be in the future")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:  # the last hours of the year 9999, west of Greenwich
-        raise InvalidInput("expires_at", "must be before the year 10000") from None
 
 
 def _checksum(body: str) -> str:

@@ -173,12 +173,16 @@ def terms_of_stranger(account: str, network: Network) -> Terms:
     return Terms(all_of=tuple(all_of), any_of=any_of, at_home=pair)
 
 
+def _terms_of_network(network: Network, of: str) -> Terms:
+    budgets = [Budget(f"{NETWORKS}{network.name}/{of}", PER_NETWORK)]
+    if network.site is not None:
+        budgets.append(Budget(f"{NETWORKS}{network.site}/{of}", PER_SITE))
+    return Terms(all_of=tuple(budgets))
+
+
 def terms_of_wrong_link(network: Network) -> Terms:
     """For a one-time link that serves nobody: a bound on what one network may ask, apart from sign-ins."""
-    budgets = [Budget(f"{NETWORKS}{network.name}/links", PER_NETWORK)]
-    if network.site is not None:
-        budgets.append(Budget(f"{NETWORKS}{network.site}/links", PER_SITE))
-    return Terms(all_of=tuple(budgets))
+    return _terms_of_network(network, "links")
 
 
 def terms_of_wrong_passkey(network: Network) -> Terms:
@@ -186,18 +190,12 @@ def terms_of_wrong_passkey(network: Network) -> Terms:
 
     Nobody can guess a signature, so that a passkey that is right needs no terms: no stranger can lock its holder out.
     """
-    budgets = [Budget(f"{NETWORKS}{network.name}/passkeys", PER_NETWORK)]
-    if network.site is not None:
-        budgets.append(Budget(f"{NETWORKS}{network.site}/passkeys", PER_SITE))
-    return Terms(all_of=tuple(budgets))
+    return _terms_of_network(network, "passkeys")
 
 
 def terms_of_discord(network: Network) -> Terms:
     """For people who come from Discord: a bound on what one network may make Keyhall ask there."""
-    budgets = [Budget(f"{NETWORKS}{network.name}/discord", PER_NETWORK)]
-    if network.site is not None:
-        budgets.append(Budget(f"{NETWORKS}{network.site}/discord", PER_SITE))
-    return Terms(all_of=tuple(budgets))
+    return _terms_of_network(network, "discord")
 
 
 def terms_of_link_code(discord_id: str) -> Terms:

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -236,20 +236,6 @@ def _require_bare(text: str) -> None:
 def _quotes(text: str) -> str:
     quoted = len(text) > 2 and text[0] + text[-1] in _QUOTES
     return " and the quotes around it" if quoted else ""
-
-
-def expiry(value: datetime | None, now: datetime) -> datetime | None:
-    """An expiry in the future, in UTC, or None. Raises InvalidInput, also for one without a time zone."""
-    if value is None:
-        return None
-    if value.tzinfo is None:
-        raise InvalidInput("expires_at", "must have a time zone")
-    if value <= now:
-        raise InvalidInput("expires_at", "must be in the future")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:  # the last hours of the year 9999, west of Greenwich
-        raise InvalidInput("expires_at", "must be before the year 10000") from None
 
 
 def expired(record: CredentialRecord, now: datetime) -> bool:

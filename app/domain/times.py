@@ -6,6 +6,8 @@ import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
+from app.domain.errors import InvalidInput
+
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d):(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NO_ZONE = re.compile(r"[\d-]{10}[Tt][\d:]{8}(?:\.\d+)?", re.ASCII)
@@ -71,3 +73,17 @@ def _day(text: str, at: time) -> datetime:
 def utc_text(moment: datetime) -> str:
     """A time in UTC as RFC 3339 writes it, always with six fractional digits, so that texts sort as times do."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def expiry(value: datetime | None, now: datetime) -> datetime | None:
+    """An expiry in the future, in UTC, or None. Raises InvalidInput, also for one without a time zone."""
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise InvalidInput("expires_at", "must have a time zone")
+    if value <= now:
+        raise InvalidInput("expires_at", "must be in the future")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # the last hours of the year 9999, west of Greenwich
+        raise InvalidInput("expires_at", "must be before the year 10000") from None

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.api_tokens import is_well_formed, new_expiry, new_name, shown_prefix, token_of
+from app.domain.api_tokens import is_well_formed, new_name, shown_prefix, token_of
 from app.domain.errors import Forbidden, InvalidInput, MissingScope, ReauthenticationRequired
 from app.domain.identity import _SCOPES, Actor, Client, Permission, Role, Source, User, grantable
 from app.domain.key_shapes import find_key, looks_like_key
 from app.domain.roles import require_may_give, require_may_manage
 from app.domain.scopes import Scope, new_scopes
+from app.domain.times import expiry
 from app.infrastructure.redaction import REDACTED, Redactor
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -121,13 +122,13 @@ def test_a_name_is_a_line_without_a_key(name: object) -> None:
 
 
 def test_an_expiry_lies_in_the_future() -> None:
-    assert new_expiry(None, NOW) is None
+    assert expiry(None, NOW) is None
     east = datetime(2027, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
-    assert new_expiry(east, NOW) == datetime(2027, 1, 1, tzinfo=UTC)
+    assert expiry(east, NOW) == datetime(2027, 1, 1, tzinfo=UTC)
     last = datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-5)))
     for refused in (NOW, NOW - timedelta(days=1), NOW.replace(tzinfo=None), last):
         with pytest.raises(InvalidInput, match="expires_at"):
-            new_expiry(refused, NOW)
+            expiry(refused, NOW)
 
 
 # -- scopes ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from app.domain.api_tokens import (
     RANDOM_BYTES,
     ApiToken,
     TokenStatus,
-    new_expiry,
     new_name,
     shown_prefix,
     token_of,
@@ -26,6 +25,7 @@ from app.domain.identity import Actor, grantable, snowflake
 from app.domain.keys import KeyName
 from app.domain.scopes import OF_CREDENTIALS, Scope, credential_of, kind_of, new_scopes
 from app.domain.secrets import SecretText
+from app.domain.times import expiry
 from app.services.audit import AuditTrail
 from app.services.authentication.api_token_macs import ApiTokenMacs
 from app.services.credentials.access import Reach, reach
@@ -97,7 +97,7 @@ class ApiTokenService:
             request = RepeatableRequest(user_id=actor.user_id, key=idempotency_key, texts=texts)
         if request and (replayed := await self._replayed(request)):
             return replayed
-        expires_at = new_expiry(expires_at, now)
+        expires_at = expiry(expires_at, now)
         await self._require_own(actor, wanted, guild_id)
         secret = token_of(self._randomness.token_bytes(RANDOM_BYTES))
         try:

@@ -22,7 +22,6 @@ from app.domain.credentials import (
     CredentialView,
     Owner,
     OwnerKind,
-    expiry,
     label_name,
     provider_name,
     require_label_without,
@@ -40,6 +39,7 @@ from app.domain.identity import Actor, Permission, Source, snowflake
 from app.domain.keys import KeyName
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
+from app.domain.times import expiry
 from app.services.credentials.access import (
     CredentialAccess,
     Reach,
