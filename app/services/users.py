@@ -194,9 +194,10 @@ class UserService:
             if user.disabled_at is not None:
                 raise Forbidden("This account is disabled: enable it first")
             await uow.users.forget_password(user.id, now)
+            # Sessions before factors, as a proof in a session locks them: else two would wait for each other.
+            await uow.sessions.end_all_of(user.id, now)
             await uow.factors.clear(user.id)
             await uow.passkeys.clear(user.id)
-            await uow.sessions.end_all_of(user.id, now)
             await uow.api_tokens.end_all_of(user.id)
             await self._trail.record(uow, actor, Action.USER_RESET, about=("user", user.id))
             await self._unlink(uow, actor, user)
