@@ -8,6 +8,7 @@ through the services and over HTTP.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -285,9 +286,11 @@ async def _furnish(place: Place) -> None:
 @asynccontextmanager
 async def _open_hall(place: Place) -> AsyncIterator[Install]:
     async with place.services() as services, open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
-        cipher = CredentialCipher(
-            keys=services.keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation()
-        )
+        # Keys of its own, confirmed for ever: those of the services lapse while a case keeps the database to itself.
+        keys = key_management(place.load(), SqlStorage(database))
+        await keys.initialize(may_create=False)
+        keys.confirm(math.inf)
+        cipher = CredentialCipher(keys=keys, envelope=AesGcmEnvelope(SystemRandomness()), derivation=Derivation())
         yield Install(
             place=place,
             services=services,
