@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from gettext import NullTranslations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -12,8 +12,10 @@ from aiohttp import web
 
 from app.domain.errors import AppError, InvalidInput, InvalidToken
 from app.domain.identity import Actor
+from app.localisation import Language, negotiated, texts
 from app.web.headers import PAGE_POLICY
 from app.web.middleware import REQUEST_ID
+from app.web.pages.navigation import administration
 from app.web.pages.static import ASSETS
 from app.web.problems import headers_of, status_of
 from app.web.sessions import FORM_TOKEN, form_token
@@ -28,19 +30,33 @@ class Templates:
     def __init__(self, invite_url: str | None, discord_sign_in: Callable[[], bool]) -> None:
         self._invite_url = invite_url
         self._discord_sign_in = discord_sign_in
+        self._environments: dict[Language, Environment] = {}
 
-    @cached_property
-    def _environment(self) -> Environment:
-        from app.web.pages.templates import environment  # noqa: PLC0415 - it imports jinja2
+    def _environment(self, language: Language) -> Environment:
+        if language not in self._environments:
+            from app.web.pages.templates import environment  # noqa: PLC0415 - it imports jinja2
 
-        return environment(self._invite_url, discord_sign_in=self._discord_sign_in())
+            self._environments[language] = environment(
+                self._invite_url, discord_sign_in=self._discord_sign_in(), language=language
+            )
+        return self._environments[language]
 
-    def render(self, template: str, view: Mapping[str, Any]) -> str:
-        """A page's text."""
-        return self._environment.get_template(template).render(view)
+    def render(self, template: str, view: Mapping[str, Any], language: Language) -> str:
+        """A page's text, in that language."""
+        return self._environment(language).get_template(template).render(view)
 
 
 TEMPLATES: web.AppKey[Templates] = web.AppKey("keyhall.templates", Templates)
+
+
+def language_of(request: web.Request) -> Language:
+    """The language of the pages for that request."""
+    return negotiated(request.headers.get("Accept-Language", ""))
+
+
+def texts_of(request: web.Request) -> NullTranslations:
+    """The texts in the reader's language: ``gettext`` and ``ngettext``, for sentences that are put together here."""
+    return texts(language_of(request))
 
 
 def page(
@@ -62,8 +78,10 @@ def page(
             "here": request.path,
             "viewer": viewer.username if viewer else None,
             "account": viewer.user_id if viewer else "",
+            "administration": administration(viewer.role) if viewer else [],
             **view,
         },
+        language_of(request),
     )
     return web.Response(
         status=status,
@@ -71,6 +89,7 @@ def page(
         headers={
             "Content-Type": "text/html; charset=utf-8",
             "Content-Security-Policy": PAGE_POLICY,
+            "Vary": "Accept-Language",
             **(headers or {}),
         },
     )

@@ -10,19 +10,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from app.domain.bitting import blade
+from app.localisation import Language, texts
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "templates"
 
 
-def environment(invite_url: str | None, *, discord_sign_in: bool) -> Environment:
-    """The environment of the templates: everything is escaped, and a misspelt name is an error."""
+def environment(invite_url: str | None, *, discord_sign_in: bool, language: Language) -> Environment:
+    """The environment of the templates in that language: all is escaped, and a misspelt name is an error."""
     environment = Environment(
         loader=FileSystemLoader(_DIRECTORY),
         autoescape=True,
         undefined=StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["ext.i18n.trimmed"] = True
+    environment.install_gettext_translations(texts(language), newstyle=True)  # type: ignore[attr-defined]
+    environment.globals["language"] = language.value
     environment.filters["day"] = day
     environment.filters["moment"] = moment
     environment.filters["with_code"] = with_code

@@ -1,0 +1,1 @@
+"""The pages of administration, each for the roles that its services admit."""

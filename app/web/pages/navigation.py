@@ -1,0 +1,17 @@
+"""The pages that a reader can go to: one list, from which the navigation is drawn."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.domain.identity import Permission, Role
+
+_ADMINISTRATION: Final[tuple[tuple[str, str, Permission], ...]] = ()
+"""Address, title (marked for the catalogue) and the permission that its services ask for, in the order shown:
+keys, users, credentials, audit, backups, health.
+"""
+
+
+def administration(role: Role) -> list[tuple[str, str]]:
+    """Address and title of the pages of administration that the role can open; the first one leads in."""
+    return [(path, title) for path, title, permission in _ADMINISTRATION if role.grants(permission)]
