@@ -41,7 +41,8 @@ class Need(IntEnum):
 class ListFilter:
     """The credentials that a user owns or shared with a guild, and whose label or provider has every word.
 
-    Of removed ones only those that were removed after ``restorable_since``. ``now`` is the time that expiries are compared with.
+    Of removed ones only those that were removed after ``restorable_since``. Expiries are compared with
+    ``now``.
     """
 
     user_id: str

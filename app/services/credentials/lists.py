@@ -28,8 +28,8 @@ class CredentialLists:
     ) -> CredentialList:
         """Return a page of what the actor owns or shared with a guild, by need and then by label, and count the tabs.
 
-        ``search`` is words that stand in the label or the provider; only matching credentials are counted. A page may hold
-        fewer than ``limit`` items and not be the last. Raises InvalidInput.
+        ``search`` is words that stand in the label or the provider; only matching credentials are counted. A page may
+        hold fewer than ``limit`` items and not be the last. Raises InvalidInput.
         """
         actor.require_person()
         now, size = self._clock.now(), page_size(limit)
