@@ -98,7 +98,7 @@ from app.services.ports import (
 )
 from app.services.privacy import PersonalDataExport, PersonErasure
 from app.services.refusals import Refusals
-from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
+from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService, RotationWatch
 from app.services.rotation.queue import RotationQueue
 from app.services.tracing import NoTracer
 from app.services.users import UserService
@@ -270,6 +270,7 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
             overlap=overlap,
         ),
+        rotation_watch=RotationWatch(storage=storage, keys=keys, clock=clock),
         audit=AuditReading(storage=storage),
         audit_sealing=audit_sealing,
         audit_retention=AuditRetention(

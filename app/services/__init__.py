@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.ports import ChangeFeed, Randomness, Tracer
     from app.services.privacy import PersonalDataExport, PersonErasure
     from app.services.refusals import Refusals
-    from app.services.rotation import KeyInspection, RotationService
+    from app.services.rotation import KeyInspection, RotationService, RotationWatch
     from app.services.users import UserService
 
 
@@ -54,6 +54,7 @@ class Services:
     jobs: JobService
     key_inspection: KeyInspection
     rotation: RotationService
+    rotation_watch: RotationWatch
     outside_secrets: OutsideSecrets
     authentication: AuthenticationService
     passkeys: PasskeyService

@@ -255,6 +255,7 @@ ROWS: Final = (
     _row("imports.run_once", lambda w: w.services.imports.run_once(w.actor, w.source, b"content"), _ADMINS),
     _row("jobs.get", lambda w: w.services.jobs.get(w.actor, ABSENT), "NNFN"),
     _row("jobs.page", lambda w: w.services.jobs.page(w.actor), _READERS),
+    _row("key_inspection.before_change", lambda w: w.services.key_inspection.before_change(w.actor, _KEY), _OWNERS),
     _row("key_inspection.dependents", lambda w: w.services.key_inspection.dependents(w.actor, _KEY, 1), _READERS),
     _row("key_inspection.list", lambda w: w.services.key_inspection.list(w.actor), _READERS),
     _row("key_inspection.plan", lambda w: w.services.key_inspection.plan(w.actor, _KEY), _READERS),
@@ -308,6 +309,8 @@ ROWS: Final = (
         {"foreign": _OWNERS, "of_admin": _OWNERS, "of_owner": _OWNERS},
         fresh=True,
     ),
+    _row("rotation_watch.look", lambda w: w.services.rotation_watch.look(w.actor, ABSENT), "NNFN"),
+    _row("rotation_watch.watch", lambda w: w.services.rotation_watch.watch(w.actor, ABSENT), "NNFN"),
     _row("rotation.cancel", lambda w: w.services.rotation.cancel(w.actor, _KEY), _OWNERS, fresh=True, passes=_STATE),
     _row(
         "rotation.destroy",
