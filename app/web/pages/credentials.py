@@ -21,7 +21,7 @@ from app.services.credentials import UNSET
 from app.web.inputs import ID, Model, NoFields
 from app.web.options import SERVICES
 from app.web.pages.drafts import draft_for, forget_draft, sign_in_first
-from app.web.pages.rendering import Refused, page, see_other
+from app.web.pages.rendering import Refused, page, see_other, texts_of
 from app.web.routing import Retry, Routes
 from app.web.sessions import ACCOUNT, actor_of
 
@@ -289,7 +289,7 @@ async def _removed_again(request: web.Request, error: AppError, fields: Mapping[
         viewer=actor,
         items=[shown(each) for each in found.items],
         next_cursor=found.next_cursor,
-        news=refused.sentence,
+        news=refused.sentence(texts_of(request)),
         undo=None,
     )
 
