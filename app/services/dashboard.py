@@ -128,7 +128,7 @@ class DashboardService:
         """Return the actor's dashboard. Raises StorageError, NotReady."""
         actor.require_person()
         counts = await self._credentials.health.counts(actor, soon=SOON)
-        ages = await self._ages() if actor.may(Permission.SEE_KEYS) else []
+        ages = await self.key_ages() if actor.may(Permission.SEE_KEYS) else []
         headline, sentence = _sentence(counts, ages)
         return Dashboard(
             username=actor.username,
@@ -155,7 +155,8 @@ class DashboardService:
             rehearsal=latest.rehearsal_note,
         )
 
-    async def _ages(self) -> Sequence[KeyAge]:
+    async def key_ages(self) -> Sequence[KeyAge]:
+        """The age of every application key, for actors who may see keys and for metrics. Raises StorageError."""
         async with self._storage.lookup() as uow:
             schedules = await uow.schedules.all()
         return [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]

@@ -159,6 +159,7 @@ ROWS: Final = (
     _row("credentials.health.report", lambda w: w.credentials.health.report(w.actor), _EVERYBODY),
     _row("credentials.health.verify_all", lambda w: w.credentials.health.verify_all(w.actor), _READERS),
     _row("credentials.lists.labels", lambda w: w.credentials.lists.labels(w.actor, ""), _EVERYBODY),
+    _row("credentials.lists.page", lambda w: w.credentials.lists.page(w.actor), _EVERYBODY),
     _row("credentials.lists.stretch", lambda w: w.credentials.lists.stretch(w.actor), _EVERYBODY),
     _row("credentials.page", lambda w: w.credentials.page(w.actor), _EVERYBODY),
     _row("credentials.purge", lambda w: w.credentials.purge(w.actor, w.removed), _CREDENTIAL),
