@@ -59,7 +59,7 @@ class UsersQuery(Model):
     cursor: str | None = None
 
 
-class UserQuery(Model):
+class UserPageQuery(Model):
     """The action that led to the page."""
 
     done: str = ""
@@ -224,7 +224,7 @@ def _address(request: web.Request) -> str:
 
 
 @routes("GET", ONE, media_type="text/html", errors=[errors.Forbidden, errors.NotFound])
-async def user(request: web.Request, actor: Actor, user_id: str, query: UserQuery) -> web.Response:  # noqa: ARG001
+async def user(request: web.Request, actor: Actor, user_id: str, query: UserPageQuery) -> web.Response:  # noqa: ARG001
     """One user."""
     typed = draft_for(request, _address(request), actor.user_id)
     response = await _user_page(request, actor, news=_NEWS.get(query.done), role=typed.get("role", ""))
