@@ -80,3 +80,7 @@ async def test_an_auditor_filters_verifies_and_exports_on_a_phone(browser: Brows
         await page.get_by_role("button", name="Verify now").click()
         await expect(page.get_by_role("status")).to_contain_text("nothing was changed")
         await fits(page)
+        for name in ("Backups", "Health"):
+            await page.get_by_role("link", name=name).click()
+            await expect(page.get_by_role("heading", name=name)).to_be_visible()
+            await fits(page)
