@@ -377,7 +377,7 @@ async def test_the_checks_are_lines_with_their_remedies(site: Site, monkeypatch:
     cookie, _ = await site.log_in_browser()
     page = await site.page("/admin/health", cookie)
     over_rest = (await site.request("GET", "/api/v1/admin/health")).json
-    assert over_rest["ok"] is True
+    assert over_rest["ok"] is all(each["state"] != "failed" for each in over_rest["checks"])
     names = {each["name"] for each in over_rest["checks"]}
     assert {"database", "schema", "keys", "backup", "disk", "clock", "discord", "secrets backend"} <= names
     for name in names:
