@@ -43,6 +43,7 @@ from app.services.authentication import (
     ApiTokenService,
     AuthenticationService,
     DeviceClaims,
+    Enrolments,
     FactorProof,
     Lifetimes,
     PasskeyChallenges,
@@ -283,11 +284,12 @@ def build_services(parts: Parts) -> Services:
         authentication=authentication,
         second_factor=SecondFactorService(
             storage=storage,
-            keys=keys,
-            cipher=parts.cipher,
-            codes=one_time_passwords,
+            enrolments=Enrolments(
+                keys=keys, cipher=parts.cipher, codes=one_time_passwords, clock=clock, randomness=randomness
+            ),
             passwords=proof,
             proof=factor_proof,
+            starts=starts,
             clock=clock,
             randomness=randomness,
         ),

@@ -40,6 +40,7 @@ from app.domain.keys import KeyName
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.times import expiry
+from app.services.alive import require_alive
 from app.services.credentials.access import (
     CredentialAccess,
     Reach,
@@ -466,6 +467,7 @@ class CredentialService:
             raise Forbidden
         known = await self._access.find(actor, credential_id, Action.CREDENTIAL_REVEALED, need=Reach.OWNS)
         async with self._storage.write() as uow:
+            await require_alive(uow, actor, self._clock.now())
             # Read in the unit of work of the audit row, so that the row describes exactly what is revealed.
             record = await uow.credentials.get(credential_id)
             if record is None or record.owner != known.owner or record.deleted_at is not None:
