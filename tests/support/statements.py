@@ -20,9 +20,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection as SyncConnection
 
 from app.domain.api_tokens import ApiToken
-from app.domain.audit import AuditEvent, AuditFilter, UsageHour
+from app.domain.audit import AuditEvent, AuditFilter, Result, UsageHour
 from app.domain.audit_chain import Seal, Segment, Stream
 from app.domain.backup import BackupRecord
+from app.domain.credential_lists import ListFilter, ListPlace, Need
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
 from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import UniqueViolation
@@ -163,6 +164,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
         AuditFilter(action="key"),
         AuditFilter(action="key.revoked"),
         AuditFilter(about=(ID, ID)),
+        AuditFilter(result=Result.DENIED),
         AuditFilter(since=NOW, until=NOW),
     ],
     BackupRecord: [
@@ -182,6 +184,11 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     JobState: [JobState.WAITING, JobState.DONE],
     KeyName: [KeyName.AES_KEY],
     KeySchedule: [KeySchedule(name=KeyName.AES_KEY, rotation_days=30)],
+    ListFilter: [
+        ListFilter(user_id=ID, now=NOW, restorable_since=NOW),
+        ListFilter(user_id=ID, now=NOW, restorable_since=NOW, words=[ID]),
+    ],
+    ListPlace: [ListPlace(Need.NOTHING, ID, ID)],
     OneTimeLink: [
         OneTimeLink(id=ID, purpose=LinkPurpose.CLAIM, user_id=ID, created_at=NOW, expires_at=NOW + timedelta(days=7))
     ],

@@ -55,6 +55,7 @@ class Route:
 
 
 _KEY: Final = "/api/v1/admin/keys/{name}"
+_KEY_PAGE: Final = "/admin/keys/{name}"
 _ONE: Final = "/api/v1/credentials/{credential_id}"
 _PAGE: Final = "/credentials/{credential_id}"
 
@@ -190,6 +191,20 @@ ROUTES: Final = (
     Route("GET /api/v1/admin/users/{user_id}", "UNNFF"),
     Route("PATCH /api/v1/admin/users/{user_id}", "UNNFF", {"role": "auditor"}),
     Route("POST /api/v1/admin/users/{user_id}/reset", "UNNFF"),
+    Route("GET /admin/users", ADMINS),
+    Route("GET /admin/users/new", ADMINS),
+    Route("POST /admin/users/new", ADMINS, form={"username": "by-page", "role": "member"}, passes=("409",)),
+    Route("POST /admin/users/invitations", ADMINS, form={"invited_role": "member"}),
+    Route("POST /admin/users/invitations/{invitation_id}/withdraw", "UNNFF", form={}),
+    Route("GET /admin/users/{user_id}", "UNNFF"),
+    Route("POST /admin/users/{user_id}/role", "UNNFF", form={"role": "auditor"}),
+    Route("POST /admin/users/{user_id}/disable", "UNNFF", form={}),
+    Route("POST /admin/users/{user_id}/enable", "UNNFF", form={}),
+    Route("POST /admin/users/{user_id}/unlock", "UNNFF", form={}),
+    Route("POST /admin/users/{user_id}/reset", "UNNFF", form={}),
+    Route("GET /admin/audit", READERS),
+    Route("GET /admin/audit/export", READERS),
+    Route("POST /admin/audit/verify", READERS, form={}),
     Route("GET /api/v1/admin/keys", READERS),
     Route(f"POST {_KEY}/rotate", OWNERS, {}),
     Route(f"POST {_KEY}/cancel", OWNERS, {}),
@@ -197,6 +212,21 @@ ROUTES: Final = (
     Route(f"PUT {_KEY}/schedule", OWNERS, {"rotation_days": 30, "automatic": False}),
     Route(f"POST {_KEY}/versions/{{version}}/retire", OWNERS, {}),
     Route(f"POST {_KEY}/versions/{{version}}/revoke", OWNERS, {}),
+    Route("GET /admin/keys", READERS),
+    Route("GET /admin/keys/jobs/{job_id}", "UNNFN"),
+    Route("GET /admin/keys/jobs/{job_id}/events", "UNNFN"),
+    Route(f"GET {_KEY_PAGE}", READERS),
+    Route(f"POST {_KEY_PAGE}/announce", OWNERS, form={"at": "2026-01-01"}),
+    Route(f"POST {_KEY_PAGE}/cancel", OWNERS, form={}),
+    Route(f"POST {_KEY_PAGE}/schedule", OWNERS, form={"days": "90"}),
+    Route(f"GET {_KEY_PAGE}/rotate", OWNERS),
+    Route(f"POST {_KEY_PAGE}/rotate", OWNERS, form={}),
+    Route(f"GET {_KEY_PAGE}/rollback", OWNERS),
+    Route(f"POST {_KEY_PAGE}/rollback", OWNERS, form={}),
+    Route(f"GET {_KEY_PAGE}/versions/{{version}}/revoke", OWNERS),
+    Route(f"POST {_KEY_PAGE}/versions/{{version}}/revoke", OWNERS, form={"confirmation": "AES_KEY"}),
+    Route(f"GET {_KEY_PAGE}/versions/{{version}}/retire", OWNERS),
+    Route(f"POST {_KEY_PAGE}/versions/{{version}}/retire", OWNERS, form={}),
 )
 """One row each."""
 
