@@ -27,7 +27,7 @@ OF_EVERY_REQUEST: Final = (
     errors.StorageError,
     errors.StorageBusy,
 )
-"""What the checks before every handler can answer (`app.web.middleware`)."""
+"""The refusals of the checks before every handler (`app.web.middleware`)."""
 _OF_A_CHANGE: Final = (errors.StorageReadOnly, errors.StorageFull, errors.OutcomeUnknown, problems.CrossSite)
 _OF_A_BODY: Final = (
     problems.RequestTimeout,
