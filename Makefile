@@ -112,7 +112,8 @@ check: lint test  ## run lint, then the whole suite: the same as CI
 lock:  ## pin the dependencies again, with hashes and without addresses (needs uv; LOCK_ARGS=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock: uv is not on PATH — install it from PyPI: pip install uv" >&2; exit 1; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
-	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra dev --extra docs --constraints requirements/run.txt --output-file requirements/dev.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel --constraints requirements/run.txt --output-file requirements/otel.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel --extra dev --extra docs --constraints requirements/run.txt --output-file requirements/dev.txt
 	echo openapi-python-client | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/generator.txt
 	echo "$(PEER_NEEDS)" | tr ' ' '\n' | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/peer.txt
 
@@ -125,6 +126,10 @@ LOCK_OPTIONS = --quiet --universal --generate-hashes --no-strip-extras --python-
 docs: $(DEV_READY)  ## build docs/ as a site in build/docs; a link that leads nowhere fails
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "Open build/docs/index.html"
+
+.PHONY: texts
+texts: $(DEV_READY)  ## find the texts that people read, and bring app/localisation/*.po up to date with them
+	@$(BIN)/python -m scripts.texts
 
 .PHONY: clean
 clean:  ## delete .venv, caches and reports; data/ stays

@@ -17,7 +17,7 @@ NAVIGATION: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "Trust": ("security", "compliance", "asvs"),
         "Build": ("extend", "contribute"),
     },
-    "contribute": {"More": ("architecture", "performance", "decisions/*")},
+    "contribute": {"More": ("architecture", "performance", "texts", "decisions/*")},
 }
 """Which pages stand below which, under which heading."""
 

@@ -11,6 +11,7 @@ from typing import Final
 from app.domain.credentials import SOON
 from app.domain.errors import StorageError
 from app.domain.identity import Actor, Permission, Role
+from app.domain.jobs import JobKind
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset
 from app.services.bot_state import BotConnection, BotStateService
 from app.services.credentials import CredentialCounts, CredentialService
@@ -86,7 +87,8 @@ class FirstRun:
 class Dashboard:
     """``keys`` is empty for actors who may not see them; ``first_run`` is for the owner, None once it is complete.
 
-    ``bot`` and ``backup`` are for actors who may see keys, None for others.
+    ``bot`` and ``backup`` are for actors who may see keys, None for others. ``announcements`` are for everybody: keys
+    of which a rotation is announced, with the time at which it begins, the next one first.
     """
 
     username: str
@@ -98,6 +100,7 @@ class Dashboard:
     first_run: FirstRun | None
     bot: BotConnection | None
     backup: LastBackup | None
+    announcements: Sequence[tuple[KeyName, datetime]]
 
 
 class DashboardService:
@@ -128,7 +131,7 @@ class DashboardService:
         """Return the actor's dashboard. Raises StorageError, NotReady."""
         actor.require_person()
         counts = await self._credentials.health.counts(actor, soon=SOON)
-        ages = await self._ages() if actor.may(Permission.SEE_KEYS) else []
+        ages = await self.key_ages() if actor.may(Permission.SEE_KEYS) else []
         headline, sentence = _sentence(counts, ages)
         return Dashboard(
             username=actor.username,
@@ -140,7 +143,15 @@ class DashboardService:
             first_run=await self._first_run(actor, counts),
             bot=await self._bot_state.connection() if actor.may(Permission.SEE_KEYS) else None,
             backup=await self._last_backup() if actor.may(Permission.SEE_KEYS) else None,
+            announcements=await self._announcements(),
         )
+
+    async def _announcements(self) -> Sequence[tuple[KeyName, datetime]]:
+        now = self._clock.now()
+        async with self._storage.lookup() as uow:
+            jobs = await uow.jobs.unfinished_of(JobKind.KEY_ROTATION)
+        announced = [(KeyName(job.payload["name"]), job.run_at) for job in jobs if job.announced(now)]
+        return sorted(announced, key=lambda each: each[1])
 
     async def _last_backup(self) -> LastBackup:
         async with self._storage.lookup() as uow:
@@ -155,7 +166,8 @@ class DashboardService:
             rehearsal=latest.rehearsal_note,
         )
 
-    async def _ages(self) -> Sequence[KeyAge]:
+    async def key_ages(self) -> Sequence[KeyAge]:
+        """The age of every application key, for actors who may see keys and for metrics. Raises StorageError."""
         async with self._storage.lookup() as uow:
             schedules = await uow.schedules.all()
         return [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]

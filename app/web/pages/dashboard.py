@@ -32,6 +32,7 @@ async def dashboard(request: web.Request, actor: Actor) -> web.Response:
         well=view.headline is Headline.WELL,
         remedy=_REMEDIES.get(view.headline),
         bot=view.bot,
+        announcements=view.announcements,
         import_failed=request.app[SERVICES].imports.failure_at_start(actor),
         keys=[(key, _share(key)) for key in view.keys],
     )

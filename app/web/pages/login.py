@@ -10,12 +10,13 @@ from aiohttp import web
 from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor, Client
+from app.localisation import mark
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.code import ask_for_code
 from app.web.pages.drafts import forget_draft
-from app.web.pages.rendering import Refused, own_page, page, see_other
+from app.web.pages.rendering import Refused, news_of, own_page, page, see_other
 from app.web.passkeys import passkeys_elsewhere
 from app.web.routing import Routes
 from app.web.sessions import begin_session, end_session, session_cookie
@@ -23,12 +24,14 @@ from app.web.sessions import begin_session, end_session, session_cookie
 routes = Routes("Pages")
 
 _NEWS: Final = {
-    "owner": "The owner account is created. Sign in with the name and password that you chose.",
-    "claimed": "The password is set. Sign in with the one that you chose.",
-    "out": "You are signed out.",
-    "erased": "Your account and everything that was stored about you is erased.",
-    "late": "The code was not entered within five minutes. Sign in again.",
-    "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
+    "owner": mark("The owner account is created. Sign in with the name and password that you chose."),
+    "claimed": mark("The password is set. Sign in with the one that you chose."),
+    "out": mark("You are signed out."),
+    "erased": mark("Your account and everything that was stored about you is erased."),
+    "late": mark("The code was not entered within five minutes. Sign in again."),
+    "ended": mark(
+        "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again."
+    ),
 }
 
 
@@ -159,7 +162,7 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
         refused=None,
         username="",
         next=own_page(query.next),
-        news=_NEWS.get(query.done),
+        news=news_of(request, _NEWS, query.done),
         usable=request.app[ORIGIN].cookies_allowed(request),
         passkeys=passkeys_elsewhere(request) is None,
     )
