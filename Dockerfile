@@ -10,11 +10,13 @@ ARG PYTHON_TAG=3.11-slim-bookworm
 ARG PYTHON_DIGEST=
 
 FROM python:${PYTHON_TAG}${PYTHON_DIGEST:+@}${PYTHON_DIGEST} AS build
+# otel adds the libraries that send traces (docs/operations.md).
+ARG REQUIREMENTS=run
 WORKDIR /opt/keyhall
 RUN python -m venv .venv
 # The dependencies alone first: a change of the code leaves their layer as it is.
-COPY requirements/run.txt requirements/run.txt
-RUN .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-deps --requirement requirements/run.txt
+COPY requirements/${REQUIREMENTS}.txt requirements/
+RUN .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-deps --requirement requirements/${REQUIREMENTS}.txt
 COPY . .
 RUN .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --editable . \
     && .venv/bin/python -m pip check \

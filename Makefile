@@ -111,7 +111,8 @@ check: lint test  ## run lint, then the whole suite: the same as CI
 lock:  ## pin the dependencies again, with hashes and without addresses (needs uv; LOCK_ARGS=--upgrade)
 	@command -v uv >/dev/null || { echo "make lock: uv is not on PATH — install it from PyPI: pip install uv" >&2; exit 1; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
-	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel --constraints requirements/run.txt --output-file requirements/otel.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 	echo openapi-python-client | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/generator.txt
 	echo "$(PEER_NEEDS)" | tr ' ' '\n' | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/peer.txt
 

@@ -24,6 +24,7 @@ from app.domain.keys import Environment
 from app.infrastructure.clock import SystemClock
 from app.infrastructure.invocation import runnable
 from app.infrastructure.memory import share_one_arena
+from app.infrastructure.tracing import open_tracing
 from app.services.keys.loaded import record_loaded
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ async def _serve(settings: Settings, components: Components, hide: Callable[[Sec
         # Bound before anything is changed, so that a taken address halts first; it listens only once the keys are
         # verified.
         listener = stack.enter_context(bind(settings.web_host, settings.web_port)) if components.web else None
+        name = f"{socket.gethostname()}/{os.getpid()}"
+        tracer = await stack.enter_async_context(
+            open_tracing(settings.traces_endpoint, kind=components.kind, process=name)
+        )
         creates = components.web or components.bot
         opening = open_keys(settings, may_create=True) if creates else open_keys_when_created(settings)
         opened = await stack.enter_async_context(opening)
@@ -117,7 +122,7 @@ async def _serve(settings: Settings, components: Components, hide: Callable[[Sec
             say(f"NEW INSTALL {opened.keys.install_id} at {settings.database_url.name}")
         outside = _outside(settings, opened, hide)
         services = await stack.enter_async_context(
-            open_services(settings, opened, kind=components.kind, outside=outside)
+            open_services(settings, opened, kind=components.kind, outside=outside, tracer=tracer)
         )
         if settings.legacy_users_json is not None:
             importing = asyncio.create_task(import_at_start(services, settings.legacy_users_json), name="import")

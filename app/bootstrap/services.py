@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ from app.infrastructure.database.feed import DatabaseFeed
 from app.infrastructure.discord_accounts import CALLBACK, DiscordAccountsImpl, DiscordApplication
 from app.infrastructure.one_time_passwords import PyotpPasswords
 from app.infrastructure.passwords import Argon2Passwords
+from app.infrastructure.tracing import TracedStorage
 from app.infrastructure.webauthn import WebAuthn
 from app.services import Services
 from app.services.audit_trail import (
@@ -82,6 +83,7 @@ from app.services.joining import AccountJoining
 from app.services.keys import KeyManagementService
 from app.services.links import AccountClaims, OneTimeLinks
 from app.services.messages import MessageService
+from app.services.monitoring import MonitoringService
 from app.services.outside_secrets import OutsideSecrets, OutsideSource
 from app.services.passwords import PasswordService
 from app.services.ports import (
@@ -93,11 +95,13 @@ from app.services.ports import (
     PasswordHasher,
     Randomness,
     Storage,
+    Tracer,
 )
 from app.services.privacy import PersonalDataExport, PersonErasure
 from app.services.refusals import Refusals
-from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService
+from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService, RotationWatch
 from app.services.rotation.queue import RotationQueue
+from app.services.tracing import NoTracer
 from app.services.users import UserService
 from app.settings import Settings
 
@@ -130,6 +134,7 @@ class Parts:
     rehearsal: RehearsalPlace
     outside: OutsideSource | None = None
     discord: DiscordAccounts | None = None
+    tracer: Tracer = field(default_factory=NoTracer)
 
 
 def build_services(parts: Parts) -> Services:
@@ -236,9 +241,20 @@ def build_services(parts: Parts) -> Services:
     rehearsal = BackupRehearsal(
         storage=storage, verification=parts.backups, place=parts.rehearsal, jobs=jobs, clock=clock
     )
+    dashboard = DashboardService(
+        storage=storage,
+        reserved=parts.reserved,
+        keys=keys,
+        credentials=credentials,
+        bot_state=bot_state,
+        failures=failures,
+        clock=clock,
+        rotation_days=parts.rotation_days,
+    )
     return Services(
         randomness=randomness,
         failures=failures,
+        tracer=parts.tracer,
         deadlines=Deadlines(clock),
         feed=parts.feed,
         keys=keys,
@@ -255,6 +271,7 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
             overlap=overlap,
         ),
+        rotation_watch=RotationWatch(storage=storage, keys=keys, clock=clock),
         audit=AuditReading(storage=storage),
         audit_sealing=audit_sealing,
         audit_retention=AuditRetention(
@@ -350,16 +367,8 @@ def build_services(parts: Parts) -> Services:
             randomness=randomness,
         ),
         messages=MessageService(storage=storage, keys=keys, cipher=FernetMessages(), refusals=refusals, clock=clock),
-        dashboard=DashboardService(
-            storage=storage,
-            reserved=parts.reserved,
-            keys=keys,
-            credentials=credentials,
-            bot_state=bot_state,
-            failures=failures,
-            clock=clock,
-            rotation_days=parts.rotation_days,
-        ),
+        dashboard=dashboard,
+        monitoring=MonitoringService(storage=storage, keys=keys, dashboard=dashboard, rehearsal=rehearsal),
         backups=BackupService(
             storage=storage,
             files=parts.backups.files,
@@ -416,11 +425,16 @@ def _discord(settings: Settings) -> DiscordAccounts | None:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, opened: OpenKeys, *, kind: str, outside: OutsideSource | None = None
+    settings: Settings,
+    opened: OpenKeys,
+    *,
+    kind: str,
+    outside: OutsideSource | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Services]:
     """Build the services on verified keys, and hold a lease for as long as they are used. Raises StartupError.
 
-    ``outside`` is where a process that stays reads its secrets again.
+    ``outside`` is where a process that stays reads its secrets again; ``tracer`` collects its spans.
     """
     randomness = SystemRandomness()
     host = urlsplit(settings.public_url or "").hostname or ""
@@ -431,7 +445,7 @@ async def open_services(
     services = build_services(
         Parts(
             kind=kind,
-            storage=opened.storage,
+            storage=opened.storage if tracer is None else TracedStorage(opened.storage, tracer),
             reserved=opened.reserved,
             keys=opened.keys,
             feed=feed,
@@ -458,6 +472,7 @@ async def open_services(
             rehearsal=rehearsal_place(settings, opened.source),
             outside=outside,
             discord=_discord(settings),
+            tracer=tracer or NoTracer(),
         )
     )
     try:

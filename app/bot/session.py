@@ -163,6 +163,8 @@ class BotSession:
         if (task := asyncio.current_task()) is not None:
             self._serving[task] = interaction
             task.add_done_callback(lambda done: self._serving.pop(done, None))
+            end_span = self.services.tracer.begin(_span_name(interaction))
+            task.add_done_callback(lambda _: end_span())
         await self.services.instances.catch_up()
 
     async def record_refusal(self, interaction: Interaction, error: AppError) -> None:
@@ -299,3 +301,9 @@ async def _member_of_any(guilds: Sequence[discord.Guild], user_id: int) -> bool:
         if isinstance(answer, BaseException) and not isinstance(answer, discord.NotFound):
             raise answer
     return False
+
+
+def _span_name(interaction: Interaction) -> str:
+    """The command by its name; of a press or a form its kind alone, since anybody can make up an id."""
+    command = interaction.command
+    return interaction.type.name if command is None else f"{interaction.type.name} /{command.qualified_name}"

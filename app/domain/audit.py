@@ -110,6 +110,11 @@ class AuditEvent:
     object_id: str | None = None
     detail: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
 
+    @property
+    def times(self) -> int:
+        """How many events the row stands for: refusals of one kind may stand in one row as a sum."""
+        return int(self.detail.get("times", 1))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:

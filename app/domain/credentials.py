@@ -185,6 +185,11 @@ def label_name(value: object) -> str:
     return text
 
 
+def label_key(label: str) -> str:
+    """The form in which labels are compared: people do not distinguish "Main" from "main"."""
+    return label.casefold()
+
+
 def require_label_without(secret: str, label: str) -> None:
     """Refuse a label that shows the credential's own secret. Raises InvalidInput."""
     if shows(label, secret):

@@ -74,6 +74,11 @@ class Job:
     created_at: datetime
     finished_at: datetime | None = None
 
+    def announced(self, now: datetime) -> bool:
+        """Whether it was queued for a time that has not come: nobody has begun it, or tried to."""
+        untouched = self.state is JobState.WAITING and not self.progress.step and not self.attempts and not self.error
+        return untouched and self.run_at > now
+
 
 def pause_after(attempts: int) -> timedelta:
     """How long to wait before a job that failed is tried again: 1 s, doubling, at most 5 minutes."""

@@ -196,6 +196,12 @@ class Keyset:
             if each.state is KeyState.PRE_ACTIVATION and each.origin is not Origin.IMPORTED
         ]
 
+    @property
+    def former(self) -> KeyVersion | None:
+        """The version that a rollback makes primary again: the last one that was deactivated, and nothing worse."""
+        left = [each for each in self.versions if each.state is KeyState.DEACTIVATED]
+        return max(left, key=lambda each: (each.deactivated_at or each.created_at, each.version), default=None)
+
     def retirable(self, needed: Collection[int], only: int | None = None) -> Sequence[int]:
         """Versions out of use that are not retired yet and not ``needed``; ``only`` narrows them to one."""
         return [

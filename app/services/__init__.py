@@ -31,12 +31,13 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.keys import KeyManagementService
     from app.services.links import AccountClaims
     from app.services.messages import MessageService
+    from app.services.monitoring import MonitoringService
     from app.services.outside_secrets import OutsideSecrets
     from app.services.passwords import PasswordService
-    from app.services.ports import ChangeFeed, Randomness
+    from app.services.ports import ChangeFeed, Randomness, Tracer
     from app.services.privacy import PersonalDataExport, PersonErasure
     from app.services.refusals import Refusals
-    from app.services.rotation import KeyInspection, RotationService
+    from app.services.rotation import KeyInspection, RotationService, RotationWatch
     from app.services.users import UserService
 
 
@@ -46,6 +47,7 @@ class Services:
 
     randomness: Randomness
     failures: FailureLog
+    tracer: Tracer
     deadlines: Deadlines
     feed: ChangeFeed
     keys: KeyManagementService
@@ -53,6 +55,7 @@ class Services:
     jobs: JobService
     key_inspection: KeyInspection
     rotation: RotationService
+    rotation_watch: RotationWatch
     outside_secrets: OutsideSecrets
     authentication: AuthenticationService
     passkeys: PasskeyService
@@ -75,6 +78,7 @@ class Services:
     credentials: CredentialService
     messages: MessageService
     dashboard: DashboardService
+    monitoring: MonitoringService
     backups: BackupService
     rehearsal: BackupRehearsal
     bot_state: BotStateService

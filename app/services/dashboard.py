@@ -12,6 +12,7 @@ from app.domain.audit import Action, AuditFilter
 from app.domain.credentials import SOON
 from app.domain.errors import StorageError
 from app.domain.identity import Actor, Permission, Role
+from app.domain.jobs import JobKind
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset
 from app.services.bot_state import BotConnection, BotStateService
 from app.services.credentials import CredentialCounts, CredentialService, ExpiringCredential, Usage
@@ -83,7 +84,8 @@ class Dashboard:
     """``expiring`` and ``keys`` are in the order of their dates.
 
     ``keys`` is empty for actors who may not see them; ``bot`` and ``backup`` are None for those. ``first_run`` is for
-    the owner, None once it is complete or hidden.
+    the owner, None once it is complete or hidden. ``announcements`` are for everybody: keys of which a rotation is
+    announced, with the time at which it begins, the next one first.
     """
 
     username: str
@@ -96,6 +98,7 @@ class Dashboard:
     first_run: FirstRun | None
     bot: BotConnection | None
     backup: LastBackup | None
+    announcements: Sequence[tuple[KeyName, datetime]]
 
     @property
     def longest_due(self) -> KeyAge | None:
@@ -131,7 +134,7 @@ class DashboardService:
         """Return the actor's dashboard. Raises StorageError, NotReady."""
         overview = await self._credentials.overview.of(actor)
         sees_keys = actor.may(Permission.SEE_KEYS)
-        ages = await self._ages() if sees_keys else []
+        ages = await self.key_ages() if sees_keys else []
         return Dashboard(
             username=actor.username,
             role=actor.role,
@@ -143,7 +146,15 @@ class DashboardService:
             first_run=await self._first_run(actor, overview.counts),
             bot=await self._bot_state.connection() if sees_keys else None,
             backup=await self._last_backup() if sees_keys else None,
+            announcements=await self._announcements(),
         )
+
+    async def _announcements(self) -> Sequence[tuple[KeyName, datetime]]:
+        now = self._clock.now()
+        async with self._storage.lookup() as uow:
+            jobs = await uow.jobs.unfinished_of(JobKind.KEY_ROTATION)
+        announced = [(KeyName(job.payload["name"]), job.run_at) for job in jobs if job.announced(now)]
+        return sorted(announced, key=lambda each: each[1])
 
     async def _last_backup(self) -> LastBackup:
         async with self._storage.lookup() as uow:
@@ -158,7 +169,11 @@ class DashboardService:
             rehearsal=latest.rehearsal_note,
         )
 
-    async def _ages(self) -> Sequence[KeyAge]:
+    async def key_ages(self) -> Sequence[KeyAge]:
+        """The age of every application key, by due date: for actors who may see keys, and for metrics.
+
+        Raises StorageError.
+        """
         async with self._storage.lookup() as uow:
             schedules = await uow.schedules.all()
         ages = [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]

@@ -155,6 +155,8 @@ class Settings(BaseModel):
     bot_extensions: _Modules = ()
     web_extensions: _Modules = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(lower_case)] = "info"
+    traces_endpoint: Annotated[str, BeforeValidator(http_url)] | None = None
+    """Where a collector takes traces by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces."""
     log_format: Annotated[Literal["console", "json"], BeforeValidator(lower_case)] | None = None
     """None: console on a terminal, else JSON."""
 

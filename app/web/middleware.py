@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from app.domain.errors import AppError
 from app.web.connection import SPOKEN_MAJOR
 from app.web.headers import default_headers
-from app.web.metrics import METRICS
+from app.web.metrics import METRICS, known_method
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN, UNSAFE
 from app.web.problems import (
@@ -45,6 +45,22 @@ _LONGEST_PATH: Final = 512
 
 @web.middleware
 async def request_middleware(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer within a span, where anybody collects those; the trace of a trusted proxy goes on in it."""
+    tracer = request.app[SERVICES].tracer
+    if not tracer.on:
+        return await _answer(request, handler)
+    route = route_of(request)
+    caller = request.headers.get("traceparent") if request.app[ORIGIN].trusts(request) else None
+    attributes = {"http.request.method": known_method(request.method), "http.route": route}
+    with tracer.span(f"{attributes['http.request.method']} {route}", attributes, caller=caller) as span:
+        response = await _answer(request, handler)
+        span.note({"http.response.status_code": response.status, "keyhall.request_id": request[REQUEST_ID]})
+        return response
+
+
+async def _answer(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Check host and origin, bring the keys up to date, call the handler. Errors become responses here only."""

@@ -170,6 +170,11 @@ class Origin:
                 break
         return str(address)
 
+    def trusts(self, request: web.Request) -> bool:
+        """Whether a trusted proxy sent the request: then its headers say what the proxy says."""
+        address = _address(request.remote or "") if self._proxies else None
+        return address is not None and self._trusted(address)
+
     def _note_unreadable(self) -> None:
         """Say once that a trusted proxy names no addresses: everybody behind it then shares its limits."""
         if not self._unreadable_noted:

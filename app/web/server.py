@@ -32,13 +32,13 @@ from app.web.api import (
 )
 from app.web.bodies import LARGEST_BODY
 from app.web.connection import SPOKEN_MAJOR, Connection
+from app.web.event_stream import STREAMS, EventStreams
 from app.web.headers import default_headers
 from app.web.metrics import METRICS, Metrics
 from app.web.middleware import ERROR_PAGE, add_default_headers, request_middleware
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
-from app.web.pages import code, dashboard, login, reveal, static
-from app.web.pages import credentials as credential_pages
+from app.web.pages import code, dashboard, login, static
 from app.web.pages import discord as discord_pages
 from app.web.pages import passkeys as passkey_pages
 from app.web.pages import privacy as privacy_pages
@@ -50,6 +50,13 @@ from app.web.pages.account import passkeys as account_passkeys
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
 from app.web.pages.account import tokens as account_tokens
+from app.web.pages.admin import key_changes as admin_key_changes
+from app.web.pages.admin import keys as admin_keys
+from app.web.pages.admin import rotation as admin_rotation
+from app.web.pages.credentials import adding as credential_adding
+from app.web.pages.credentials import listing as credential_list
+from app.web.pages.credentials import one as credential_page
+from app.web.pages.credentials import reveal as credential_reveal
 from app.web.pages.rendering import TEMPLATES, Templates, error_page
 from app.web.pages.static import ASSETS, Assets
 
@@ -80,8 +87,10 @@ _FAMILIES: Final = (
     passkey_pages.routes,
     discord_pages.routes,
     code.routes,
-    credential_pages.routes,
-    reveal.routes,
+    credential_list.routes,
+    credential_adding.routes,
+    credential_page.routes,
+    credential_reveal.routes,
     account_page.routes,
     account_confirm.routes,
     account_password.routes,
@@ -91,6 +100,9 @@ _FAMILIES: Final = (
     account_sessions.routes,
     account_tokens.routes,
     privacy_pages.routes,
+    admin_keys.routes,
+    admin_key_changes.routes,
+    admin_rotation.routes,
     static.routes,
     documentation.routes,
 )
@@ -102,6 +114,8 @@ def build_app(services: Services, options: WebOptions) -> web.Application:
     app[SERVICES] = services
     app[ORIGIN] = Origin(options)
     app[METRICS] = Metrics()
+    app[STREAMS] = EventStreams()
+    app.on_shutdown.append(app[STREAMS].end)
     app[ASSETS] = Assets()
     app[TEMPLATES] = Templates(options.invite_url, lambda: services.discord_sign_in.available)
     app[ERROR_PAGE] = error_page

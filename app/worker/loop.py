@@ -71,7 +71,8 @@ async def _work(services: Services) -> None:
                 await services.instances.catch_up()
                 run = await services.jobs.claim()
                 if run is not None:
-                    await services.jobs.work(run, handlers[run.job.kind])
+                    with services.tracer.span(f"job {run.job.kind}", {"keyhall.job.id": run.job.id}):
+                        await services.jobs.work(run, handlers[run.job.kind])
                     continue
                 pause = LOOK_EVERY_SECONDS  # another worker was faster
         except KeyhallError as error:

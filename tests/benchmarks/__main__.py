@@ -20,6 +20,7 @@ from tests.benchmarks.backups import backups
 from tests.benchmarks.carriers import carriers
 from tests.benchmarks.durable_use import durable_use
 from tests.benchmarks.figures import Figure, Size
+from tests.benchmarks.lists import lists
 from tests.benchmarks.readers import readers
 from tests.benchmarks.reads import reads
 from tests.benchmarks.reencryption import reencryption
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "reads": reads,
     "reencryption": reencryption,
     "use": durable_use,
+    "list": lists,
     "readers": readers,
     "revocation": revocation,
     "sealing": sealing,

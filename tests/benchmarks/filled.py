@@ -51,10 +51,10 @@ class Install:
         )
         return cls(services=services, storage=opened.storage, database=opened.database, cipher=cipher)
 
-    async def fill(self, rows: int, owner_id: str | None = None) -> list[str]:
-        """Store so many credentials, of that owner or of one each; their ids."""
+    async def fill(self, rows: int, owner_id: str | None = None, *, first: int = 0) -> list[str]:
+        """Store so many credentials, of that owner or of one each, numbered from ``first`` on; their ids."""
         primary = self.services.keys.primary(KeyName.AES_KEY)
-        stored = [credential_row(number, owner_id) for number in range(rows)]
+        stored = [credential_row(number, owner_id) for number in range(first, first + rows)]
         for row in stored:
             secret = os.urandom(SECRET_BYTES // 2).hex()
             owner = Owner(OwnerKind.USER, row["owner_id"])

@@ -72,7 +72,7 @@ async def test_a_label_of_full_length_and_a_long_secret_stay_within_the_page(
     made = await site.add("W" * 63 + str(len(look)), secret="sk-" + "0123456789abcdef" * 200, provider="w" * 32)
     async with opened(browser, look) as page:
         await sign_in(page, site)
-        for path in ("/", "/credentials", f"/credentials/{made['id']}", "/credentials?removed=true", "/api/docs"):
+        for path in ("/", "/credentials", f"/credentials/{made['id']}", "/credentials?show=removed", "/api/docs"):
             await page.goto(site.url + path)
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         await page.goto(f"{site.url}/credentials/{made['id']}")

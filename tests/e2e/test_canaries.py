@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.collector import collecting
 from tests.support.discord_wire import WireSimulator
 from tests.support.installs import Place, client_of
 
@@ -144,7 +145,18 @@ async def test_no_secret_is_anywhere_that_it_does_not_belong(sqlite_place: Place
     watch = Watch()
     key = watch.canary("master key", base64.b64encode(secrets.token_bytes(32)).decode())
     watch.canary("Discord token", wire.token)
-    place = sqlite_place.having(LOG_LEVEL="debug", LOG_FORMAT="json", MASTER_KEY=key, **wire.environment)
+    talkative = {"LOG_LEVEL": "debug", "LOG_FORMAT": "json", "MASTER_KEY": key, **wire.environment}
+    async with collecting() as collector:
+        place = sqlite_place.having(**talkative, TRACES_ENDPOINT=collector.address)
+        await _drive_a_process(place, wire, watch)
+    for body in collector.bodies:
+        watch.look_at("a batch of traces", body)
+    assert {"POST /api/v1/auth/login", "GET /credentials", "database write"} <= collector.names()
+    assert {"application_command /key add", "modal_submit"} <= collector.names()
+    assert watch.sightings() == []
+
+
+async def _drive_a_process(place: Place, wire: WireSimulator, watch: Watch) -> None:
     with place.running("run") as running:
         address = await asyncio.to_thread(running.address)
         watch.canary("setup token", await asyncio.to_thread(running.setup_token))
@@ -162,12 +174,11 @@ async def test_no_secret_is_anywhere_that_it_does_not_belong(sqlite_place: Place
             again = {"username": "alice", "password": watch.canaries["password"]}
             await place.execute("ALTER TABLE sessions RENAME TO sessions_elsewhere")
             assert (await browser.ask("POST", "/api/v1/auth/login", json=again))[0] >= 500
-        assert running.end() == 0
+        assert await asyncio.to_thread(running.end) == 0
     _watch_the_files(place, watch)
     said = [line for line in running.lines if line != announced]
     assert any('"level":"debug"' in line.replace(" ", "").lower() for line in said), "it was not talkative"
     watch.look_at("standard error", "\n".join(said))
-    assert watch.sightings() == []
 
 
 def test_the_watch_sees_a_canary() -> None:

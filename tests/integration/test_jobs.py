@@ -536,6 +536,25 @@ async def test_a_worker_with_nothing_to_do_costs_next_to_nothing(postgres_url: s
     assert [each for each in sent if not each.startswith(reading)] == []
 
 
+async def test_how_long_jobs_wait_for_a_worker_by_kind(queue: Queue) -> None:
+    now = datetime.now(UTC)
+    async with queue.storage.write() as uow:
+        assert await uow.jobs.waits() == {}
+        await uow.jobs.add(queue.jobs.new(JobKind.KEY_AGES, {}), at=now - timedelta(hours=1))
+        await uow.jobs.add(queue.jobs.new(JobKind.KEY_AGES, {}), at=now)
+        await uow.jobs.add(queue.jobs.new(JobKind.BACKUP, {}), at=now + timedelta(hours=1))
+    async with queue.storage.lookup() as uow:
+        waits = await uow.jobs.waits()
+    assert waits.keys() == {JobKind.KEY_AGES, JobKind.BACKUP}
+    assert timedelta(hours=1) <= waits[JobKind.KEY_AGES] < timedelta(hours=2)
+    assert waits[JobKind.BACKUP] == timedelta()
+    run = await queue.jobs.claim()  # of the job that has waited for longest
+    assert run is not None
+    async with queue.storage.lookup() as uow:
+        assert (await uow.jobs.waits())[JobKind.KEY_AGES] < timedelta(hours=1)
+    await run.release(JobState.DONE)
+
+
 async def test_the_time_until_a_job_is_due(queue: Queue) -> None:
     async with queue.storage.write() as uow:
         assert await uow.jobs.due_in() is None

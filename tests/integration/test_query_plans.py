@@ -64,6 +64,7 @@ WHOLE: Final[Mapping[str, str]] = {
     "jobs.due_in: jobs": UNFINISHED,
     "jobs.page: jobs": PAGE,
     "jobs.unfinished_of: jobs": UNFINISHED,
+    "jobs.waits: jobs": UNFINISHED,
     "links.invitations: one_time_links": PAGE,
     "keys.clear: app_config": FEW,
     "keys.duplicates: app_config": FEW,

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.audit import AuditFilter, UsageHour
 from app.domain.audit_chain import Seal, Segment, Stream
 from app.domain.backup import BackupRecord, Rehearsal
+from app.domain.credential_lists import ListFilter, ListPlace, Need, Tab
 from app.domain.credentials import Status
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, EncryptedRow, Reencrypted
 from app.domain.errors import StorageBusy, StorageError, StorageFull, UniqueViolation
@@ -75,6 +76,8 @@ ARGUMENTS: Final[dict[str, Any]] = {
     ),
     "Collection[bytes]": [b"mark"],
     "LinkPurpose": LinkPurpose.CLAIM,
+    "ListFilter": ListFilter(user_id="u", now=NOW, restorable_since=NOW, words=["w"]),
+    "ListPlace | None": ListPlace(Need.NOTHING, "l", "i"),
     "OneTimeLink": OneTimeLink(
         id="l", purpose=LinkPurpose.CLAIM, user_id="user-alice", created_at=NOW, expires_at=NOW + timedelta(days=7)
     ),
@@ -100,6 +103,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
     "Session": session(),
     "Status": Status.VALID,
     "Stream": Stream.USES,
+    "Tab": Tab.ALL,
     "TotpFactor": TotpFactor(id="f", user_id="user-alice", encrypted_secret=b"envelope", key_version=1, created_at=NOW),
     "User": user(),
     "bool": True,

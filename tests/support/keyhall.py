@@ -33,7 +33,7 @@ from app.services.jobs import JobService
 from app.services.keys import InstallRules, KeyManagementService
 from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
-from app.services.rotation import KeyInspection, RotationService
+from app.services.rotation import KeyInspection, RotationService, RotationWatch
 from tests.support.fakes import (
     FakeAuditExports,
     FakeBackupFiles,
@@ -76,6 +76,7 @@ class Keyhall:
     instances: InstanceService
     jobs: JobService
     rotation: RotationService
+    rotation_watch: RotationWatch
     key_inspection: KeyInspection
     cipher: CredentialCipher
     credentials: CredentialService
@@ -199,6 +200,7 @@ async def open_keyhall(
         instances=services.instances,
         jobs=services.jobs,
         rotation=services.rotation,
+        rotation_watch=services.rotation_watch,
         key_inspection=services.key_inspection,
         cipher=cipher,
         credentials=services.credentials,

@@ -23,6 +23,7 @@ from app.domain.api_tokens import ApiToken
 from app.domain.audit import AuditEvent, AuditFilter, UsageHour
 from app.domain.audit_chain import Seal, Segment, Stream
 from app.domain.backup import BackupRecord
+from app.domain.credential_lists import ListFilter, ListPlace, Need
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind
 from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.errors import UniqueViolation
@@ -182,6 +183,11 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     JobState: [JobState.WAITING, JobState.DONE],
     KeyName: [KeyName.AES_KEY],
     KeySchedule: [KeySchedule(name=KeyName.AES_KEY, rotation_days=30)],
+    ListFilter: [
+        ListFilter(user_id=ID, now=NOW, restorable_since=NOW),
+        ListFilter(user_id=ID, now=NOW, restorable_since=NOW, words=[ID]),
+    ],
+    ListPlace: [ListPlace(Need.NOTHING, ID, ID)],
     OneTimeLink: [
         OneTimeLink(id=ID, purpose=LinkPurpose.CLAIM, user_id=ID, created_at=NOW, expires_at=NOW + timedelta(days=7))
     ],

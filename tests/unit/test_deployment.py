@@ -117,7 +117,7 @@ def test_the_image_installs_what_is_locked_and_runs_as_a_user_without_rights() -
     (base,) = {rest.partition(" AS ")[0] for name, rest in instructions() if name == "FROM"}
     assert base == "python:${PYTHON_TAG}${PYTHON_DIGEST:+@}${PYTHON_DIGEST}"
     installs = [rest for name, rest in instructions() if name == "RUN" and "pip install" in rest]
-    assert "--require-hashes --no-deps --requirement requirements/run.txt" in installs[0]
+    assert "--require-hashes --no-deps --requirement requirements/${REQUIREMENTS}.txt" in installs[0]
     assert all("--no-deps" in each for each in installs)
     last_stage = names[len(names) - names[::-1].index("FROM") :]
     assert {"USER", "HEALTHCHECK", "ENTRYPOINT", "CMD"} <= set(last_stage)

@@ -325,7 +325,20 @@ def test_every_document_can_be_reached_from_the_index() -> None:
 def test_no_document_names_a_path_of_somebodys_machine(document: Path) -> None:
     """Absolute paths are those of a server or a route; a home or a checkout is nobody else's business."""
     first_segments = set(re.findall(r"(?<![\w.:/}~…-])/([A-Za-z][\w.-]*)/", text_of(document)))
-    allowed = {"account", "api", "auth", "credentials", "etc", "login", "opt", "privacy", "run", "static", "var"}
+    allowed = {
+        "account",
+        "admin",
+        "api",
+        "auth",
+        "credentials",
+        "etc",
+        "login",
+        "opt",
+        "privacy",
+        "run",
+        "static",
+        "var",
+    }
     assert first_segments - allowed == set()
     assert not re.search(r"(?<!\w)[A-Za-z]:\\", text_of(document))
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.services.monitoring import Figures, StoredFigures
+from app.services.ports import StorageFigures
 from app.web.metrics import Metrics
 
 ROUTE = "/api/v1/credentials/{credential_id}"
 
+FIGURES = Figures(storage=StorageFigures(events={}, cache_hits=0, cache_misses=0), lease_left=9.5, stored=None)
+
 
 def told(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    families = text_string_to_metric_families(metrics.text().decode())
+    families = text_string_to_metric_families(metrics.text(FIGURES).decode())
     return {
         (each.name, tuple(sorted(each.labels.items()))): each.value for family in families for each in family.samples
     }
@@ -52,5 +57,7 @@ def test_the_buckets_of_a_route_count_what_took_that_long_or_less() -> None:
 
 def test_the_age_of_the_newest_backup_is_shown_where_there_is_one() -> None:
     metrics = Metrics()
-    assert b"keyhall_backup_age_seconds" not in metrics.text()
-    assert b"keyhall_backup_age_seconds 5400.0" in metrics.text(age=timedelta(minutes=90))
+    without = StoredFigures(keys=[], job_waits={}, backup=None, backup_age=None)
+    assert b"keyhall_backup_age_seconds" not in metrics.text(replace(FIGURES, stored=without))
+    old = replace(without, backup_age=timedelta(minutes=90))
+    assert b"keyhall_backup_age_seconds 5400.0" in metrics.text(replace(FIGURES, stored=old))

@@ -128,6 +128,7 @@ def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> N
         "BOT_EXTENSIONS": "one.two,three",
         "LOG_LEVEL": "DEBUG",
         "LOG_FORMAT": "json",
+        "TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces",
         "LEGACY_USERS_JSON": "old/users.json",
         "BACKUP_IDENTITY_FILE": "/etc/keyhall/identity",
     }
@@ -211,6 +212,8 @@ def test_every_setting_arrives_in_its_type(monkeypatch: pytest.MonkeyPatch) -> N
         ("WEB_EXTENSIONS", ".relative"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
+        ("TRACES_ENDPOINT", "localhost:4318"),
+        ("TRACES_ENDPOINT", "https://user:password@collector/v1/traces"),
         ("SECRETS_BACKEND", "vault"),
         ("DATA_DIR", "~nobody-has-this-name/data"),
         ("DATA_DIR", "data\udcff"),

@@ -26,6 +26,8 @@ class RowCache:
         self._bytes = 0
         self._most_rows = most_rows
         self._most_bytes = most_bytes
+        self.hits = 0
+        self.misses = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -40,10 +42,11 @@ class RowCache:
         if position != self._position:
             self.clear()
             self._position = position
-            return None
         found = self._rows.get((kind, key))
         if found is None:
+            self.misses += 1
             return None
+        self.hits += 1
         self._rows.move_to_end((kind, key))
         return found[0]
 

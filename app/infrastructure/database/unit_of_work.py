@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from app.domain.audit import Action, Result
+from app.domain.identity import Source
 from app.infrastructure.clock import SystemRandomness
 from app.infrastructure.database.engine import Connection, Database
 from app.infrastructure.database.repositories.api_tokens import ApiTokenRepositoryImpl
@@ -31,7 +34,7 @@ from app.infrastructure.database.repositories.sessions import SessionRepositoryI
 from app.infrastructure.database.repositories.tickets import SpentTicketRepositoryImpl
 from app.infrastructure.database.row_cache import RowCache
 from app.services.deadlines import check_deadline
-from app.services.ports import Randomness, UnitOfWork
+from app.services.ports import Randomness, StorageFigures, UnitOfWork
 
 _T = TypeVar("_T")
 
@@ -74,6 +77,7 @@ class SqlStorage:
         self._reserved = reserved
         self._randomness = randomness or SystemRandomness()
         self._cache = RowCache()
+        self._events: Counter[tuple[Action, Result, Source]] = Counter()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
@@ -91,9 +95,12 @@ class SqlStorage:
     async def write(self) -> AsyncIterator[UnitOfWork]:
         """Commits at its end, rolls back if anything was raised, or if the request that it belongs to has expired."""
         async with self._database.write(reserved=self._reserved) as connection:
-            yield SqlUnitOfWork(connection, self._randomness)
+            uow = SqlUnitOfWork(connection, self._randomness)
+            yield uow
             if not self._reserved:  # the lease and the keys are everybody's
                 check_deadline()
+        for event in uow.audit.appended:
+            self._events[event.action, event.result, event.source] += event.times
 
     def data_version(self) -> int | None:
         """A number that changes with every commit by anybody; None on PostgreSQL."""
@@ -120,3 +127,7 @@ class SqlStorage:
     def forget_rows(self) -> None:
         """Drop every row that is kept in memory."""
         self._cache.clear()
+
+    def figures(self) -> StorageFigures:
+        """See the port."""
+        return StorageFigures(events=dict(self._events), cache_hits=self._cache.hits, cache_misses=self._cache.misses)

@@ -109,7 +109,7 @@ class CredentialService:
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, cipher=cipher, clock=clock)
         self.overview: Final = CredentialOverview(storage=storage, access=self._access, clock=clock)
-        self.lists: Final = CredentialLists(storage=storage, access=self._access)
+        self.lists: Final = CredentialLists(storage=storage, access=self._access, clock=clock)
         self._storing = CredentialStoring(cipher=cipher, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
 

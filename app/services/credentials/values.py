@@ -9,6 +9,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
+from app.domain.credential_lists import TabCounts
 from app.domain.credentials import CredentialRecord, CredentialView, Owner, OwnerKind, PaidBy
 from app.domain.secrets import SecretText
 
@@ -76,6 +77,16 @@ class Stretch:
     items: Sequence[CredentialView]
     begin: int
     total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialList:
+    """A page of a person's list, the numbers in its tabs, and the cursors of the pages around it; None at an end."""
+
+    items: Sequence[CredentialView]
+    counts: TabCounts
+    previous_cursor: str | None
+    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

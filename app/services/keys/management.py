@@ -183,6 +183,11 @@ class KeyManagementService:
         self._lease_until = until
 
     @property
+    def lease_left(self) -> float:
+        """Seconds for which this process's lease surely lasts; not positive once it may have lapsed."""
+        return self._lease_until - self._clock.monotonic()
+
+    @property
     def leased(self) -> bool:
         """Whether this process's lease surely lasts."""
         return self._clock.monotonic() < self._lease_until

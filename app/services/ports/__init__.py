@@ -66,7 +66,8 @@ from app.services.ports.passkeys import (
     Signed,
 )
 from app.services.ports.privacy import PersonalDataRepository, PersonalRow
-from app.services.ports.storage import Storage, UnitOfWork
+from app.services.ports.storage import Storage, StorageFigures, UnitOfWork
+from app.services.ports.tracing import Attributes, Span, Tracer
 
 __all__ = [
     "AccessClaims",
@@ -76,6 +77,7 @@ __all__ = [
     "ApiTokenAndUser",
     "ApiTokenRepository",
     "AttemptRepository",
+    "Attributes",
     "AuditChainRepository",
     "AuditExports",
     "AuditRepository",
@@ -126,9 +128,12 @@ __all__ = [
     "SessionRepository",
     "ShowProgress",
     "Signed",
+    "Span",
     "SpentTicketRepository",
     "Storage",
+    "StorageFigures",
     "Subscription",
+    "Tracer",
     "UnitOfWork",
     "UnknownKeyId",
     "UserRepository",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from app.domain.credential_lists import ListFilter, ListPlace, Tab, TabCounts
 from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, Status
 from app.domain.encrypted_columns import EncryptedColumn, EncryptedRow, Reencrypted
 from app.domain.identity import User
@@ -132,6 +133,19 @@ class CredentialRepository(Protocol):
 
         A label matches in any capitalisation.
         """
+        ...
+
+    async def listed(
+        self, wanted: ListFilter, tab: Tab, *, place: ListPlace | None, backwards: bool, limit: int
+    ) -> Sequence[CredentialRecord]:
+        """Return the records of a tab after a place, or those before it nearest to it, in the order of the list.
+
+        ``backwards`` without a place returns the last ones.
+        """
+        ...
+
+    async def tab_counts(self, wanted: ListFilter) -> TabCounts:
+        """Count the records of every tab."""
         ...
 
     async def lock_owner(self, owner: Owner) -> None:

@@ -125,6 +125,13 @@ class JobRepository(Protocol):
         """Return the time until a job is due, negative if one is already, or None where none is unfinished."""
         ...
 
+    async def waits(self) -> Mapping[JobKind, timedelta]:
+        """Return how long each kind has had a job due that nobody works on, zero where its jobs are not due.
+
+        A kind without an unfinished job is absent.
+        """
+        ...
+
     async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
         """Claim the job that has been due for longest, or the job of that id if it is due; None where there is none.
 

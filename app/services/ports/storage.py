@@ -8,10 +8,13 @@ a time beyond the years 1 to 9999 in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from app.domain.audit import Action, Result
+from app.domain.identity import Source
 from app.services.ports.api_tokens import ApiTokenRepository
 from app.services.ports.audit import AuditChainRepository, AuditRepository
 from app.services.ports.backup import BackupRepository
@@ -143,6 +146,18 @@ class UnitOfWork(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFigures:
+    """The work that this process has done in the database since its start.
+
+    ``events`` counts the audit events that it committed; the cache is that of ``Storage.cached``.
+    """
+
+    events: Mapping[tuple[Action, Result, Source], int]
+    cache_hits: int
+    cache_misses: int
+
+
 class Storage(Protocol):
     """The database, one unit of work at a time."""
 
@@ -188,4 +203,8 @@ class Storage(Protocol):
 
     def forget_rows(self) -> None:
         """Drop every row that ``cached`` keeps in memory."""
+        ...
+
+    def figures(self) -> StorageFigures:
+        """Return what this process has done in the database so far."""
         ...

@@ -12,21 +12,25 @@ from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, Enc
 from app.domain.errors import InvalidInput, NotFound
 from app.domain.identity import Actor, Permission
 from app.domain.instances import Instance
-from app.domain.jobs import Job, JobState
+from app.domain.jobs import Job, JobKind
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, KeyVersion
 from app.services.credentials import CredentialCipher
 from app.services.keys import KeyManagementService, KeyVersionInfo
-from app.services.keys.owner import require_ours
+from app.services.keys.owner import Asked, require_ours
 from app.services.paging import pages
 from app.services.ports import Clock, Storage
 from app.services.rotation.passes import BATCH
+from app.services.rotation.watching import loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatus:
     """One key: every version, how old the primary may become, and the change that is due.
 
-    ``announced_at`` is when the rotation that was set for a date begins; ``job`` is the one that is not over.
+    ``announced_at`` is when the rotation that was set for a date begins; ``job`` is the one on its way to a new
+    primary. ``finishing`` are those behind their promotion, which wait for tokens, re-encrypt or retire.
+    ``former`` is the version that a rollback would make primary. ``processes`` names each live process and says whether
+    it has loaded the key as it is now.
     """
 
     name: KeyName
@@ -39,6 +43,19 @@ class KeyStatus:
     due: bool
     announced_at: datetime | None
     job: Job | None
+    finishing: Sequence[Job]
+    former: int | None
+    processes: Sequence[tuple[str, bool]]
+
+    @property
+    def primary(self) -> KeyVersionInfo:
+        """The version that protects."""
+        return next(each for each in self.versions if each.primary)
+
+    @property
+    def spent(self) -> float:
+        """The share of its time that the primary has spent, from 0 to 1."""
+        return min(self.age_days / self.rotation_days, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,15 +115,20 @@ class KeyInspection:
         """The same for Keyhall itself."""
         async with self._storage.lookup() as uow:
             schedules = await uow.schedules.all()
-            jobs = {name: await uow.jobs.unfinished(unique_key(name)) for name in APPLICATION_KEYS}
-        return [self.status(name, schedules.get(name.value), jobs[name]) for name in APPLICATION_KEYS]
+            jobs = await uow.jobs.unfinished_of(JobKind.KEY_ROTATION)
+            live = await uow.instances.live()
+        return [self.status(name, schedules.get(name.value), jobs, live) for name in APPLICATION_KEYS]
 
-    def status(self, name: KeyName, schedule: KeySchedule | None, job: Job | None) -> KeyStatus:
-        """One key's status; without a schedule of its own the settings' applies."""
-        now, since = self._clock.now(), self._keys.ring.keysets[name].since
+    def status(
+        self, name: KeyName, schedule: KeySchedule | None, jobs: Sequence[Job], live: Sequence[Instance] = ()
+    ) -> KeyStatus:
+        """One key's status, with unfinished jobs of all keys; without a schedule of its own the settings' applies."""
+        keyset = self._keys.ring.keysets[name]
+        now, since = self._clock.now(), keyset.since
+        job = next((each for each in jobs if each.unique_key == unique_key(name)), None)
         schedule = schedule or KeySchedule(name=name, rotation_days=self._rotation_days)
         due_at = schedule.due_at(since)
-        announced = job.run_at if job is not None and job.state is JobState.WAITING and job.run_at > now else None
+        announced = job.run_at if job is not None and job.announced(now) else None
         return KeyStatus(
             name=name,
             versions=[each for each in self._keys.listing() if each.name is name],
@@ -118,7 +140,21 @@ class KeyInspection:
             due=now >= due_at,
             announced_at=announced,
             job=job,
+            former=keyset.former.version if keyset.former else None,
+            finishing=[each for each in jobs if each.payload.get("name") == name.value and each is not job],
+            processes=[(str(each), loaded(each, name, keyset.epoch)) for each in live],
         )
+
+    async def before_change(self, actor: Actor, name: KeyName, asked: Asked | None = None) -> KeyStatus:
+        """The key that the actor is about to change; with ``asked`` for a change that only its owner can make.
+
+        Demands MANAGE_KEYS. Raises KeyStateConflict where a secret outside owns the key.
+        """
+        actor.require(Permission.MANAGE_KEYS)
+        require_application_key(name)
+        if asked is not None:
+            require_ours(self._keys.owner, name, asked)
+        return next(each for each in await self.every_status() if each.name is name)
 
     # -- before a change -----------------------------------------------------------------------------------------------
 

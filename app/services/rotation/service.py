@@ -126,10 +126,9 @@ class RotationService:
         async with self._storage.write() as uow:
             if (left := await self._left_over(uow, name, "rollback")) is not None:
                 return left
-            former = [each for each in self._keyset(name) if each.state is KeyState.DEACTIVATED]
-            if not former:
+            target = self._keyset(name).former
+            if target is None:
                 raise KeyStateConflict(f"{name.value} has no former version that may become primary again")
-            target = max(former, key=lambda each: (each.deactivated_at or each.created_at, each.version))
             return await self._queue.begin_with(uow, actor, name, target.version, "rollback")
 
     async def import_(self, actor: Actor, name: KeyName, given: SecretText) -> Job | None:
@@ -301,8 +300,8 @@ class RotationService:
             await uow.schedules.put(schedule, now)
             detail: dict[str, Any] = {"rotation_days": rotation_days, "automatic": int(automatic)}
             await self._audit.record(uow, actor, Action.KEY_SCHEDULED, about=_about(name), **detail)
-            job = await uow.jobs.unfinished(unique_key(name))
-        return self._inspection.status(name, schedule, job)
+            jobs = await uow.jobs.unfinished_of(JobKind.KEY_ROTATION)
+        return self._inspection.status(name, schedule, jobs)
 
     async def watch_ages(self) -> None:
         """Make sure that the job is queued that looks at the keys' ages every day."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from app.domain.errors import Forbidden, InvalidToken, NotReady, StorageError
+from app.domain.errors import Forbidden, InvalidToken, NotReady
 from app.domain.identity import Permission
 from app.web.metrics import METRICS
 from app.web.options import SERVICES
@@ -60,11 +58,9 @@ async def metrics(request: web.Request) -> web.Response:
     """Metrics for Prometheus, to this machine, or to an API token with the scope `metrics`."""
     if not is_local(request):
         await _require_token(request)
-    figures, backup, age = request.app[METRICS], None, None
-    with suppress(StorageError):  # then the other figures are wanted all the more
-        backup = await request.app[SERVICES].rehearsal.newest()
-        age = None if backup is None else request.app[SERVICES].rehearsal.age(backup)
-    return web.Response(body=figures.text(backup, age=age), headers={"Content-Type": figures.content_type})
+    counted = request.app[METRICS]
+    text = counted.text(await request.app[SERVICES].monitoring.figures())
+    return web.Response(body=text, headers={"Content-Type": counted.content_type})
 
 
 async def _require_token(request: web.Request) -> None:

@@ -66,6 +66,7 @@ async def dashboard(request: web.Request, actor: Actor, query: HallQuery) -> web
         dashboard=view,
         remedy=_remedy(view, keys_page, may_rotate=may_rotate),
         bot=view.bot,
+        announcements=view.announcements,
         import_failed=services.imports.failure_at_start(actor),
         keys=[(key, _share(key)) for key in view.keys],
         keys_page=keys_page,

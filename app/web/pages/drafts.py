@@ -17,6 +17,8 @@ from aiohttp import web
 from app.web.origin import ORIGIN, cookie_of
 from app.web.pages.rendering import see_other
 
+CONFIRM: Final = "/account/confirm"
+"""The page that asks who is at the keyboard; it leads back to the page that it is given as `next`."""
 _SECONDS: Final = 600
 _LONGEST: Final = 2_000
 
@@ -27,6 +29,13 @@ def sign_in_first(request: web.Request, page: str, account: str, typed: Mapping[
     ``account`` is the user whose form it was: the draft is for nobody else.
     """
     response = see_other(f"/login?next={quote(page, safe='/')}&done=ended")
+    keep_draft(request, response, page, account, typed)
+    return response
+
+
+def confirm_first(request: web.Request, page: str, account: str, typed: Mapping[str, str]) -> web.Response:
+    """Lead to the page that asks for a proof, which leads back to ``page``; see ``sign_in_first``."""
+    response = see_other(f"{CONFIRM}?next={quote(page, safe='/')}")
     keep_draft(request, response, page, account, typed)
     return response
 

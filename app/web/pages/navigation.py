@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from app.domain.identity import Permission, Role
+from app.localisation import mark
 
-_ADMINISTRATION: Final[tuple[tuple[str, str, Permission], ...]] = ()
+_ADMINISTRATION: Final[tuple[tuple[str, str, Permission], ...]] = (("/admin/keys", mark("Keys"), Permission.SEE_KEYS),)
 """Address, title (marked for the catalogue) and the permission that its services ask for, in the order shown:
 keys, users, credentials, audit, backups, health.
 """

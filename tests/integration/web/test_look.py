@@ -44,7 +44,16 @@ def test_the_palette_is_the_one_of_the_house() -> None:
 
 
 def test_the_stylesheet_fetches_nothing_and_casts_no_shadow() -> None:
-    assert not re.search(r"url\(|@import|shadow|transition|animation", STYLES)
+    assert not re.search(r"url\(|@import|shadow|transition", STYLES)
+
+
+def test_only_what_rotates_moves_and_only_for_those_who_want_motion() -> None:
+    willing = "@media (prefers-reduced-motion: no-preference) {"
+    moving = [line for line in STYLES.splitlines() if "animation" in line]
+    assert moving
+    assert all(line.startswith("  .going ") for line in moving)
+    within = STYLES.partition(willing)[2].partition("\n}\n")[0].splitlines()
+    assert set(moving) <= set(within)
 
 
 def test_the_same_fingerprint_is_the_same_cut_and_another_one_is_not() -> None:

@@ -162,7 +162,7 @@ async def test_a_credential_from_adding_to_restoring(site: Site) -> None:
     assert "Removed. It can be restored for seven days." in after.text
     assert f'action="{path}/restore"' in after.text
     assert "<strong>on parchment</strong>" not in after.text
-    assert "<strong>on parchment</strong>" in (await site.page("/credentials?removed=true", cookie)).text
+    assert "<strong>on parchment</strong>" in (await site.page("/credentials?show=removed", cookie)).text
     assert (await site.page(path, cookie)).status == 404
     assert (await submit(f"{path}/restore")).headers["Location"] == "/credentials?done=restored"
     assert "<strong>on parchment</strong>" in (await site.page("/credentials", cookie)).text
@@ -201,12 +201,12 @@ async def test_a_removed_credential_is_deleted_for_good_on_the_page_of_the_remov
     cookie, token = await site.log_in_browser()
     path = f"/credentials/{(await site.add('for good'))['id']}"
     await site.submit(f"{path}/remove", cookie, form_token=token, version="1")
-    page = await site.page("/credentials?removed=true", cookie)
+    page = await site.page("/credentials?show=removed", cookie)
     assert f'action="{path}/purge"' in page.text
     stale = await site.submit(f"{path}/purge", cookie, form_token=token, version="1")
     assert (stale.status, "for good" in stale.text) == (412, True)
     gone = await site.submit(f"{path}/purge", cookie, form_token=token, version="2")
-    assert gone.headers["Location"] == "/credentials?removed=true&done=purged"
+    assert gone.headers["Location"] == "/credentials?show=removed&done=purged"
     after = await site.page(gone.headers["Location"], cookie)
     assert "Deleted for good." in after.text
     assert path not in after.text

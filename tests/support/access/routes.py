@@ -55,6 +55,7 @@ class Route:
 
 
 _KEY: Final = "/api/v1/admin/keys/{name}"
+_KEY_PAGE: Final = "/admin/keys/{name}"
 _ONE: Final = "/api/v1/credentials/{credential_id}"
 _PAGE: Final = "/credentials/{credential_id}"
 
@@ -198,6 +199,21 @@ ROUTES: Final = (
     Route(f"PUT {_KEY}/schedule", OWNERS, {"rotation_days": 30, "automatic": False}),
     Route(f"POST {_KEY}/versions/{{version}}/retire", OWNERS, {}),
     Route(f"POST {_KEY}/versions/{{version}}/revoke", OWNERS, {}),
+    Route("GET /admin/keys", READERS),
+    Route("GET /admin/keys/jobs/{job_id}", "UNNFN"),
+    Route("GET /admin/keys/jobs/{job_id}/events", "UNNFN"),
+    Route(f"GET {_KEY_PAGE}", READERS),
+    Route(f"POST {_KEY_PAGE}/announce", OWNERS, form={"at": "2026-01-01"}),
+    Route(f"POST {_KEY_PAGE}/cancel", OWNERS, form={}),
+    Route(f"POST {_KEY_PAGE}/schedule", OWNERS, form={"days": "90"}),
+    Route(f"GET {_KEY_PAGE}/rotate", OWNERS),
+    Route(f"POST {_KEY_PAGE}/rotate", OWNERS, form={}),
+    Route(f"GET {_KEY_PAGE}/rollback", OWNERS),
+    Route(f"POST {_KEY_PAGE}/rollback", OWNERS, form={}),
+    Route(f"GET {_KEY_PAGE}/versions/{{version}}/revoke", OWNERS),
+    Route(f"POST {_KEY_PAGE}/versions/{{version}}/revoke", OWNERS, form={"confirmation": "AES_KEY"}),
+    Route(f"GET {_KEY_PAGE}/versions/{{version}}/retire", OWNERS),
+    Route(f"POST {_KEY_PAGE}/versions/{{version}}/retire", OWNERS, form={}),
 )
 """One row each."""
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status, aged, expired
+from app.domain.credential_lists import ListFilter, ListPlace, Need, Tab, TabCounts, need, place_of
+from app.domain.credentials import CredentialRecord, HistoryRecord, Owner, OwnerKind, Status, aged, expired, label_key
 from app.domain.encrypted_columns import (
     CREDENTIAL_SECRETS,
     FORMER_SECRETS,
@@ -57,8 +58,22 @@ class FakeCredentialRepository:
             and (each.deleted_at is not None) is removed
             and provider in {None, each.provider}
             and created_by in {None, each.created_by}
-            and (label is None or each.label.casefold() == label.casefold())
+            and (label is None or label_key(each.label) == label_key(label))
         ][:limit]
+
+    async def listed(
+        self, wanted: ListFilter, tab: Tab, *, place: ListPlace | None, backwards: bool, limit: int
+    ) -> Sequence[CredentialRecord]:
+        rows = await self.page(after=None, limit=len(self._tables.credentials))
+        found = sorted((each for each in rows if _fits(each, wanted, tab)), key=lambda each: place_of(each, wanted.now))
+        if backwards:
+            before = [each for each in found if place is None or place_of(each, wanted.now) < place]
+            return before[max(len(before) - limit, 0) :]
+        return [each for each in found if place is None or place_of(each, wanted.now) > place][:limit]
+
+    async def tab_counts(self, wanted: ListFilter) -> TabCounts:
+        rows = self._tables.credentials.values()
+        return TabCounts._make(sum(_fits(each, wanted, tab) for each in rows) for tab in Tab)
 
     async def lock_owner(self, owner: Owner) -> None:
         return None
@@ -255,8 +270,19 @@ class FakeCredentialRepository:
         return True
 
 
+def _fits(record: CredentialRecord, wanted: ListFilter, tab: Tab) -> bool:
+    shared = record.owner.kind is OwnerKind.GUILD and record.created_by == wanted.user_id
+    if not shared and (tab is Tab.SHARED or record.owner != Owner(OwnerKind.USER, wanted.user_id)):
+        return False
+    if not all(word in label_key(record.label) or word in record.provider for word in wanted.words):
+        return False
+    if record.deleted_at is not None:
+        return tab is Tab.REMOVED and record.deleted_at > wanted.restorable_since
+    return tab is not Tab.REMOVED and (tab is not Tab.ATTENTION or need(record, wanted.now) is not Need.NOTHING)
+
+
 def _live_name(record: CredentialRecord) -> tuple[Owner, str, str] | None:
-    return None if record.deleted_at is not None else (record.owner, record.provider, record.label.casefold())
+    return None if record.deleted_at is not None else (record.owner, record.provider, label_key(record.label))
 
 
 @like_an_engine

@@ -126,6 +126,14 @@ class FakeJobRepository:
         ]
         return min(moments) - self._clock.now() if moments else None
 
+    async def waits(self) -> Mapping[JobKind, timedelta]:
+        due: dict[JobKind, datetime] = {}
+        for each in self._tables.jobs.values():
+            if not each.state.over:
+                at = each.run_at if each.state is JobState.WAITING else self._tables.claims[each.id][1]
+                due[each.kind] = min(at, due.get(each.kind, at))
+        return {kind: max(self._clock.now() - at, timedelta()) for kind, at in due.items()}
+
     async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
         now = self._clock.now()
         due = [

@@ -10,7 +10,7 @@ from typing import TypeVar
 from app.domain.audit import Action, Result
 from app.domain.errors import StorageError, StorageFull
 from app.services.deadlines import check_deadline
-from app.services.ports import Clock
+from app.services.ports import Clock, StorageFigures
 from tests.support.fakes.api_tokens import FakeApiTokenRepository
 from tests.support.fakes.audit import FakeAuditChainRepository, FakeAuditRepository
 from tests.support.fakes.credentials import FakeCredentialRepository, FakeEncryptedRowRepository
@@ -102,6 +102,9 @@ class FakeStorage:
 
     def forget_rows(self) -> None:
         """Nothing is kept."""
+
+    def figures(self) -> StorageFigures:
+        return StorageFigures(events={}, cache_hits=0, cache_misses=0)
 
     # -- what tests do to it -------------------------------------------------------------------------------------------
 

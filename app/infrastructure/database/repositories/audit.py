@@ -54,9 +54,12 @@ class AuditRepositoryImpl:
     def __init__(self, connection: Connection, randomness: Randomness) -> None:
         self._connection = connection
         self._randomness = randomness
+        self.appended: list[AuditEvent] = []
+        """What the unit of work records, for the figures: nothing of it is committed yet."""
 
     async def append(self, event: AuditEvent) -> None:
         """One statement; two more where the address is new."""
+        self.appended.append(event)
         row = {
             "at": event.at,
             "action": event.action,

@@ -26,9 +26,11 @@ from sqlalchemy import (
     update,
 )
 
-from app.domain.credentials import AGED_AFTER, CredentialRecord, HistoryRecord, Owner, OwnerKind, Status
+from app.domain.credential_lists import ListFilter, ListPlace, Tab, TabCounts
+from app.domain.credentials import AGED_AFTER, CredentialRecord, HistoryRecord, Owner, OwnerKind, Status, label_key
 from app.domain.identity import User
 from app.infrastructure.database.engine import Connection
+from app.infrastructure.database.repositories.credential_list import counts_statement, page_statement, parameters
 from app.infrastructure.database.repositories.edited import id_of, is_end, owner_of
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
 from app.infrastructure.database.schema import LIVE, SHARED, api_credentials, credential_history, users
@@ -169,11 +171,6 @@ def _to_former(row: Sequence[Any]) -> HistoryRecord:
     )
 
 
-def _label_key(label: str) -> str:
-    """The form in which a label is unique: people do not distinguish "Main" from "main"."""
-    return label.casefold()
-
-
 def _of(owner: Owner) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return api_credentials.c.owner_kind == owner.kind, api_credentials.c.owner_id == owner.id
 
@@ -206,7 +203,7 @@ class CredentialRepositoryImpl:
             "owner_id": record.owner.id,
             "provider": record.provider,
             "label": record.label,
-            "label_key": _label_key(record.label),
+            "label_key": label_key(record.label),
             "encrypted_value": record.encrypted_value,
             "key_version": record.key_version,
             "version": record.version,
@@ -240,13 +237,24 @@ class CredentialRepositoryImpl:
         wanted = {
             "provider": provider,
             "created_by": created_by,
-            "label_key": None if label is None else _label_key(label),
+            "label_key": None if label is None else label_key(label),
             "after": after,
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         owned = {"kind": owner.kind, "owner": owner.id, "most": limit}
         rows = await self._connection.rows(_of_owner(tuple(given), removed=removed), owned | given)
         return [_to_record(row) for row in rows]
+
+    async def listed(
+        self, wanted: ListFilter, tab: Tab, *, place: ListPlace | None, backwards: bool, limit: int
+    ) -> Sequence[CredentialRecord]:
+        statement = page_statement(_ALL, tab, len(wanted.words), begun=place is not None, backwards=backwards)
+        rows = await self._connection.rows(statement, {**parameters(wanted, place), "most": limit})
+        return [_to_record(row) for row in rows]
+
+    async def tab_counts(self, wanted: ListFilter) -> TabCounts:
+        row = await self._connection.row(counts_statement(len(wanted.words)), parameters(wanted))
+        return TabCounts._make(row or (0, 0, 0, 0))
 
     async def shared_by(self, user_id: str) -> Sequence[CredentialRecord]:
         return [_to_record(row) for row in await self._connection.rows(_SHARED_BY, {"this": user_id})]
@@ -281,7 +289,7 @@ class CredentialRepositoryImpl:
         self, credential_id: str, *, expected_version: int, label: str, expires_at: datetime | None, at: datetime
     ) -> bool:
         return await self._swap(
-            credential_id, expected_version, at, label=label, label_key=_label_key(label), expires_at=expires_at
+            credential_id, expected_version, at, label=label, label_key=label_key(label), expires_at=expires_at
         )
 
     async def replace(
@@ -329,7 +337,7 @@ class CredentialRepositoryImpl:
             owner_kind=owner.kind,
             owner_id=owner.id,
             label=label,
-            label_key=_label_key(label),
+            label_key=label_key(label),
             encrypted_value=encrypted_value,
             key_version=key_version,
         )

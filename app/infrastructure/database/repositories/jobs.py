@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -90,6 +90,14 @@ class JobRepositoryImpl:
         earliest = select(func.min(moments.c.run_at), self._now())
         row = await self._connection.row(earliest)
         return None if row is None or row[0] is None else row[0] - row[1]
+
+    async def waits(self) -> Mapping[JobKind, timedelta]:
+        waiting = select(jobs.c.kind, jobs.c.run_at).where(jobs.c.state == JobState.WAITING, _KNOWN)
+        running = select(jobs.c.kind, jobs.c.lease_until).where(jobs.c.state == JobState.RUNNING, _KNOWN)
+        moments = waiting.union_all(running).subquery()
+        earliest = select(moments.c.kind, func.min(moments.c.run_at), self._now()).group_by(moments.c.kind)
+        rows = await self._connection.rows(earliest)
+        return {JobKind(kind): max(now - due, timedelta()) for kind, due, now in rows}
 
     async def claim(self, claim: str, lease: timedelta, *, job_id: str | None = None) -> Job | None:
         due = or_(

@@ -1,4 +1,4 @@
-"""The page on which one confirms that it is oneself, where a form of the account demands it."""
+"""The page on which one confirms that it is oneself, where a form demands it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from app.domain.errors import AppError
 from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.options import SERVICES
-from app.web.pages.account.page import CONFIRM, done, signed_out
-from app.web.pages.rendering import Refused, page
+from app.web.pages.account.page import PATH, signed_out
+from app.web.pages.drafts import CONFIRM
+from app.web.pages.rendering import Refused, own_page, page, see_other
 from app.web.passkeys import answer_in, passkeys_elsewhere, relying_party
 from app.web.routing import Routes
 from app.web.sessions import actor_of, own_cookie, renew_session
@@ -22,20 +23,28 @@ routes = Routes("Pages")
 _WRONG = (errors.InvalidCredentials, errors.OtpRequired, errors.TooManyAttempts, errors.Overloaded)
 
 
+class ConfirmQuery(Model):
+    """The page that asked for the proof, to which this one leads back."""
+
+    next: str = PATH
+
+
 class ConfirmForm(Model):
     """The password, and a one-time code where the account has a second factor."""
 
     password: str
     otp: str = ""
+    next: str = PATH
 
 
 class ConfirmPasskeyForm(Model):
     """The answer of the browser as JSON."""
 
     credential: str
+    next: str = PATH
 
 
-async def _page(request: web.Request, actor: Actor, refused: Refused | None = None) -> web.Response:
+async def _page(request: web.Request, actor: Actor, back: str, refused: Refused | None = None) -> web.Response:
     services = request.app[SERVICES]
     return page(
         request,
@@ -43,6 +52,7 @@ async def _page(request: web.Request, actor: Actor, refused: Refused | None = No
         status=refused.status if refused else 200,
         headers=refused.headers if refused else None,
         viewer=actor,
+        next=own_page(back),
         refused=refused,
         has_password=await services.passwords.has_password(actor),
         has_factor=(await services.second_factor.status(actor)).since is not None,
@@ -52,14 +62,18 @@ async def _page(request: web.Request, actor: Actor, refused: Refused | None = No
     )
 
 
-async def _again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
-    return await _page(request, await actor_of(request), Refused(error))
+async def _again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    return await _page(request, await actor_of(request), fields.get("next", PATH), Refused(error))
+
+
+def _back(next_page: str) -> web.Response:
+    return see_other(f"{own_page(next_page)}?done=confirmed")
 
 
 @routes("GET", CONFIRM, media_type="text/html")
-async def confirm_form(request: web.Request, actor: Actor) -> web.Response:
+async def confirm_form(request: web.Request, actor: Actor, query: ConfirmQuery) -> web.Response:
     """Asks who is at the keyboard."""
-    return await _page(request, actor)
+    return await _page(request, actor, query.next)
 
 
 @routes(
@@ -72,13 +86,13 @@ async def confirm_form(request: web.Request, actor: Actor) -> web.Response:
     errors=_WRONG,
 )
 async def confirm(request: web.Request, actor: Actor, form: ConfirmForm) -> web.Response:
-    """Prove your password, and your second factor if you have one: then your account can be changed for ten minutes."""
+    """Prove your password, and your second factor if you have one: it counts for ten minutes."""
     services = request.app[SERVICES]
     renewed = await services.authentication.reauthenticate(
         actor, form.password, otp=form.otp or None, cookie=own_cookie(request)
     )
     renew_session(request, renewed)
-    return done("confirmed")
+    return _back(form.next)
 
 
 @routes(
@@ -96,4 +110,4 @@ async def confirm_by_passkey(request: web.Request, actor: Actor, form: ConfirmPa
         actor, answer_in(form.credential), relying_party(request), cookie=own_cookie(request)
     )
     renew_session(request, renewed)
-    return done("confirmed")
+    return _back(form.next)

@@ -11,7 +11,8 @@ from app.services.discord_accounts import Linked
 from app.web.inputs import NoFields
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
-from app.web.pages.account.page import CONFIRM, PATH, account_page, again, done, signed_out
+from app.web.pages.account.page import PATH, account_page, again, done, signed_out
+from app.web.pages.drafts import CONFIRM
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Routes
 from app.web.sessions import actor_of, remember_device

@@ -15,7 +15,8 @@ from app.domain.identity import Actor
 from app.domain.secrets import SecretText
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
-from app.web.pages.account.page import CONFIRM, PATH, again, done, signed_out
+from app.web.pages.account.page import PATH, again, done, signed_out
+from app.web.pages.drafts import CONFIRM
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Routes
 from app.web.sessions import actor_of

@@ -10,15 +10,13 @@ from app.domain.errors import AppError, ReauthenticationRequired
 from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.pages.account.views import NEWS, VIEWS
-from app.web.pages.drafts import draft_for, forget_draft, keep_draft, sign_in_first
+from app.web.pages.drafts import CONFIRM, draft_for, forget_draft, keep_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes, SignedOut
 from app.web.sessions import ACCOUNT, actor_of
 
 routes = Routes("Pages")
 PATH = "/account"
-CONFIRM = f"{PATH}/confirm"
-"""The page that asks who is at the keyboard; it leads back to the account."""
 
 
 class AccountQuery(Model):

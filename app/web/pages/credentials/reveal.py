@@ -11,7 +11,8 @@ from app.domain.errors import AppError
 from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.options import SERVICES
-from app.web.pages.credentials import ONE, credential_page, shown, signed_out
+from app.web.pages.credentials.one import credential_page, signed_out
+from app.web.pages.credentials.views import ONE, shown
 from app.web.pages.rendering import Refused, page
 from app.web.problems import headers_of, status_of
 from app.web.routing import Routes
@@ -36,7 +37,7 @@ async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, s
     refused = None if isinstance(error, errors.ReauthenticationRequired) else Refused(error)
     return page(
         request,
-        "confirm.html",
+        "credentials/confirm.html",
         status=status_of(type(error)),
         headers=headers_of(error),
         viewer=actor,
@@ -76,4 +77,4 @@ async def reveal(request: web.Request, actor: Actor, credential_id: str, form: R
         actor = await actor_of(request)
     view = await services.credentials.get(actor, credential_id)
     secret = await services.credentials.reveal(actor, credential_id)
-    return page(request, "revealed.html", viewer=actor, credential=shown(view), secret=secret.reveal())
+    return page(request, "credentials/revealed.html", viewer=actor, credential=shown(view), secret=secret.reveal())
