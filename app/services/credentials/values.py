@@ -55,6 +55,14 @@ class HistoryView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialDetail:
+    """A credential, live or removed and restorable, with its former secrets, latest first."""
+
+    view: CredentialView
+    history: Sequence[HistoryView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelChoice:
     """One suggestion of an autocompletion; ``shared`` when it is the guild's."""
 

@@ -174,6 +174,7 @@ ROUTES: Final = (
     Route(f"POST {_PAGE}/purge", ABSENT_TO_ALL, form={"version": "1"}),
     Route(f"POST {_PAGE}/remove", ABSENT_TO_ALL, form={"version": "1"}),
     Route(f"POST {_PAGE}/replace", ABSENT_TO_ALL, form={"secret": OTHER_SECRET, "version": "1"}),
+    Route(f"POST {_PAGE}/rollback", ABSENT_TO_ALL, form={"former": "1", "version": "2"}),
     Route(f"POST {_PAGE}/restore", ABSENT_TO_ALL, form={}),
     Route(f"POST {_PAGE}/reveal", ABSENT_TO_ALL, form={}),
     # -- administration ------------------------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ ROWS: Final = (
         lambda w: w.credentials.check_add(w.actor, guild_id=w.guild_id),
         {"any": "AAAF", "guild": "AAFF", "managed": "AAAA", "other_guild": "FFFF", "from_web": "AAFF"},
     ),
+    _row("credentials.detail", lambda w: w.credentials.detail(w.actor, w.credential), _CREDENTIAL),
     _row("credentials.get", lambda w: w.credentials.get(w.actor, w.credential), _CREDENTIAL),
     _row("credentials.health.counts", lambda w: w.credentials.health.counts(w.actor, soon=timedelta(7)), _EVERYBODY),
     _row("credentials.health.report", lambda w: w.credentials.health.report(w.actor), _EVERYBODY),
