@@ -341,6 +341,7 @@ async def test_after_ten_minutes_revealing_asks_for_the_password_first(site: Sit
 async def test_a_credential_that_cannot_be_read_says_so_where_it_was_asked_for(site: Site) -> None:
     class Unreadable:
         get = staticmethod(site.services.credentials.get)
+        detail = staticmethod(site.services.credentials.detail)
 
         async def reveal(self, *_: object) -> None:
             raise CredentialUnreadable
