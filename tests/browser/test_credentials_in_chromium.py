@@ -1,4 +1,4 @@
-"""Credentials in a real browser: found again, removed and brought back, deleted for good, changed in two tabs at once."""
+"""Credentials in a real browser: found, removed, restored, deleted for good, and changed in two tabs at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.support.web import Site
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def test_a_credential_is_added_found_removed_restored_and_deleted_for_good(browser: Browser, site: Site) -> None:

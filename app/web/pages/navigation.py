@@ -7,7 +7,10 @@ from typing import Final
 from app.domain.identity import Permission, Role
 from app.localisation import mark
 
-_ADMINISTRATION: Final[tuple[tuple[str, str, Permission], ...]] = (("/admin/keys", mark("Keys"), Permission.SEE_KEYS),)
+_ADMINISTRATION: Final[tuple[tuple[str, str, Permission], ...]] = (
+    ("/admin/keys", mark("Keys"), Permission.SEE_KEYS),
+    ("/admin/credentials", mark("Credentials"), Permission.SEE_ALL_CREDENTIALS),
+)
 """Address, title (marked for the catalogue) and the permission that its services ask for, in the order shown:
 keys, users, credentials, audit, backups, health.
 """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 
 import pytest
 
-from tests.support.samples import OTHER_SECRET, SECRET
-from tests.support.web import Site
+from tests.support.samples import OTHER_SECRET, OWNER, SECRET
+from tests.support.web import Site, open_site, sqlite_place
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -114,3 +116,27 @@ async def test_a_provider_is_recognised_and_one_that_disagrees_is_asked_about(si
     assert (
         await site.submit("/credentials", cookie, {**fields, "provider": "a b", "as_typed": "yes"}, form_token=token)
     ).status == 422
+
+
+async def test_administration_names_every_unreadable_credential_and_its_owner_page_by_page(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    directory = tmp_path_factory.mktemp("health")
+    async with open_site(sqlite_place(directory)) as site:
+        for number in range(53):
+            await site.add(f"lost {number:02}", provider="groq")
+        await site.add("sound")
+        with closing(sqlite3.connect(directory / "keyhall.db")) as database, database:
+            database.execute("UPDATE api_credentials SET encrypted_value = x'00' WHERE provider = 'groq'")
+        cookie, _ = await site.log_in_browser()
+        first = await site.page("/admin/credentials", cookie)
+        assert "0 of 53" in first.text
+        assert "1 of 1" in first.text
+        assert first.text.count(f"<span>{OWNER}</span>") == 50
+        following = re.search(r'rel="next" href="([^"]+)"', first.text)
+        assert following
+        second = await site.page(following[1], cookie)
+        assert second.text.count(f"<span>{OWNER}</span>") == 3
+        assert len(set(re.findall(r"<strong>(lost \d\d)</strong>", first.text + second.text))) == 53
+        assert SECRET not in first.text
+        assert (await site.page("/admin/credentials?cursor=x", cookie)).status == 422

@@ -199,6 +199,7 @@ ROUTES: Final = (
     Route(f"PUT {_KEY}/schedule", OWNERS, {"rotation_days": 30, "automatic": False}),
     Route(f"POST {_KEY}/versions/{{version}}/retire", OWNERS, {}),
     Route(f"POST {_KEY}/versions/{{version}}/revoke", OWNERS, {}),
+    Route("GET /admin/credentials", READERS),
     Route("GET /admin/keys", READERS),
     Route("GET /admin/keys/jobs/{job_id}", "UNNFN"),
     Route("GET /admin/keys/jobs/{job_id}/events", "UNNFN"),

@@ -157,6 +157,7 @@ ROWS: Final = (
     _row("credentials.detail", lambda w: w.credentials.detail(w.actor, w.credential), _CREDENTIAL),
     _row("credentials.get", lambda w: w.credentials.get(w.actor, w.credential), _CREDENTIAL),
     _row("credentials.health.counts", lambda w: w.credentials.health.counts(w.actor, soon=timedelta(7)), _EVERYBODY),
+    _row("credentials.health.page", lambda w: w.credentials.health.page(w.actor), _READERS),
     _row("credentials.health.report", lambda w: w.credentials.health.report(w.actor), _EVERYBODY),
     _row("credentials.health.verify_all", lambda w: w.credentials.health.verify_all(w.actor), _READERS),
     _row("credentials.lists.labels", lambda w: w.credentials.lists.labels(w.actor, ""), _EVERYBODY),
