@@ -34,6 +34,14 @@ async def actor_of(request: web.Request) -> Actor:
     return actor
 
 
+async def viewer_of(request: web.Request) -> Actor | None:
+    """The sender of a request for a page that everybody may read; None where nobody is signed in."""
+    try:
+        return await actor_of(request)
+    except InvalidToken:
+        return None
+
+
 async def _identified(request: web.Request) -> Actor:
     app = request.app
     client = app[ORIGIN].client(request)

@@ -56,6 +56,7 @@ from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
 from app.services.credentials.lists import CredentialLists
+from app.services.credentials.overview import CredentialOverview
 from app.services.credentials.storing import CredentialStoring, NewCredential, quota_exceeded
 from app.services.credentials.use import CredentialUse
 from app.services.credentials.values import (
@@ -81,7 +82,8 @@ _SWAPS: Final = 20
 class CredentialService:
     """Everything that people and programs do with credentials.
 
-    ``health`` has everything that counts and checks them, ``lists`` what people choose from.
+    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``lists`` what people choose
+    from.
 
     Every method may raise StorageError and NotReady. Ids that are unknown, or not the actor's, raise NotFound.
     """
@@ -109,6 +111,7 @@ class CredentialService:
             storage=storage, access=self._access, cipher=cipher, clock=clock, randomness=randomness
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, cipher=cipher, clock=clock)
+        self.overview: Final = CredentialOverview(storage=storage, access=self._access, clock=clock)
         self.lists: Final = CredentialLists(storage=storage, access=self._access, clock=clock)
         self._storing = CredentialStoring(cipher=cipher, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
@@ -454,13 +457,15 @@ class CredentialService:
         return await self._access.show(actor, credential_id)
 
     async def detail(self, actor: Actor, credential_id: str) -> CredentialDetail:
-        """Return one credential with its former secrets; also a removed one, while it can be restored."""
+        """Return one credential with its former secrets and its use; also a removed one, while it can be restored."""
         actor.require_scope(Scope.CREDENTIALS_READ)
         record = await self._access.find(actor, credential_id, Action.CREDENTIAL_READ, removed=None)
         if record.deleted_at is not None and not restorable(record, self._clock.now()):
             raise NotFound
         former = await self._history.page(record, after=None, limit=HISTORY_KEPT)
-        return CredentialDetail(view=await self._access.view(record), history=former.items)
+        return CredentialDetail(
+            view=await self._access.view(record), history=former.items, usage=await self.overview.usage([record])
+        )
 
     async def versions(
         self, actor: Actor, credential_id: str, *, after: str | None = None, limit: int = 50

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 from app.domain.errors import (
@@ -126,6 +125,12 @@ ROWS: Final = (
     ),
     _row("audit.all", lambda w: w.services.audit.all(w.actor, AuditQuery()), _READERS),
     _row("audit.page", lambda w: w.services.audit.page(w.actor, AuditQuery()), _READERS),
+    _row("audit.stretch", lambda w: w.services.audit.stretch(w.actor, AuditQuery()), _READERS),
+    _row(
+        "audit_verification.verify_within",
+        lambda w: w.services.audit_verification.verify_within(w.actor, 60.0),
+        _READERS,
+    ),
     _row("audit_verification.verify", lambda w: w.services.audit_verification.verify(w.actor), _READERS),
     _row("authentication.end_session", lambda w: w.services.authentication.end_session(w.actor), _EVERYBODY),
     _row(
@@ -156,10 +161,10 @@ ROWS: Final = (
     ),
     _row("credentials.detail", lambda w: w.credentials.detail(w.actor, w.credential), _CREDENTIAL),
     _row("credentials.get", lambda w: w.credentials.get(w.actor, w.credential), _CREDENTIAL),
-    _row("credentials.health.counts", lambda w: w.credentials.health.counts(w.actor, soon=timedelta(7)), _EVERYBODY),
     _row("credentials.health.page", lambda w: w.credentials.health.page(w.actor), _READERS),
     _row("credentials.health.report", lambda w: w.credentials.health.report(w.actor), _EVERYBODY),
     _row("credentials.health.verify_all", lambda w: w.credentials.health.verify_all(w.actor), _READERS),
+    _row("credentials.overview.of", lambda w: w.credentials.overview.of(w.actor), _EVERYBODY),
     _row("credentials.lists.labels", lambda w: w.credentials.lists.labels(w.actor, ""), _EVERYBODY),
     _row("credentials.lists.page", lambda w: w.credentials.lists.page(w.actor), _EVERYBODY),
     _row("credentials.lists.stretch", lambda w: w.credentials.lists.stretch(w.actor), _EVERYBODY),
@@ -204,6 +209,7 @@ ROWS: Final = (
     ),
     _row("credentials.versions", lambda w: w.credentials.versions(w.actor, w.credential), _CREDENTIAL),
     _row("dashboard.dashboard", lambda w: w.services.dashboard.dashboard(w.actor), _EVERYBODY),
+    _row("dashboard.hide_first_run", lambda w: w.services.dashboard.hide_first_run(w.actor), _OWNERS),
     _row(
         "discord_linking.issue_code", lambda w: w.services.discord_linking.issue_code(w.actor), _EVERYBODY, fresh=True
     ),
@@ -348,11 +354,13 @@ ROWS: Final = (
     _row("second_factor.status", lambda w: w.services.second_factor.status(w.actor), _EVERYBODY),
     _row("users.change", lambda w: w.services.users.change(w.actor, w.id, disabled=True), _ABOUT_USER, fresh=True),
     _row("users.create", lambda w: w.services.users.create(w.actor, "newcomer", Role.ADMIN), _ADMINS, fresh=True),
+    _row("users.directory", lambda w: w.services.users.directory(w.actor), _ADMINS),
     _row("users.get", lambda w: w.services.users.get(w.actor, w.id), {"foreign": "AAFF", "of_owner": "AAFF"}),
     _row("users.invitations", lambda w: w.services.users.invitations(w.actor), _ADMINS),
     _row("users.invite", lambda w: w.services.users.invite(w.actor, Role.ADMIN), _ADMINS, fresh=True),
     _row("users.named", lambda w: w.services.users.named(w.actor, w.name), {"foreign": "AAFF", "of_owner": "AAFF"}),
     _row("users.page", lambda w: w.services.users.page(w.actor), _ADMINS),
+    _row("users.profile", lambda w: w.services.users.profile(w.actor, w.id), {"foreign": "AAFF", "of_owner": "AAFF"}),
     _row("users.reset", lambda w: w.services.users.reset(w.actor, w.id), _ABOUT_USER, fresh=True),
     _row("users.withdraw", lambda w: w.services.users.withdraw(w.actor, ABSENT), "NNFF", fresh=True),
 )
@@ -374,6 +382,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "backups.watch": "the worker",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
+    "credentials.overview.usage": "a part of the dashboard, for credentials that were authorised",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
     "deadlines.*": "the edges",
@@ -384,6 +393,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "erasure.sweep": "the worker erases what requests that were under way have stored since",
     "failures.*": "the edges",
     "feed.*": "processes",
+    "first_owner.set_up": "proves the setup token",
     "housekeeping.*": "the worker deletes what is too old",
     "identity.add_claimable": "a part of imports and of create_claimable, within their unit of work",
     "identity.create_owner": "once in the life of an install, at the command line",

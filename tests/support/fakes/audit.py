@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import date, datetime
 from itertools import islice
 
-from app.domain.audit import AuditEvent, AuditFilter, AuditItem, UsageHour
+from app.domain.audit import Action, AuditEvent, AuditFilter, AuditItem, Result, UsageHour
 from app.domain.audit_chain import ChainRow, Seal, Segment, StoredSegment, Stream, canonical_time, read_segment
 from app.domain.canonical_json import canonical_json
 from app.domain.errors import UniqueViolation
@@ -33,6 +35,17 @@ class FakeAuditRepository:
             ids = [each for each in ids if (each > after if oldest_first else each < after)]
         return [self._item(each) for each in ids[:limit]]
 
+    async def uses_per_day(self, credential_id: str, *, since: datetime, most: int) -> Mapping[date, int]:
+        uses = sorted(
+            each.at
+            for number, each in enumerate(self._tables.audit, 1)
+            if number not in self._tables.dropped
+            and (each.action, each.result) == (Action.CREDENTIAL_USED, Result.INTENT)
+            and each.object_id == credential_id
+            and each.at >= since
+        )
+        return Counter(each.date() for each in uses[-most:])
+
     def _is_wanted(self, number: int, event: AuditEvent, wanted: AuditFilter) -> bool:
         action = wanted.action
         return (
@@ -40,6 +53,7 @@ class FakeAuditRepository:
             and wanted.subject_id in {None, event.subject_id}
             and (action is None or event.action == action or event.action.partition(".")[0] == action)
             and wanted.about in {None, (event.object_kind, event.object_id)}
+            and wanted.result in {None, event.result}
             and (wanted.since is None or event.at >= wanted.since)
             and (wanted.until is None or event.at < wanted.until)
         )

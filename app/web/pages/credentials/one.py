@@ -98,6 +98,7 @@ async def credential_page(
         viewer=actor,
         credential=shown(found.view),
         history=found.history,
+        usage=found.usage,
         refused=refused,
         conflict=refused is not None and refused.status == status_of(errors.VersionConflict),
         section=section,
