@@ -18,7 +18,9 @@ from multidict import CIMultiDictProxy
 
 from app.services import Services
 from app.web import WebOptions
+from app.web.api.documentation import DOCUMENT
 from app.web.server import build_app, serving
+from tests.support.declared_errors import check_declared
 from tests.support.installs import Place
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 
@@ -41,6 +43,11 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode()
+
+    @property
+    def problem(self) -> str | None:
+        """The code of a problem; None where it is something else."""
+        return str(self.json["code"]) if self.headers.get("Content-Type") == "application/problem+json" else None
 
     @property
     def code(self) -> str:
@@ -93,7 +100,9 @@ class Site:
         async with self.client.request(
             method, self.url + path, json=json, data=data, headers=sent, allow_redirects=False
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        check_declared(self.app[DOCUMENT], method, path, answer)
+        return answer
 
     async def submit(
         self,

@@ -55,7 +55,7 @@ class AuditRepositoryImpl:
         self._connection = connection
         self._randomness = randomness
         self.appended: list[AuditEvent] = []
-        """What the unit of work records, for the figures: nothing of it is committed yet."""
+        """The events of this unit of work, for the figures: nothing of it is committed yet."""
 
     async def append(self, event: AuditEvent) -> None:
         """One statement; two more where the address is new."""
@@ -115,6 +115,8 @@ class AuditRepositoryImpl:
         if wanted.about is not None:
             kind, object_id = wanted.about
             statement = statement.where(row.object_kind == kind, row.object_id == object_id)
+        if wanted.result is not None:
+            statement = statement.where(row.result == wanted.result)
         if wanted.since is not None:
             statement = statement.where(row.at >= wanted.since)
         if wanted.until is not None:
