@@ -16,7 +16,7 @@ from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.pages.drafts import sign_in_first
 from app.web.pages.navigation import administration
-from app.web.pages.rendering import news_of, page, see_other
+from app.web.pages.rendering import page, see_other
 from app.web.routing import Routes
 from app.web.sessions import ACCOUNT
 
@@ -62,7 +62,7 @@ async def dashboard(request: web.Request, actor: Actor, query: HallQuery) -> web
         request,
         "dashboard.html",
         viewer=actor,
-        news=news_of(request, _NEWS, query.done),
+        news=_NEWS.get(query.done),
         dashboard=view,
         remedy=_remedy(view, keys_page, may_rotate=may_rotate),
         bot=view.bot,
