@@ -121,6 +121,10 @@ PEER_NEEDS = aiosqlite fastapi fastapi-users[sqlalchemy] uvicorn[standard]
 # Extras stay in the lock, so that it states them itself: coverage[toml], which pytest-cov requires.
 LOCK_OPTIONS = --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header $(LOCK_ARGS)
 
+.PHONY: texts
+texts: $(DEV_READY)  ## find the texts that people read, and bring app/localisation/*.po up to date with them
+	@$(BIN)/python -m scripts.texts
+
 .PHONY: clean
 clean:  ## delete .venv, caches and reports; data/ stays
 	rm -rf $(VENV) build keyhall.egg-info htmlcov .coverage .coverage.* .hypothesis

@@ -41,6 +41,7 @@ from app.domain.errors import (
     TooManyAttempts,
     VersionConflict,
 )
+from app.localisation import mark
 
 log = logging.getLogger(__name__)
 
@@ -62,96 +63,110 @@ class Outdated(AppError):
 
 # The first match counts: subclasses come before their bases.
 _SENTENCES: Final[Sequence[tuple[type[Exception], str]]] = (
-    (OnlyInServers, "This only works in a server."),
-    (NotServed, "I am not in this server, or may not serve it, so it can have no keys here."),
-    (Outdated, "This form or button is too old: run the command again."),
-    (RequestExpired, "This took too long, so it was not carried out; try again in a few seconds."),
+    (OnlyInServers, mark("This only works in a server.")),
+    (NotServed, mark("I am not in this server, or may not serve it, so it can have no keys here.")),
+    (Outdated, mark("This form or button is too old: run the command again.")),
+    (RequestExpired, mark("This took too long, so it was not carried out; try again in a few seconds.")),
     (
         InvitationRequired,
-        "This Keyhall is by invitation. Ask the person who runs it, and give them your Discord id: `{user}`.",
+        mark("This Keyhall is by invitation. Ask the person who runs it, and give them your Discord id: `{user}`."),
     ),
     (
         MembershipRequired,
-        "I only serve members of the servers I am in. Are you in one? Run the command once there.",
+        mark("I only serve members of the servers I am in. Are you in one? Run the command once there."),
     ),
-    (NotReady, "Keyhall is catching up; try again in a few seconds."),
-    (Overloaded, "Keyhall is too busy right now; try again in a few seconds."),
-    (StorageReadOnly, "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it."),
-    (StorageFull, "Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it."),
-    (StorageError, "Keyhall cannot reach its storage. Your keys are safe; try again in a minute."),
-    (TooManyAttempts, "Too many attempts. Try again in {seconds} seconds."),
+    (NotReady, mark("Keyhall is catching up; try again in a few seconds.")),
+    (Overloaded, mark("Keyhall is too busy right now; try again in a few seconds.")),
+    (
+        StorageReadOnly,
+        mark("Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it."),
+    ),
+    (StorageFull, mark("Keyhall cannot save anything right now. Your keys are safe; notify the person who runs it.")),
+    (StorageError, mark("Keyhall cannot reach its storage. Your keys are safe; try again in a minute.")),
+    (TooManyAttempts, mark("Too many attempts. Try again in {seconds} seconds.")),
     (
         LinkCodeRefused,
-        "This code was used, has expired or never was: make another one on your account page.",
+        mark("This code was used, has expired or never was: make another one on your account page."),
     ),
-    (NotFound, "There is no such key, or it is not yours. {list} shows what there is."),
-    (IdempotencyConflict, "This form was sent before, with something else in it. {list} shows what is stored."),
-    (VersionConflict, "This key was changed in the meantime. {list} shows it as it is now."),
-    (QuotaExceeded, "The quota is used up: remove a key, and delete it for good on the web or wait for 7 days."),
-    (LastOwner, "You are the last owner of this Keyhall: make somebody else an owner first."),
-    (CredentialUnreadable, "This key cannot be read: enter it again with {replace}."),
-    (app_commands.CommandNotFound, "This command has changed: try it again in a minute."),
-    (app_commands.CommandSignatureMismatch, "This command has changed: try it again in a minute."),
-    (discord.DiscordException, "Discord is slow right now: try again in a minute."),
-    (aiohttp.ClientError, "Discord is slow right now: try again in a minute."),
-    (TimeoutError, "Discord is slow right now: try again in a minute."),
-    (CannotOpen, "This token cannot be opened here: it was made for somebody else, was changed, or is not a token."),
+    (NotFound, mark("There is no such key, or it is not yours. {list} shows what there is.")),
+    (IdempotencyConflict, mark("This form was sent before, with something else in it. {list} shows what is stored.")),
+    (VersionConflict, mark("This key was changed in the meantime. {list} shows it as it is now.")),
+    (QuotaExceeded, mark("The quota is used up: remove a key, and delete it for good on the web or wait for 7 days.")),
+    (LastOwner, mark("You are the last owner of this Keyhall: make somebody else an owner first.")),
+    (CredentialUnreadable, mark("This key cannot be read: enter it again with {replace}.")),
+    (app_commands.CommandNotFound, mark("This command has changed: try it again in a minute.")),
+    (app_commands.CommandSignatureMismatch, mark("This command has changed: try it again in a minute.")),
+    (discord.DiscordException, mark("Discord is slow right now: try again in a minute.")),
+    (aiohttp.ClientError, mark("Discord is slow right now: try again in a minute.")),
+    (TimeoutError, mark("Discord is slow right now: try again in a minute.")),
+    (
+        CannotOpen,
+        mark("This token cannot be opened here: it was made for somebody else, was changed, or is not a token."),
+    ),
 )
 
 _FIELDS: Final[Mapping[str, str]] = {
-    "secret": "Key",
-    "provider": "Provider",
-    "label": "Label",
-    "expires": "Expires in days",
-    "expires_at": "Expires in days",
-    "name": "Your name",
-    "text": "Text",
-    "token": "Token",
+    "secret": mark("Key"),
+    "provider": mark("Provider"),
+    "label": mark("Label"),
+    "expires": mark("Expires in days"),
+    "expires_at": mark("Expires in days"),
+    "name": mark("Your name"),
+    "text": mark("Text"),
+    "token": mark("Token"),
 }
 """The names that people see of the fields of the services."""
 
-_NO_NAME: Final = "“{field}” takes only the key: no quotes, no “Bearer”, no NAME="
-_UNSEEN: Final = "“{field}” has invisible characters in it: type it instead of pasting it."
-_WRONG_FIELD: Final = "“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?"
+_NO_NAME: Final = mark("“{field}” takes only the key: no quotes, no “Bearer”, no NAME=")
+_UNSEEN: Final = mark("“{field}” has invisible characters in it: type it instead of pasting it.")
+_WRONG_FIELD: Final = mark("“{field}” looks like a key, and it is shown openly. Did the key slip into the wrong field?")
 _REASONS: Final[Mapping[str, str]] = {
-    "must be text": "“{field}” must be text.",
-    "is not yours: nothing was erased": "That is not your name, so nothing was erased.",
-    "must be at most {0} characters": "“{field}” takes at most {0} characters.",
-    "must be {0} to {1} characters": "“{field}” takes {0} to {1} characters.",
+    "must be text": mark("“{field}” must be text."),
+    "is not yours: nothing was erased": mark("That is not your name, so nothing was erased."),
+    "must be at most {0} characters": mark("“{field}” takes at most {0} characters."),
+    "must be {0} to {1} characters": mark("“{field}” takes {0} to {1} characters."),
     "must not hold control, private-use or other characters that are no text": (
-        "“{field}” has characters in it that nobody can type: copy it again."
+        mark("“{field}” has characters in it that nobody can type: copy it again.")
     ),
     "must not hold invisible characters": _UNSEEN,
     "must not hold other blanks than the ordinary space": _UNSEEN,
     "holds an invisible character: copy it again, without formatting": (
-        "“{field}” has an invisible character in it: copy it again, without formatting."
+        mark("“{field}” has an invisible character in it: copy it again, without formatting.")
     ),
-    "is a mask, not the key itself: copy the whole key": "That is a mask, not the key itself: copy the whole key.",
+    "is a mask, not the key itself: copy the whole key": mark(
+        "That is a mask, not the key itself: copy the whole key."
+    ),
     "must be the key alone, without the name before it": _NO_NAME,
     "must be the key alone, without the name before it and the quotes around it": _NO_NAME,
     "must be the key alone, without the word Bearer or the header's name before it": _NO_NAME,
     "must be the key alone, without the quotes around it": (
-        "“{field}” takes only the key, without the quotes around it."
+        mark("“{field}” takes only the key, without the quotes around it.")
     ),
-    "must be at most {0} bytes": "“{field}” is too long: it takes {0} bytes, and an emoji has four.",
-    "must be {0} to {1} bytes": "“{field}” is empty or too long: it takes {0} to {1} bytes, and an emoji has four.",
-    "must not hold NUL": "“{field}” has characters in it that nobody can type: copy it again.",
-    "must be valid Unicode": "“{field}” has characters in it that nobody can type: copy it again.",
+    "must be at most {0} bytes": mark("“{field}” is too long: it takes {0} bytes, and an emoji has four."),
+    "must be {0} to {1} bytes": mark(
+        "“{field}” is empty or too long: it takes {0} to {1} bytes, and an emoji has four."
+    ),
+    "must not hold NUL": mark("“{field}” has characters in it that nobody can type: copy it again."),
+    "must be valid Unicode": mark("“{field}” has characters in it that nobody can type: copy it again."),
     "must be {0} to {1} letters, digits, '.', '_' or '-'": (
-        "“{field}” takes {0} to {1} letters, digits, dots, hyphens and underscores, such as openai."
+        mark("“{field}” takes {0} to {1} letters, digits, dots, hyphens and underscores, such as openai.")
     ),
     "looks like a key; labels are shown unencrypted": _WRONG_FIELD,
     "looks like a key; providers are shown unencrypted": _WRONG_FIELD,
     "holds the secret itself; labels are shown unencrypted": (
-        "That label shows the key itself, and labels are shown openly: choose another one."
+        mark("That label shows the key itself, and labels are shown openly: choose another one.")
     ),
-    "must not be blank": "“{field}” is empty.",
-    "must be in the future": "“{field}” must lie in the future.",
-    "must have a time zone": "“{field}” must lie in the future.",
-    "must be before the year {0}": "“{field}” lies too far in the future.",
-    "must be a whole number of days, {0} to {1}, or empty": "“{field}” takes a number from {0} to {1}, or nothing.",
-    "fits several keys; choose one of the suggestions": "Several keys have this label: choose one of the suggestions.",
-    "works only in a server": "This only works in a server.",
+    "must not be blank": mark("“{field}” is empty."),
+    "must be in the future": mark("“{field}” must lie in the future."),
+    "must have a time zone": mark("“{field}” must lie in the future."),
+    "must be before the year {0}": mark("“{field}” lies too far in the future."),
+    "must be a whole number of days, {0} to {1}, or empty": mark(
+        "“{field}” takes a number from {0} to {1}, or nothing."
+    ),
+    "fits several keys; choose one of the suggestions": mark(
+        "Several keys have this label: choose one of the suggestions."
+    ),
+    "works only in a server": mark("This only works in a server."),
 }
 """The reasons for which the services refuse a value, in people's words; ``test_errors`` finds missing ones."""
 
@@ -224,9 +239,9 @@ def _taken(locale: discord.Locale, error: AlreadyExists, names: Mapping[str, obj
     if "label" not in names:
         return say(locale, "There is a key of this provider with this label already.")
     text = (
-        "This server already has a key for {provider} called **{label}**."
+        mark("This server already has a key for {provider} called **{label}**.")
         if names.get("guild")
-        else "You already have a key for {provider} called **{label}**."
+        else mark("You already have a key for {provider} called **{label}**.")
     )
     return say(locale, text, provider=names["provider"], label=names["label"])
 

@@ -13,6 +13,7 @@ from discord import ui
 from app.bot.texts import inert, say
 from app.domain.bitting import cut
 from app.domain.credentials import Concern, CredentialView, OwnerKind, Status
+from app.localisation import mark
 
 _BRASS: Final = 0x8A5A12
 _NO_CUT: Final = "─" * 8
@@ -22,20 +23,20 @@ _SHOWN_CHARACTERS: Final = 3_850
 _SHOWN_BYTES: Final = 9_600
 
 STATES: Final = {
-    Status.UNCHECKED: "Not checked with the provider yet.",
-    Status.VALID: "The provider accepts it.",
-    Status.REFUSED: "The provider refuses it: replace it.",
-    Status.COULD_NOT_CHECK: "The provider could not be asked.",
-    Status.EXPIRED: "Expired: replace it.",
-    Status.UNREADABLE: "Unreadable: replace it.",
+    Status.UNCHECKED: mark("Not checked with the provider yet."),
+    Status.VALID: mark("The provider accepts it."),
+    Status.REFUSED: mark("The provider refuses it: replace it."),
+    Status.COULD_NOT_CHECK: mark("The provider could not be asked."),
+    Status.EXPIRED: mark("Expired: replace it."),
+    Status.UNREADABLE: mark("Unreadable: replace it."),
 }
 """The state of a credential where it stands alone."""
 
 _SHORT_STATES: Final = {
-    Status.VALID: "works",
-    Status.REFUSED: "✕ refused: replace it",
-    Status.EXPIRED: "✕ expired: replace it",
-    Status.UNREADABLE: "✕ unreadable: replace it",
+    Status.VALID: mark("works"),
+    Status.REFUSED: mark("✕ refused: replace it"),
+    Status.EXPIRED: mark("✕ expired: replace it"),
+    Status.UNREADABLE: mark("✕ unreadable: replace it"),
 }
 """The state of a credential in a list, where there is something to say."""
 
@@ -92,7 +93,7 @@ def name(locale: discord.Locale, view: CredentialView) -> str:
 
 def choice(locale: discord.Locale, label: str, provider: str, *, shared: bool) -> str:
     """The same in at most 100 plain characters, for suggestions and menus."""
-    ending = f" · {provider} · " + say(locale, "this server's" if shared else "yours")
+    ending = f" · {provider} · " + say(locale, mark("this server's") if shared else mark("yours"))
     return shortened(label, 100 - len(ending)) + ending
 
 
@@ -140,7 +141,9 @@ def _times(locale: discord.Locale, view: CredentialView, *, used: bool = True) -
         times.append(say(locale, "never used"))
     if view.expires_at is not None:
         soon = view.concern is Concern.EXPIRING
-        times.append(say(locale, "⚠ expires {when}" if soon else "expires {when}", when=_ago(view.expires_at)))
+        times.append(
+            say(locale, mark("⚠ expires {when}") if soon else mark("expires {when}"), when=_ago(view.expires_at))
+        )
     return times
 
 

@@ -14,6 +14,7 @@ from app.bot.component_ids import LONGEST, ComponentId
 from app.bot.layout import Notice
 from app.bot.texts import inert, say
 from app.domain.credentials import RECOVERABLE_FOR, CredentialView, OwnerKind
+from app.localisation import mark
 from app.services.credentials import Stretch
 
 PAGE: Final = 8
@@ -22,23 +23,23 @@ EXPIRY_LONGEST: Final = 3650
 """Days."""
 _TITLE_LONGEST: Final = 45
 
-_WHO_CAN_READ: Final = (
+_WHO_CAN_READ: Final = mark(
     "**Who can read it?** Discord carries what you type here, and the person who runs this Keyhall could technically "
     "read it. "
     "No member, moderator or server admin can. Afterwards even you see only its first and last characters.\n"
     "**Safer:** make a key just for this at the provider, with a spending limit."
 )
-_THE_SERVERS: Final = (
+_THE_SERVERS: Final = mark(
     "**This key will be the server's.** You and the people who manage this server can use it here, and nobody can read "
     "it. You stay its owner: your account at the provider is billed.\n"
     "**Who can read it?** Discord carries what you type here, and the person who runs this Keyhall could technically "
     "read it. "
     "No member or admin can."
 )
-_WHO_CAN_READ_SHORT: Final = (
+_WHO_CAN_READ_SHORT: Final = mark(
     "-# Discord carries what you type here; the person who runs this Keyhall could technically read it."
 )
-_PASTE_ONLY_THE_KEY: Final = "Paste only the key: no quotes, no “Bearer”, no NAME="
+_PASTE_ONLY_THE_KEY: Final = mark("Paste only the key: no quotes, no “Bearer”, no NAME=")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -51,12 +52,13 @@ def add_form(
 ) -> views.Form:
     """The form for a new key; it says whose the key will be, and who could read it."""
     shared = custom_id.guild_id is not None
-    title = say(locale, "Store a key for this server" if shared else "Store a key")
+    title = say(locale, mark("Store a key for this server") if shared else mark("Store a key"))
     form = views.Form(locale, title, custom_id)
     note = say(locale, _THE_SERVERS if shared else _WHO_CAN_READ)
     if public_url is not None and not shared:
-        elsewhere = "-# Rather not type it into Discord? [Add it on the web]({address})"
-        note += "\n" + say(locale, elsewhere, address=f"{public_url}/credentials")
+        elsewhere = mark("-# Rather not type it into Discord? [Add it on the web]({address})")
+        address = f"{public_url}/credentials"
+        note += "\n" + say(locale, elsewhere, address=address)
     form.note(note)
     form.field("secret", say(locale, "Key"), description=say(locale, _PASTE_ONLY_THE_KEY), paragraph=True)
     form.field(
@@ -87,16 +89,21 @@ def add_form(
 
 def replace_form(locale: discord.Locale, custom_id: ComponentId, view: CredentialView, now: datetime) -> views.Form:
     """The form for a new secret; it names the key, and whose it is."""
-    heading = "Replace “{label}” · {provider}"
+    heading = mark("Replace “{label}” · {provider}")
     room = _TITLE_LONGEST - len(say(locale, heading, label="", provider=view.provider))
     title = say(locale, heading, label=layout.shortened(view.label, max(room, 8)), provider=view.provider)
     form = views.Form(locale, layout.shortened(title, _TITLE_LONGEST), custom_id)
     whose = (
-        "**This server's key:** {name}\n"
-        "The old one stays in the history. Everything in this server that uses this key uses the new one from now on."
+        mark(
+            "**This server's key:** {name}\n"
+            "The old one stays in the history. Everything in this server that uses this key uses the new one from "
+            "now on."
+        )
         if view.owner.kind is OwnerKind.GUILD
-        else "**Your key:** {name}\n"
-        "The old one stays in the history. Everything that uses this key uses the new one from now on."
+        else mark(
+            "**Your key:** {name}\n"
+            "The old one stays in the history. Everything that uses this key uses the new one from now on."
+        )
     )
     form.note(say(locale, whose, name=layout.name(locale, view)))
     form.note(
@@ -153,17 +160,17 @@ def listed(locale: discord.Locale, found: Stretch, guild_id: str | None, public_
     add = views.button(locale, "Add a key", ComponentId(action="add", guild_id=guild_id))
     if not found.total:
         nothing = (
-            "**You have no keys yet.** Store one; nobody in this server will ever see it."
+            mark("**You have no keys yet.** Store one; nobody in this server will ever see it.")
             if guild_id is None
-            else "**This server has no keys** that you may see."
+            else mark("**This server has no keys** that you may see.")
         )
         links = layout.web_link(locale, public_url) if guild_id is None else []
         return Notice(say(locale, nothing), ui.ActionRow(add, *links))
     title = say(
         locale,
-        "Your keys · {first}\u2013{last} of {total}"
+        mark("Your keys · {first}\u2013{last} of {total}")
         if guild_id is None
-        else "This server's keys · {first}\u2013{last} of {total}",
+        else mark("This server's keys · {first}\u2013{last} of {total}"),
         first=found.begin + 1,
         last=found.begin + len(found.items),
         total=found.total,

@@ -9,6 +9,8 @@ from typing import Any, Final
 import discord
 from discord import ui
 
+from app.localisation import mark
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -20,29 +22,29 @@ class Change:
 
 
 STORE: Final = Change(
-    nothing="**Nothing was stored.**",
-    doubt="**It is not certain yet whether this was stored.** {list} shows it in a minute.",
-    done="**Stored**, but Discord lost the answer on the way. {list} shows it; you need not enter it again.",
+    nothing=mark("**Nothing was stored.**"),
+    doubt=mark("**It is not certain yet whether this was stored.** {list} shows it in a minute."),
+    done=mark("**Stored**, but Discord lost the answer on the way. {list} shows it; you need not enter it again."),
 )
 REMOVE: Final = Change(
-    nothing="**Nothing was removed.**",
-    doubt="**It is not certain yet whether this was removed.** {list} shows it in a minute.",
-    done="**Removed**, but Discord lost the answer on the way. It can be restored for 7 days on the web.",
+    nothing=mark("**Nothing was removed.**"),
+    doubt=mark("**It is not certain yet whether this was removed.** {list} shows it in a minute."),
+    done=mark("**Removed**, but Discord lost the answer on the way. It can be restored for 7 days on the web."),
 )
 RESTORE: Final = Change(
-    nothing="**Nothing was restored.**",
-    doubt="**It is not certain yet whether this was restored.** {list} shows it in a minute.",
-    done="**Restored**, but Discord lost the answer on the way. {list} shows it.",
+    nothing=mark("**Nothing was restored.**"),
+    doubt=mark("**It is not certain yet whether this was restored.** {list} shows it in a minute."),
+    done=mark("**Restored**, but Discord lost the answer on the way. {list} shows it."),
 )
 ERASE: Final = Change(
-    nothing="**Nothing was erased.**",
-    doubt="**It is not certain yet whether this was erased.** Run the command once more to see.",
-    done="**Erased**, but Discord lost the answer on the way.",
+    nothing=mark("**Nothing was erased.**"),
+    doubt=mark("**It is not certain yet whether this was erased.** Run the command once more to see."),
+    done=mark("**Erased**, but Discord lost the answer on the way."),
 )
 LINK: Final = Change(
-    nothing="**Nothing was linked.**",
-    doubt="**It is not certain yet whether this was linked.** Your account page on the web shows it in a minute.",
-    done="**Linked**, but Discord lost the answer on the way. {list} shows your keys.",
+    nothing=mark("**Nothing was linked.**"),
+    doubt=mark("**It is not certain yet whether this was linked.** Your account page on the web shows it in a minute."),
+    done=mark("**Linked**, but Discord lost the answer on the way. {list} shows your keys."),
 )
 
 Steps = Callable[[Exception], Awaitable[Sequence[ui.Button[Any]]]]

@@ -231,16 +231,20 @@ def _require_bare(text: str) -> None:
     if _MASKED.search(text) or (_ELIDED.search(text) and _KNOWN_BEGINNING.match(text)):
         raise InvalidInput("secret", "is a mask, not the key itself: copy the whole key")
     if assigned := _ASSIGNMENT.match(text):
-        raise InvalidInput("secret", "must be the key alone, without the name before it" + _quotes(assigned[1]))
+        raise InvalidInput(
+            "secret",
+            "must be the key alone, without the name before it and the quotes around it"
+            if _quoted(assigned[1])
+            else "must be the key alone, without the name before it",
+        )
     if _SCHEME.fullmatch(text):
         raise InvalidInput("secret", "must be the key alone, without the word Bearer or the header's name before it")
-    if _quotes(text) and (find_key(text[1:-1]) or looks_random(text[1:-1])):
+    if _quoted(text) and (find_key(text[1:-1]) or looks_random(text[1:-1])):
         raise InvalidInput("secret", "must be the key alone, without the quotes around it")
 
 
-def _quotes(text: str) -> str:
-    quoted = len(text) > 2 and text[0] + text[-1] in _QUOTES
-    return " and the quotes around it" if quoted else ""
+def _quoted(text: str) -> bool:
+    return len(text) > 2 and text[0] + text[-1] in _QUOTES
 
 
 def expired(record: CredentialRecord, now: datetime) -> bool:

@@ -29,11 +29,11 @@ def relying_party(request: web.Request) -> RelyingParty:
 
 
 def passkeys_elsewhere(request: web.Request) -> str | None:
-    """The sentence that says where to open Keyhall, for a page where browsers make no passkeys; None where they do."""
+    """Where to open Keyhall, for a page where browsers make no passkeys; None where they make them."""
     try:
         request.app[ORIGIN].relying_party(request, browser=True)
     except NotConfigured as refused:
-        return f"{refused.detail}."
+        return refused.detail
     return None
 
 

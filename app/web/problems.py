@@ -44,7 +44,10 @@ class InsecureConnection(AppError):
     title = "Signing in here would send your session in the clear"
 
     def __init__(self) -> None:
-        super().__init__(f"{self.title}: open PUBLIC_URL, which must be https, or localhost outside production")
+        super().__init__(
+            "Signing in here would send your session in the clear: open PUBLIC_URL, which must be https, or localhost "
+            "outside production"
+        )
 
 
 class MethodNotAllowed(AppError):

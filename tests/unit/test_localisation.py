@@ -1,10 +1,24 @@
-"""The language that a reader gets."""
+"""The language that a reader gets, and the catalogues: whole, and faithful to the texts that they translate."""
 
 from __future__ import annotations
 
-import pytest
+import re
+from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
 
-from app.localisation import Language, negotiated
+import pytest
+from babel.messages.catalog import Catalog, Message
+from babel.messages.pofile import read_po
+
+from app.domain import errors
+from app.domain.errors import AppError, InvalidInput, TooManyAttempts
+from app.localisation import Language, negotiated, texts
+from app.localisation.refusals import sentence
+from scripts.texts import all_strings, brought_up_to_date, extracted, path_of
+
+TRANSLATED = [language for language in Language if language is not Language.ENGLISH]
+GERMAN = texts(Language.GERMAN)
 
 
 @pytest.mark.parametrize(
@@ -25,3 +39,72 @@ from app.localisation import Language, negotiated
 )
 def test_the_preferred_language_that_there_is_or_english(header: str, language: Language) -> None:
     assert negotiated(header) is language
+
+
+@cache
+def catalogue(language: Language) -> Catalog:
+    return read_po(BytesIO(path_of(language).read_bytes()), locale=language)
+
+
+def messages(language: Language) -> list[Message]:
+    return [message for message in catalogue(language) if message.id]
+
+
+def forms(text: str | Sequence[str] | None) -> list[str]:
+    return [text] if isinstance(text, str) else list(text or [])
+
+
+def placeholders(text: str) -> list[str]:
+    """The values and the marks of HTML in a text; their order may differ between languages."""
+    return sorted({*re.findall(r"%\(\w+\)s|\{\w+\}|</?\w[^>]*>|`[^`]*`", text)})
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_a_catalogue_holds_exactly_the_texts_of_the_sources(language: Language) -> None:
+    """`make texts` brings it up to date."""
+    assert path_of(language).read_bytes() == brought_up_to_date(language, extracted())
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_every_text_is_translated_in_all_its_plural_forms(language: Language) -> None:
+    assert [message.id for message in messages(language) if not all_strings(message.string)] == []
+    assert [message.id for message in messages(language) if message.fuzzy] == []
+    plurals = [message for message in messages(language) if not isinstance(message.id, str)]
+    assert plurals
+    assert {len(forms(message.string)) for message in plurals} == {catalogue(language).num_plurals}
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_a_translation_has_the_values_and_marks_of_its_text(language: Language) -> None:
+    for message in messages(language):
+        for text in forms(message.string):
+            assert placeholders(text) == placeholders(forms(message.id)[-1]), message.id
+
+
+def test_a_catalogue_without_a_text_shows_it_in_english() -> None:
+    assert GERMAN.gettext("Nobody translated this") == "Nobody translated this"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AppError)],
+    ids=lambda kind: kind.__name__,
+)
+def test_the_title_of_every_error_is_translated(kind: type[AppError]) -> None:
+    if kind is not AppError:
+        assert GERMAN.gettext(kind.title) != kind.title
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TooManyAttempts(42), "Versuche es in 42 Sekunden noch einmal."),
+        (
+            InvalidInput("new_password", "must be 12 to 256 characters"),
+            "Neues Passwort muss 12 bis 256 Zeichen lang sein.",
+        ),
+        (errors.Forbidden("{0} %(x)s nobody translated 7 of these"), "{0} %(x)s nobody translated 7 of these."),
+    ],
+)
+def test_a_refusal_is_said_with_its_numbers(error: AppError, said: str) -> None:
+    assert sentence(GERMAN, error) == said

@@ -21,12 +21,13 @@ from app.domain.credentials import CredentialView, OwnerKind, label_name, provid
 from app.domain.errors import AlreadyExists, InvalidInput, NotFound, OutcomeUnknown, Overloaded
 from app.domain.identity import Actor
 from app.domain.text import whole_number
+from app.localisation import mark
 from app.services.credentials import UNSET, LabelChoice
 
 _SNOWFLAKE_LONGEST: Final = 20
 
 
-class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep API keys where nobody reads them"):
+class KeyCommands(commands.GroupCog, group_name="key", group_description=mark("Keep API keys where nobody reads them")):
     """The group `/key`, and every button, menu and form that it leads to."""
 
     def __init__(self, session: BotSession) -> None:
@@ -52,11 +53,11 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
-    @app_commands.command(name="add", description="Store an API key; you type it into a private form")
+    @app_commands.command(name="add", description=mark("Store an API key; you type it into a private form"))
     @app_commands.describe(
-        provider="The service that the key is for, such as openai",
-        label="A name for the key, shown openly",
-        for_server="For this server instead of for you (server managers)",
+        provider=mark("The service that the key is for, such as openai"),
+        label=mark("A name for the key, shown openly"),
+        for_server=mark("For this server instead of for you (server managers)"),
     )
     async def add(
         self,
@@ -70,8 +71,8 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         guild_id = self._session.guild_id(interaction, for_server=for_server)
         await self._open_add_form(interaction, guild_id, provider or "", label or "")
 
-    @app_commands.command(name="list", description="Show your stored keys")
-    @app_commands.describe(for_server="For this server instead of for you (server managers)")
+    @app_commands.command(name="list", description=mark("Show your stored keys"))
+    @app_commands.describe(for_server=mark("For this server instead of for you (server managers)"))
     async def list_keys(
         self,
         interaction: Interaction,
@@ -81,8 +82,8 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         guild_id = self._session.guild_id(interaction, for_server=for_server)
         await self._show_list(interaction, guild_id, begin=0)
 
-    @app_commands.command(name="replace", description="Replace the secret of a stored key")
-    @app_commands.describe(label="Which key")
+    @app_commands.command(name="replace", description=mark("Replace the secret of a stored key"))
+    @app_commands.describe(label=mark("Which key"))
     async def replace(self, interaction: Interaction, label: app_commands.Range[str, 1, 100]) -> None:
         """Open the form for the key, which it names."""
         _begin(interaction, STORE)
@@ -92,8 +93,8 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
 
         await self._open_replace_form(interaction, view)
 
-    @app_commands.command(name="remove", description="Remove a key; it can be restored for 7 days")
-    @app_commands.describe(label="Which key")
+    @app_commands.command(name="remove", description=mark("Remove a key; it can be restored for 7 days"))
+    @app_commands.describe(label=mark("Which key"))
     async def remove(self, interaction: Interaction, label: app_commands.Range[str, 1, 100]) -> None:
         """Ask first."""
         _begin(interaction, REMOVE)
@@ -168,7 +169,9 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         )
         progress.done = True
         listed = self._session.command("key list")
-        await views.show(interaction, panels.stored(interaction.locale, "**Stored.**", added.view, listed, undo=True))
+        await views.show(
+            interaction, panels.stored(interaction.locale, mark("**Stored.**"), added.view, listed, undo=True)
+        )
 
     def _after_refusal(
         self, interaction: Interaction, actor: Actor, guild_id: str | None, provider: str, label: str
@@ -181,8 +184,8 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
             if isinstance(error, OutcomeUnknown):
                 return [panels.all_keys(locale, guild_id)]
             if not isinstance(error, AlreadyExists):
-                return [panels.add_again(locale, "Open it again", guild_id, provider=provider, label=label)]
-            buttons = [panels.add_again(locale, "Another label", guild_id, provider=provider)]
+                return [panels.add_again(locale, mark("Open it again"), guild_id, provider=provider, label=label)]
+            buttons = [panels.add_again(locale, mark("Another label"), guild_id, provider=provider)]
             having = [
                 each
                 for each in await self._credentials.lists.labels(actor, label)
@@ -205,7 +208,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         )
 
         async def steps(_: Exception) -> Sequence[ui.Button[Any]]:
-            return [panels.add_again(interaction.locale, "Open it again", None, provider=provider, label=label)]
+            return [panels.add_again(interaction.locale, mark("Open it again"), None, provider=provider, label=label)]
 
         _begin(interaction, STORE).steps = steps
 
@@ -256,11 +259,11 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         )
         progress.done = True
         headline = (
-            "**Stored.** The old one is in the history."
+            mark("**Stored.** The old one is in the history.")
             if replaced.new_secret
-            else "**Stored:** the new expiry. That secret is in force already."
+            else mark("**Stored:** the new expiry. That secret is in force already.")
             if replaced.new_expiry
-            else "**Nothing changed:** that secret is in force already."
+            else mark("**Nothing changed:** that secret is in force already.")
         )
         listed = self._session.command("key list")
         await views.show(
@@ -301,7 +304,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         actor = await self._session.admit(interaction)
         view = await self._named(actor, named)
         payer = await self._payer(actor, view)
-        await views.show(interaction, panels.one(interaction.locale, view, "Kept.", payer=payer))
+        await views.show(interaction, panels.one(interaction.locale, view, mark("Kept."), payer=payer))
 
     async def remove_asked(self, interaction: Interaction, named: ComponentId) -> None:
         """Remove the version that was shown. A second press finds it removed."""
@@ -322,7 +325,7 @@ class KeyCommands(commands.GroupCog, group_name="key", group_description="Keep A
         view = await self._credentials.restore(actor, named.credential_id or "", expected_version=named.number)
         progress.done = True
         payer = None if view.sharer_id in {None, actor.user_id} else ""  # nothing is looked up after a change
-        await views.show(interaction, panels.one(interaction.locale, view, "**Restored.**", payer=payer))
+        await views.show(interaction, panels.one(interaction.locale, view, mark("**Restored.**"), payer=payer))
 
     # -- which ---------------------------------------------------------------------------------------------------------
 

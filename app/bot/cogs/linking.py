@@ -15,6 +15,7 @@ from app.bot.progress import LINK, Change, Progress, progress_of
 from app.bot.router import Handler
 from app.bot.session import BotSession, Interaction
 from app.bot.texts import inert, say
+from app.localisation import mark
 from app.services.credentials import Renamed
 from app.services.discord_accounts import Linked, Moving, Offer
 
@@ -35,8 +36,8 @@ class LinkCommand(commands.Cog):
         """The handler of every button, by its action."""
         return {"link": self.confirm, "nolink": self.decline}
 
-    @app_commands.command(name="link", description="Link your Discord account with your account on the web")
-    @app_commands.describe(code="The code that your account page on the web shows, for ten minutes")
+    @app_commands.command(name="link", description=mark("Link your Discord account with your account on the web"))
+    @app_commands.describe(code=mark("The code that your account page on the web shows, for ten minutes"))
     async def link(self, interaction: Interaction, code: app_commands.Range[str, 1, _CODE_LONGEST]) -> None:
         """Show what moves, and ask. The sender needs no account here yet."""
         _begin(interaction, LINK)

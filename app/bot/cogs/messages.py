@@ -14,6 +14,7 @@ from app.bot.session import BotSession, Interaction
 from app.bot.texts import say
 from app.domain.errors import InvalidInput
 from app.domain.identity import Actor
+from app.localisation import mark
 
 _TEXT_LONGEST: Final = 2_800
 """UTF-8 bytes: their token, 4/3 as long and 80 more, fits the 4,000 characters of the form of `/decrypt`."""
@@ -30,8 +31,10 @@ class MessageCommands(commands.Cog):
         """The handler of every form, by its action."""
         return {"encrypt": self.encrypt_typed, "decrypt": self.decrypt_typed}
 
-    @app_commands.command(name="encrypt", description="Encrypt a text so that only you or this server can open it")
-    @app_commands.describe(for_server="Members of this server can open it, instead of only you")
+    @app_commands.command(
+        name="encrypt", description=mark("Encrypt a text so that only you or this server can open it")
+    )
+    @app_commands.describe(for_server=mark("Members of this server can open it, instead of only you"))
     async def encrypt(
         self,
         interaction: Interaction,
@@ -55,13 +58,13 @@ class MessageCommands(commands.Cog):
             raise InvalidInput("text", f"must be at most {_TEXT_LONGEST} bytes")
         token = await self._session.services.messages.encrypt(actor, text, for_guild=for_server)
         headline = (
-            "Encrypted. Members of this server can open it here, with `/decrypt`."
+            mark("Encrypted. Members of this server can open it here, with `/decrypt`.")
             if for_server
-            else "Encrypted. Only you can open it, with `/decrypt`."
+            else mark("Encrypted. Only you can open it, with `/decrypt`.")
         )
         await views.show(interaction, layout.verbatim(interaction.locale, headline, token))
 
-    @app_commands.command(name="decrypt", description="Open a token that /encrypt made")
+    @app_commands.command(name="decrypt", description=mark("Open a token that /encrypt made"))
     async def decrypt(self, interaction: Interaction) -> None:
         """Open the form."""
         locale = interaction.locale
@@ -75,7 +78,7 @@ class MessageCommands(commands.Cog):
         actor = await self._session.admit(interaction)
         token = form_values(interaction).get("token", "").strip()
         text = await self._session.services.messages.decrypt(actor, token)
-        await views.show(interaction, layout.verbatim(interaction.locale, "Opened. Only you see this.", text))
+        await views.show(interaction, layout.verbatim(interaction.locale, mark("Opened. Only you see this."), text))
 
 
 async def _nothing_more(_: Actor) -> None:

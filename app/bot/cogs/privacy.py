@@ -18,6 +18,7 @@ from app.bot.router import Handler, form_values
 from app.bot.session import BotSession, Interaction
 from app.bot.texts import inert, say
 from app.domain.identity import Actor
+from app.localisation import mark
 
 _FILE: Final = "keyhall-export.json"
 _LARGEST_FILE: Final = 8 * 1024 * 1024
@@ -25,7 +26,7 @@ _NAME_LONGEST: Final = 64
 
 
 class PrivacyCommands(
-    commands.GroupCog, group_name="privacy", group_description="Everything that is stored about you here"
+    commands.GroupCog, group_name="privacy", group_description=mark("Everything that is stored about you here")
 ):
     """The group `/privacy`, and the form that it opens. Discord has identified the member; no password is asked for."""
 
@@ -38,7 +39,7 @@ class PrivacyCommands(
         """The handler of the form, by its action."""
         return {"erase": self.erase_typed}
 
-    @app_commands.command(name="export", description="Get everything that is stored about you, as a file")
+    @app_commands.command(name="export", description=mark("Get everything that is stored about you, as a file"))
     async def export(self, interaction: Interaction) -> None:
         """Send the file, or the address of the page that has it where Discord does not take one of its size."""
         locale = interaction.locale
@@ -58,7 +59,7 @@ class PrivacyCommands(
             )
         await views.show(interaction, answer)
 
-    @app_commands.command(name="delete", description="Erase everything that is stored about you, for good")
+    @app_commands.command(name="delete", description=mark("Erase everything that is stored about you, for good"))
     async def delete(self, interaction: Interaction) -> None:
         """Open the form, which says what will be gone."""
         locale = interaction.locale

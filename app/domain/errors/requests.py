@@ -69,7 +69,10 @@ class SecondFactorUnreadable(AppError):
     title = "The second factor of this account cannot be read"
 
     def __init__(self) -> None:
-        super().__init__(f"{self.title}: use a recovery code, or ask an admin to reset the account")
+        super().__init__(
+            "The second factor of this account cannot be read: use a recovery code, or ask an admin to reset the "
+            "account"
+        )
 
 
 class InvalidToken(AppError):

@@ -15,6 +15,7 @@ from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Client
 from app.domain.secrets import SecretText
+from app.localisation import mark
 from app.services.discord_accounts import Arrival
 from app.web.inputs import Model
 from app.web.middleware import REQUEST_ID
@@ -35,22 +36,34 @@ _WHY: Final[Mapping[str, tuple[type[AppError], str]]] = MappingProxyType(
     {
         "again": (
             errors.TicketRefused,
-            "This was begun in another browser, took longer than ten minutes, or is done already.",
+            mark("This was begun in another browser, took longer than ten minutes, or is done already."),
         ),
-        "declined": (errors.DiscordDeclined, "You did not agree at Discord, so nothing was changed."),
-        "code": (errors.InvalidToken, "Discord does not take this any more."),
+        "declined": (errors.DiscordDeclined, mark("You did not agree at Discord, so nothing was changed.")),
+        "code": (errors.InvalidToken, mark("Discord does not take this any more.")),
         "members": (
             errors.MembershipRequired,
-            "Only members of this bot's servers get an account. Join one of them, use a command of the bot, try again.",
+            mark(
+                "Only members of this bot's servers get an account. Join one of them, use a command of the bot, "
+                "try again."
+            ),
         ),
-        "invited": (errors.InvitationRequired, "No account belongs to this Discord account. Ask the owner for one."),
-        "forbidden": (errors.Forbidden, "This Discord account may not sign in here. Ask the owner."),
-        "later": (errors.TooManyAttempts, "There were too many attempts from your network. Try again in 15 minutes."),
-        "settings": (errors.NotConfigured, "Discord refuses this Keyhall. Its owner has to look at the settings."),
-        "discord": (errors.DiscordUnavailable, "Discord does not answer right now. Try again in a minute."),
+        "invited": (
+            errors.InvitationRequired,
+            mark("No account belongs to this Discord account. Ask the owner for one."),
+        ),
+        "forbidden": (errors.Forbidden, mark("This Discord account may not sign in here. Ask the owner.")),
+        "later": (
+            errors.TooManyAttempts,
+            mark("There were too many attempts from your network. Try again in 15 minutes."),
+        ),
+        "settings": (
+            errors.NotConfigured,
+            mark("Discord refuses this Keyhall. Its owner has to look at the settings."),
+        ),
+        "discord": (errors.DiscordUnavailable, mark("Discord does not answer right now. Try again in a minute.")),
     }
 )
-_ELSE: Final = "Something here did not work. Try again in a minute."
+_ELSE: Final = mark("Something here did not work. Try again in a minute.")
 
 
 class DepartureQuery(Model):

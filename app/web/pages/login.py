@@ -10,6 +10,7 @@ from aiohttp import web
 from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor, Client
+from app.localisation import mark
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.origin import ORIGIN
@@ -23,12 +24,14 @@ from app.web.sessions import begin_session, end_session, session_cookie
 routes = Routes("Pages")
 
 _NEWS: Final = {
-    "owner": "The owner account is created. Sign in with the name and password that you chose.",
-    "claimed": "The password is set. Sign in with the one that you chose.",
-    "out": "You are signed out.",
-    "erased": "Your account and everything that was stored about you is erased.",
-    "late": "The code was not entered within five minutes. Sign in again.",
-    "ended": "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again.",
+    "owner": mark("The owner account is created. Sign in with the name and password that you chose."),
+    "claimed": mark("The password is set. Sign in with the one that you chose."),
+    "out": mark("You are signed out."),
+    "erased": mark("Your account and everything that was stored about you is erased."),
+    "late": mark("The code was not entered within five minutes. Sign in again."),
+    "ended": mark(
+        "Your session had ended, so nothing was changed. Sign in to go on; a secret has to be entered again."
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from app.domain.errors import AppError, InvalidInput, InvalidToken
 from app.domain.identity import Actor
-from app.localisation import Language, negotiated, texts
+from app.localisation import Language, negotiated, refusals, texts
 from app.web.headers import PAGE_POLICY
 from app.web.middleware import REQUEST_ID
 from app.web.pages.navigation import administration
@@ -127,14 +127,11 @@ class Refused:
     """An error as a form shows it: one sentence, beside the field that it is about if there is one."""
 
     def __init__(self, error: AppError) -> None:
+        self.error = error
         self.field = error.field if isinstance(error, InvalidInput) else None
-        self.sentence = _sentence(error)
         self.status = status_of(type(error))
         self.headers = headers_of(error)
 
-
-def _sentence(error: AppError) -> str:
-    if isinstance(error, InvalidInput):
-        name = error.field.replace("_", " ")
-        return f"{name[:1].upper()}{name[1:]} {error.reason}."
-    return error.detail if error.detail.endswith(".") else f"{error.detail}."
+    def sentence(self, texts: NullTranslations) -> str:
+        """The sentence in that language; templates have the filter of the same name."""
+        return refusals.sentence(texts, self.error)

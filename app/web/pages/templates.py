@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from markupsafe import Markup, escape
 
 from app.domain.bitting import blade
 from app.localisation import Language, texts
+from app.localisation.refusals import in_words, sentence
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "templates"
 
@@ -26,10 +28,15 @@ def environment(invite_url: str | None, *, discord_sign_in: bool, language: Lang
         lstrip_blocks=True,
     )
     environment.policies["ext.i18n.trimmed"] = True
-    environment.install_gettext_translations(texts(language), newstyle=True)  # type: ignore[attr-defined]
+    read = texts(language)
+    environment.install_gettext_translations(read, newstyle=True)  # type: ignore[attr-defined]
     environment.globals["language"] = language.value
     environment.filters["day"] = day
     environment.filters["moment"] = moment
+    environment.filters["ago"] = moment
+    environment.filters["in_words"] = partial(in_words, read)
+    environment.filters["sentence"] = partial(sentence, read)
+    environment.filters["translated"] = read.gettext
     environment.filters["with_code"] = with_code
     environment.globals["blade"] = blade
     environment.globals["invite_url"] = invite_url

@@ -11,9 +11,9 @@
       copy.addEventListener("click", async () => {
         try {
           await navigator.clipboard.writeText(secret.textContent);
-          news.textContent = "Copied.";
+          news.textContent = news.dataset.copied;
         } catch {
-          news.textContent = "The browser refused to copy it: select it instead.";
+          news.textContent = news.dataset.notCopied;
         }
       });
     }
@@ -22,9 +22,9 @@
     const hide = () => {
       secret.textContent = "•".repeat(8);
       copy.hidden = true;
-      news.textContent = "Hidden again.";
+      news.textContent = news.dataset.hidden;
     };
-    news.textContent = `Hidden in ${seconds} seconds.`;
+    news.textContent = news.dataset.hides;
     setTimeout(hide, seconds * 1000);
     // A page that comes back from the browser's cache must not bring the secret back.
     addEventListener("pagehide", hide);

@@ -6,12 +6,10 @@
   const able = Boolean(
     native?.parseCreationOptionsFromJSON && native.parseRequestOptionsFromJSON && native.prototype.toJSON,
   );
-  const said = {
-    NotAllowedError: "It was cancelled, or took too long. Try again.",
-    InvalidStateError: "This device or password manager holds a passkey for your account already.",
-    ConstraintError: "This device cannot verify you by a PIN, fingerprint or face.",
-    NotSupportedError: "This device cannot make a passkey that Keyhall accepts.",
-    SecurityError: "The browser refuses passkeys at this address.",
+  // The page has the sentences, in the language of its reader: that for NotAllowedError is data-not-allowed-error.
+  const said = (problem, error) => {
+    const known = problem.dataset[error.name.charAt(0).toLowerCase() + error.name.slice(1)];
+    return known ?? (error.code && error.message ? `${error.message}.` : problem.dataset.noAnswer);
   };
   // A challenge is good for five minutes; one that waits in the background is replaced before.
   const RENEW_AFTER = 4 * 60 * 1000;
@@ -54,8 +52,7 @@
         location.assign(form.dataset.confirm);
         return;
       }
-      const sentence = error.code && error.message ? `${error.message}.` : "Keyhall does not answer. Try again.";
-      problem.textContent = said[error.name] ?? sentence;
+      problem.textContent = said(problem, error);
       problem.hidden = false;
     }
   };

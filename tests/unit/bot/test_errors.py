@@ -51,10 +51,10 @@ def reasons_of_the_services() -> list[tuple[str, str]]:
     for call in (node for source in SOURCES for node in ast.walk(ast.parse(inspect.getsource(source)))):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "InvalidInput":
             field, reason = call.args
-            reason = reason.left if isinstance(reason, ast.BinOp) else reason
-            parts = reason.values if isinstance(reason, ast.JoinedStr) else [reason]
-            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in parts)
-            found.append((str(field.value) if isinstance(field, ast.Constant) else "label", text))
+            for each in (reason.body, reason.orelse) if isinstance(reason, ast.IfExp) else (reason,):
+                parts = each.values if isinstance(each, ast.JoinedStr) else [each]
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in parts)
+                found.append((str(field.value) if isinstance(field, ast.Constant) else "label", text))
     assert len(found) > 15
     return sorted(set(found), key=str)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gettext import NullTranslations
+
 from aiohttp import web
 
 from app.domain import errors
@@ -13,7 +15,7 @@ from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.account.page import PATH, account_page, again, done, signed_out
 from app.web.pages.drafts import CONFIRM
-from app.web.pages.rendering import Refused, page, see_other
+from app.web.pages.rendering import Refused, page, see_other, texts_of
 from app.web.routing import Routes
 from app.web.sessions import actor_of, remember_device
 from app.web.tickets import forget_ticket, keep_ticket, ticket_of
@@ -67,7 +69,7 @@ async def ask(request: web.Request, actor: Actor) -> web.Response:
 async def link(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
     """Link the Discord account, once."""
     linked = await request.app[SERVICES].discord_linking.link(actor, ticket_of(request))
-    response = await account_page(request, actor, news=_sentence(linked))
+    response = await account_page(request, actor, news=_sentence(linked, texts_of(request)))
     forget_ticket(request, response)
     return response
 
@@ -103,13 +105,14 @@ async def unlink(request: web.Request, actor: Actor, form: NoFields) -> web.Resp
     return response
 
 
-def _sentence(linked: Linked) -> str:
+def _sentence(linked: Linked, texts: NullTranslations) -> str:
     moved = linked.moved
-    parts = ["Your Discord account is linked."]
+    parts = [texts.gettext("Your Discord account is linked.")]
     if moved.count:
-        parts.append("1 credential moved here." if moved.count == 1 else f"{moved.count} credentials moved here.")
+        counted = texts.ngettext("%(num)s credential moved here.", "%(num)s credentials moved here.", moved.count)
+        parts.append(counted % {"num": moved.count})
+    renamed = texts.gettext("“%(label)s” (%(provider)s) is called “%(new)s” now, since its label was taken.")
     parts += [
-        f"“{each.label}” ({each.provider}) is called “{each.new_label}” now, since its label was taken."
-        for each in moved.renamed
+        renamed % {"label": each.label, "provider": each.provider, "new": each.new_label} for each in moved.renamed
     ]
     return " ".join(parts)

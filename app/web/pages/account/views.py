@@ -11,7 +11,9 @@ from aiohttp import web
 from app.domain.identity import Actor, grantable
 from app.domain.passkeys import PASSKEYS_MOST
 from app.domain.scopes import Scope
+from app.localisation import mark
 from app.web.options import SERVICES
+from app.web.pages.drafts import CONFIRMED
 from app.web.passkeys import passkeys_elsewhere
 
 View = Callable[[web.Request, Actor], Awaitable[Mapping[str, Any]]]
@@ -46,22 +48,22 @@ async def _passkeys(request: web.Request, actor: Actor) -> Mapping[str, Any]:
 
 
 _WORDS: Final = {
-    Scope.CREDENTIALS_READ: "list your credentials, without their secrets",
-    Scope.CREDENTIALS_WRITE: "store, change and remove credentials",
-    Scope.CREDENTIALS_REVEAL: "reveal secrets, without asking for your password",
-    Scope.CREDENTIALS_USE: "use credentials by way of Keyhall",
-    Scope.KEYS_READ: "see application keys, jobs and backups",
-    Scope.KEYS_MANAGE: "rotate and revoke application keys",
-    Scope.AUDIT_READ: "read the audit trail",
-    Scope.USERS_MANAGE: "create and invite members, disable members and auditors",
-    Scope.METRICS: "read metrics",
+    Scope.CREDENTIALS_READ: mark("list your credentials, without their secrets"),
+    Scope.CREDENTIALS_WRITE: mark("store, change and remove credentials"),
+    Scope.CREDENTIALS_REVEAL: mark("reveal secrets, without asking for your password"),
+    Scope.CREDENTIALS_USE: mark("use credentials by way of Keyhall"),
+    Scope.KEYS_READ: mark("see application keys, jobs and backups"),
+    Scope.KEYS_MANAGE: mark("rotate and revoke application keys"),
+    Scope.AUDIT_READ: mark("read the audit trail"),
+    Scope.USERS_MANAGE: mark("create and invite members, disable members and auditors"),
+    Scope.METRICS: mark("read metrics"),
 }
 _LIFETIMES: Final = (
-    ("7", "7 days"),
-    ("30", "30 days"),
-    ("90", "90 days"),
-    ("365", "a year"),
-    ("", "until it is revoked"),
+    ("7", mark("7 days")),
+    ("30", mark("30 days")),
+    ("90", mark("90 days")),
+    ("365", mark("a year")),
+    ("", mark("until it is revoked")),
 )
 
 
@@ -93,15 +95,17 @@ VIEWS: Final[Mapping[str, View]] = MappingProxyType(
 
 NEWS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "password": "Your password is changed. Every other session has ended.",
-        "confirmed": "It is confirmed that it is you, for ten minutes. Repeat your step.",
-        "unlinked": "Your Discord account is not linked any more. Every other session has ended.",
-        "passkey": "The passkey is added. Every other session has ended.",
-        "passkey-removed": "The passkey is removed. Every other session has ended. Delete it on its device as well.",
-        "factor_off": "The second factor is switched off. Every other session has ended.",
-        "token": "That token is revoked.",
-        "session": "That session has ended.",
-        "sessions": "Every other session has ended.",
+        "password": mark("Your password is changed. Every other session has ended."),
+        "confirmed": CONFIRMED,
+        "unlinked": mark("Your Discord account is not linked any more. Every other session has ended."),
+        "passkey": mark("The passkey is added. Every other session has ended."),
+        "passkey-removed": mark(
+            "The passkey is removed. Every other session has ended. Delete it on its device as well."
+        ),
+        "factor_off": mark("The second factor is switched off. Every other session has ended."),
+        "token": mark("That token is revoked."),
+        "session": mark("That session has ended."),
+        "sessions": mark("Every other session has ended."),
     }
 )
 """The sentence on the page after a form of a section did its work, by the value of `done`."""
