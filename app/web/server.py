@@ -53,6 +53,7 @@ from app.web.pages.account import sessions as account_sessions
 from app.web.pages.account import tokens as account_tokens
 from app.web.pages.admin import audit as admin_audit
 from app.web.pages.admin import backups as admin_backups
+from app.web.pages.admin import credentials as admin_credentials
 from app.web.pages.admin import health as admin_health
 from app.web.pages.admin import invitations as admin_invitations
 from app.web.pages.admin import key_changes as admin_key_changes
@@ -94,6 +95,7 @@ _FAMILIES: Final = (
     passkey_pages.routes,
     discord_pages.routes,
     code.routes,
+    admin_credentials.routes,
     credential_list.routes,
     credential_adding.routes,
     credential_page.routes,
