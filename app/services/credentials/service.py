@@ -56,6 +56,7 @@ from app.services.credentials.access import (
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
+from app.services.credentials.guilds import GuildCredentials
 from app.services.credentials.lists import CredentialLists
 from app.services.credentials.overview import CredentialOverview
 from app.services.credentials.storing import CredentialStoring, NewCredential, quota_exceeded
@@ -83,7 +84,7 @@ _SWAPS: Final = 20
 class CredentialService:
     """Everything that people and programs do with credentials.
 
-    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``lists`` what people choose
+    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``guilds`` what is shared with a server, ``lists`` what people choose
     from.
 
     Every method may raise StorageError and NotReady. Ids that are unknown, or not the actor's, raise NotFound.
@@ -113,6 +114,7 @@ class CredentialService:
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, cipher=cipher, clock=clock)
         self.overview: Final = CredentialOverview(storage=storage, access=self._access, clock=clock)
+        self.guilds: Final = GuildCredentials(storage=storage, access=self._access)
         self.lists: Final = CredentialLists(storage=storage, access=self._access, clock=clock)
         self._storing = CredentialStoring(cipher=cipher, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
