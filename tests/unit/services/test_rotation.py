@@ -34,7 +34,7 @@ from app.services.rotation import LEEWAY, Dependents, passes
 from app.services.rotation.service import AGES_EVERY
 from tests.support.fakes import FakeClock, FakeJobRepository, FakeRandomness, FakeStorage
 from tests.support.fakes.credentials import FakeEncryptedRowRepository
-from tests.support.keyhall import ROTATION_DAYS, TOKEN_LIFETIME, Keyhall, member, open_keyhall
+from tests.support.keyhall import ROTATION_DAYS, TOKEN_LIFETIME, Keyhall, known, member, open_keyhall
 from tests.support.samples import OTHER_SECRET, SECRET
 
 AES, JWT = KeyName.AES_KEY, KeyName.JWT_SECRET_KEY
@@ -1370,8 +1370,10 @@ async def test_a_change_of_keys_takes_a_password_proven_lately(
     assert storage.tables is before
 
 
-async def test_an_owner_on_the_web_and_the_operator_rotate(keyhall: Keyhall, clock: FakeClock, operator: Actor) -> None:
-    job = await keyhall.rotation.rotate(member(clock, "olga", role=Role.OWNER), JWT)
+async def test_an_owner_on_the_web_and_the_operator_rotate(
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    job = await keyhall.rotation.rotate(known(storage, member(clock, "olga", role=Role.OWNER)), JWT)
     assert job.requested_by == "subject-olga"
     await later(keyhall, clock, REAUTHENTICATION_LASTS + DAY)
     assert (await keyhall.rotation.rotate(operator, JWT)).id == job.id
