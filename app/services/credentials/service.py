@@ -54,9 +54,9 @@ from app.services.credentials.access import (
     set_removed,
 )
 from app.services.credentials.cipher import CredentialCipher
+from app.services.credentials.guilds import GuildCredentials
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
-from app.services.credentials.guilds import GuildCredentials
 from app.services.credentials.lists import CredentialLists
 from app.services.credentials.overview import CredentialOverview
 from app.services.credentials.storing import CredentialStoring, NewCredential, quota_exceeded
@@ -84,8 +84,8 @@ _SWAPS: Final = 20
 class CredentialService:
     """Everything that people and programs do with credentials.
 
-    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``guilds`` what is shared with a server, ``lists`` what people choose
-    from.
+    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``guilds`` those that
+    are shared with a server, ``lists`` those that people choose from.
 
     Every method may raise StorageError and NotReady. Ids that are unknown, or not the actor's, raise NotFound.
     """

@@ -66,7 +66,7 @@ def _signed_out(request: web.Request, fields: Mapping[str, str]) -> web.StreamRe
 
 @routes("GET", _GUILD, media_type="text/html", errors=[errors.NotFound])
 async def guild(request: web.Request, actor: Actor, guild_id: str, query: GuildQuery) -> web.Response:  # noqa: ARG001
-    """The credentials that are shared with a server: those that you shared, all of them for owners, admins, auditors."""
+    """The credentials that are shared with a server: your own; for owners, admins and auditors all."""
     return await _guild_page(request, actor, query)
 
 
