@@ -385,6 +385,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "backups.watch": "the worker",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
+    "credentials.overview.people": "a part of detail, for a credential that was authorised",
     "credentials.overview.usage": "a part of the dashboard, for credentials that were authorised",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
