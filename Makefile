@@ -2,8 +2,9 @@
 #
 # Two stamps inside .venv make every target instant once its preparation is done:
 #   .run-ready   the locked dependencies of the software and the `keyhall` command
-#   .dev-ready   the additional dependencies of tests and checks, and .venv/generator, which has those of a public
-#                generator of clients: it needs an older release of something that the software uses
+#   .dev-ready   the additional dependencies of tests, checks and the site of the documentation, and .venv/generator,
+#                which has those of a public generator of clients: it needs an older release of something that the
+#                software uses
 # .venv/peer has what `make bench` compares Keyhall with; nothing else makes or needs it.
 
 PYTHON ?= python3
@@ -112,7 +113,7 @@ lock:  ## pin the dependencies again, with hashes and without addresses (needs u
 	@command -v uv >/dev/null || { echo "make lock: uv is not on PATH — install it from PyPI: pip install uv" >&2; exit 1; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --output-file requirements/run.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel --constraints requirements/run.txt --output-file requirements/otel.txt
-	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel --extra dev --extra docs --constraints requirements/run.txt --output-file requirements/dev.txt
 	echo openapi-python-client | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/generator.txt
 	echo "$(PEER_NEEDS)" | tr ' ' '\n' | uv pip compile $(LOCK_OPTIONS) - --output-file requirements/peer.txt
 
@@ -120,6 +121,11 @@ PEER_NEEDS = aiosqlite fastapi fastapi-users[sqlalchemy] uvicorn[standard]
 
 # Extras stay in the lock, so that it states them itself: coverage[toml], which pytest-cov requires.
 LOCK_OPTIONS = --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header $(LOCK_ARGS)
+
+.PHONY: docs
+docs: $(DEV_READY)  ## build docs/ as a site in build/docs; a link that leads nowhere fails
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "Open build/docs/index.html"
 
 .PHONY: texts
 texts: $(DEV_READY)  ## find the texts that people read, and bring app/localisation/*.po up to date with them

@@ -44,6 +44,7 @@ from app.services.authentication import (
     ApiTokenService,
     AuthenticationService,
     DeviceClaims,
+    Enrolments,
     FactorProof,
     Lifetimes,
     PasskeyChallenges,
@@ -71,6 +72,7 @@ from app.services.dashboard import DashboardService
 from app.services.deadlines import Deadlines
 from app.services.discord_accounts import DiscordLinking, DiscordSignIn, LinkCodes, Tickets
 from app.services.failures import FailureLog
+from app.services.first_owner import FirstOwner
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
 from app.services.identity import IdentityService
@@ -287,6 +289,7 @@ def build_services(parts: Parts) -> Services:
         ),
         audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation, clock=clock),
         identity=identity,
+        first_owner=FirstOwner(identity=identity, starts=starts),
         users=UserService(
             storage=storage,
             keys=keys,
@@ -303,11 +306,12 @@ def build_services(parts: Parts) -> Services:
         authentication=authentication,
         second_factor=SecondFactorService(
             storage=storage,
-            keys=keys,
-            cipher=parts.cipher,
-            codes=one_time_passwords,
+            enrolments=Enrolments(
+                keys=keys, cipher=parts.cipher, codes=one_time_passwords, clock=clock, randomness=randomness
+            ),
             passwords=proof,
             proof=factor_proof,
+            starts=starts,
             clock=clock,
             randomness=randomness,
         ),

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 import app
-from app.domain import errors
 from app.domain.errors import AppError
 from app.services.idempotency import KEY_PATTERN
-from app.web import problems
+from app.web.examples import Examples, problem_example, text_example
 from app.web.inputs import ID
 from app.web.limits import IF_MATCH, whole
+from app.web.possible_errors import OF_THE_PROTOCOL, possible_errors
 from app.web.problems import status_of
 from app.web.routing import Endpoint
 
@@ -78,7 +78,8 @@ def document(endpoints: Sequence[Endpoint], *, server: str | None, cookie: str) 
             "version": app.__version__,
             "summary": "Your community's API keys, usable by everyone, visible to no one.",
             "description": "JSON in UTF-8. Times are RFC 3339 in UTC. Errors are problem details (RFC 9457). "
-            "Lists take `limit` and `cursor`; `next_cursor` is null on the last page.",
+            "Lists take `limit` and `cursor`; `next_cursor` is null on the last page. A request that is not in the "
+            f"form of this document may also be refused with {_codes(OF_THE_PROTOCOL)}.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": server or "/"}],
@@ -86,6 +87,10 @@ def document(endpoints: Sequence[Endpoint], *, server: str | None, cookie: str) 
         "paths": paths,
         "components": {
             "schemas": schemas.definitions,
+            "examples": {
+                error.code: {"summary": error.title, "value": problem_example(error)}
+                for error in {error.code: error for each in endpoints for error in possible_errors(each)}.values()
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "session": {"type": "apiKey", "in": "cookie", "name": cookie},
@@ -97,6 +102,10 @@ def document(endpoints: Sequence[Endpoint], *, server: str | None, cookie: str) 
 def canonical(path: str) -> str:
     """A path without the patterns of its parts."""
     return _PARTS.sub(r"{\1}", path)
+
+
+def _codes(kinds: Iterable[type[AppError]]) -> str:
+    return ", ".join(f"`{kind.code}`" for kind in kinds)
 
 
 class _Schemas:
@@ -115,6 +124,7 @@ class _Schemas:
         self._references = references
         self._modes = modes
         self.definitions: dict[str, Any] = bundle.get("$defs", {})
+        self.examples = Examples(self.definitions)
 
     def reference(self, kind: Any) -> dict[str, Any]:
         return self._references[kind, self._modes[kind]]
@@ -144,9 +154,23 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         if model is not None:
             operation["requestBody"] = {
                 "required": not endpoint.asks.body_optional,
-                "content": {media_type: {"schema": schemas.reference(model)}},
+                "content": {
+                    media_type: {
+                        "schema": schemas.reference(model),
+                        **_example(schemas.examples.request(schemas.reference(model))),
+                    }
+                },
             }
     return operation
+
+
+def _shared_examples(codes: Iterable[str]) -> dict[str, Any]:
+    return {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
+
+
+def _example(value: Any) -> dict[str, Any]:
+    """The members of a media type that carry its example; nothing where there is none."""
+    return {} if value is None else {"examples": {"example": {"value": value}}}
 
 
 def _operation_id(endpoint: Endpoint) -> str:
@@ -180,44 +204,35 @@ def _part(pattern: str) -> dict[str, Any]:
 def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     success: dict[str, Any] = {"description": endpoint.summary}
     if endpoint.schema is not None:
-        success["content"] = {endpoint.media_type: {"schema": schemas.reference(endpoint.schema)}}
+        reference = schemas.reference(endpoint.schema)
+        success["content"] = {
+            endpoint.media_type: {"schema": reference, **_example(schemas.examples.answer(reference, endpoint.example))}
+        }
     elif endpoint.media_type != "application/json":
-        success["content"] = {kind: {"schema": {"type": "string"}} for kind in endpoint.media_type.split(", ")}
+        success["content"] = {
+            kind: {"schema": {"type": "string"}, **_example(text_example(kind))}
+            for kind in endpoint.media_type.split(", ")
+        }
     if endpoint.headers:
         success["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in endpoint.headers.items()
         }
     responses = {str(endpoint.status): success}
-    by_status: dict[int, list[type[AppError]]] = defaultdict(list)
-    for error in dict.fromkeys(_errors(endpoint)):
-        by_status[status_of(error)].append(error)
-    for status in sorted(by_status):
-        codes = ", ".join(f"`{error.code}`" for error in by_status[status])
+    page = endpoint.tag == "Pages"
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for error in possible_errors(endpoint):
+        by_status[status_of(error)].append(error.code)
+    for status, codes in sorted(by_status.items()):
         responses[str(status)] = {
-            "description": f"{_PHRASES[status]}: {codes}",
-            "content": {"application/problem+json": {"schema": schemas.reference(Problem)}},
+            "description": f"{_PHRASES[status]}: {', '.join(f'`{code}`' for code in codes)}",
+            "content": {
+                "application/problem+json": {
+                    "schema": schemas.reference(Problem),
+                    **({} if page else {"examples": _shared_examples(codes)}),
+                }
+            },
         }
     return responses
-
-
-def _errors(endpoint: Endpoint) -> Iterable[type[AppError]]:
-    yield from (problems.MalformedRequest, problems.Misdirected, problems.Unexpected, errors.NotReady)
-    yield from endpoint.errors
-    if endpoint.asks.wants_actor:
-        yield errors.InvalidToken
-        yield errors.StorageError
-    if endpoint.method != "GET":
-        yield errors.OutcomeUnknown
-        yield errors.RequestExpired
-        yield problems.CrossSite
-    if endpoint.asks.body is not None or endpoint.asks.form is not None:
-        yield from (problems.RequestTimeout, problems.TooLarge, problems.UnsupportedMediaType, errors.InvalidInput)
-    if endpoint.asks.query is not None:
-        yield errors.InvalidInput
-    if "expected_version" in endpoint.asks.names:
-        yield errors.VersionConflict
-    if "idempotency_key" in endpoint.asks.names:
-        yield errors.IdempotencyConflict
 
 
 def error_table() -> list[tuple[int, str, str]]:

@@ -79,6 +79,7 @@ class Endpoint:
     headers: Mapping[str, str]
     errors: Sequence[type[AppError]]
     scope: str | None
+    example: Mapping[str, Any]
 
 
 class Routes:
@@ -99,6 +100,7 @@ class Routes:
         headers: Mapping[str, str] | None = None,
         errors: Sequence[type[AppError]] = (),
         scope: Scope | str | None = None,
+        example: Mapping[str, Any] | None = None,
         retry: Retry | None = None,
         refuse: Refuse | None = None,
         signed_out: SignedOut | None = None,
@@ -107,9 +109,10 @@ class Routes:
 
         ``schema`` is the type of a successful answer; ``headers`` are the further headers of that, ``errors`` the
         refusals that are particular to this endpoint. ``scope`` is the one that an API token needs here, ANY_SCOPE
-        where every token is answered; without it the endpoint is for sessions alone. ``retry`` answers when the form of
-        a page is refused, ``signed_out`` when its session has ended; ``refuse`` answers every error of a request
-        without a form.
+        where every token is answered; without it the endpoint is for sessions alone. ``example`` are the members of the
+        documented answer that differ from those of other endpoints with the same schema (`app.web.examples`).
+        ``retry`` answers when the form of a page is refused, ``signed_out`` when its session has ended; ``refuse``
+        answers every error of a request without a form.
         """
 
         def register(handler: Handler) -> Handler:
@@ -134,6 +137,7 @@ class Routes:
                     headers=headers or {},
                     errors=errors,
                     scope=scope,
+                    example=example or {},
                 )
             )
             return handler

@@ -52,6 +52,7 @@ from app.web.pages.account import preferences as account_preferences
 from app.web.pages.account import sessions as account_sessions
 from app.web.pages.account import tokens as account_tokens
 from app.web.pages.admin import audit as admin_audit
+from app.web.pages.admin import credentials as admin_credentials
 from app.web.pages.admin import invitations as admin_invitations
 from app.web.pages.admin import key_changes as admin_key_changes
 from app.web.pages.admin import keys as admin_keys
@@ -91,6 +92,7 @@ _FAMILIES: Final = (
     passkey_pages.routes,
     discord_pages.routes,
     code.routes,
+    admin_credentials.routes,
     credential_list.routes,
     credential_adding.routes,
     credential_page.routes,

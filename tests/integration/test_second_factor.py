@@ -81,6 +81,7 @@ async def test_one_code_serves_one_purpose_of_many_at_once(place: Place) -> None
     async with place.services() as one, place.services() as other:
         enrolled = await alice_with_a_factor(one)
         session = await signed_in(one, enrolled.recovery_codes[0])
+        await one.identity.link(await one.identity.operator(), "alice", "42")
         discord = dataclasses.replace(session, client=Client(source=Source.DISCORD), session_id=None, discord_id="42")
         with pytest.raises(OtpRequired) as asked:
             await one.authentication.login_browser("alice", PASSWORD, WEB)

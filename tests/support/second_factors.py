@@ -59,5 +59,5 @@ class Enrolled:
 async def enrol(services: Services, actor: Actor, now: datetime) -> Enrolled:
     """Switch the second factor on, with the code of the time step before: the present one is still to be used."""
     app = Authenticator.of((await services.second_factor.start(actor)).secret.reveal())
-    codes = await services.second_factor.confirm(actor, app.at(now, -1))
-    return Enrolled(app, [each.reveal() for each in codes])
+    made = await services.second_factor.confirm(actor, app.at(now, -1))
+    return Enrolled(app, [each.reveal() for each in made.codes])

@@ -18,7 +18,9 @@ from multidict import CIMultiDictProxy
 
 from app.services import Services
 from app.web import WebOptions
+from app.web.api.documentation import DOCUMENT
 from app.web.server import build_app, serving
+from tests.support.declared_errors import check_declared
 from tests.support.installs import Place
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 
@@ -43,6 +45,11 @@ class Answer:
         return self.body.decode()
 
     @property
+    def problem(self) -> str | None:
+        """The code of a problem; None where it is something else."""
+        return str(self.json["code"]) if self.headers.get("Content-Type") == "application/problem+json" else None
+
+    @property
     def code(self) -> str:
         """The code of a problem, which it must be."""
         assert self.headers["Content-Type"] == "application/problem+json", self.text
@@ -52,7 +59,7 @@ class Answer:
 
     def form_token(self) -> str:
         """The token in the forms of a page."""
-        found = re.search(r'name="form_token" value="([0-9a-f]{64})"', self.text)
+        found = re.search(r'name="form_token" value="([0-9a-f]{128})"', self.text)
         assert found
         return found[1]
 
@@ -93,7 +100,9 @@ class Site:
         async with self.client.request(
             method, self.url + path, json=json, data=data, headers=sent, allow_redirects=False
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        check_declared(self.app[DOCUMENT], method, path, answer)
+        return answer
 
     async def submit(
         self,
@@ -160,7 +169,9 @@ async def served(services: Services, options: WebOptions | None = None, *, port:
         sock.bind(address)
         async with (
             serving(app, sock),
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as client,
+            aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers={"Accept-Encoding": "identity"}
+            ) as client,
         ):
             yield Site(f"http://127.0.0.1:{address[1]}", app, services, client)
 

@@ -16,6 +16,7 @@ from app.domain.backup_plan import BackupPlan
 from app.domain.errors import BackupNotWritten, NotConfigured
 from app.domain.identity import Actor, Permission
 from app.domain.jobs import Job, JobKind, Progress
+from app.services.alive import require_alive
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.backup.creation import BackupCreation, CreatedBackup
 from app.services.backup.rehearsal import BackupRehearsal
@@ -91,6 +92,7 @@ class BackupService:
         if self._plan.recipient is None:
             raise NotConfigured(f"BACKUP_RECIPIENT is not set: {_NO_RECIPIENT}")
         async with self._storage.write() as uow:
+            (await require_alive(uow, actor, self._clock.now())).require(Permission.MANAGE_BACKUPS)
             job = self._jobs.new(JobKind.BACKUP, {}, unique_key=_REQUESTED, requested_by=actor.subject_id)
             if await uow.jobs.add(job):
                 await self._audit.record(uow, actor, Action.BACKUP_REQUESTED, about=("job", job.id))

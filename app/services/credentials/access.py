@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -35,6 +35,7 @@ from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
 from app.services.deadlines import regardless_of_deadline
+from app.services.paging import pages
 from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.refusals import Refusal, Refusals
 
@@ -116,11 +117,11 @@ class CredentialAccess:
         action: Action,
         *,
         need: Reach = Reach.MANAGES,
-        removed: bool = False,
+        removed: bool | None = False,
     ) -> CredentialRecord:
         """Return the record, if the actor may do this to it; a refusal is committed to the audit trail.
 
-        Raises NotFound.
+        ``removed`` says whether it must be a removed one; None takes either. Raises NotFound.
         """
         return (await self._find(actor, credential_id, action, need=need, removed=removed)).record
 
@@ -137,7 +138,13 @@ class CredentialAccess:
         return view
 
     async def _find(
-        self, actor: Actor, credential_id: str, action: Action, *, need: Reach = Reach.MANAGES, removed: bool = False
+        self,
+        actor: Actor,
+        credential_id: str,
+        action: Action,
+        *,
+        need: Reach = Reach.MANAGES,
+        removed: bool | None = False,
     ) -> _Known:
         if _ID.fullmatch(credential_id) is None:  # malformed ids reach neither the cache nor the database
             raise NotFound
@@ -153,7 +160,7 @@ class CredentialAccess:
         if reach(actor, record) < need:
             await self.deny(actor, action, ("credential", record.id))
             raise NotFound
-        if (record.deleted_at is not None) is not removed:
+        if removed is not None and (record.deleted_at is not None) is not removed:
             raise NotFound
         return known
 
@@ -293,6 +300,16 @@ def _by_clock(record: CredentialRecord, now: datetime) -> tuple[Status, int, Con
     if why is Concern.EXPIRED:
         status = Status.EXPIRED
     return status, max((now - record.secret_since).days, 0), why
+
+
+async def live_of(storage: Storage, owner: Owner) -> Sequence[CredentialRecord]:
+    """An owner's live credentials, which a quota limits."""
+
+    async def fetch(after: str | None) -> Sequence[CredentialRecord]:
+        async with storage.read() as uow:
+            return await uow.credentials.of_owner(owner, after=after)
+
+    return [record async for page in pages(fetch) for record in page]
 
 
 async def set_removed(

@@ -12,6 +12,7 @@ from typing import Final
 from app.domain.credential_lists import TabCounts
 from app.domain.credentials import CredentialRecord, CredentialView, Owner, OwnerKind, PaidBy
 from app.domain.secrets import SecretText
+from app.services.paging import Page
 
 
 class Unset(Enum):
@@ -52,6 +53,15 @@ class HistoryView:
     readable: bool
     created_at: datetime
     replaced_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialDetail:
+    """A credential, live or removed and restorable, with its former secrets, latest first, and its use day by day."""
+
+    view: CredentialView
+    history: Sequence[HistoryView]
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,14 +135,70 @@ class HealthReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPage:
+    """Everybody's counts per provider, and a page of all unreadable credentials; no counts on the pages after it."""
+
+    providers: Sequence[ProviderHealth] | None
+    unreadable: Page[UnreadableCredential]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialCounts:
-    """The actor's own credentials, counted. ``expiring`` counts those that expire within the time asked about."""
+    """The actor's own credentials, counted; one may count several times. ``refused`` ones their provider refused at the
+    last check, ``expiring`` ones expire soon.
+    """
 
     live: int
     unreadable: int
+    refused: int
     expired: int
     expiring: int
     used: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiringCredential:
+    """A credential that expires soon."""
+
+    id: str
+    label: str
+    provider: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayOfUse:
+    """How often credentials were used on the day that begins then, in UTC."""
+
+    begin: datetime
+    uses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Uses of successive days, the last of which is today; not ``complete`` where only the latest uses were counted."""
+
+    days: Sequence[DayOfUse]
+    complete: bool
+
+    @property
+    def total(self) -> int:
+        """The uses of all days."""
+        return sum(each.uses for each in self.days)
+
+    @property
+    def most(self) -> int:
+        """The uses of the busiest day."""
+        return max((each.uses for each in self.days), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The actor's own credentials at a glance."""
+
+    counts: CredentialCounts
+    expiring: Sequence[ExpiringCredential]
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

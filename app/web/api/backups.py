@@ -92,6 +92,16 @@ async def backups(request: web.Request, actor: Actor, query: PageQuery) -> web.R
     schema=Job,
     headers=JOB_LOCATION,
     errors=[errors.Forbidden, errors.ReauthenticationRequired, errors.NotConfigured],
+    example={
+        "kind": "backup",
+        "key": None,
+        "action": None,
+        "state": "waiting",
+        "step": "",
+        "total": None,
+        "note": "",
+        "attempts": 0,
+    },
 )
 async def back_up(request: web.Request, actor: Actor) -> web.Response:
     """Have a backup made in `BACKUP_DIR` for `BACKUP_RECIPIENT`; one that is being made for a request is the answer.

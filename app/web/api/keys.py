@@ -227,7 +227,14 @@ def _because(actor: Actor, body: Rotation | Why | None) -> Actor:
     return actor.because(body.reason if body else None)
 
 
-@routes("POST", f"{_KEY}/cancel", schema=Job, errors=_CHANGING, scope=Scope.KEYS_MANAGE)
+@routes(
+    "POST",
+    f"{_KEY}/cancel",
+    schema=Job,
+    errors=_CHANGING,
+    scope=Scope.KEYS_MANAGE,
+    example={"state": "cancelled", "step": "announced", "total": None, "note": "version 2 is announced", "attempts": 0},
+)
 async def cancel(request: web.Request, actor: Actor, name: str, body: Why | None) -> web.Response:
     """Cancel a rotation that waits for its date."""
     return json_response(

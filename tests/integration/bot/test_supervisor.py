@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -21,7 +22,9 @@ from app.bot.supervisor import run_bot
 from app.domain.errors import BotLoginFailed, ConfigInvalid, StorageError
 from app.domain.secrets import SecretText
 from app.services import Services
+from app.services.identity import DiscordEvent
 from tests.support.discord_wire import WireSimulator
+from tests.support.documents import python_of
 from tests.support.samples import PASSWORD, SECRET
 
 CONTENT_GRANTED = 1 << 19
@@ -347,6 +350,35 @@ class TestExtensions:
             await wire.wait_ready()
             reply = await wire.slash(alice, "greet", guild=guild)
             assert reply.text == "for 1001"
+            assert reply.ephemeral
+
+    async def test_the_command_in_the_documentation_works_as_it_is_printed(
+        self,
+        wire: WireSimulator,
+        options: BotOptions,
+        services: Services,
+        module: Callable[[str, str], None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        async def count(key: str) -> int:
+            return len(key)
+
+        module("documented_command", python_of("extend.md", "A command"))
+
+        async def known() -> bool:
+            return True
+
+        event = DiscordEvent(discord_id="1001", guild=None, member_of_known_guild=known)
+        member = await services.identity.from_discord(event)
+        await services.credentials.add(member, provider="openai", label="work", secret=SECRET)
+        alice = wire.user(1001, "alice")
+        guild = wire.add_guild(id=2001, name="Hall", owner=alice)
+        async with running(services, replace(options, extensions=("documented_command",))):
+            await wire.wait_ready()
+            # discord.py keeps a module of its own, so it is found by what the command is a method of.
+            monkeypatch.setitem(sys.modules["documented_command"].__dict__, "count_models", count)
+            reply = await wire.slash(alice, "models", guild=guild)
+            assert reply.text == f"{len(SECRET)} models"
             assert reply.ephemeral
 
     @pytest.mark.parametrize("source", ["raise RuntimeError('broken')", "x = 1"], ids=["raises", "no setup"])

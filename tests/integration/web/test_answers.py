@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -19,6 +20,7 @@ from app.web import SERVICES, WebOptions
 from app.web.api.documentation import DOCUMENT
 from app.web.server import build_app
 from app.web.sessions import actor_of
+from tests.support.documents import python_of
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 from tests.support.web import Answer, Site, raw, served, without
 
@@ -229,6 +231,27 @@ async def test_an_extension_gets_the_same_services_and_the_same_gate(
         assert (await extended.request("GET", "/extension/fail")).code == "no_credential"
         assert (await extended.request("GET", "/extension/use", headers={"Host": "evil.example"})).status == 421
     await site.request("DELETE", f"/api/v1/credentials/{made['id']}")
+
+
+async def test_the_route_in_the_documentation_works_as_it_is_printed(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "documented_route.py").write_text(python_of("extend.md", "A route"), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = await site.add("for the documented route")
+    async with served(site.services, WebOptions(extensions=("documented_route",))) as extended:
+        given: list[str] = []
+
+        async def count(key: str) -> int:
+            given.append(key)
+            return 7
+
+        monkeypatch.setattr(sys.modules["documented_route"], "count_models", count)
+        answer = await extended.request("GET", "/api/models", token=site.token)
+        assert (answer.json, given) == ({"models": 7}, [SECRET])
+        assert (await extended.request("GET", "/api/models")).code == "invalid_token"
+        await site.request("DELETE", f"/api/v1/credentials/{made['id']}")
+        assert (await extended.request("GET", "/api/models", token=site.token)).code == "no_credential"
 
 
 async def test_what_is_no_http_fills_no_memory_while_the_request_before_it_is_at_work(

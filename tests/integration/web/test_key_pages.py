@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
+import time_machine
 
 from app.domain.identity import Role
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState
@@ -237,6 +238,13 @@ async def test_the_schedule_is_changed_and_a_wrong_one_keeps_what_was_chosen(sit
     assert '<option value="365" selected>' in page.text
     assert 'value="yes" checked' in page.text
     assert "Keyhall rotates it on that day." in (await site.page(KEYS, cookie)).text
+    assert "rotation is due" not in (await site.page(KEYS, cookie)).text
+    await site.submit(f"{AES}/schedule", cookie, form_token=token, days="1")
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=2), tick=True):
+        await site.services.instances.catch_up()
+        assert (await site.page(KEYS, cookie)).text.count("rotation is due") == 1
+        assert f'<a class="button" href="{AES}/rotate">' in (await site.page(AES, cookie)).text
+    await site.services.instances.catch_up()
 
 
 async def test_an_announced_rotation_is_shown_to_everybody_until_it_is_cancelled(site: Site) -> None:

@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 from aiohttp import hdrs
+from jsonschema import Draft202012Validator, FormatChecker
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from app.domain.errors import AppError
 from app.web import WebOptions, problems
 from app.web.api.documentation import DOCUMENT
-from app.web.openapi import error_table
+from app.web.inputs import parse
+from app.web.openapi import canonical, error_table
 from app.web.server import build_app
-from tests.support.web import Site, filled
+from tests.support.declared_errors import check_declared
+from tests.support.web import Answer, Site, filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -87,8 +91,8 @@ async def test_the_document_is_written_when_it_is_first_asked_for(site: Site) ->
 
 async def test_every_reference_leads_somewhere_and_every_operation_has_its_own_name(site: Site) -> None:
     document = site.app[DOCUMENT].content
-    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
-    assert set(references(document)) <= schemas
+    parts = document["components"]
+    assert set(references(document)) <= {f"#/components/{kind}/{name}" for kind in parts for name in parts[kind]}
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     names = [operation["operationId"] for operation in operations]
     assert len(names) == len(set(names))
@@ -99,16 +103,82 @@ async def test_every_reference_leads_somewhere_and_every_operation_has_its_own_n
             assert named == set(re.findall(r"{(\w+)}", path))
 
 
+def bodies(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every body of JSON or text that an operation for programs reads or answers with, by where it stands."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if operation["tags"] != ["Pages"]:
+                where = f"{method} {path}"
+                yield from ((where, each) for each in operation.get("requestBody", {}).get("content", {}).values())
+                for status, response in operation["responses"].items():
+                    for kind, content in response.get("content", {}).items():
+                        if kind != "text/html":
+                            yield f"{where} {status}", content
+
+
+async def test_every_body_has_an_example_that_its_schema_allows(site: Site) -> None:
+    document = site.app[DOCUMENT].content
+    seen = 0
+    for where, content in bodies(document):
+        assert content.get("examples"), where
+        for named in content["examples"].values():
+            shared = named.get("$ref", "").rpartition("/")[2]
+            example = document["components"]["examples"][shared] if shared else named
+            # The document itself is where its references lead.
+            schema = {**content["schema"], "components": document["components"]}
+            Draft202012Validator(schema, format_checker=FormatChecker()).validate(example["value"])
+            seen += 1
+    assert seen > 200
+
+
+async def test_the_example_of_a_request_is_one_that_is_read(site: Site) -> None:
+    for endpoint in site.app[DOCUMENT].endpoints:
+        if endpoint.asks.body is not None:
+            operation = site.app[DOCUMENT].content["paths"][canonical(endpoint.path)][endpoint.method.lower()]
+            sample = operation["requestBody"]["content"]["application/json"]["examples"]["example"]["value"]
+            assert sample
+            parse(endpoint.asks.body, sample)
+
+
+async def test_an_operation_names_the_codes_of_its_refusals_and_no_others(site: Site) -> None:
+    operation = site.app[DOCUMENT].content["paths"]["/api/v1/credentials/{credential_id}"]["patch"]
+    named = {
+        status: set(response["content"]["application/problem+json"]["examples"])
+        for status, response in operation["responses"].items()
+        if status >= "400"
+    }
+    assert named["404"] == {"not_found"}
+    assert named["409"] == {"already_exists"}
+    assert named["412"] == {"version_conflict"}
+    assert "invalid_token" in named["401"]
+    assert "429" not in named
+
+
+async def test_an_error_that_is_not_declared_would_be_noticed(site: Site) -> None:
+    other = Answer(404, CIMultiDictProxy(CIMultiDict({"Content-Type": "application/problem+json"})), b'{"code":"x"}')
+    with pytest.raises(AssertionError, match="answered x, which /api/v1/auth/me does not declare"):
+        check_declared(site.app[DOCUMENT], "GET", "/api/v1/auth/me?x=1", other)
+
+
+async def test_the_page_for_people_keeps_the_navigation_of_whoever_is_signed_in(site: Site) -> None:
+    cookie, _ = await site.log_in_browser()
+    assert 'href="/account"' in (await site.page("/api/docs", cookie)).text
+    for stranger in ("", "keyhall=khc_forged"):
+        page = await site.page("/api/docs", stranger)
+        assert page.status == 200
+        assert 'href="/account"' not in page.text
+
+
 async def test_no_input_takes_members_that_are_not_declared(site: Site) -> None:
     document = site.app[DOCUMENT].content
-    bodies = [
+    models = [
         content["schema"]["$ref"].rpartition("/")[2]
         for path in document["paths"].values()
         for operation in path.values()
         for content in operation.get("requestBody", {}).get("content", {}).values()
     ]
-    assert bodies
-    assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
+    assert models
+    assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in models)
 
 
 async def test_whoever_is_not_signed_in_gets_nowhere_but_where_it_is_meant(site: Site) -> None:

@@ -109,6 +109,7 @@ ROUTES: Final = (
     Route("POST /api/v1/auth/tokens", SIGNED_IN, {"name": "ci", "scopes": ["credentials:read"]}),
     Route("GET /api/v1/auth/tokens", SIGNED_IN),
     Route("DELETE /api/v1/auth/tokens/{token_id}", ABSENT_TO_ALL),
+    Route("POST /hide-first-run", OWNERS, form={}),
     Route("POST /logout", SIGNED_IN, form={}, ends_sessions=True),
     Route("POST /api/v1/auth/discord/link-code", SIGNED_IN),
     Route("DELETE /api/v1/auth/discord", ABSENT_TO_ALL),
@@ -176,6 +177,7 @@ ROUTES: Final = (
     Route(f"POST {_PAGE}/purge", ABSENT_TO_ALL, form={"version": "1"}),
     Route(f"POST {_PAGE}/remove", ABSENT_TO_ALL, form={"version": "1"}),
     Route(f"POST {_PAGE}/replace", ABSENT_TO_ALL, form={"secret": OTHER_SECRET, "version": "1"}),
+    Route(f"POST {_PAGE}/rollback", ABSENT_TO_ALL, form={"former": "1", "version": "2"}),
     Route(f"POST {_PAGE}/restore", ABSENT_TO_ALL, form={}),
     Route(f"POST {_PAGE}/reveal", ABSENT_TO_ALL, form={}),
     # -- administration ------------------------------------------------------------------------------------------------
@@ -214,6 +216,7 @@ ROUTES: Final = (
     Route(f"PUT {_KEY}/schedule", OWNERS, {"rotation_days": 30, "automatic": False}),
     Route(f"POST {_KEY}/versions/{{version}}/retire", OWNERS, {}),
     Route(f"POST {_KEY}/versions/{{version}}/revoke", OWNERS, {}),
+    Route("GET /admin/credentials", READERS),
     Route("GET /admin/keys", READERS),
     Route("GET /admin/keys/jobs/{job_id}", "UNNFN"),
     Route("GET /admin/keys/jobs/{job_id}/events", "UNNFN"),
