@@ -324,6 +324,11 @@ async def test_events_tell_what_changes_until_the_end(site: Site) -> None:
         assert (last["state"], last["step"], last["error"]) == ("done", "done", None)
         assert last["done"] == last["total"] != 0
         assert await response.content.read() == b"", "the stream ends with the job"
+    await none_open(site)
+    route = f"{KEYS}/jobs/{{job_id}}/events"
+    lines = [each for each in (await site.request("GET", "/metrics")).text.splitlines() if f'route="{route}"' in each]
+    assert any(each.startswith("keyhall_http_requests_total") for each in lines)
+    assert not any("seconds" in each for each in lines), "a stream lasts for as long as somebody watches"
 
 
 async def test_who_is_not_signed_in_or_may_not_see_keys_gets_no_stream(site: Site, waiting: tuple[str, str]) -> None:

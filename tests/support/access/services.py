@@ -143,6 +143,8 @@ ROWS: Final = (
     ),
     _row("authentication.sessions", lambda w: w.services.authentication.sessions(w.actor), _EVERYBODY),
     _row("authentication.unlock", lambda w: w.services.authentication.unlock(w.actor, w.name), _ABOUT_USER),
+    _row("backups.arrangement", lambda w: w.services.backups.arrangement(w.actor), _READERS),
+    _row("install_health.report", lambda w: w.services.install_health.report(w.actor), _READERS),
     _row("backups.page", lambda w: w.services.backups.page(w.actor), _READERS),
     _row("backups.request", lambda w: w.services.backups.request(w.actor), _ADMINS, fresh=True),
     _row("rehearsal.request", lambda w: w.services.rehearsal.request(w.actor), _ADMINS, passes=(NotFound,)),
