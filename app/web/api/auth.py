@@ -74,7 +74,7 @@ class PasswordChange(Model):
 
 
 class PreferencesChange(Model):
-    """What is left out stays as it is."""
+    """A member that is left out stays as it is."""
 
     language: str | None = Field(default=None, description="`en` or `de`; null for that of the browser")
     time_zone: str | None = Field(
