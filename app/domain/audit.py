@@ -39,6 +39,7 @@ class Action(StrEnum):
     PASSWORD_RESET = "user.password_reset"  # noqa: S105 - the name of an action
     PASSWORD_CHANGED = "user.password_changed"  # noqa: S105
     PASSWORD_SET = "user.password_set"  # noqa: S105
+    PREFERENCES_CHANGED = "user.preferences_changed"
     USER_LINKED = "user.linked"
     USER_UNLINKED = "user.unlinked"
     USER_UNLOCKED = "user.unlocked"

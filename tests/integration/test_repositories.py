@@ -21,6 +21,7 @@ from app.domain.identity import Role
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule
+from app.domain.preferences import Language, Preferences
 from app.infrastructure.database import schema
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.errors import ConstraintBroken
@@ -218,6 +219,9 @@ async def test_a_password_and_a_discord_account_can_be_replaced(storage: Storage
         await unit.users.set_discord("user-alice", "42", LATER)
         found = await unit.users.get("user-alice")
         assert found == replace(user(), password_hash="new hash", discord_id="42")
+        preferences = Preferences(language=Language.GERMAN, time_zone="Europe/Berlin")
+        await unit.users.set_preferences("user-alice", preferences, LATER)
+        assert await unit.users.get("user-alice") == replace(found, preferences=preferences)
         await unit.users.set_discord("user-alice", None, LATER)
         assert await unit.users.by_discord("42") is None
 
@@ -279,6 +283,7 @@ async def test_a_change_of_an_unknown_user_changes_nothing(storage: Storage) -> 
         await unit.users.add(user())
         await unit.users.rehash("unknown", "hash", former=user().password_hash, at=LATER)
         await unit.users.set_discord("unknown", "42", LATER)
+        await unit.users.set_preferences("unknown", Preferences(language=Language.GERMAN), LATER)
         await unit.users.disable("unknown", LATER)
         assert await unit.users.page(after=None, limit=10) == [user()]
 

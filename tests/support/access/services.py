@@ -313,6 +313,7 @@ ROWS: Final = (
     _row("passwords.has_password", lambda w: w.services.passwords.has_password(w.actor), _EVERYBODY),
     # The command line alone: nobody else learns another one's password.
     _row("passwords.set", lambda w: w.services.passwords.set(w.actor, w.name, NEW_PASSWORD), "FFFF"),
+    _row("preferences.change", lambda w: w.services.preferences.change(w.actor, language="de"), _EVERYBODY),
     _row("personal_data.of_oneself", lambda w: w.services.personal_data.of_oneself(w.actor), _EVERYBODY, fresh=True),
     _row(
         "personal_data.of_user",
