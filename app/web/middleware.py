@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from app.domain.errors import AppError
 from app.web.compression import compress
 from app.web.connection import SPOKEN_MAJOR
+from app.web.event_stream import EVENT_STREAM
 from app.web.headers import default_headers
 from app.web.metrics import METRICS, known_method
 from app.web.options import SERVICES
@@ -146,7 +147,8 @@ def wants_html(request: web.Request) -> bool:
 
 def _record(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
     route = route_of(request)
-    request.app[METRICS].observe(request.method, route, response.status, seconds)
+    streamed = response.content_type == EVENT_STREAM  # it lasts for as long as somebody watches
+    request.app[METRICS].observe(request.method, route, response.status, None if streamed else seconds)
     # Reading without a failure is the everyday case, of interest only when somebody looks for a fault.
     everyday = request.method not in UNSAFE and response.status < 400
     level = logging.DEBUG if everyday or request.path in PROBES else logging.INFO
