@@ -283,7 +283,7 @@ def build_services(parts: Parts) -> Services:
             exports=parts.audit_exports,
             rule=parts.audit_retention,
         ),
-        audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation),
+        audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation, clock=clock),
         identity=identity,
         users=UserService(
             storage=storage,

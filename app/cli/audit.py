@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
-import re
 import sys
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.backend import backend
-from app.cli.output import AsJson, as_json_line, as_text, moment, show_json, show_table, when
+from app.cli.output import AsJson, moment, show_json, show_table, when
 from app.cli.progress import ProgressBar
+from app.domain.audit import Result
 from app.domain.errors import InvalidInput
 from app.domain.identity import operator
 from app.domain.times import BEGIN_OF_DAY
 from app.services.audit_trail import AuditQuery
+from app.services.audit_trail.export import ExportFormat, heading, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from typing import BinaryIO
 
     from app.cli.backend import Backend
     from app.domain.audit import AuditItem
-    from app.domain.audit_chain import Flaw, Verification
+    from app.domain.audit_chain import Verification
 
 group = typer.Typer(rich_markup_mode=None)
 
@@ -45,15 +42,8 @@ _Until = Annotated[
     datetime | None,
     typer.Option("--until", parser=moment(BEGIN_OF_DAY), metavar="DAY|TIME", help="Before its begin (UTC)."),
 ]
-_COLUMNS = ("id", "at", "actor", "action", "about", "result", "source", "detail")
+_Result = Annotated[Result | None, typer.Option("--result", help="How it ended.")]
 _STANDARD_OUTPUT = Path("-")
-
-
-class Format(StrEnum):
-    """How an export is written."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -67,13 +57,14 @@ def list_(  # noqa: PLR0917 - each is an option of the command
     actor: _Actor = None,
     action: _Action = None,
     about: _About = None,
+    result: _Result = None,
     since: _Since = None,
     until: _Until = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many rows at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List who did what, when and from where: the latest first. No key is needed."""
-    query = AuditQuery(actor=actor, action=action, about=about, since=since, until=until)
+    query = AuditQuery(actor=actor, action=action, about=about, result=result, since=since, until=until)
     items = asyncio.run(_list(backend(context), query, limit))
     if as_json:
         show_json([each.as_members() for each in items])
@@ -113,10 +104,13 @@ async def _list(opened: Backend, query: AuditQuery, limit: int) -> list[AuditIte
 def export(  # noqa: PLR0917 - each is an argument or option of the command
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make (0600); - for standard output.")],
-    format_: Annotated[Format, typer.Option("--format", help="JSON lines, or a spreadsheet.")] = Format.JSONL,
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="JSON lines, or a spreadsheet.")
+    ] = ExportFormat.JSONL,
     actor: _Actor = None,
     action: _Action = None,
     about: _About = None,
+    result: _Result = None,
     since: _Since = None,
     until: _Until = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
@@ -125,7 +119,7 @@ def export(  # noqa: PLR0917 - each is an argument or option of the command
 
     In a table no cell is a formula: one that begins like one gets an apostrophe in front.
     """
-    query = AuditQuery(actor=actor, action=action, about=about, since=since, until=until)
+    query = AuditQuery(actor=actor, action=action, about=about, result=result, since=since, until=until)
     opened = backend(context)
     if file == _STANDARD_OUTPUT:
         asyncio.run(_export(opened, query, format_, sys.stdout.buffer))
@@ -140,39 +134,15 @@ def export(  # noqa: PLR0917 - each is an argument or option of the command
     typer.echo(f"{rows} rows are in {file}")
 
 
-async def _export(opened: Backend, query: AuditQuery, format_: Format, to: BinaryIO) -> int:
+async def _export(opened: Backend, query: AuditQuery, format_: ExportFormat, to: BinaryIO) -> int:
     rows = 0
     async with opened.audit() as audit:
-        if format_ is Format.CSV:
-            to.write(_csv(_COLUMNS))
+        to.write(heading(format_))
         async for items in audit.all(operator(), query):
-            to.writelines(_line(each.as_members(), format_) for each in items)
+            to.write(lines(items, format_))
             rows += len(items)
     to.flush()
     return rows
-
-
-def _line(members: Mapping[str, Any], format_: Format) -> bytes:
-    if format_ is Format.JSONL:
-        return (as_json_line(members) + "\n").encode()
-    return _csv([as_json_line(each) if isinstance(each, dict) else as_text(each) for each in members.values()])
-
-
-def _csv(cells: Sequence[str]) -> bytes:
-    written = io.StringIO()
-    csv.writer(written).writerow([_harmless(each) for each in cells])
-    return written.getvalue().encode()
-
-
-_FORMULA = re.compile(r"(^|[;\t\r\n])(\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
-
-
-def _harmless(cell: str) -> str:
-    """The cell with an apostrophe where a spreadsheet would take it for a formula (OWASP, CSV injection).
-
-    Also behind a semicolon, a tab or a line end: in many countries a spreadsheet begins another cell there.
-    """
-    return _FORMULA.sub(r"\1'\2", cell)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -200,7 +170,7 @@ def verify(
     else:
         typer.echo(f"{found.sealed} sealed rows in {found.segments} segments, {found.unsealed} not sealed yet")
         typer.echo(f"latest seal: {found.latest_seal or '-'}")
-        typer.echo("✅ nothing was changed" if found.first_bad is None else f"❌ {_sentence(found.first_bad)}")
+        typer.echo("✅ nothing was changed" if found.first_bad is None else f"❌ {found.first_bad.sentence}")
     if not found.ok:
         raise typer.Exit(1)
 
@@ -232,9 +202,3 @@ def _as_members(found: Verification) -> dict[str, Any]:
         },
         "latest_seal": found.latest_seal,
     }
-
-
-def _sentence(flaw: Flaw) -> str:
-    place = f"segment {flaw.segment}" if flaw.segment is not None and "segment" not in flaw.what else ""
-    place += f", position {flaw.position} of {flaw.stream}" if place and flaw.position is not None else ""
-    return f"{flaw.what} ({place})" if place else flaw.what

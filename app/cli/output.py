@@ -31,16 +31,6 @@ def show_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=_time))
 
 
-def as_json_line(value: Any) -> str:
-    """JSON in one line, times as RFC 3339 in UTC."""
-    return json.dumps(value, default=_time)
-
-
-def as_text(value: object) -> str:
-    """A cell of a table for programs: nothing for None, times as RFC 3339 in UTC."""
-    return _time(value) if isinstance(value, datetime) else "" if value is None else str(value)
-
-
 class JsonDocument:
     """A JSON object, written to a file member by member: an export may be larger than what memory should hold.
 

@@ -127,6 +127,7 @@ class AuditFilter:
     subject_id: str | None = None
     action: str | None = None
     about: tuple[str, str] | None = None
+    result: Result | None = None
     since: datetime | None = None
     until: datetime | None = None
 

@@ -207,6 +207,13 @@ class Flaw:
     id: str | None = None
     what: str
 
+    @property
+    def sentence(self) -> str:
+        """The flaw in one sentence, with its place where that is known."""
+        place = f"segment {self.segment}" if self.segment is not None and "segment" not in self.what else ""
+        place += f", position {self.position} of {self.stream}" if place and self.position is not None else ""
+        return f"{self.what} ({place})" if place else self.what
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:

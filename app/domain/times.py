@@ -43,6 +43,11 @@ def rfc3339(text: str) -> datetime:
     raise ValueError("is not a time that exists")
 
 
+def begin_of_day(text: str) -> datetime:
+    """The first second, in UTC, of a day such as 2027-03-31. Raises ValueError."""
+    return _day(text, BEGIN_OF_DAY)
+
+
 def end_of_day(text: str) -> datetime:
     """The last second, in UTC, of a day such as 2027-03-31. Raises ValueError."""
     return _day(text, END_OF_DAY)

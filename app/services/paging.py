@@ -40,7 +40,7 @@ def read_cursor(cursor: str | None) -> str | None:
     except (ValueError, binascii.Error):
         text = ""
     # Only the one way in which a cursor of this list is written: an id or a whole number.
-    if _KEY.fullmatch(text) is None or _cursor(text) != cursor:
+    if _KEY.fullmatch(text) is None or cursor_of(text) != cursor:
         raise InvalidInput("cursor", "is not one that was given out")
     return text
 
@@ -50,10 +50,11 @@ def paged(rows: Sequence[_T], limit: int, key: Callable[[_T], str]) -> Page[_T]:
     if len(rows) <= limit:
         return Page(rows, None)
     items = rows[:limit]
-    return Page(items, _cursor(key(items[-1])))
+    return Page(items, cursor_of(key(items[-1])))
 
 
-def _cursor(key: str) -> str:
+def cursor_of(key: str) -> str:
+    """Return the cursor of the page behind that id."""
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 

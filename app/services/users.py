@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.domain.audit import Action
 from app.domain.errors import AlreadyExists, Forbidden, InvalidToken, NotFound, UniqueViolation
@@ -28,6 +28,14 @@ from app.services.links import AccountClaims, Claimable
 from app.services.owners import require_another_owner
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import Clock, Storage, UnitOfWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownUser:
+    """A user, and when they were last seen in a session; None where none of their sessions is stored any more."""
+
+    user: User
+    last_seen_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +88,22 @@ class UserService:
         actor.require(Permission.MANAGE_USERS)
         async with self._storage.lookup() as uow:
             return await _present(uow, user_id)
+
+    async def directory(
+        self, actor: Actor, *, wanted: UserFilter | None = None, after: str | None = None, limit: int = 50
+    ) -> Page[KnownUser]:
+        """Return what `page` does, with when each was last seen. Raises Forbidden, InvalidInput."""
+        found = await self.page(actor, wanted=wanted, after=after, limit=limit)
+        async with self._storage.lookup() as uow:
+            seen = await uow.sessions.last_seen([each.id for each in found.items])
+        known = [KnownUser(user=each, last_seen_at=seen.get(each.id)) for each in found.items]
+        return Page(known, found.next_cursor)
+
+    async def profile(self, actor: Actor, user_id: str) -> KnownUser:
+        """Return one user, with when they were last seen. Raises Forbidden, NotFound."""
+        user = await self.get(actor, user_id)
+        async with self._storage.lookup() as uow:
+            return KnownUser(user=user, last_seen_at=(await uow.sessions.last_seen([user_id])).get(user_id))
 
     async def named(self, actor: Actor, username: str) -> User:
         """Return the user of a name. Raises Forbidden, NotFound."""

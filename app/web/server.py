@@ -50,9 +50,12 @@ from app.web.pages.account import passkeys as account_passkeys
 from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
 from app.web.pages.account import tokens as account_tokens
+from app.web.pages.admin import audit as admin_audit
+from app.web.pages.admin import invitations as admin_invitations
 from app.web.pages.admin import key_changes as admin_key_changes
 from app.web.pages.admin import keys as admin_keys
 from app.web.pages.admin import rotation as admin_rotation
+from app.web.pages.admin import users as admin_users
 from app.web.pages.credentials import adding as credential_adding
 from app.web.pages.credentials import listing as credential_list
 from app.web.pages.credentials import one as credential_page
@@ -99,6 +102,9 @@ _FAMILIES: Final = (
     account_factors.routes,
     account_sessions.routes,
     account_tokens.routes,
+    admin_users.routes,
+    admin_invitations.routes,
+    admin_audit.routes,
     privacy_pages.routes,
     admin_keys.routes,
     admin_key_changes.routes,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.cli.audit import _csv
 from app.domain.keys import KeyName
+from app.services.audit_trail.export import csv_line
 from tests.support.installs import Place
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_reading_needs_no_key_and_verifying_does(installed: Place) -> None:
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_no_cell_of_an_export_is_a_formula(begin: str) -> None:
-    (row,) = csv.reader([_csv([f"{begin}cmd|' /C calc'!A0", "fine"]).decode()])
+    (row,) = csv.reader([csv_line([f"{begin}cmd|' /C calc'!A0", "fine"]).decode()])
     assert row[0].startswith("'")
     assert row[1] == "fine"
 
@@ -91,6 +91,8 @@ def test_no_cell_of_an_export_is_a_formula(begin: str) -> None:
 @pytest.mark.parametrize("begin", ["=", " =", "+", "-", "@", "\uff1d"])
 def test_no_cell_is_one_where_another_separator_is_usual(separator: str, begin: str) -> None:
     """A spreadsheet of many countries splits a cell of ours again."""
-    line = _csv([json.dumps({"reason": f"x{separator}{begin}cmd|' /C calc'!A0;y"}, ensure_ascii=False), "2026-11-30"])
+    line = csv_line(
+        [json.dumps({"reason": f"x{separator}{begin}cmd|' /C calc'!A0;y"}, ensure_ascii=False), "2026-11-30"]
+    )
     for cell in next(csv.reader([line.decode()], delimiter=separator)):
         assert not cell.strip().startswith(("=", "+", "-", "@", "\uff1d")), cell

@@ -41,7 +41,7 @@ async def fill(storage: Storage) -> AuditReading:
                 AuditEvent(
                     at=NOW + timedelta(hours=hour),
                     action=action,
-                    result=Result.OK,
+                    result=Result.DENIED if subject_id is None and source is Source.WEB else Result.OK,
                     source=source,
                     subject_id=subject_id,
                     address=address,
@@ -93,6 +93,7 @@ async def test_pages_follow_each_other_without_a_gap(storage: Storage) -> None:
         (AuditQuery(about="key:AES_KEY"), ["3", "2"]),
         (AuditQuery(since=NOW + timedelta(hours=3)), ["5", "4"]),
         (AuditQuery(until=NOW + timedelta(hours=1)), ["1"]),
+        (AuditQuery(result=Result.DENIED), ["4"]),
         (AuditQuery(actor="Alice", action="key", since=NOW, until=NOW + timedelta(days=1)), ["5"]),
     ],
 )
@@ -100,6 +101,28 @@ async def test_filters_leave_out_what_was_not_asked_for(storage: Storage, query:
     audit = await fill(storage)
     assert [each.id for each in (await audit.page(AUDITOR, query)).items] == ids
     assert [each.id async for part in audit.all(AUDITOR, query) for each in part] == ids[::-1]
+
+
+async def test_a_reader_goes_back_and_forth(storage: Storage) -> None:
+    audit = await fill(storage)
+    first = await audit.stretch(AUDITOR, AuditQuery(), limit=2)
+    second = await audit.stretch(AUDITOR, AuditQuery(), older=first.older, limit=2)
+    third = await audit.stretch(AUDITOR, AuditQuery(), older=second.older, limit=2)
+    back = await audit.stretch(AUDITOR, AuditQuery(), newer=third.newer, limit=2)
+    assert [[each.id for each in stretch.items] for stretch in (first, second, third, back)] == [
+        ["5", "4"],
+        ["3", "2"],
+        ["1"],
+        ["3", "2"],
+    ]
+    assert (first.newer, third.older) == (None, None)
+    assert await audit.stretch(AUDITOR, AuditQuery(), newer=back.newer, limit=2) == first
+    assert await audit.stretch(AUDITOR, AuditQuery(), newer=first.older, limit=2) == first
+    filtered = await audit.stretch(AUDITOR, AuditQuery(action="key"), newer=third.newer, limit=2)
+    assert [each.id for each in filtered.items] == ["3", "2"]
+    for row in ("x", "-1", "a" * 200):
+        with pytest.raises(InvalidInput):
+            await audit.stretch(AUDITOR, AuditQuery(), newer=row)
 
 
 async def test_all_rows_come_in_parts(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -398,6 +398,8 @@ async def test_live_sessions_are_told_latest_seen_first(with_alice: Storage) -> 
     async with with_alice.read() as unit:
         assert [each.id for each in await unit.sessions.live_of("user-alice", NOW)] == ["b", "a"]
         assert await unit.sessions.live_of("user-bob", NOW) == []
+        assert await unit.sessions.last_seen(["user-alice", "user-bob"]) == {"user-alice": LATER}
+        assert await unit.sessions.last_seen([]) == {}
 
 
 async def test_touching_and_proving_note_the_time_and_a_latecomer_does_not_turn_it_back(with_alice: Storage) -> None:

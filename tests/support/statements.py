@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection as SyncConnection
 
 from app.domain.api_tokens import ApiToken
-from app.domain.audit import AuditEvent, AuditFilter, UsageHour
+from app.domain.audit import AuditEvent, AuditFilter, Result, UsageHour
 from app.domain.audit_chain import Seal, Segment, Stream
 from app.domain.backup import BackupRecord
 from app.domain.credential_lists import ListFilter, ListPlace, Need
@@ -164,6 +164,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
         AuditFilter(action="key"),
         AuditFilter(action="key.revoked"),
         AuditFilter(about=(ID, ID)),
+        AuditFilter(result=Result.DENIED),
         AuditFilter(since=NOW, until=NOW),
     ],
     BackupRecord: [

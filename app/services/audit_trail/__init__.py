@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.services.audit_trail.reading import ABOUT_PATTERN, ACTION_PATTERN, AuditQuery, AuditReading
+from app.services.audit_trail.reading import ABOUT_PATTERN, ACTION_PATTERN, AuditQuery, AuditReading, Stretch
 from app.services.audit_trail.retention import AuditRetention, AuditRetentionRule
 from app.services.audit_trail.sealing import AuditSealing
-from app.services.audit_trail.verification import AuditVerification
+from app.services.audit_trail.verification import AuditVerification, VerificationAt
 
 __all__ = [
     "ABOUT_PATTERN",
@@ -16,4 +16,6 @@ __all__ = [
     "AuditRetentionRule",
     "AuditSealing",
     "AuditVerification",
+    "Stretch",
+    "VerificationAt",
 ]

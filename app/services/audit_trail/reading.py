@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.domain.audit import AuditFilter, AuditItem
+from app.domain.audit import AuditFilter, AuditItem, Result
 from app.domain.errors import InvalidInput
 from app.domain.identity import USERNAME_LONGEST, Actor, Permission, name_key
 from app.domain.text import opaque, whole_number
-from app.services.paging import Page, page_size, paged, read_cursor
+from app.services.paging import Page, cursor_of, page_size, paged, read_cursor
 from app.services.ports import Storage
 
 ACTION_PATTERN: Final = r"[a-z_]{1,40}(?:\.[a-z_]{1,40})?"
@@ -32,8 +32,18 @@ class AuditQuery:
     actor: str | None = None
     action: str | None = None
     about: str | None = None
+    result: Result | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows, the latest first, and the cursors of the rows on both sides of them; None where there are none."""
+
+    items: Sequence[AuditItem]
+    newer: str | None
+    older: str | None
 
 
 class AuditReading:
@@ -54,6 +64,28 @@ class AuditReading:
         async with self._storage.read() as uow:
             rows = await uow.audit.page(wanted, after=begin, limit=size + 1, oldest_first=False)
         return paged(rows, size, lambda item: item.id)
+
+    async def stretch(
+        self, actor: Actor, query: AuditQuery, *, older: str | None = None, newer: str | None = None, limit: int = 50
+    ) -> Stretch:
+        """The latest rows first: those older than a row, those newer than one, or else the latest of all.
+
+        ``older`` and ``newer`` are cursors of another stretch; of both, ``newer`` counts. Where fewer rows than a
+        stretch holds are newer, it is that of the latest rows.
+        """
+        if newer is not None:
+            actor.require(Permission.READ_AUDIT)
+            size, begin = page_size(limit), _begin(newer)
+            wanted = await self._wanted(query)
+            async with self._storage.read() as uow:
+                rows = wanted and await uow.audit.page(wanted, after=begin, limit=size + 1, oldest_first=True)
+            if rows and len(rows) > size:
+                items = rows[size - 1 :: -1]
+                return Stretch(items, newer=cursor_of(items[0].id), older=cursor_of(items[-1].id))
+            older = None
+        page = await self.page(actor, query, after=older, limit=limit)
+        newest = cursor_of(page.items[0].id) if page.items and older is not None else None
+        return Stretch(page.items, newer=newest, older=page.next_cursor)
 
     async def all(self, actor: Actor, query: AuditQuery) -> AsyncIterator[Sequence[AuditItem]]:
         """Every row that is there when it is reached, the oldest first, in parts."""
@@ -88,7 +120,12 @@ class AuditReading:
                 return None
             subject_id = user.subject_id
         return AuditFilter(
-            subject_id=subject_id, action=query.action, about=about, since=query.since, until=query.until
+            subject_id=subject_id,
+            action=query.action,
+            about=about,
+            result=query.result,
+            since=query.since,
+            until=query.until,
         )
 
 

@@ -71,7 +71,7 @@ class AuditRetention:
         self._sealing = sealing
         self._exports = exports
         self._rule = rule
-        self._verification = AuditVerification(storage=storage, keys=keys, derivation=derivation)
+        self._verification = AuditVerification(storage=storage, keys=keys, derivation=derivation, clock=clock)
 
     async def watch(self) -> None:
         """Make sure that the job is queued."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from app.domain.audit_chain import (
@@ -25,7 +28,7 @@ from app.domain.keys import KeyName
 from app.domain.secrets import SecretBytes
 from app.services.audit_trail.seals import Seals
 from app.services.keys import KeyManagementService
-from app.services.ports import KeyDerivation, Storage
+from app.services.ports import Clock, KeyDerivation, Storage
 
 BATCH: Final = 1000
 """Rows, or segments, that are held in memory at a time."""
@@ -34,13 +37,24 @@ Show = Callable[[int, int], None]
 """Called with how many rows of how many are verified."""
 
 
+@dataclass(frozen=True, slots=True)
+class VerificationAt:
+    """When a verification ended, and its outcome; None where it was given up."""
+
+    at: datetime
+    found: Verification | None
+
+
 class AuditVerification:
     """Reads everything, in parts, and changes nothing. Methods may raise StorageError, NotReady and Forbidden."""
 
-    def __init__(self, *, storage: Storage, keys: KeyManagementService, derivation: KeyDerivation) -> None:
+    def __init__(
+        self, *, storage: Storage, keys: KeyManagementService, derivation: KeyDerivation, clock: Clock
+    ) -> None:
         self._storage = storage
         self._keys = keys
         self._derivation = derivation
+        self._clock = clock
 
     async def verify(self, actor: Actor, *, remembered: str | None = None, show: Show | None = None) -> Verification:
         """Verify the chains as they were when this began; rows may be sealed and dropped meanwhile.
@@ -68,6 +82,14 @@ class AuditVerification:
             first_bad=flaw or await self._forgotten(expected, found),
             latest_seal=latest_seal(list(heads.values())),
         )
+
+    async def verify_within(self, actor: Actor, seconds: float) -> VerificationAt:
+        """Verify as `verify` does, and give up after that time: a person waits for the answer."""
+        found = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                found = await self.verify(actor)
+        return VerificationAt(self._clock.now(), found)
 
     async def segments(self) -> Sequence[StoredSegment]:
         """Every segment as it is found, in the order of their numbers."""

@@ -195,6 +195,10 @@ class SessionRepository(Protocol):
         """Return sessions that are neither revoked nor expired, latest seen first."""
         ...
 
+    async def last_seen(self, user_ids: Sequence[str]) -> Mapping[str, datetime]:
+        """Return when each of these users was last seen in a session that is still stored; one without is left out."""
+        ...
+
     async def touch(self, session_id: str, at: datetime) -> None:
         """Set when the session was last seen; a time earlier than the stored one changes nothing."""
         ...

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from app.domain import errors
 from app.domain.audit import AuditItem as Row
+from app.domain.audit import Result
 from app.domain.identity import Actor
 from app.domain.scopes import Scope
 from app.services.audit_trail import AuditQuery
@@ -29,6 +30,7 @@ class Events(PageQuery):
     actor: Username | None = Field(default=None, description="The name of a user")
     action: Action | None = Field(default=None, description="An action, such as `key.revoked`, or a family: `key`")
     about: About | None = Field(default=None, description="The kind and the id of an object, such as `key:AES_KEY`")
+    result: Literal["ok", "denied", "failed", "intent"] | None = Field(default=None, description="How it ended")
     since: Time | None = Field(default=None, description="From this time on")
     until: Time | None = Field(default=None, description="Before this time")
 
@@ -62,6 +64,13 @@ def _as_page(page: Page[Row]) -> dict[str, Any]:
 @routes("GET", "/api/v1/admin/audit", schema=AuditPage, errors=[errors.Forbidden], scope=Scope.AUDIT_READ)
 async def audit(request: web.Request, actor: Actor, query: Events) -> web.Response:
     """Who did what, when and from where, the latest first; for owners, admins and auditors."""
-    wanted = AuditQuery(actor=query.actor, action=query.action, about=query.about, since=query.since, until=query.until)
+    wanted = AuditQuery(
+        actor=query.actor,
+        action=query.action,
+        about=query.about,
+        result=None if query.result is None else Result(query.result),
+        since=query.since,
+        until=query.until,
+    )
     page = await request.app[SERVICES].audit.page(actor, wanted, after=query.cursor, limit=query.limit)
     return json_response(200, _as_page(page))

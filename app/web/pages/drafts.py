@@ -14,11 +14,14 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
+from app.localisation import mark
 from app.web.origin import ORIGIN, cookie_of
 from app.web.pages.rendering import see_other
 
 CONFIRM: Final = "/account/confirm"
 """The page that asks who is at the keyboard; it leads back to the page that it is given as `next`."""
+CONFIRMED: Final = mark("It is confirmed that it is you, for ten minutes. Repeat your step.")
+"""The news of the page that it leads back to, by the value `confirmed` of `done`."""
 _SECONDS: Final = 600
 _LONGEST: Final = 2_000
 

@@ -16,7 +16,7 @@ from app.web.options import SERVICES
 from app.web.origin import ORIGIN
 from app.web.pages.code import ask_for_code
 from app.web.pages.drafts import forget_draft
-from app.web.pages.rendering import Refused, news_of, own_page, page, see_other
+from app.web.pages.rendering import Refused, own_page, page, see_other
 from app.web.passkeys import passkeys_elsewhere
 from app.web.routing import Routes
 from app.web.sessions import begin_session, end_session, session_cookie
@@ -162,7 +162,7 @@ async def login_form(request: web.Request, query: LoginQuery) -> web.Response:
         refused=None,
         username="",
         next=own_page(query.next),
-        news=news_of(request, _NEWS, query.done),
+        news=_NEWS.get(query.done),
         usable=request.app[ORIGIN].cookies_allowed(request),
         passkeys=passkeys_elsewhere(request) is None,
     )

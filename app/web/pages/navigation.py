@@ -7,7 +7,11 @@ from typing import Final
 from app.domain.identity import Permission, Role
 from app.localisation import mark
 
-_ADMINISTRATION: Final[tuple[tuple[str, str, Permission], ...]] = (("/admin/keys", mark("Keys"), Permission.SEE_KEYS),)
+_ADMINISTRATION: Final[tuple[tuple[str, str, Permission], ...]] = (
+    ("/admin/keys", mark("Keys"), Permission.SEE_KEYS),
+    ("/admin/users", mark("Users"), Permission.MANAGE_USERS),
+    ("/admin/audit", mark("Audit trail"), Permission.READ_AUDIT),
+)
 """Address, title (marked for the catalogue) and the permission that its services ask for, in the order shown:
 keys, users, credentials, audit, backups, health.
 """

@@ -59,11 +59,6 @@ def texts_of(request: web.Request) -> NullTranslations:
     return texts(language_of(request))
 
 
-def news_of(request: web.Request, sentences: Mapping[str, str], done: str) -> str | None:
-    """The sentence about what led to the page, in the reader's language; None without one of that name."""
-    return texts_of(request).gettext(sentences[done]) if done in sentences else None
-
-
 def page(
     request: web.Request,
     template: str,

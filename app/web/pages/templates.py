@@ -36,6 +36,7 @@ def environment(invite_url: str | None, *, discord_sign_in: bool, language: Lang
     environment.filters["ago"] = moment
     environment.filters["in_words"] = partial(in_words, read)
     environment.filters["sentence"] = partial(sentence, read)
+    environment.filters["translated"] = read.gettext
     environment.filters["with_code"] = with_code
     environment.globals["blade"] = blade
     environment.globals["invite_url"] = invite_url

@@ -126,6 +126,12 @@ ROWS: Final = (
     ),
     _row("audit.all", lambda w: w.services.audit.all(w.actor, AuditQuery()), _READERS),
     _row("audit.page", lambda w: w.services.audit.page(w.actor, AuditQuery()), _READERS),
+    _row("audit.stretch", lambda w: w.services.audit.stretch(w.actor, AuditQuery()), _READERS),
+    _row(
+        "audit_verification.verify_within",
+        lambda w: w.services.audit_verification.verify_within(w.actor, 60.0),
+        _READERS,
+    ),
     _row("audit_verification.verify", lambda w: w.services.audit_verification.verify(w.actor), _READERS),
     _row("authentication.end_session", lambda w: w.services.authentication.end_session(w.actor), _EVERYBODY),
     _row(
@@ -346,11 +352,13 @@ ROWS: Final = (
     _row("second_factor.status", lambda w: w.services.second_factor.status(w.actor), _EVERYBODY),
     _row("users.change", lambda w: w.services.users.change(w.actor, w.id, disabled=True), _ABOUT_USER, fresh=True),
     _row("users.create", lambda w: w.services.users.create(w.actor, "newcomer", Role.ADMIN), _ADMINS, fresh=True),
+    _row("users.directory", lambda w: w.services.users.directory(w.actor), _ADMINS),
     _row("users.get", lambda w: w.services.users.get(w.actor, w.id), {"foreign": "AAFF", "of_owner": "AAFF"}),
     _row("users.invitations", lambda w: w.services.users.invitations(w.actor), _ADMINS),
     _row("users.invite", lambda w: w.services.users.invite(w.actor, Role.ADMIN), _ADMINS, fresh=True),
     _row("users.named", lambda w: w.services.users.named(w.actor, w.name), {"foreign": "AAFF", "of_owner": "AAFF"}),
     _row("users.page", lambda w: w.services.users.page(w.actor), _ADMINS),
+    _row("users.profile", lambda w: w.services.users.profile(w.actor, w.id), {"foreign": "AAFF", "of_owner": "AAFF"}),
     _row("users.reset", lambda w: w.services.users.reset(w.actor, w.id), _ABOUT_USER, fresh=True),
     _row("users.withdraw", lambda w: w.services.users.withdraw(w.actor, ABSENT), "NNFF", fresh=True),
 )

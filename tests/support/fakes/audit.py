@@ -40,6 +40,7 @@ class FakeAuditRepository:
             and wanted.subject_id in {None, event.subject_id}
             and (action is None or event.action == action or event.action.partition(".")[0] == action)
             and wanted.about in {None, (event.object_kind, event.object_id)}
+            and wanted.result in {None, event.result}
             and (wanted.since is None or event.at >= wanted.since)
             and (wanted.until is None or event.at < wanted.until)
         )

@@ -156,6 +156,10 @@ class FakeSessionRepository:
         ]
         return sorted(sorted(live, key=lambda each: each.id), key=lambda each: each.last_seen_at, reverse=True)
 
+    async def last_seen(self, user_ids: Sequence[str]) -> Mapping[str, datetime]:
+        mine = [each for each in self._tables.sessions.values() if each.user_id in user_ids]
+        return {each.user_id: each.last_seen_at for each in sorted(mine, key=lambda each: each.last_seen_at)}
+
     async def touch(self, session_id: str, at: datetime) -> None:
         session = self._tables.sessions.get(session_id)
         if session is not None and session.last_seen_at < at:

@@ -106,6 +106,8 @@ class AuditRepositoryImpl:
         if wanted.about is not None:
             kind, object_id = wanted.about
             statement = statement.where(row.object_kind == kind, row.object_id == object_id)
+        if wanted.result is not None:
+            statement = statement.where(row.result == wanted.result)
         if wanted.since is not None:
             statement = statement.where(row.at >= wanted.since)
         if wanted.until is not None:

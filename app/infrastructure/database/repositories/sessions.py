@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -116,6 +116,15 @@ class SessionRepositoryImpl:
             .order_by(sessions.c.last_seen_at.desc(), sessions.c.id)
         )
         return [_to_session(row) for row in await self._connection.rows(statement)]
+
+    async def last_seen(self, user_ids: Sequence[str]) -> Mapping[str, datetime]:
+        """One statement."""
+        statement = (
+            select(sessions.c.user_id, func.max(sessions.c.last_seen_at))
+            .where(sessions.c.user_id.in_(user_ids))
+            .group_by(sessions.c.user_id)
+        )
+        return {row[0]: row[1] for row in await self._connection.rows(statement)}
 
     async def touch(self, session_id: str, at: datetime) -> None:
         """A late writer never sets the time back."""

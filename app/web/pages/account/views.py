@@ -13,6 +13,7 @@ from app.domain.passkeys import PASSKEYS_MOST
 from app.domain.scopes import Scope
 from app.localisation import mark
 from app.web.options import SERVICES
+from app.web.pages.drafts import CONFIRMED
 from app.web.passkeys import passkeys_elsewhere
 
 View = Callable[[web.Request, Actor], Awaitable[Mapping[str, Any]]]
@@ -95,7 +96,7 @@ VIEWS: Final[Mapping[str, View]] = MappingProxyType(
 NEWS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "password": mark("Your password is changed. Every other session has ended."),
-        "confirmed": mark("It is confirmed that it is you, for ten minutes. Repeat your step."),
+        "confirmed": CONFIRMED,
         "unlinked": mark("Your Discord account is not linked any more. Every other session has ended."),
         "passkey": mark("The passkey is added. Every other session has ended."),
         "passkey-removed": mark(

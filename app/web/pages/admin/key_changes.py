@@ -42,20 +42,20 @@ _REVOKE: Final = _Change("revoke", None)
 _RETIRE: Final = _Change("retire", None)
 
 
-class ChangeForm(Model):
+class KeyChangeForm(Model):
     """Why a key is changed."""
 
     reason: str = ""
 
 
-class RevokeForm(Model):
+class RevokeVersionForm(Model):
     """Why a version is revoked, and the name of its key, typed."""
 
     confirmation: str
     reason: str = ""
 
 
-class ChangeQuery(Model):
+class KeyChangeQuery(Model):
     """The action that led to the page."""
 
     done: str = ""
@@ -91,7 +91,7 @@ async def _page(
     )
 
 
-async def _ask(request: web.Request, actor: Actor, change: _Change, query: ChangeQuery) -> web.Response:
+async def _ask(request: web.Request, actor: Actor, change: _Change, query: KeyChangeQuery) -> web.Response:
     typed = draft_for(request, request.path, actor.user_id)
     response = await _page(request, actor, change, confirmed=query.done == "confirmed", typed=typed)
     forget_draft(request, response)
@@ -119,7 +119,7 @@ def _begun(job: Job) -> web.Response:
 
 
 @routes("GET", f"{KEY}/rotate", media_type="text/html", errors=[errors.Forbidden, errors.KeyStateConflict])
-async def ask_to_rotate(request: web.Request, actor: Actor, name: str, query: ChangeQuery) -> web.Response:  # noqa: ARG001
+async def ask_to_rotate(request: web.Request, actor: Actor, name: str, query: KeyChangeQuery) -> web.Response:  # noqa: ARG001
     """Explains a rotation, and asks."""
     return await _ask(request, actor, _ROTATE, query)
 
@@ -133,13 +133,13 @@ async def ask_to_rotate(request: web.Request, actor: Actor, name: str, query: Ch
     signed_out=_signed_out,
     errors=CHANGING,
 )
-async def rotate(request: web.Request, actor: Actor, name: str, form: ChangeForm) -> web.Response:
+async def rotate(request: web.Request, actor: Actor, name: str, form: KeyChangeForm) -> web.Response:
     """Rotate a key now; leads to the page that shows it."""
     return _begun(await request.app[SERVICES].rotation.rotate(actor.because(form.reason or None), KeyName(name)))
 
 
 @routes("GET", f"{KEY}/rollback", media_type="text/html", errors=[errors.Forbidden, errors.KeyStateConflict])
-async def ask_to_roll_back(request: web.Request, actor: Actor, name: str, query: ChangeQuery) -> web.Response:  # noqa: ARG001
+async def ask_to_roll_back(request: web.Request, actor: Actor, name: str, query: KeyChangeQuery) -> web.Response:  # noqa: ARG001
     """Explains a rollback, and asks."""
     return await _ask(request, actor, _ROLLBACK, query)
 
@@ -153,7 +153,7 @@ async def ask_to_roll_back(request: web.Request, actor: Actor, name: str, query:
     signed_out=_signed_out,
     errors=CHANGING,
 )
-async def roll_back(request: web.Request, actor: Actor, name: str, form: ChangeForm) -> web.Response:
+async def roll_back(request: web.Request, actor: Actor, name: str, form: KeyChangeForm) -> web.Response:
     """Make the former primary primary again."""
     return _begun(await request.app[SERVICES].rotation.rollback(actor.because(form.reason or None), KeyName(name)))
 
@@ -164,7 +164,7 @@ async def ask_to_revoke(
     actor: Actor,
     name: str,  # noqa: ARG001
     version: str,  # noqa: ARG001
-    query: ChangeQuery,
+    query: KeyChangeQuery,
 ) -> web.Response:
     """Explains the revocation of a version, and asks for the name of the key."""
     return await _ask(request, actor, _REVOKE, query)
@@ -179,7 +179,7 @@ async def ask_to_revoke(
     signed_out=_signed_out,
     errors=_OF_A_VERSION,
 )
-async def revoke(request: web.Request, actor: Actor, name: str, version: str, form: RevokeForm) -> web.Response:
+async def revoke(request: web.Request, actor: Actor, name: str, version: str, form: RevokeVersionForm) -> web.Response:
     """Mark a version as compromised, permanently."""
     if form.confirmation.strip() != name:
         raise InvalidInput("confirmation", f"must be the name of the key, {name}: nothing was revoked")
@@ -194,7 +194,7 @@ async def ask_to_retire(
     actor: Actor,
     name: str,  # noqa: ARG001
     version: str,  # noqa: ARG001
-    query: ChangeQuery,
+    query: KeyChangeQuery,
 ) -> web.Response:
     """Explains the retirement of a version, and asks."""
     return await _ask(request, actor, _RETIRE, query)
@@ -209,7 +209,7 @@ async def ask_to_retire(
     signed_out=_signed_out,
     errors=_OF_A_VERSION,
 )
-async def retire(request: web.Request, actor: Actor, name: str, version: str, form: ChangeForm) -> web.Response:
+async def retire(request: web.Request, actor: Actor, name: str, version: str, form: KeyChangeForm) -> web.Response:
     """Prove by a full scan that nothing needs a version any more, and retire it."""
     return _begun(
         await request.app[SERVICES].rotation.retire(actor.because(form.reason or None), KeyName(name), int(version))

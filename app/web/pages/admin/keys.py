@@ -18,7 +18,7 @@ from app.localisation import mark
 from app.services.rotation import KeyStatus
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
-from app.web.pages.drafts import confirm_first, draft_for, forget_draft, sign_in_first
+from app.web.pages.drafts import CONFIRMED, confirm_first, draft_for, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes, SignedOut
 from app.web.sessions import ACCOUNT, actor_of
@@ -50,7 +50,7 @@ ACTIONS: Final[Mapping[str, str]] = {
 }
 """Titles of jobs, by their action."""
 _NEWS: Final[Mapping[str, str]] = {
-    "confirmed": mark("It is confirmed that it is you, for ten minutes. Repeat your step."),
+    "confirmed": CONFIRMED,
     "scheduled": mark("The schedule is changed."),
     "announced": mark("The rotation is announced. Everybody sees its date in the Hall."),
     "cancelled": mark("The rotation is cancelled."),
