@@ -38,7 +38,7 @@ class Figures:
 
 
 class MonitoringService:
-    """Reads the figures. They name no person, and hold nothing that a credential or key could be told by."""
+    """Reads the figures. They name no person, and hold nothing from which a credential or key could be guessed."""
 
     def __init__(
         self, *, storage: Storage, keys: KeyManagementService, dashboard: DashboardService, rehearsal: BackupRehearsal

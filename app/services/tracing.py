@@ -1,4 +1,4 @@
-"""What a process without a collector of traces does: nothing."""
+"""A tracer for a process without a collector of traces: it does nothing."""
 
 from __future__ import annotations
 

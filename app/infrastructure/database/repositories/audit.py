@@ -46,7 +46,7 @@ class AuditRepositoryImpl:
         self._connection = connection
         self._randomness = randomness
         self.appended: list[AuditEvent] = []
-        """What the unit of work records, for the figures: nothing of it is committed yet."""
+        """The events of this unit of work, for the figures: nothing of it is committed yet."""
 
     async def append(self, event: AuditEvent) -> None:
         """One statement; two more where the address is new."""

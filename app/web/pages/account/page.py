@@ -11,7 +11,7 @@ from app.domain.identity import Actor
 from app.web.inputs import Model
 from app.web.pages.account.views import NEWS, VIEWS
 from app.web.pages.drafts import CONFIRM, draft_for, forget_draft, keep_draft, sign_in_first
-from app.web.pages.rendering import Refused, news_of, page, see_other
+from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes, SignedOut
 from app.web.sessions import ACCOUNT, actor_of
 
@@ -94,7 +94,7 @@ def done(what: str) -> web.Response:
 async def account(request: web.Request, actor: Actor, query: AccountQuery) -> web.Response:
     """Your account: password, passkeys, and where you are signed in."""
     typed = draft_for(request, PATH, actor.user_id)
-    response = await account_page(request, actor, news=news_of(request, NEWS, query.done), typed=typed)
+    response = await account_page(request, actor, news=NEWS.get(query.done), typed=typed)
     forget_draft(request, response)
     return response
 
