@@ -209,8 +209,10 @@ async def _start_web(
         say("production demands https: set PUBLIC_URL to the https address; until then only the probes are answered")
     if not await retry.run(services.identity.owner_ever_existed):
         # Not through the logger: a token in a log outlives its use.
-        say(f"setup token={services.keys.setup_token().reveal()}")
-        say(f"open {address}/setup to make the first owner")
+        token = services.keys.setup_token().reveal()
+        say(f"setup token={token}")
+        # Behind the "#", which browsers send to nobody.
+        say(f"open {address}/setup#{token} to make the first owner")
 
 
 class _Loaded:

@@ -71,6 +71,7 @@ from app.services.dashboard import DashboardService
 from app.services.deadlines import Deadlines
 from app.services.discord_accounts import DiscordLinking, DiscordSignIn, LinkCodes, Tickets
 from app.services.failures import FailureLog
+from app.services.first_owner import FirstOwner
 from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
 from app.services.identity import IdentityService
@@ -285,6 +286,7 @@ def build_services(parts: Parts) -> Services:
         ),
         audit_verification=AuditVerification(storage=storage, keys=keys, derivation=derivation, clock=clock),
         identity=identity,
+        first_owner=FirstOwner(identity=identity, starts=starts),
         users=UserService(
             storage=storage,
             keys=keys,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.deadlines import Deadlines
     from app.services.discord_accounts import DiscordLinking, DiscordSignIn
     from app.services.failures import FailureLog
+    from app.services.first_owner import FirstOwner
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
     from app.services.imports import ImportService
@@ -69,6 +70,7 @@ class Services:
     audit_retention: AuditRetention
     audit_verification: AuditVerification
     identity: IdentityService
+    first_owner: FirstOwner
     users: UserService
     claims: AccountClaims
     passwords: PasswordService

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from app.domain.audit import Action, AuditFilter
 from app.domain.credentials import SOON
 from app.domain.errors import StorageError
 from app.domain.identity import Actor, Permission, Role
 from app.domain.jobs import JobKind
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset
 from app.services.bot_state import BotConnection, BotStateService
-from app.services.credentials import CredentialCounts, CredentialService
+from app.services.credentials import CredentialCounts, CredentialService, ExpiringCredential, Usage
 from app.services.failures import FailureLog
 from app.services.keys import KeyManagementService
 from app.services.ports import Clock, Storage
 
 _BOT_GUILDS: Final = "guilds"
+_FIRST_RUN: Final = "first_run"
 
 
 class Headline(StrEnum):
@@ -27,6 +29,7 @@ class Headline(StrEnum):
 
     UNREADABLE = "unreadable"
     EXPIRED = "expired"
+    REFUSED = "refused"
     KEY_DUE = "key_due"
     EXPIRING = "expiring"
     EMPTY = "empty"
@@ -44,6 +47,7 @@ class KeyAge:
     age_days: int
     due_at: datetime
     due: bool
+    due_soon: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,46 +65,45 @@ class LastBackup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstRun:
-    """The steps of the first run, and whether each is done."""
+    """The steps of the first run, in their order, and whether each is done."""
 
-    owner: bool
     bot_invited: bool
     discord_linked: bool
+    master_key_printed: bool
     first_credential_stored: bool
     first_credential_used: bool
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
-        return all(
-            (
-                self.owner,
-                self.bot_invited,
-                self.discord_linked,
-                self.first_credential_stored,
-                self.first_credential_used,
-            )
-        )
+        return all(astuple(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dashboard:
-    """``keys`` is empty for actors who may not see them; ``first_run`` is for the owner, None once it is complete.
+    """``expiring`` and ``keys`` are in the order of their dates.
 
-    ``bot`` and ``backup`` are for actors who may see keys, None for others. ``announcements`` are for everybody: keys
-    of which a rotation is announced, with the time at which it begins, the next one first.
+    ``keys`` is empty for actors who may not see them; ``bot`` and ``backup`` are None for those. ``first_run`` is for
+    the owner, None once it is complete or hidden. ``announcements`` are for everybody: keys of which a rotation is
+    announced, with the time at which it begins, the next one first.
     """
 
     username: str
     role: Role
     credentials: CredentialCounts
+    expiring: Sequence[ExpiringCredential]
+    usage: Usage
     keys: Sequence[KeyAge]
     headline: Headline
-    sentence: str
     first_run: FirstRun | None
     bot: BotConnection | None
     backup: LastBackup | None
     announcements: Sequence[tuple[KeyName, datetime]]
+
+    @property
+    def longest_due(self) -> KeyAge | None:
+        """The key whose rotation has been due for longest."""
+        return next((key for key in self.keys if key.due), None)
 
 
 class DashboardService:
@@ -129,20 +132,20 @@ class DashboardService:
 
     async def dashboard(self, actor: Actor) -> Dashboard:
         """Return the actor's dashboard. Raises StorageError, NotReady."""
-        actor.require_person()
-        counts = await self._credentials.health.counts(actor, soon=SOON)
-        ages = await self.key_ages() if actor.may(Permission.SEE_KEYS) else []
-        headline, sentence = _sentence(counts, ages)
+        overview = await self._credentials.overview.of(actor)
+        sees_keys = actor.may(Permission.SEE_KEYS)
+        ages = await self.key_ages() if sees_keys else []
         return Dashboard(
             username=actor.username,
             role=actor.role,
-            credentials=counts,
+            credentials=overview.counts,
+            expiring=overview.expiring,
+            usage=overview.usage,
             keys=ages,
-            headline=headline,
-            sentence=sentence,
-            first_run=await self._first_run(actor, counts),
-            bot=await self._bot_state.connection() if actor.may(Permission.SEE_KEYS) else None,
-            backup=await self._last_backup() if actor.may(Permission.SEE_KEYS) else None,
+            headline=_headline(overview.counts, ages),
+            first_run=await self._first_run(actor, overview.counts),
+            bot=await self._bot_state.connection() if sees_keys else None,
+            backup=await self._last_backup() if sees_keys else None,
             announcements=await self._announcements(),
         )
 
@@ -167,10 +170,14 @@ class DashboardService:
         )
 
     async def key_ages(self) -> Sequence[KeyAge]:
-        """The age of every application key, for actors who may see keys and for metrics. Raises StorageError."""
+        """The age of every application key, by due date: for actors who may see keys, and for metrics.
+
+        Raises StorageError.
+        """
         async with self._storage.lookup() as uow:
             schedules = await uow.schedules.all()
-        return [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]
+        ages = [self._age(self._keys.ring.keysets[name], schedules.get(name.value)) for name in APPLICATION_KEYS]
+        return sorted(ages, key=lambda age: age.due_at)
 
     def _age(self, keyset: Keyset, schedule: KeySchedule | None) -> KeyAge:
         now = self._clock.now()
@@ -184,27 +191,51 @@ class DashboardService:
             age_days=max((now - keyset.since).days, 0),
             due_at=due_at,
             due=now >= due_at,
+            due_soon=now < due_at <= now + SOON,
         )
 
+    # -- the first run -------------------------------------------------------------------------------------------------
+
     async def _first_run(self, actor: Actor, counts: CredentialCounts) -> FirstRun | None:
-        if actor.role is not Role.OWNER:
+        """The steps, for the owner; once all were done, none of them comes back."""
+        if not actor.may(Permission.MANAGE_KEYS):
             return None
-        async with self._storage.lookup() as uow:
+        printed = AuditFilter(
+            action=Action.MASTER_KEY_PRINTED, about=("master_key", self._keys.ring.manifest.master_key_id)
+        )
+        async with self._storage.read() as uow:
+            if await uow.bot_state.get(_FIRST_RUN) is not None:
+                return None
             user = await uow.users.get(actor.user_id)
             guilds = await uow.bot_state.get(_BOT_GUILDS)
+            printings = await uow.audit.page(printed, after=None, limit=1, oldest_first=False)
         steps = FirstRun(
-            owner=True,
             bot_invited=guilds not in {None, "0"},
             discord_linked=user is not None and user.discord_id is not None,
+            master_key_printed=bool(printings),
             first_credential_stored=counts.live > 0,
             first_credential_used=counts.used,
         )
-        return None if steps.complete else steps
+        if not steps.complete:
+            return steps
+        await self._end_first_run("complete")
+        return None
+
+    async def hide_first_run(self, actor: Actor) -> None:
+        """Show the steps of the first run no more, to no owner of this install. Raises Forbidden."""
+        actor.require(Permission.MANAGE_KEYS)
+        await self._end_first_run("hidden")
+
+    async def _end_first_run(self, how: str) -> None:
+        async with self._storage.write() as uow:
+            await uow.bot_state.put(_FIRST_RUN, how, self._clock.now())
 
     async def note_guilds(self, count: int) -> None:
         """Store in how many guilds the bot is; the bot calls this when it is ready and when that changes."""
         async with self._storage.write() as uow:
             await uow.bot_state.put(_BOT_GUILDS, str(count), self._clock.now())
+
+    # -- for monitors --------------------------------------------------------------------------------------------------
 
     async def readiness(self) -> dict[str, bool]:
         """Whether the database can be read, the keys are confirmed and the lease is valid: ready when all are."""
@@ -217,41 +248,14 @@ class DashboardService:
         return {"database": readable, "keys": self._keys.confirmed, "lease": self._keys.leased}
 
 
-def _sentence(counts: CredentialCounts, ages: Sequence[KeyAge]) -> tuple[Headline, str]:
-    """Return the most urgent thing to do, or that there is none."""
-    due = [age for age in ages if age.due]
-    if counts.unreadable:
-        count = _counted(counts.unreadable, "credential")
-        headline, sentence = Headline.UNREADABLE, f"{count} cannot be read: enter {_them(counts.unreadable)} again."
-    elif counts.expired:
-        have = "has" if counts.expired == 1 else "have"
-        count = _counted(counts.expired, "credential")
-        headline, sentence = Headline.EXPIRED, f"{count} {have} expired: replace {_them(counts.expired)}."
-    elif due:
-        oldest = min(due, key=lambda age: age.due_at)
-        age = _counted(oldest.age_days, "day")
-        headline, sentence = Headline.KEY_DUE, f"{oldest.name.value} is {age} old: its rotation is due."
-    elif counts.expiring:
-        expire = "expires" if counts.expiring == 1 else "expire"
-        count, them = _counted(counts.expiring, "credential"), _them(counts.expiring)
-        headline, sentence = Headline.EXPIRING, f"{count} {expire} within {SOON.days} days: replace {them} in time."
-    elif not counts.live:
-        headline, sentence = Headline.EMPTY, "No credential is stored yet: add your first."
-    else:
-        headline, sentence = Headline.WELL, _all_well(counts.live, len(ages))
-    return headline, sentence
-
-
-def _all_well(credentials: int, keys: int) -> str:
-    subject = "Your credential" if credentials == 1 else f"All {credentials} credentials"
-    if keys:
-        subject += f" and {_counted(keys, 'application key')}"
-    return f"{subject} {'is' if credentials == 1 and not keys else 'are'} well."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _them(number: int) -> str:
-    return "it" if number == 1 else "them"
+def _headline(counts: CredentialCounts, ages: Sequence[KeyAge]) -> Headline:
+    """The most urgent thing to do, or that there is none."""
+    found = (
+        (counts.unreadable, Headline.UNREADABLE),
+        (counts.expired, Headline.EXPIRED),
+        (counts.refused, Headline.REFUSED),
+        (any(age.due for age in ages), Headline.KEY_DUE),
+        (counts.expiring, Headline.EXPIRING),
+        (not counts.live, Headline.EMPTY),
+    )
+    return next((headline for holds, headline in found if holds), Headline.WELL)

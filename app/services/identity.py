@@ -100,7 +100,8 @@ class IdentityService:
         """Create the first owner. Raises SetupClosed, InvalidToken for a wrong setup token, InvalidInput."""
         if await self.owner_ever_existed():
             raise SetupClosed
-        given = opaque(setup_token, "setup_token", longest=256).strip()
+        # Pasted alone, or with the address behind whose "#" it was printed.
+        given = opaque(setup_token, "setup_token", longest=256).strip().rpartition("#")[2]
         if not hmac.compare_digest(given.encode(), self._keys.setup_token().reveal().encode()):
             raise InvalidToken("The setup token is wrong: copy it from the server's standard error")
         return await self.create_owner(username, password, client)

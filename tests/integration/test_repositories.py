@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import StatementError
 
-from app.domain.audit import Result
+from app.domain.audit import Action, Result
 from app.domain.credentials import AGED_AFTER, Owner, OwnerKind, Status
 from app.domain.errors import InvalidInput, UniqueViolation
 from app.domain.identity import Role
@@ -30,6 +30,8 @@ from app.settings import DatabaseUrl
 from tests.support.database import ALICE, NOW, api_token, credential, event, former, migrated, session, user
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.infrastructure.database.engine import Database
     from app.services.ports import Storage
 
@@ -938,6 +940,30 @@ async def test_an_audit_row_is_stored_unsealed_with_ids_for_people_and_addresses
             ("intent", None, None, "{}"),
         )
     ]
+
+
+async def test_uses_are_counted_by_day_from_the_latest_on(storage: Storage) -> None:
+    async def uses(since: datetime, most: int = 100) -> Mapping[date, int]:
+        async with storage.read() as unit:
+            return await unit.audit.uses_per_day("credential-1", since=since, most=most)
+
+    used = replace(event(), result=Result.INTENT)
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    async with storage.write() as unit:
+        for at in (midnight - timedelta(days=3), midnight - timedelta(microseconds=1), midnight, NOW):
+            await unit.audit.append(replace(used, at=at))
+            await unit.audit.append(replace(used, at=at, result=Result.OK))
+            await unit.audit.append(replace(used, at=at, object_id="credential-2"))
+            await unit.audit.append(replace(used, at=at, action=Action.CREDENTIAL_REVEALED))
+    today = NOW.date()
+    assert await uses(midnight - timedelta(days=1)) == {today - timedelta(days=1): 1, today: 2}
+    assert await uses(midnight - timedelta(days=3)) == {
+        today - timedelta(days=3): 1,
+        today - timedelta(days=1): 1,
+        today: 2,
+    }
+    assert await uses(midnight - timedelta(days=3), most=3) == {today - timedelta(days=1): 1, today: 2}
+    assert await uses(LATER) == {}
 
 
 async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, sql: SqlStorage) -> None:

@@ -22,12 +22,13 @@ from sqlalchemy import (
     MetaData,
     Table,
     UniqueConstraint,
+    and_,
     event,
     literal_column,
 )
 from sqlalchemy.engine import Connection
 
-from app.domain.audit import Result
+from app.domain.audit import Action, Result
 from app.domain.backup import Rehearsal
 from app.domain.credentials import OwnerKind
 from app.domain.identity import Role
@@ -328,6 +329,12 @@ A lower id may commit later than a higher one, so ``position``, given when a row
 
 Index(None, audit_events.c.address_id, sqlite_where=audit_events.c.address_id.is_not(None))
 UNSEALED: Final = audit_events.c.segment.is_(None)
+USES: Final = and_(
+    audit_events.c.action == literal_column(f"'{Action.CREDENTIAL_USED}'"),
+    audit_events.c.result == literal_column(f"'{Result.INTENT}'"),
+)
+"""One row for every use, however it ended: the intent."""
+Index("ix_audit_events_uses", audit_events.c.object_id, audit_events.c.at, sqlite_where=USES)
 Index("ix_audit_events_unsealed", audit_events.c.segment, audit_events.c.id, sqlite_where=UNSEALED)
 Index(
     "uq_audit_events_position",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -35,6 +35,7 @@ from app.services.after_commit import follow_up
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials.cipher import CredentialCipher
 from app.services.deadlines import regardless_of_deadline
+from app.services.paging import pages
 from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.refusals import Refusal, Refusals
 
@@ -293,6 +294,16 @@ def _by_clock(record: CredentialRecord, now: datetime) -> tuple[Status, int, Con
     if why is Concern.EXPIRED:
         status = Status.EXPIRED
     return status, max((now - record.secret_since).days, 0), why
+
+
+async def live_of(storage: Storage, owner: Owner) -> Sequence[CredentialRecord]:
+    """An owner's live credentials, which a quota limits."""
+
+    async def fetch(after: str | None) -> Sequence[CredentialRecord]:
+        async with storage.read() as uow:
+            return await uow.credentials.of_owner(owner, after=after)
+
+    return [record async for page in pages(fetch) for record in page]
 
 
 async def set_removed(

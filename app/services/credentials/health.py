@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 
-from app.domain.credentials import CredentialRecord, Owner, OwnerKind, expired
+from app.domain.credentials import CredentialRecord, Owner, OwnerKind
 from app.domain.encrypted_columns import (
     CREDENTIAL_SECRETS,
     ENCRYPTED_COLUMNS,
@@ -25,10 +25,9 @@ from app.domain.encrypted_columns import (
 from app.domain.errors import Forbidden
 from app.domain.identity import Actor, Permission
 from app.domain.scopes import Scope
-from app.services.credentials.access import CredentialAccess, manages, own
+from app.services.credentials.access import CredentialAccess, live_of, manages, own
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.values import (
-    CredentialCounts,
     HealthReport,
     ProviderHealth,
     UnreadableCredential,
@@ -96,19 +95,10 @@ class CredentialHealth:
         found = _Findings()
         async with self._storage.read() as uow:
             found.add(await uow.credentials.totals_of_owner(owner, self._clock.now()))
-        for record in await self._live(owner):
+        for record in await live_of(self._storage, owner):
             if not await self._access.readable(record):
                 found.add_unreadable(record)
         return found
-
-    async def _live(self, owner: Owner) -> Sequence[CredentialRecord]:
-        """An owner's live credentials, which a quota limits."""
-
-        async def fetch(after: str | None) -> Sequence[CredentialRecord]:
-            async with self._storage.read() as uow:
-                return await uow.credentials.of_owner(owner, after=after)
-
-        return [record async for page in pages(fetch) for record in page]
 
     async def _failing(self, column: EncryptedColumn, rows: Sequence[EncryptedRow]) -> Sequence[EncryptedRow]:
         """The rows that do not decrypt with the keys that this process has."""
@@ -140,19 +130,6 @@ class CredentialHealth:
             )
             for record in records
         ]
-
-    async def counts(self, actor: Actor, *, soon: timedelta) -> CredentialCounts:
-        """Decrypt and count the actor's own credentials; one that expires within ``soon`` counts as expiring."""
-        actor.require_person()
-        now = self._clock.now()
-        records = await self._live(own(actor))
-        return CredentialCounts(
-            live=len(records),
-            unreadable=sum([not await self._access.readable(record) for record in records]),
-            expired=sum(expired(record, now) for record in records),
-            expiring=sum(not expired(record, now) and expired(record, now + soon) for record in records),
-            used=any(record.last_used_at is not None for record in records),
-        )
 
     async def verify_all(self, actor: Actor) -> AsyncIterator[Verified]:
         """Decrypt every secret of every owner, removed and former ones too, step by step.

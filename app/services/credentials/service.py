@@ -54,6 +54,7 @@ from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
 from app.services.credentials.lists import CredentialLists
+from app.services.credentials.overview import CredentialOverview
 from app.services.credentials.storing import CredentialStoring, NewCredential, quota_exceeded
 from app.services.credentials.use import CredentialUse
 from app.services.credentials.values import (
@@ -78,7 +79,8 @@ _SWAPS: Final = 20
 class CredentialService:
     """Everything that people and programs do with credentials.
 
-    ``health`` has everything that counts and checks them, ``lists`` what people choose from.
+    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``lists`` what people choose
+    from.
 
     Every method may raise StorageError and NotReady. Ids that are unknown, or not the actor's, raise NotFound.
     """
@@ -106,6 +108,7 @@ class CredentialService:
             storage=storage, access=self._access, cipher=cipher, clock=clock, randomness=randomness
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, cipher=cipher, clock=clock)
+        self.overview: Final = CredentialOverview(storage=storage, access=self._access, clock=clock)
         self.lists: Final = CredentialLists(storage=storage, access=self._access, clock=clock)
         self._storing = CredentialStoring(cipher=cipher, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)

@@ -126,13 +126,61 @@ class HealthReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialCounts:
-    """The actor's own credentials, counted. ``expiring`` counts those that expire within the time asked about."""
+    """The actor's own credentials, counted; one may count several times. ``refused`` ones their provider refused at the
+    last check, ``expiring`` ones expire soon.
+    """
 
     live: int
     unreadable: int
+    refused: int
     expired: int
     expiring: int
     used: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiringCredential:
+    """A credential that expires soon."""
+
+    id: str
+    label: str
+    provider: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayOfUse:
+    """How often credentials were used on the day that begins then, in UTC."""
+
+    begin: datetime
+    uses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Uses of successive days, the last of which is today; not ``complete`` where only the latest uses were counted."""
+
+    days: Sequence[DayOfUse]
+    complete: bool
+
+    @property
+    def total(self) -> int:
+        """The uses of all days."""
+        return sum(each.uses for each in self.days)
+
+    @property
+    def most(self) -> int:
+        """The uses of the busiest day."""
+        return max((each.uses for each in self.days), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The actor's own credentials at a glance."""
+
+    counts: CredentialCounts
+    expiring: Sequence[ExpiringCredential]
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import date, datetime
 from typing import Protocol
 
 from app.domain.audit import AuditEvent, AuditFilter, AuditItem, UsageHour
@@ -21,6 +22,10 @@ class AuditRepository(Protocol):
         self, wanted: AuditFilter, *, after: int | None, limit: int, oldest_first: bool
     ) -> Sequence[AuditItem]:
         """Return the rows that are wanted, in the order of their ids, from the one behind the row ``after``."""
+        ...
+
+    async def uses_per_day(self, credential_id: str, *, since: datetime, most: int) -> Mapping[date, int]:
+        """Count the uses of a credential by their day in UTC: those since then, of them the ``most`` latest."""
         ...
 
 

@@ -24,7 +24,6 @@ from app.web.sessions import begin_session, end_session, session_cookie
 routes = Routes("Pages")
 
 _NEWS: Final = {
-    "owner": mark("The owner account is created. Sign in with the name and password that you chose."),
     "claimed": mark("The password is set. Sign in with the one that you chose."),
     "out": mark("You are signed out."),
     "erased": mark("Your account and everything that was stored about you is erased."),
@@ -78,6 +77,7 @@ async def _setup_again(request: web.Request, error: AppError, fields: Mapping[st
         username=fields.get("username", ""),
         # A refused password is typed again, without looking the token up again; a wrong token is of no use.
         setup_token="" if isinstance(error, errors.InvalidToken) else fields.get("setup_token", ""),
+        usable=request.app[ORIGIN].cookies_allowed(request),
         bot=await request.app[SERVICES].bot_state.shown(),
     )
 
@@ -88,14 +88,18 @@ async def setup_form(request: web.Request) -> web.Response:
     if await request.app[SERVICES].identity.owner_ever_existed():
         return see_other("/login")
     bot = await request.app[SERVICES].bot_state.shown()
-    return page(request, "setup.html", refused=None, username="", setup_token="", bot=bot)
+    usable = request.app[ORIGIN].cookies_allowed(request)
+    return page(request, "setup.html", refused=None, username="", setup_token="", usable=usable, bot=bot)
 
 
 @routes("POST", "/setup", status=303, media_type="text/html", retry=_setup_again, errors=[errors.SetupClosed])
 async def setup(request: web.Request, client: Client, form: SetupForm) -> web.Response:
-    """Create the first owner."""
-    await request.app[SERVICES].identity.setup(form.setup_token, form.username, form.password, client)
-    return see_other("/login?done=owner")
+    """Create the first owner, and sign them in."""
+    request.app[ORIGIN].check_connection(request)
+    session = await request.app[SERVICES].first_owner.set_up(form.setup_token, form.username, form.password, client)
+    response = see_other("/")
+    begin_session(request, response, session)
+    return response
 
 
 async def _claim_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:

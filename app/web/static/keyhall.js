@@ -31,13 +31,14 @@
   }
 }
 {
-  const token = document.getElementById("claim-token");
+  const token = document.getElementById("setup-token") ?? document.getElementById("claim-token");
   const take = () => {
     if (token && location.hash.length > 1) {
       token.value = location.hash.slice(1);
       // Neither the address bar nor the history keeps it.
       history.replaceState(null, "", location.pathname);
-      document.getElementById("password").focus();
+      const empty = [...token.form.elements].find((each) => each.required && each.value === "");
+      empty?.focus();
     }
   };
   take();

@@ -108,6 +108,7 @@ ROUTES: Final = (
     Route("POST /api/v1/auth/tokens", SIGNED_IN, {"name": "ci", "scopes": ["credentials:read"]}),
     Route("GET /api/v1/auth/tokens", SIGNED_IN),
     Route("DELETE /api/v1/auth/tokens/{token_id}", ABSENT_TO_ALL),
+    Route("POST /hide-first-run", OWNERS, form={}),
     Route("POST /logout", SIGNED_IN, form={}, ends_sessions=True),
     Route("POST /api/v1/auth/discord/link-code", SIGNED_IN),
     Route("DELETE /api/v1/auth/discord", ABSENT_TO_ALL),

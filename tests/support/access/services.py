@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 from app.domain.errors import (
@@ -161,9 +160,9 @@ ROWS: Final = (
         {"any": "AAAF", "guild": "AAFF", "managed": "AAAA", "other_guild": "FFFF", "from_web": "AAFF"},
     ),
     _row("credentials.get", lambda w: w.credentials.get(w.actor, w.credential), _CREDENTIAL),
-    _row("credentials.health.counts", lambda w: w.credentials.health.counts(w.actor, soon=timedelta(7)), _EVERYBODY),
     _row("credentials.health.report", lambda w: w.credentials.health.report(w.actor), _EVERYBODY),
     _row("credentials.health.verify_all", lambda w: w.credentials.health.verify_all(w.actor), _READERS),
+    _row("credentials.overview.of", lambda w: w.credentials.overview.of(w.actor), _EVERYBODY),
     _row("credentials.lists.labels", lambda w: w.credentials.lists.labels(w.actor, ""), _EVERYBODY),
     _row("credentials.lists.page", lambda w: w.credentials.lists.page(w.actor), _EVERYBODY),
     _row("credentials.lists.stretch", lambda w: w.credentials.lists.stretch(w.actor), _EVERYBODY),
@@ -208,6 +207,7 @@ ROWS: Final = (
     ),
     _row("credentials.versions", lambda w: w.credentials.versions(w.actor, w.credential), _CREDENTIAL),
     _row("dashboard.dashboard", lambda w: w.services.dashboard.dashboard(w.actor), _EVERYBODY),
+    _row("dashboard.hide_first_run", lambda w: w.services.dashboard.hide_first_run(w.actor), _OWNERS),
     _row(
         "discord_linking.issue_code", lambda w: w.services.discord_linking.issue_code(w.actor), _EVERYBODY, fresh=True
     ),
@@ -380,6 +380,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "backups.watch": "the worker",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
+    "credentials.overview.usage": "a part of the dashboard, for credentials that were authorised",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
     "deadlines.*": "the edges",
@@ -390,6 +391,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "erasure.sweep": "the worker erases what requests that were under way have stored since",
     "failures.*": "the edges",
     "feed.*": "processes",
+    "first_owner.set_up": "proves the setup token",
     "housekeeping.*": "the worker deletes what is too old",
     "identity.add_claimable": "a part of imports and of create_claimable, within their unit of work",
     "identity.create_owner": "once in the life of an install, at the command line",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import date, datetime
 from itertools import islice
 
-from app.domain.audit import AuditEvent, AuditFilter, AuditItem, UsageHour
+from app.domain.audit import Action, AuditEvent, AuditFilter, AuditItem, Result, UsageHour
 from app.domain.audit_chain import ChainRow, Seal, Segment, StoredSegment, Stream, canonical_time, read_segment
 from app.domain.canonical_json import canonical_json
 from app.domain.errors import UniqueViolation
@@ -32,6 +34,17 @@ class FakeAuditRepository:
         if after is not None:
             ids = [each for each in ids if (each > after if oldest_first else each < after)]
         return [self._item(each) for each in ids[:limit]]
+
+    async def uses_per_day(self, credential_id: str, *, since: datetime, most: int) -> Mapping[date, int]:
+        uses = sorted(
+            each.at
+            for number, each in enumerate(self._tables.audit, 1)
+            if number not in self._tables.dropped
+            and (each.action, each.result) == (Action.CREDENTIAL_USED, Result.INTENT)
+            and each.object_id == credential_id
+            and each.at >= since
+        )
+        return Counter(each.date() for each in uses[-most:])
 
     def _is_wanted(self, number: int, event: AuditEvent, wanted: AuditFilter) -> bool:
         action = wanted.action

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import timedelta
 
 import pytest
 
-from app.domain.credentials import CredentialView
+from app.domain.audit import Action
+from app.domain.credentials import CredentialView, Status
+from app.domain.errors import Forbidden
 from app.domain.identity import Actor, Role, User
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule
+from app.services.audit import OPERATOR, AuditTrail
+from app.services.credentials import Usage, overview
 from app.services.dashboard import Headline
 from tests.support.fakes import EPOCH, FakeClock, FakeStorage
 from tests.support.keyhall import Keyhall, member
-from tests.support.samples import SECRET
+from tests.support.samples import OTHER_SECRET, SECRET
 
 
 @pytest.fixture
@@ -44,43 +48,98 @@ def damage(storage: FakeStorage, credential_id: str) -> None:
 async def test_an_empty_hall_asks_for_the_first_credential(keyhall: Keyhall, mia: Actor) -> None:
     dashboard = await keyhall.dashboard.dashboard(mia)
     assert (dashboard.username, dashboard.role, dashboard.headline) == ("mia", Role.MEMBER, Headline.EMPTY)
-    assert dashboard.sentence == "No credential is stored yet: add your first."
     assert (dashboard.keys, dashboard.first_run) == ([], None)
 
 
 async def test_all_is_well_when_every_key_is_readable_and_lasts(keyhall: Keyhall, mia: Actor, owner: Actor) -> None:
     await add(keyhall, mia)
-    assert (await keyhall.dashboard.dashboard(mia)).sentence == "Your credential is well."
     await add(keyhall, mia, "second", days=31)
     dashboard = await keyhall.dashboard.dashboard(mia)
-    assert (dashboard.headline, dashboard.sentence) == (Headline.WELL, "All 2 credentials are well.")
+    assert (dashboard.headline, dashboard.credentials.live, dashboard.expiring) == (Headline.WELL, 2, [])
     await add(keyhall, owner)
-    assert (await keyhall.dashboard.dashboard(owner)).sentence == "Your credential and 4 application keys are well."
+    assert (await keyhall.dashboard.dashboard(owner)).headline is Headline.WELL
 
 
 async def test_the_most_pressing_matter_is_the_sentence(
     keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, mia: Actor
 ) -> None:
-    """An unreadable credential comes before an expired one, and that before one that expires soon."""
+    """An unreadable credential comes before an expired one, and so on down to one that expires soon."""
+
+    async def headline() -> Headline:
+        return (await keyhall.dashboard.dashboard(mia)).headline
+
     await add(keyhall, mia, "soon", days=30)
-    dashboard = await keyhall.dashboard.dashboard(mia)
-    assert (dashboard.headline, dashboard.sentence) == (
-        Headline.EXPIRING,
-        "1 credential expires within 30 days: replace it in time.",
-    )
+    assert await headline() is Headline.EXPIRING
+    refused = await add(keyhall, mia, "turned away")
+    async with storage.write() as uow:
+        await uow.credentials.set_status(refused.id, Status.REFUSED, clock.now())
+    assert await headline() is Headline.REFUSED
     await add(keyhall, mia, "tomorrow", days=1)
     keyhall.advance(clock, timedelta(days=1))
-    dashboard = await keyhall.dashboard.dashboard(mia)
-    assert (dashboard.headline, dashboard.sentence) == (Headline.EXPIRED, "1 credential has expired: replace it.")
+    assert await headline() is Headline.EXPIRED
     for label in ("hurt", "torn"):
         damage(storage, (await add(keyhall, mia, label)).id)
-    dashboard = await keyhall.dashboard.dashboard(mia)
-    assert (dashboard.headline, dashboard.sentence) == (
-        Headline.UNREADABLE,
-        "2 credentials cannot be read: enter them again.",
-    )
-    counts = dashboard.credentials
-    assert (counts.live, counts.unreadable, counts.expired, counts.expiring) == (4, 2, 1, 1)
+    assert await headline() is Headline.UNREADABLE
+    counts = (await keyhall.dashboard.dashboard(mia)).credentials
+    assert (counts.live, counts.unreadable, counts.refused, counts.expired, counts.expiring) == (5, 2, 1, 1, 1)
+
+
+async def test_what_is_due_within_thirty_days_is_named_with_its_date(
+    keyhall: Keyhall, clock: FakeClock, mia: Actor, owner: Actor
+) -> None:
+    soon = await add(keyhall, owner, "soon", days=70)
+    await add(keyhall, owner, "later", days=91)
+    await add(keyhall, mia, "somebody else's", days=70)
+    keyhall.advance(clock, timedelta(days=60))
+    dashboard = await keyhall.dashboard.dashboard(owner)
+    assert [(each.id, each.label, each.expires_at) for each in dashboard.expiring] == [
+        (soon.id, "soon", EPOCH + timedelta(days=70))
+    ]
+    assert [(key.due_at, key.due, key.due_soon) for key in dashboard.keys] == [
+        (EPOCH + timedelta(days=90), False, True)
+    ] * len(APPLICATION_KEYS)
+
+
+async def test_uses_are_counted_day_by_day_whatever_became_of_the_secret(
+    keyhall: Keyhall, clock: FakeClock, mia: Actor
+) -> None:
+    async def use(times: int) -> None:
+        for _ in range(times):
+            async with keyhall.credentials.use(mia, "openai"):
+                pass
+
+    async def usage() -> Usage:
+        return (await keyhall.dashboard.dashboard(mia)).usage
+
+    first = await add(keyhall, mia)
+    await use(3)
+    keyhall.advance(clock, timedelta(days=29))
+    await use(2)
+    shown = await usage()
+    assert (len(shown.days), shown.total, shown.most, shown.complete) == (30, 5, 3, True)
+    assert (shown.days[0].begin, shown.days[0].uses) == (EPOCH.replace(hour=0), 3)
+    await keyhall.credentials.replace(mia, first.id, OTHER_SECRET)
+    assert (await usage()).total == 5, "a replaced secret is unused, and its uses count for the credential"
+    keyhall.advance(clock, timedelta(days=1))
+    assert [each.uses for each in (await usage()).days if each.uses] == [2]
+    with pytest.raises(RuntimeError):
+        async with keyhall.credentials.use(mia, "openai"):
+            raise RuntimeError
+    assert (await usage()).days[-1].uses == 1, "a use that failed was one"
+
+
+async def test_of_very_many_uses_the_latest_are_counted_and_that_is_said(
+    keyhall: Keyhall, monkeypatch: pytest.MonkeyPatch, clock: FakeClock, mia: Actor
+) -> None:
+    monkeypatch.setattr(overview, "_MOST_USES", 2)
+    await add(keyhall, mia)
+    found = []
+    for _ in range(3):
+        async with keyhall.credentials.use(mia, "openai"):
+            pass
+        usage = (await keyhall.dashboard.dashboard(mia)).usage
+        found.append((usage.total, usage.complete))
+    assert found == [(1, True), (2, False), (2, False)]
 
 
 async def test_removed_credentials_and_those_of_others_do_not_count(
@@ -101,7 +160,8 @@ async def test_application_keys_are_shown_with_their_age_and_due_date(
     await keyhall.keys.reload()
     dashboard = await keyhall.dashboard.dashboard(member(clock, "boss", role=role))
     ages = {key.name: key for key in dashboard.keys}
-    assert list(ages) == list(APPLICATION_KEYS)
+    assert set(ages) == set(APPLICATION_KEYS)
+    assert dashboard.keys[-1].name is KeyName.AES_KEY, "by the date on which they are due"
     jwt, aes = ages[KeyName.JWT_SECRET_KEY], ages[KeyName.AES_KEY]
     assert (jwt.version, jwt.since, jwt.age_days, jwt.due_at) == (1, EPOCH, 10, EPOCH + timedelta(days=90))
     assert (aes.version, aes.age_days) == (2, 0)
@@ -118,10 +178,9 @@ async def test_a_key_is_due_on_the_day_and_says_so_to_those_who_see_keys(
     assert (await keyhall.dashboard.dashboard(owner)).headline is Headline.WELL
     keyhall.advance(clock, timedelta(seconds=1))
     dashboard = await keyhall.dashboard.dashboard(owner)
-    assert (dashboard.headline, dashboard.sentence) == (
-        Headline.KEY_DUE,
-        "JWT_SECRET_KEY is 90 days old: its rotation is due.",
-    )
+    assert dashboard.headline is Headline.KEY_DUE
+    assert dashboard.longest_due == dashboard.keys[0]
+    assert dashboard.keys[0].age_days == 90
     assert all(key.due for key in dashboard.keys)
     assert (await keyhall.dashboard.dashboard(mia)).headline is Headline.WELL
 
@@ -138,42 +197,48 @@ async def test_each_key_is_due_by_its_own_schedule_and_the_others_by_the_setting
     lasts = {key.name: (key.due_at - EPOCH).days for key in dashboard.keys}
     assert [lasts[name] for name in APPLICATION_KEYS] == [365, 30, 90, 90]
     assert [key.name for key in dashboard.keys if key.due] == [KeyName.AES_KEY]
-    assert (dashboard.headline, dashboard.sentence) == (
-        Headline.KEY_DUE,
-        "AES_KEY is 30 days old: its rotation is due.",
-    )
+    assert dashboard.headline is Headline.KEY_DUE
+    assert dashboard.longest_due is not None
+    assert (dashboard.longest_due.name, dashboard.longest_due.age_days) == (KeyName.AES_KEY, 30)
 
 
 async def test_the_first_run_ticks_off_what_the_owner_has_done_and_then_goes_away(
-    keyhall: Keyhall, storage: FakeStorage, owner: Actor
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, owner: Actor
 ) -> None:
     async def ticks() -> tuple[bool, ...] | None:
         steps = (await keyhall.dashboard.dashboard(owner)).first_run
-        return (
-            None
-            if steps is None
-            else (
-                steps.owner,
-                steps.bot_invited,
-                steps.discord_linked,
-                steps.first_credential_stored,
-                steps.first_credential_used,
-            )
-        )
+        return None if steps is None else astuple(steps)
 
-    assert await ticks() == (True, False, False, False, False)
+    assert await ticks() == (False, False, False, False, False)
     await keyhall.dashboard.note_guilds(0)
-    assert await ticks() == (True, False, False, False, False)
+    assert await ticks() == (False, False, False, False, False)
     await keyhall.dashboard.note_guilds(1)
-    assert await ticks() == (True, True, False, False, False)
+    assert await ticks() == (True, False, False, False, False)
     async with storage.write() as uow:
         await uow.users.set_discord(owner.user_id, "1001", EPOCH)
+    assert await ticks() == (True, True, False, False, False)
+    for master_key_id in ("of another install", keyhall.keys.ring.manifest.master_key_id):
+        assert await ticks() == (True, True, False, False, False)
+        async with storage.write() as uow:
+            await AuditTrail(clock).record(
+                uow, OPERATOR, Action.MASTER_KEY_PRINTED, about=("master_key", master_key_id)
+            )
     assert await ticks() == (True, True, True, False, False)
-    await add(keyhall, owner)
+    added = await add(keyhall, owner)
     assert await ticks() == (True, True, True, True, False)
     async with keyhall.credentials.use(owner, "openai"):
         pass
     assert await ticks() is None
+    await keyhall.credentials.replace(owner, added.id, OTHER_SECRET)
+    assert await ticks() is None, "it does not come back with a secret that was not used yet"
+
+
+async def test_the_owner_hides_the_steps_of_the_first_run(keyhall: Keyhall, mia: Actor, owner: Actor) -> None:
+    with pytest.raises(Forbidden):
+        await keyhall.dashboard.hide_first_run(mia)
+    assert (await keyhall.dashboard.dashboard(owner)).first_run is not None
+    await keyhall.dashboard.hide_first_run(owner)
+    assert (await keyhall.dashboard.dashboard(owner)).first_run is None
 
 
 async def test_a_process_is_ready_when_database_keys_and_lease_are(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy import Column, bindparam, insert, select
+from sqlalchemy import Column, Integer, bindparam, func, insert, select
 
 from app.domain.audit import AuditEvent, AuditFilter, AuditItem
 from app.domain.canonical_json import canonical_json
 from app.domain.errors import StorageError
 from app.infrastructure.database.columns import StoredMoment
 from app.infrastructure.database.engine import Connection
-from app.infrastructure.database.schema import ADDRESSES, audit_events, subjects
+from app.infrastructure.database.schema import ADDRESSES, USES, audit_events, subjects
 from app.services.ports import Randomness
 
 _GIVEN: Final[tuple[Column[Any], ...]] = (
@@ -37,6 +37,15 @@ _FROM_KNOWN_ADDRESS: Final = insert(audit_events).from_select(
         ADDRESSES, subjects.c.value == bindparam("address")
     ),
 )
+# The index of uses alone is read, from the latest entry on.
+_LATEST_USES: Final = (
+    select(func.substr(StoredMoment(audit_events.c.at), 1, 10).label("day"))
+    .where(USES, audit_events.c.object_id == bindparam("this"), audit_events.c.at >= bindparam("since"))
+    .order_by(audit_events.c.at.desc())
+    .limit(bindparam("most", type_=Integer()))
+    .subquery()
+)
+_USES_PER_DAY: Final = select(_LATEST_USES.c.day, func.count()).group_by(_LATEST_USES.c.day)
 
 
 class AuditRepositoryImpl:
@@ -115,6 +124,12 @@ class AuditRepositoryImpl:
         if after is not None:
             statement = statement.where(row.id > after if oldest_first else row.id < after)
         return [_to_item(each) for each in await self._connection.tuples(statement)]
+
+    async def uses_per_day(self, credential_id: str, *, since: datetime, most: int) -> Mapping[date, int]:
+        """A row whose time was edited to something else counts for no day."""
+        wanted = {"this": credential_id, "since": since, "most": most}
+        rows = await self._connection.rows(_USES_PER_DAY, wanted)
+        return {day.date(): uses for text, uses in rows if (day := _moment(text)) is not None}
 
     async def _add_address(self, address: str) -> None:
         """Store a random id that stands for an address, so that it can be erased and the chain still verifies."""
