@@ -38,6 +38,7 @@ from app.domain.links import LinkPurpose
 from app.domain.roles import require_may_give, require_may_manage
 from app.domain.scopes import Scope
 from app.domain.text import opaque
+from app.services.alive import require_alive
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.credentials import Renamed
 from app.services.joining import AccountJoining, discord_name
@@ -129,6 +130,7 @@ class IdentityService:
         actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         user = await self._with_password(username, password, role)
         async with self._storage.write() as uow:
+            require_may_give(await require_alive(uow, actor, self._clock.now()), role)
             await self._store(uow, user)
             await self._trail.record(uow, actor, Action.USER_CREATED, about=("user", user.id), role=role.value)
         return user
@@ -139,6 +141,7 @@ class IdentityService:
         actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         name = new_username(username)
         async with self._storage.write() as uow:
+            require_may_give(await require_alive(uow, actor, self._clock.now()), role)
             return await self.add_claimable(uow, actor, name, role)
 
     async def add_claimable(self, uow: UnitOfWork, who: Actor | Client, username: str, role: Role) -> Claimable:
@@ -187,11 +190,12 @@ class IdentityService:
         number = snowflake(discord_id)
         async with self._storage.write() as uow:
             await self._joining.lock(uow, number)
+            acting = await require_alive(uow, actor, self._clock.now())
             user = await self._named(uow, username)
-            require_may_manage(actor, user)
+            require_may_manage(acting, user)
             other = (await self._joining.look(uow, user, number)).other
             if other is not None:
-                require_may_manage(actor, other)
+                require_may_manage(acting, other)
             moved = await self._joining.join(uow, user, number)
             await self._trail.record(uow, actor, Action.USER_LINKED, about=("user", user.id), moved=moved.count)
             linked = await uow.users.get(user.id)
@@ -206,8 +210,10 @@ class IdentityService:
         now = self._clock.now()
         actor.require_fresh(now)
         async with self._storage.write() as uow:
+            await uow.users.hold_roles()
+            acting = await require_alive(uow, actor, now)
             user = await self._named(uow, username)
-            require_may_manage(actor, user)
+            require_may_manage(acting, user)
             if user.discord_id is None:
                 raise NotFound("This user is not linked to a Discord account")
             if user.password_hash is None:

@@ -59,7 +59,11 @@ class AccountJoining:
         return moved
 
     async def lock(self, uow: UnitOfWork, number: str) -> None:
-        """Of two who link one Discord account at once, the later one waits here and then sees what the other did."""
+        """Of two who link one Discord account at once, the later one waits here and then sees what the other did.
+
+        Call it before a user is locked: joining may end another user's account.
+        """
+        await uow.users.hold_roles()
         await uow.credentials.lock_owner(Owner(OwnerKind.USER, discord_name(number)))
 
     @staticmethod

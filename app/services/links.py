@@ -22,6 +22,7 @@ from app.domain.links import ACCOUNT_PURPOSES, LINK_LASTS, Invitation, LinkPurpo
 from app.domain.roles import require_may_manage
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
 from app.services.authentication import token_digest
 from app.services.deadlines import regardless_of_deadline
@@ -116,10 +117,11 @@ class AccountClaims:
         actor.require_fresh(self._clock.now())
         async with self._storage.write() as uow:
             await uow.users.hold_roles()
+            acting = await require_alive(uow, actor, self._clock.now())
             user = await uow.users.by_name(name_key(opaque(username, "username", longest=256).strip()))
             if user is None:
                 raise NotFound("There is no user of that name")
-            require_may_manage(actor, user)
+            require_may_manage(acting, user)
             if user.password_hash is not None:
                 raise AlreadyExists("This account has a password already")
             if user.disabled_at is not None:

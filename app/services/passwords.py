@@ -5,10 +5,11 @@ from __future__ import annotations
 import unicodedata
 
 from app.domain.audit import Action
-from app.domain.errors import Forbidden, InvalidCredentials, InvalidInput, InvalidToken, NotFound, PasswordChanged
+from app.domain.errors import Forbidden, InvalidCredentials, InvalidInput, NotFound, PasswordChanged
 from app.domain.identity import Actor, Permission, Source, User, guessable, name_key, new_password
 from app.domain.links import ACCOUNT_PURPOSES
 from app.domain.text import opaque
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
 from app.services.authentication import KeptSession, PasswordProof, SessionStarts
 from app.services.ports import Clock, PasswordHasher, Storage, UnitOfWork
@@ -52,28 +53,22 @@ class PasswordService:
         if await self._passwords.is_guessable(typed, context=(user.username,)):
             raise guessable("new_password")
         hashed = await self._passwords.hash(typed)
-        now = self._clock.now()
         async with self._storage.write() as uow:
-            found = await uow.sessions.get(actor.session_id or "")
-            if found is None or not found.session.alive(found.user, now):
-                raise InvalidToken
-            ended = await self._replace(uow, user, hashed, but=found.session.id)
+            await require_alive(uow, actor, self._clock.now())
+            await self._replace(uow, user, hashed)
+            kept = await self._starts.keep_alone(uow, actor, cookie)
             about = ("user", user.id)
-            await self._trail.record(uow, actor, Action.PASSWORD_CHANGED, about=about, sessions_ended=ended)
-            return await self._starts.keep(uow, actor, cookie)
+            await self._trail.record(uow, actor, Action.PASSWORD_CHANGED, about=about, sessions_ended=kept.others_ended)
+        return kept
 
     async def end_other_sessions(self, actor: Actor, *, cookie: str | None = None) -> KeptSession:
         """End every session of the actor but this one. Raises InvalidToken where there is none to keep."""
         actor.require_person()
         async with self._storage.write() as uow:
-            now = self._clock.now()
-            found = await uow.sessions.get(actor.session_id or "")
-            if found is None or not found.session.alive(found.user, now):
-                raise InvalidToken
-            ended = await uow.sessions.end_all_of(actor.user_id, now, but=found.session.id)
+            kept = await self._starts.keep_alone(uow, actor, cookie)
             about = ("user", actor.user_id)
-            await self._trail.record(uow, actor, Action.SESSION_REVOKED, about=about, sessions_ended=ended)
-            return await self._starts.keep(uow, actor, cookie)
+            await self._trail.record(uow, actor, Action.SESSION_REVOKED, about=about, sessions_ended=kept.others_ended)
+        return kept
 
     async def set(self, actor: Actor, username: str, new: str) -> User:
         """Give a user another password, as the operator: all sessions of that user end, nothing else is cleared.
@@ -96,7 +91,8 @@ class PasswordService:
             raise guessable()
         hashed = await self._passwords.hash(typed)
         async with self._storage.write() as uow:
-            ended = await self._replace(uow, user, hashed)
+            await self._replace(uow, user, hashed)
+            ended = await uow.sessions.end_all_of(user.id, self._clock.now())
             about = ("user", user.id)
             await self._trail.record(uow, actor, Action.PASSWORD_SET, about=about, sessions_ended=ended)
         return user
@@ -122,8 +118,8 @@ class PasswordService:
             raise InvalidCredentials("The present password is wrong")
         return user
 
-    async def _replace(self, uow: UnitOfWork, user: User, hashed: str, *, but: str | None = None) -> int:
-        """Store the hash and end the sessions; return how many ended."""
+    async def _replace(self, uow: UnitOfWork, user: User, hashed: str) -> None:
+        """Store the hash and end the links and API tokens; the caller ends the sessions. Raises PasswordChanged."""
         now = self._clock.now()
         # By the token version, which every end of all sessions counts up: of two changes at once one finds another one.
         if not await uow.users.set_password(user.id, hashed, token_version=user.token_version, at=now):
@@ -131,7 +127,6 @@ class PasswordService:
         for purpose in ACCOUNT_PURPOSES:
             await uow.links.withdraw(user.id, purpose)
         await uow.api_tokens.end_all_of(user.id)  # anyone who had the password may have made some
-        return await uow.sessions.end_all_of(user.id, now, but=but)
 
 
 def _same(one: str, other: str) -> bool:

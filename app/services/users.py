@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.domain.audit import Action
-from app.domain.errors import AlreadyExists, Forbidden, InvalidToken, NotFound, UniqueViolation
-from app.domain.identity import Actor, Permission, Role, Source, User, UserFilter, name_key, new_username
+from app.domain.errors import AlreadyExists, Forbidden, NotFound, UniqueViolation
+from app.domain.identity import Actor, Permission, Role, User, UserFilter, name_key, new_username
 from app.domain.keys import KeyName
 from app.domain.links import ACCOUNT_PURPOSES, Invitation
 from app.domain.roles import require_may_give, require_may_manage
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.text import opaque
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
 from app.services.idempotency import Idempotency, RepeatableRequest
 from app.services.identity import IdentityService
@@ -129,9 +129,10 @@ class UserService:
         try:
             async with self._storage.write() as uow:
                 await uow.users.hold_roles()
+                acting = await require_alive(uow, actor, self._clock.now())
                 if request and (known := await self._idempotency.earlier(uow, request)):
                     return Created(user=await _present(uow, known), token=None)
-                require_may_give(await _as_now(uow, actor), role)
+                require_may_give(acting, role)
                 made = await self._identity.add_claimable(uow, actor, name, role)
                 await self._remember(uow, request, made.user.id)
         except (UniqueViolation, AlreadyExists):
@@ -155,7 +156,7 @@ class UserService:
         actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         async with self._storage.write() as uow:
             await uow.users.hold_roles()
-            acting = await _as_now(uow, actor)
+            acting = await require_alive(uow, actor, self._clock.now())
             user = await _present(uow, user_id)
             require_may_manage(acting, user)
             if role is not None:
@@ -212,7 +213,7 @@ class UserService:
         actor.require_fresh(now)
         async with self._storage.write() as uow:
             await uow.users.hold_roles()
-            acting = await _as_now(uow, actor)
+            acting = await require_alive(uow, actor, self._clock.now())
             user = await _present(uow, user_id)
             require_may_manage(acting, user)
             if user.disabled_at is not None:
@@ -249,9 +250,10 @@ class UserService:
         try:
             async with self._storage.write() as uow:
                 await uow.users.hold_roles()
+                acting = await require_alive(uow, actor, self._clock.now())
                 if request and (known := await self._idempotency.earlier(uow, request)):
                     return Invited(invitation=await self._open(uow, known), token=None)
-                invited = await self._invitations.issue(uow, await _as_now(uow, actor), role, lasts)
+                invited = await self._invitations.issue(uow, acting, role, lasts)
                 await self._remember(uow, request, invited.invitation.id)
         except UniqueViolation:  # the same request arrived twice at once, and the other one was faster
             async with self._storage.lookup() as uow:
@@ -273,8 +275,9 @@ class UserService:
         actor.require_fresh(self._clock.now(), scope=Scope.USERS_MANAGE)
         async with self._storage.write() as uow:
             await uow.users.hold_roles()
+            acting = await require_alive(uow, actor, self._clock.now())
             invitation = await self._open(uow, invitation_id)
-            require_may_give(await _as_now(uow, actor), invitation.role)
+            require_may_give(acting, invitation.role)
             if not await uow.links.withdraw_invitation(invitation.id):
                 raise NotFound
             await self._trail.record(uow, actor, Action.INVITATION_WITHDRAWN, about=("invitation", invitation.id))
@@ -308,16 +311,6 @@ async def _present(uow: UnitOfWork, user_id: str) -> User:
     if user is None:
         raise NotFound("There is no such user")
     return user
-
-
-async def _as_now(uow: UnitOfWork, actor: Actor) -> Actor:
-    """The actor with the role that they have now. Raises InvalidToken for somebody who was disabled meanwhile."""
-    if actor.client.source is Source.CLI:
-        return actor
-    user = await uow.users.get(actor.user_id)
-    if user is None or user.disabled_at is not None:
-        raise InvalidToken
-    return dataclasses.replace(actor, role=user.role)
 
 
 async def _withdraw_account_links(uow: UnitOfWork, user: User) -> None:

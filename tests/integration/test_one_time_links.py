@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
 
 from app.domain.attempts import PER_NETWORK
 from app.domain.audit import Action, Result
@@ -19,6 +18,7 @@ from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.unit_of_work import SqlUnitOfWork
 from app.settings import DatabaseUrl
+from tests.support.database import until_waiting
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
 from tests.support.installs import Place
 from tests.support.keyhall import Keyhall, member, open_keyhall
@@ -78,7 +78,6 @@ async def test_a_claim_beside_a_reset_is_refused_and_neither_waits_for_the_other
 ) -> None:
     """A reset locks the user's row and then the links: a claim in another order would hold what the reset waits for."""
     place = await Place(postgres_url, tmp_path / "data").install()
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with place.services() as services:
         made = await services.identity.create_claimable(await services.identity.operator(), "mia", Role.MEMBER)
         async with open_database(DatabaseUrl.parse(place.url), may_create=False) as database:
@@ -86,8 +85,7 @@ async def test_a_claim_beside_a_reset_is_refused_and_neither_waits_for_the_other
                 reset = SqlUnitOfWork(connection, SystemRandomness())
                 await reset.sessions.end_all_of(made.user.id, SystemClock().now())
                 claim = asyncio.create_task(services.claims.claim(made.token.reveal(), PASSWORD, WEB))
-                while not await connection.value(text(waiting)):
-                    assert not claim.done()
+                await until_waiting(connection, 1, claim)
                 await reset.links.withdraw(made.user.id, LinkPurpose.CLAIM)
             with pytest.raises(InvalidToken):
                 await claim

@@ -308,6 +308,11 @@ async def test_a_session_comes_back_with_its_user_by_id_and_by_cookie(with_alice
         assert await unit.sessions.by_cookie(cookie) == found
         assert await unit.sessions.get("unknown") is None
         assert await unit.sessions.by_cookie(cookie[1:]) is None
+    async with with_alice.write() as unit:
+        assert await unit.sessions.locked("session-1") == found
+        assert await unit.sessions.locked("unknown") is None
+        assert await unit.users.locked(user().id) == user()
+        assert await unit.users.locked("unknown") is None
 
 
 async def test_a_session_needs_its_user(storage: Storage) -> None:
@@ -497,6 +502,11 @@ async def test_an_api_token_is_found_by_any_of_its_macs_with_its_owner(with_alic
         assert await unit.api_tokens.by_macs([]) is None
         assert await unit.api_tokens.get("t1") == full
         assert await unit.api_tokens.get("t3") is None
+    async with with_alice.write() as unit:
+        locked = await unit.api_tokens.locked("t1")
+        assert locked is not None
+        assert (locked.token, locked.user.id) == (full, "user-alice")
+        assert await unit.api_tokens.locked("t3") is None
 
 
 async def test_ids_and_macs_of_api_tokens_are_unique_and_their_owner_exists(with_alice: Storage) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from subprocess import PIPE
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import text
 
 from app.domain.api_tokens import ApiToken
 from app.domain.audit import Action, AuditEvent, Result
@@ -19,10 +21,11 @@ from tests.support.processes import Process
 from tests.support.snapshots import DatabaseSnapshot, is_empty, kind
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator
 
     from app.infrastructure.database.dialects import Timeouts
-    from app.infrastructure.database.engine import Database
+    from app.infrastructure.database.engine import Connection, Database
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
 ALICE = Owner(OwnerKind.USER, "user-alice")
@@ -47,6 +50,16 @@ async def migrated(url: str, *, timeouts: Timeouts | None = None) -> AsyncIterat
 
 
 _AT_HEAD: Final[dict[str, DatabaseSnapshot]] = {}
+
+
+async def until_waiting(connection: Connection, count: int, *tasks: asyncio.Task[Any]) -> None:
+    """Return once so many wait for a lock in this PostgreSQL database; none of the tasks may get through without."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while True:
+        await connection.row(text("SELECT pg_stat_clear_snapshot()"))  # else a transaction sees what it saw at first
+        if await connection.value(text(waiting)) >= count:
+            return
+        assert not any(each.done() for each in tasks), tasks
 
 
 def start_python(program: str, *arguments: str) -> Process:

@@ -13,7 +13,7 @@ from app.domain.errors import OutcomeUnknown, StorageBusy, StorageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from app.services.ports import Storage, UnitOfWork
+    from app.services.ports import Storage, StorageFigures, UnitOfWork
 
 _T = TypeVar("_T")
 
@@ -80,6 +80,10 @@ class FlakyStorage:
         """Nothing is remembered: everything is read, and may fail."""
         async with self.read() as uow:
             return await load(uow)
+
+    def figures(self) -> StorageFigures:
+        """As they are."""
+        return self._storage.figures()
 
     def forget_rows(self) -> None:
         self._storage.forget_rows()

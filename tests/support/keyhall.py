@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from app.bootstrap.services import Parts, build_services
 from app.domain.backup import BackupHeader, OpenWith
 from app.domain.backup_plan import BackupPlan
+from app.domain.diagnosis import Diagnosis, ok
 from app.domain.errors import BackupDamaged
-from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source
+from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source, User
 from app.domain.keys import Environment, KeyName, Keyset, KeysetEntry, KeyState, KeyVersion, Origin
 from app.domain.secrets import SecretBytes, SecretText
 from app.infrastructure.clock import SystemClock
@@ -35,6 +36,7 @@ from app.services.keys import rows as key_rows
 from app.services.messages import MessageService
 from app.services.rotation import KeyInspection, RotationService, RotationWatch
 from tests.support.fakes import (
+    EPOCH,
     FakeAuditExports,
     FakeBackupFiles,
     FakeChangeFeed,
@@ -47,7 +49,7 @@ from tests.support.fakes import (
 if TYPE_CHECKING:
     from app.services.ports import AuditExports, Clock, Randomness, Storage
     from app.services.ports.restoring import Staged
-    from tests.support.fakes import FakeClock
+    from tests.support.fakes import FakeClock, FakeStorage
 
 ENVIRONMENT_SECRET = "sk-environment-7Qp2vX9bLm4Tz8Kd"
 ENVIRONMENT_GUILD = "900000000000000001"
@@ -132,6 +134,10 @@ def no_scratch(_: BackupHeader) -> AbstractAsyncContextManager[Staged]:
     raise BackupDamaged("nothing is restored here")
 
 
+async def _well() -> Diagnosis:
+    return Diagnosis((ok("settings", "APP_ENV is test"),))
+
+
 async def open_keyhall(
     storage: Storage,
     clock: Clock,
@@ -189,6 +195,7 @@ async def open_keyhall(
                 envelope=envelope,
             ),
             rehearsal=RehearsalPlace(scratch=no_scratch, elsewhere=lambda work: work(), keys=OpenWith),
+            examine=_well,
         )
     )
     return Keyhall(
@@ -211,6 +218,18 @@ async def open_keyhall(
         backups=services.backups,
         backup_files=backup_files,
     )
+
+
+def known(storage: FakeStorage, actor: Actor) -> Actor:
+    """The same actor, whose user is stored: what changes keys or accounts looks the user up."""
+    storage.tables.users[actor.user_id] = User(
+        id=actor.user_id,
+        subject_id=actor.subject_id or "",
+        username=actor.username,
+        role=actor.role,
+        created_at=EPOCH,
+    )
+    return actor
 
 
 def member(

@@ -26,6 +26,7 @@ from app.domain.keys import KeyName
 from app.domain.scopes import OF_CREDENTIALS, Scope, credential_of, kind_of, new_scopes
 from app.domain.secrets import SecretText
 from app.domain.times import expiry
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
 from app.services.authentication.api_token_macs import ApiTokenMacs
 from app.services.credentials.access import Reach, reach
@@ -102,6 +103,7 @@ class ApiTokenService:
         secret = token_of(self._randomness.token_bytes(RANDOM_BYTES))
         try:
             async with self._storage.write() as uow:
+                _require_grantable(await require_alive(uow, actor, self._clock.now()), wanted, guild_id)
                 if await uow.api_tokens.count(actor.user_id, now) >= MOST_TOKENS:
                     raise QuotaExceeded(f"You have {MOST_TOKENS} API tokens: revoke one that is not needed any more")
                 primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.API_SECRET_KEY)

@@ -16,7 +16,6 @@ from app.domain.audit import Action
 from app.domain.errors import (
     AlreadyExists,
     InvalidToken,
-    NoOtherWayIn,
     NotFound,
     PasskeyRefused,
     QuotaExceeded,
@@ -27,9 +26,8 @@ from app.domain.passkeys import PASSKEYS_MOST, Ceremony, Passkey, RelyingParty, 
 from app.services.audit import AuditTrail
 from app.services.authentication.challenges import PasskeyChallenges
 from app.services.authentication.passkey_proof import PasskeyProof, ProvenPasskey, handle_of
-from app.services.authentication.requests import token_digest
 from app.services.authentication.sessions import BrowserSession, KeptSession, SessionStarts, TokenPair
-from app.services.authentication.ways_in import has_another_way_in
+from app.services.authentication.ways_in import require_way_in
 from app.services.paging import Page, page_size, paged, read_cursor
 from app.services.ports import (
     Answer,
@@ -171,11 +169,7 @@ class PasskeyService:
         async def delete(uow: UnitOfWork) -> None:
             if not await uow.passkeys.remove(passkey_id):
                 raise NotFound
-            user = await uow.users.get(actor.user_id)
-            if user is None:
-                raise InvalidToken
-            if user.discord_id is None and not await has_another_way_in(uow, user):
-                raise NoOtherWayIn
+            await require_way_in(uow, actor.user_id)
 
         return await self._change(actor, Action.PASSKEY_REMOVED, passkey_id, delete, cookie)
 
@@ -188,14 +182,13 @@ class PasskeyService:
         cookie: str | None,
     ) -> KeptSession:
         """Make a change to the actor's passkeys, from the actor's session, which goes on, while all others end."""
-        session_id = _session(actor)
         async with self._storage.write() as uow:
             # First, since it waits for another end of this session at the same time, such as a reset of the account:
             # a session that has ended must not leave a passkey behind.
-            ended = await uow.sessions.end_all_of(actor.user_id, self._clock.now(), but=session_id)
-            kept = await self._starts.keep(uow, actor, cookie)
+            kept = await self._starts.keep_alone(uow, actor, cookie)
             await change(uow)
-            await self._trail.record(uow, actor, action, about=("passkey", passkey_id), sessions_ended=ended)
+            about = ("passkey", passkey_id)
+            await self._trail.record(uow, actor, action, about=about, sessions_ended=kept.others_ended)
         return kept
 
     # -- sign-in -------------------------------------------------------------------------------------------------------
@@ -269,25 +262,11 @@ class PasskeyService:
         InvalidToken where the session ended meanwhile.
         """
         actor.require_person()
-        session_id = _session(actor)
-        ceremony, recipients = Ceremony.REAUTHENTICATION, {(actor.user_id, session_id)}
+        ceremony, recipients = Ceremony.REAUTHENTICATION, {(actor.user_id, _session(actor))}
         proof = await self._proof.judge(
             answer, party, recipients, ceremony=ceremony, who=actor, action=Action.REAUTHENTICATED
         )
-        renewed = self._starts.renewed_cookie(cookie) if cookie else None
-        async with self._storage.write() as uow:
-            found = await uow.sessions.get(session_id)
-            if found is None or not found.session.alive(found.user, self._clock.now()):
-                raise InvalidToken
-            # The session before the passkey: a change of passkeys, which ends sessions first, locks in this order too.
-            await uow.sessions.prove(session_id, self._clock.now())
-            await self._proof.using(proof, actor)(uow)
-            await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=("session", session_id))
-            if renewed is None:
-                return None
-            if not await uow.sessions.renew_cookie(session_id, token_digest(renewed.reveal())):
-                raise InvalidToken
-        return BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
+        return await self._starts.prove(actor, cookie, within=self._proof.using(proof, actor))
 
 
 def _session(actor: Actor) -> str:

@@ -9,11 +9,9 @@ from datetime import datetime
 from app.domain.audit import Action
 from app.domain.errors import AlreadyExists, Forbidden, InvalidCredentials, NotFound, SecondFactorUnreadable
 from app.domain.identity import Actor
-from app.domain.keys import KeyName
 from app.domain.second_factor import (
     RECOVERY_CODE_BYTES,
     RECOVERY_CODES,
-    SECRET_BYTES,
     TotpFactor,
     TypedCode,
     recovery_code,
@@ -21,13 +19,14 @@ from app.domain.second_factor import (
     typed_code,
 )
 from app.domain.secrets import SecretBytes, SecretText
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
+from app.services.authentication.enrolment import Enrolment, Enrolments
 from app.services.authentication.factor_proof import Attempt, FactorProof
 from app.services.authentication.passwords import PasswordProof
-from app.services.credentials.cipher import CredentialCipher
+from app.services.authentication.sessions import KeptSession, SessionStarts
 from app.services.deadlines import regardless_of_deadline
-from app.services.keys import KeyManagementService
-from app.services.ports import Clock, OneTimePasswords, Randomness, Storage, UnitOfWork
+from app.services.ports import Clock, Randomness, Storage, UnitOfWork
 
 _NONE = "This account has no second factor: switch it on first"
 
@@ -45,39 +44,37 @@ class FactorStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
-    """A new secret for an authenticator app, to be typed, opened or scanned. It is shown once."""
+class NewRecoveryCodes:
+    """Ten recovery codes, shown once, and the session in which they were made, which goes on."""
 
-    secret: SecretText
-    uri: SecretText
-    qr_svg: SecretText
+    codes: Sequence[SecretText]
+    kept: KeptSession
 
 
 class SecondFactorService:
     """Changes demand a session of one's own in which the password, and the factor, were proven within ten minutes.
 
-    Each change of a factor ends every other session (ASVS 5.0, 7.4.3). Every method may raise StorageError and
-    NotReady; those that change something raise Forbidden without a session, and ReauthenticationRequired.
+    Each change of a factor ends every other session (ASVS 5.0, 7.4.3); the ``cookie`` of a browser's is renewed. Every
+    method may raise StorageError and NotReady; those that change something raise Forbidden without a session,
+    ReauthenticationRequired, and InvalidToken where the session has ended meanwhile.
     """
 
     def __init__(
         self,
         *,
         storage: Storage,
-        keys: KeyManagementService,
-        cipher: CredentialCipher,
-        codes: OneTimePasswords,
+        enrolments: Enrolments,
         passwords: PasswordProof,
         proof: FactorProof,
+        starts: SessionStarts,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
         self._storage = storage
-        self._keys = keys
-        self._cipher = cipher
-        self._codes = codes
+        self._enrolments = enrolments
         self._passwords = passwords
         self._proof = proof
+        self._starts = starts
         self._trail = AuditTrail(clock)
         self._clock = clock
         self._randomness = randomness
@@ -106,22 +103,13 @@ class SecondFactorService:
         """
         actor.require_person()
         self._require_fresh_session(actor)
-        secret = SecretBytes(self._randomness.token_bytes(SECRET_BYTES))
-        factor_id = self._randomness.new_id()
+        secret = self._enrolments.draw()
         async with self._storage.write() as uow:
-            primary = (await self._keys.ring_under_lock(uow)).primary(KeyName.AES_KEY)
-            factor = TotpFactor(
-                id=factor_id,
-                user_id=actor.user_id,
-                encrypted_secret=self._cipher.encrypt_totp(secret, factor_id, actor.user_id, primary),
-                key_version=primary.version,
-                created_at=self._clock.now(),
-            )
-            if not await uow.factors.start(factor):
+            await require_alive(uow, actor, self._clock.now())
+            if not await uow.factors.start(await self._enrolments.pending(uow, actor, secret)):
                 raise AlreadyExists("This account has a second factor already: switch it off first")
             await self._trail.record(uow, actor, Action.FACTOR_STARTED, about=("user", actor.user_id))
-        uri = self._codes.uri(secret, actor.username)
-        return Enrolment(secret=self._codes.typed(secret), uri=uri, qr_svg=self._codes.qr_svg(uri))
+        return self._enrolments.shown(secret, actor)
 
     async def pending(self, actor: Actor) -> Enrolment | None:
         """Return the secret that waits for its code once more; None where none does, or where it does not open."""
@@ -132,12 +120,9 @@ class SecondFactorService:
         if factor is None or not factor.pending(self._clock.now()):
             return None
         secret = await self._proof.open(factor)
-        if secret is None:
-            return None
-        uri = self._codes.uri(secret, actor.username)
-        return Enrolment(secret=self._codes.typed(secret), uri=uri, qr_svg=self._codes.qr_svg(uri))
+        return None if secret is None else self._enrolments.shown(secret, actor)
 
-    async def confirm(self, actor: Actor, otp: str) -> Sequence[SecretText]:
+    async def confirm(self, actor: Actor, otp: str, *, cookie: str | None = None) -> NewRecoveryCodes:
         """Switch the second factor on by a code of the new secret, and return the recovery codes.
 
         The code is used up by that. Raises NotFound where no secret waits for its code, InvalidCredentials for a wrong
@@ -148,9 +133,10 @@ class SecondFactorService:
         code = typed_code(otp) or TypedCode()
         factor, secret = await self._waiting(actor)
         attempt = self._attempt(actor, Action.FACTOR_CONFIRMED)
-        codes = self._new_codes()
+        codes, kept = self._new_codes(), None
         with regardless_of_deadline():  # a guess that was judged counts
             async with self._storage.write() as uow:
+                await require_alive(uow, actor, self._clock.now())
                 present = await uow.factors.locked(actor.user_id)
                 if present is None or present.id != factor.id or not present.pending(self._clock.now()):
                     raise _nothing_waits()
@@ -159,39 +145,34 @@ class SecondFactorService:
                 if step is None:
                     await self._proof.count_wrong(uow, attempt)
                 else:
-                    ended = await self._end_others(uow, actor)
+                    kept = await self._starts.keep_alone(uow, actor, cookie)
                     await uow.factors.confirm(factor.id, step, self._clock.now())
                     await uow.factors.put_codes(actor.user_id, codes, self._clock.now())
-                    await self._record(uow, actor, Action.FACTOR_CONFIRMED, ended)
-        if step is None:
+                    await self._record(uow, actor, Action.FACTOR_CONFIRMED, kept)
+        if kept is None:
             raise InvalidCredentials("The code is wrong: compare the time of this device with that of the server")
-        return list(codes.values())
+        return NewRecoveryCodes(codes=list(codes.values()), kept=kept)
 
-    async def remove(self, actor: Actor) -> None:
+    async def remove(self, actor: Actor, *, cookie: str | None = None) -> KeptSession:
         """Switch the second factor off; its recovery codes go with it. Raises NotFound where there is none."""
         actor.require_person()
         self._require_fresh_session(actor)
         async with self._storage.write() as uow:
-            present = await uow.factors.locked(actor.user_id)
-            if present is None or present.confirmed_at is None:
-                raise NotFound(_NONE)
-            ended = await self._end_others(uow, actor)
+            kept = await self._keep_alone(uow, actor, cookie)
             await uow.factors.clear(actor.user_id)
-            await self._record(uow, actor, Action.FACTOR_REMOVED, ended)
+            await self._record(uow, actor, Action.FACTOR_REMOVED, kept)
+        return kept
 
-    async def new_recovery_codes(self, actor: Actor) -> Sequence[SecretText]:
+    async def new_recovery_codes(self, actor: Actor, *, cookie: str | None = None) -> NewRecoveryCodes:
         """Return ten new recovery codes; all former ones stop working. Raises NotFound without a second factor."""
         actor.require_person()
         self._require_fresh_session(actor)
         codes = self._new_codes()
         async with self._storage.write() as uow:
-            present = await uow.factors.locked(actor.user_id)
-            if present is None or present.confirmed_at is None:
-                raise NotFound(_NONE)
-            ended = await self._end_others(uow, actor)
+            kept = await self._keep_alone(uow, actor, cookie)
             await uow.factors.put_codes(actor.user_id, codes, self._clock.now())
-            await self._record(uow, actor, Action.RECOVERY_CODES_MADE, ended)
-        return list(codes.values())
+            await self._record(uow, actor, Action.RECOVERY_CODES_MADE, kept)
+        return NewRecoveryCodes(codes=list(codes.values()), kept=kept)
 
     async def prove(self, actor: Actor, otp: str | None) -> None:
         """Prove the second factor for one act, such as a dangerous command on Discord, with the limits of a sign-in.
@@ -205,6 +186,7 @@ class SecondFactorService:
         if use is None:
             raise NotFound(_NONE)
         async with self._storage.write() as uow:
+            await require_alive(uow, actor, self._clock.now())
             await use(uow)
             await self._trail.record(uow, actor, Action.FACTOR_PROVEN, about=attempt.about)
 
@@ -223,11 +205,17 @@ class SecondFactorService:
         codes = [recovery_code(self._randomness.token_bytes(RECOVERY_CODE_BYTES)) for _ in range(RECOVERY_CODES)]
         return {recovery_hash(each): each for each in codes}
 
-    async def _end_others(self, uow: UnitOfWork, actor: Actor) -> int:
-        return await uow.sessions.end_all_of(actor.user_id, self._clock.now(), but=actor.session_id)
+    async def _keep_alone(self, uow: UnitOfWork, actor: Actor, cookie: str | None) -> KeptSession:
+        """End the actor's other sessions, for a change of the factor that they have. Raises NotFound without one."""
+        kept = await self._starts.keep_alone(uow, actor, cookie)
+        present = await uow.factors.locked(actor.user_id)
+        if present is None or present.confirmed_at is None:
+            raise NotFound(_NONE)
+        return kept
 
-    async def _record(self, uow: UnitOfWork, actor: Actor, action: Action, ended: int) -> None:
-        await self._trail.record(uow, actor, action, about=("user", actor.user_id), sessions_ended=ended)
+    async def _record(self, uow: UnitOfWork, actor: Actor, action: Action, kept: KeptSession) -> None:
+        about = ("user", actor.user_id)
+        await self._trail.record(uow, actor, action, about=about, sessions_ended=kept.others_ended)
 
     def _attempt(self, actor: Actor, action: Action) -> Attempt:
         return Attempt(user_id=actor.user_id, who=actor, action=action, sender=self._passwords.sender_of(actor))

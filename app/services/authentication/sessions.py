@@ -13,6 +13,7 @@ from app.domain.errors import InvalidCredentials, InvalidToken
 from app.domain.identity import NOT_PROVEN, Actor, Client, Session, User
 from app.domain.keys import KeyName
 from app.domain.secrets import SecretText
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
 from app.services.authentication.devices import DeviceClaims
 from app.services.authentication.requests import COOKIE_PREFIX, actor_of, lasting_part, token_digest
@@ -56,6 +57,7 @@ class KeptSession:
 
     browser: BrowserSession | None
     device_claim: SecretText
+    others_ended: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +101,11 @@ class SessionStarts:
         sessions were ended since.
         """
         async with self._storage.write() as uow:
+            await self._lock(uow, user)
             await self._end_former(uow, former_cookie, client)
             session = await self._begin(uow, user, client, within, cookie_hash=None)
             pair = await self.issue(uow, session, user)
-        return replace(pair, device_claim=self.device_claim(user, client))
+        return replace(pair, device_claim=self._device_claim(user, client))
 
     async def browser(
         self,
@@ -118,32 +121,63 @@ class SessionStarts:
         """
         cookie = self._cookie(self._secret("", 16))
         async with self._storage.write() as uow:
+            await self._lock(uow, user)
             await self._end_former(uow, former_cookie, client)
             digest = token_digest(cookie.reveal())
             session = await self._begin(uow, user, client, within, cookie_hash=digest, fresh=fresh)
         return BrowserSession(
-            cookie=cookie, expires_at=session.expires_at, device_claim=self.device_claim(user, client)
+            cookie=cookie, expires_at=session.expires_at, device_claim=self._device_claim(user, client)
         )
 
-    async def keep(self, uow: UnitOfWork, actor: Actor, cookie: str | None) -> KeptSession:
-        """Give the actor's session, which alone has not ended, another ``cookie``, and its device another claim.
+    async def prove(self, actor: Actor, cookie: str | None, *, within: Within) -> BrowserSession | None:
+        """Note that the actor has just proven in this session who they are; ``within`` uses the proof up.
 
-        Claims go with the other sessions. Raises InvalidToken where this session ended as well.
+        A browser's session gets another ``cookie`` (ASVS 5.0, 7.2.4) and is returned. Raises InvalidToken where the
+        session has ended meanwhile.
         """
-        found = await uow.sessions.get(actor.session_id or "")
-        if found is None or not found.session.alive(found.user, self._clock.now()):
-            raise InvalidToken
-        browser = None
-        if cookie is not None:
-            renewed = self.renewed_cookie(cookie)
-            if not await uow.sessions.renew_cookie(found.session.id, token_digest(renewed.reveal())):
-                raise InvalidToken
-            browser = BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
-        return KeptSession(browser=browser, device_claim=self.device_claim(found.user, actor.client))
+        now = self._clock.now()
+        async with self._storage.write() as uow:
+            session_id = await self._alive(uow, actor)
+            # The session before the proof: a change of factors or passkeys, which ends sessions first, locks so too.
+            await uow.sessions.prove(session_id, now)
+            await within(uow)
+            await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=("session", session_id))
+            return await self._renewed(uow, session_id, cookie)
 
-    def renewed_cookie(self, cookie: str) -> SecretText:
-        """Return another cookie for the session of this one. Forms that are open go on working."""
-        return self._cookie(SecretText(lasting_part(cookie)))
+    async def keep_alone(self, uow: UnitOfWork, actor: Actor, cookie: str | None) -> KeptSession:
+        """End every session of the actor but this one, which gets another ``cookie``, and its device another claim.
+
+        Claims go with the other sessions. Raises InvalidToken where this session has ended meanwhile.
+        """
+        session_id = await self._alive(uow, actor)
+        ended = await uow.sessions.end_all_of(actor.user_id, self._clock.now(), but=session_id)
+        user = await uow.users.get(actor.user_id)  # with the token version that the claim needs
+        if user is None:
+            raise InvalidToken
+        return KeptSession(
+            browser=await self._renewed(uow, session_id, cookie),
+            device_claim=self._device_claim(user, actor.client),
+            others_ended=ended,
+        )
+
+    async def _alive(self, uow: UnitOfWork, actor: Actor) -> str:
+        """The session of the actor, which does not end before the unit of work does. Raises InvalidToken."""
+        if actor.session_id is None:
+            raise InvalidToken
+        await require_alive(uow, actor, self._clock.now())
+        return actor.session_id
+
+    async def _renewed(self, uow: UnitOfWork, session_id: str, cookie: str | None) -> BrowserSession | None:
+        """A browser's session with another cookie; forms that are open go on working."""
+        if cookie is None:
+            return None
+        renewed = self._cookie(SecretText(lasting_part(cookie)))
+        # By the session, not by its present cookie: of two clicks at once the browser keeps the later answer.
+        renewing = await uow.sessions.renew_cookie(session_id, token_digest(renewed.reveal()))
+        found = await uow.sessions.get(session_id)
+        if not renewing or found is None:
+            raise InvalidToken
+        return BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
 
     async def issue(self, uow: UnitOfWork, session: Session, user: User) -> TokenPair:
         """Return new tokens of a live session."""
@@ -169,6 +203,16 @@ class SessionStarts:
             expires_in=int(self._lifetimes.access.total_seconds()),
         )
 
+    @staticmethod
+    async def _lock(uow: UnitOfWork, user: User) -> None:
+        """Lock the user before any session, as everything does that ends sessions: else two would wait for each other.
+
+        Raises InvalidCredentials where, since the proof, the account was disabled or its password changed.
+        """
+        present = await uow.users.locked(user.id)
+        if present is None or present.disabled_at is not None or present.token_version != user.token_version:
+            raise InvalidCredentials
+
     async def _end_former(self, uow: UnitOfWork, cookie: str | None, client: Client) -> None:
         found = await uow.sessions.by_cookie(token_digest(cookie)) if cookie else None
         if found is not None and await uow.sessions.revoke(found.session.id, self._clock.now()):
@@ -186,10 +230,6 @@ class SessionStarts:
         fresh: bool = True,
     ) -> Session:
         now = self._clock.now()
-        present = await uow.users.to_refer_to(user.id)
-        # Between the proof and now the account may have been disabled or its password changed.
-        if present is None or present.disabled_at is not None or present.token_version != user.token_version:
-            raise InvalidCredentials
         if within is not None:
             await within(uow)
         session = Session(
@@ -208,7 +248,7 @@ class SessionStarts:
         await self._trail.record(uow, actor, Action.LOGIN, about=("session", session.id))
         return session
 
-    def device_claim(self, user: User, client: Client) -> SecretText:
+    def _device_claim(self, user: User, client: Client) -> SecretText:
         """The claim that the device of a user keeps, after a sign-in or an end of their other sessions."""
         return self._devices.issue(user, self._devices.read(client.claim))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.domain.audit import Action, Result
 from app.domain.errors import InvalidToken, NotFound, OtpRequired
 from app.domain.identity import Actor, Client, Session, User
+from app.domain.links import LinkPurpose
 from app.domain.second_factor import TypedCode, typed_code
 from app.domain.text import opaque
 from app.services.audit import AuditTrail
@@ -128,7 +129,10 @@ class AuthenticationService:
 
     async def _within(self, proven: ProvenUser, code: TypedCode | None, who: Client) -> Within:
         attempt = Attempt(user_id=proven.user.id, who=who, action=Action.LOGIN, sender=proven.sender)
-        use = await self._factors.judge(attempt, code)
+        return self._using(proven, await self._factors.judge(attempt, code))
+
+    def _using(self, proven: ProvenUser, use: Within | None) -> Within:
+        """Use a proof up: store the new hash of the password where there is one, and strike off the code."""
 
         async def within(uow: UnitOfWork) -> None:
             await self._proof.keep_hash(uow, proven)
@@ -176,6 +180,7 @@ class AuthenticationService:
             return
         async with self._storage.write() as uow:
             if await uow.sessions.revoke(found.session.id, self._clock.now()):
+                await uow.links.withdraw(found.user.id, LinkPurpose.DISCORD)
                 about = ("session", found.session.id)
                 await self._trail.record(uow, actor_of(found, client), Action.LOGOUT, about=about)
 
@@ -216,6 +221,8 @@ class AuthenticationService:
         async with self._storage.write() as uow:
             ended = await uow.sessions.revoke(session_id, self._clock.now())
             if ended:
+                # A code that this session may have made must not link a Discord account after its end.
+                await uow.links.withdraw(actor.user_id, LinkPurpose.DISCORD)
                 await self._trail.record(uow, actor, action, about=("session", session_id))
         return ended
 
@@ -232,24 +239,7 @@ class AuthenticationService:
         use = await self._factors.judge(
             Attempt(user_id=actor.user_id, who=actor, action=Action.REAUTHENTICATED, sender=proven.sender), code
         )
-        renewed = self._starts.renewed_cookie(cookie) if cookie else None
-        async with self._storage.write() as uow:
-            found = await uow.sessions.get(actor.session_id or "")
-            if found is None or not found.session.alive(found.user, self._clock.now()):
-                raise InvalidToken
-            about = ("session", found.session.id)
-            await self._proof.keep_hash(uow, proven)
-            # The session before the factor: a change of the factor, which ends sessions first, locks in this order too.
-            await uow.sessions.prove(found.session.id, self._clock.now())
-            if use is not None:
-                await use(uow)
-            await self._trail.record(uow, actor, Action.REAUTHENTICATED, about=about)
-            if cookie is None or renewed is None:
-                return None
-            # By the session, not by its present cookie: of two clicks at once the browser keeps the later answer.
-            if not await uow.sessions.renew_cookie(found.session.id, token_digest(renewed.reveal())):
-                raise InvalidToken
-        return BrowserSession(cookie=renewed, expires_at=found.session.expires_at)
+        return await self._starts.prove(actor, cookie, within=self._using(proven, use))
 
     async def unlock(self, actor: Actor, username: str) -> User:
         """Forget the wrong passwords that keep a user out. Raises Forbidden, NotFound."""

@@ -18,7 +18,6 @@ from app.domain.errors import (
     InvalidToken,
     LinkCodeRefused,
     LinkConflict,
-    NoOtherWayIn,
     NotFound,
     TicketRefused,
     TooManyAttempts,
@@ -26,9 +25,10 @@ from app.domain.errors import (
 from app.domain.identity import Actor, Client, Source, User, snowflake
 from app.domain.links import LinkPurpose
 from app.domain.secrets import SecretText
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
-from app.services.authentication import SessionStarts
-from app.services.authentication.ways_in import has_another_way_in
+from app.services.authentication import KeptSession, SessionStarts
+from app.services.authentication.ways_in import require_way_in
 from app.services.credentials import CredentialAccess, Moved
 from app.services.deadlines import regardless_of_deadline
 from app.services.discord_accounts.codes import LinkCodes
@@ -121,6 +121,7 @@ class DiscordLinking:
         proven, number = self._proven(actor, ticket)
 
         async def spend(uow: UnitOfWork) -> None:
+            await require_alive(uow, actor, self._clock.now())
             await self._tickets.spend(uow, proven)
 
         return await self._link(actor.user_id, number, actor.client, spend)
@@ -147,6 +148,7 @@ class DiscordLinking:
             raise InvalidToken
         code, link = self._codes.draw(actor.user_id, now)
         async with self._storage.write() as uow:
+            await require_alive(uow, actor, now)
             await uow.links.withdraw(actor.user_id, LinkPurpose.DISCORD)
             await uow.links.add(link, self._codes.digest(code.reveal()))
             await self._trail.record(uow, actor, Action.USER_LINK_ISSUED, about=("user", actor.user_id), by="discord")
@@ -246,10 +248,10 @@ class DiscordLinking:
 
     # -- and apart again -----------------------------------------------------------------------------------------------
 
-    async def unlink(self, actor: Actor) -> SecretText:
+    async def unlink(self, actor: Actor, *, cookie: str | None = None) -> KeptSession:
         """Unlink the actor's Discord account; credentials stay with the account, its other sessions end.
 
-        Returns what takes the place of the device's claim, which ended with them.
+        The ``cookie`` of a browser's session is renewed.
 
         Raises ReauthenticationRequired, NotFound where none is linked, NoOtherWayIn.
         """
@@ -257,16 +259,15 @@ class DiscordLinking:
         now = self._clock.now()
         actor.require_fresh(now)
         async with self._storage.write() as uow:
+            kept = await self._starts.keep_alone(uow, actor, cookie)
             user = await uow.users.get(actor.user_id)
             if user is None or user.discord_id is None:
                 raise NotFound("No Discord account is linked")
-            if not await has_another_way_in(uow, user):
-                raise NoOtherWayIn
             await uow.users.set_discord(user.id, None, now)
-            await uow.sessions.end_all_of(user.id, now, but=actor.session_id)
-            await self._trail.record(uow, actor, Action.USER_UNLINKED, about=("user", user.id))
-            unlinked = await uow.users.get(user.id)
-        return self._starts.device_claim(unlinked or user, actor.client)
+            await require_way_in(uow, user.id)
+            about = ("user", user.id)
+            await self._trail.record(uow, actor, Action.USER_UNLINKED, about=about, sessions_ended=kept.others_ended)
+        return kept
 
 
 def _judge(joining: Joining, user: User) -> None:

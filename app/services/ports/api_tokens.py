@@ -34,6 +34,10 @@ class ApiTokenRepository(Protocol):
         """Return the token, expired or not, or None."""
         ...
 
+    async def locked(self, token_id: str) -> ApiTokenAndUser | None:
+        """The same with its owner, who is locked first, then the token: nobody ends it before the unit of work ends."""
+        ...
+
     async def page(self, user_id: str, *, after: str | None, limit: int) -> Sequence[ApiToken]:
         """Return a user's tokens, newest first, those older than ``after``."""
         ...

@@ -87,8 +87,8 @@ class UserRepository(Protocol):
         """Return the user, or None."""
         ...
 
-    async def to_refer_to(self, user_id: str) -> User | None:
-        """Return the user, or None; nobody erases them before this unit of work has ended."""
+    async def locked(self, user_id: str) -> User | None:
+        """Return the user, or None; others who lock, change or erase them wait until the unit of work ends."""
         ...
 
     async def by_name(self, name_key: str) -> User | None:
@@ -185,6 +185,10 @@ class SessionRepository(Protocol):
 
     async def get(self, session_id: str) -> SessionAndUser | None:
         """Return the session, alive or not, with its user, or None."""
+        ...
+
+    async def locked(self, session_id: str) -> SessionAndUser | None:
+        """The same; the user is locked first, then the session: nobody ends it before the unit of work ends."""
         ...
 
     async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:

@@ -27,6 +27,7 @@ from app.domain.privacy import LEFTOVERS_FOR, ErasedRows, ErasurePreview, Person
 from app.domain.second_factor import typed_code
 from app.domain.secrets import SecretBytes
 from app.domain.text import opaque
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
 from app.services.authentication import FactorProof, PasswordProof
 from app.services.authentication.factor_proof import Attempt
@@ -173,6 +174,7 @@ class PersonErasure:
             await require_another_owner(uow, user.id)  # first: changes of roles lock in this order too
             if not await uow.personal_data.lock(user.id):
                 raise NotFound("This account was erased already")
+            await require_alive(uow, actor, now)
             if use is not None:
                 await use(uow)
             await self._trail.record(uow, _nowhere(actor), Action.USER_ERASED, about=("user", user.id))

@@ -8,10 +8,11 @@ from typing import Any
 
 from app.domain.audit import Action
 from app.domain.errors import KeyStateConflict
-from app.domain.identity import Actor, Client
+from app.domain.identity import Actor, Client, Permission
 from app.domain.jobs import Job, JobKind
 from app.domain.keys import KeyName, Keyset, KeyState, Origin
 from app.domain.secrets import SecretText
+from app.services.alive import require_alive
 from app.services.audit import AuditTrail
 from app.services.jobs import JobService
 from app.services.keys import KeyManagementService, KeyRing
@@ -27,6 +28,7 @@ class RotationQueue:
         self._keys = keys
         self._jobs = jobs
         self._audit = AuditTrail(clock)
+        self._clock = clock
 
     async def begin(
         self,
@@ -87,6 +89,8 @@ class RotationQueue:
             return self._keys.add_version(ring, name, material, Origin.IMPORTED)
 
         async with self._storage.write() as uow:
+            if isinstance(who, Actor):
+                (await require_alive(uow, who, self._clock.now())).require(Permission.MANAGE_KEYS)
             under_way = await uow.jobs.unfinished(unique_key(name))
             if under_way is not None and seen_primary is not None and await self._cancelled(uow, who, name, under_way):
                 under_way = None

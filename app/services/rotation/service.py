@@ -28,11 +28,12 @@ from app.domain.keys import (
 from app.domain.rotation import RotationState, Step
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
+from app.services.alive import require_alive
 from app.services.audit import SYSTEM, AuditTrail
 from app.services.instances import InstanceService
 from app.services.jobs import JobRun, JobService, Later
 from app.services.keys import KeyManagementService, KeyRing
-from app.services.keys.owner import require_ours
+from app.services.keys.owner import age_warning, require_ours
 from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.rotation.inspection import (
     Dependents,
@@ -99,6 +100,7 @@ class RotationService:
         if at is not None and not now < at <= now + FURTHEST_DATE:
             raise InvalidInput("at", "must lie ahead, within ten years")
         async with self._storage.write() as uow:
+            await self._require_still(uow, actor, name)
             if at is None and (left := await self._left_over(uow, name, "rotate")) is not None:
                 return left
             under_way = await uow.jobs.unfinished(unique_key(name))
@@ -124,6 +126,7 @@ class RotationService:
         self._require(actor, name)
         require_ours(self._keys.owner, name, "rolled back")
         async with self._storage.write() as uow:
+            await self._require_still(uow, actor, name)
             if (left := await self._left_over(uow, name, "rollback")) is not None:
                 return left
             target = self._keyset(name).former
@@ -164,6 +167,7 @@ class RotationService:
         """Call off a rotation that was set for a date. Raises KeyStateConflict where none is, or it has begun."""
         self._require(actor, name)
         async with self._storage.write() as uow:
+            await self._require_still(uow, actor, name)
             job = await uow.jobs.unfinished(unique_key(name))
             rotation = job is not None and job.payload.get("action") == "rotate"
             if job is None or not rotation or not await uow.jobs.cancel(job.id):
@@ -196,6 +200,7 @@ class RotationService:
                 raise KeyStateConflict(str(illegal)) from illegal
 
         async with self._storage.write() as uow:
+            await self._require_still(uow, actor, name)
             await uow.keys.lock()  # before the look: of two who share the keys to look neither could change them
             if (left := await self._left_over(uow, name, "revoke", revoked=version)) is not None:
                 return left
@@ -232,6 +237,7 @@ class RotationService:
                 f"wait, or end them now with `keyhall keys revoke {name.value} {version}`"
             )
         async with self._storage.write() as uow:
+            await self._require_still(uow, actor, name)
             if (left := await self._left_over(uow, name, "retire", only=version)) is not None:
                 return left
             detail: dict[str, Any] = {"requested": "retire", "version": version}
@@ -276,6 +282,7 @@ class RotationService:
                 raise KeyStateConflict(str(illegal)) from illegal
 
         async with self._storage.write() as uow:
+            await self._require_still(uow, actor, name)
             await self._keys.change(uow, name, edit)
             columns = columns_under(name)
             # Under the lock, for a rollback may have made it primary for a moment since the scan.
@@ -297,6 +304,7 @@ class RotationService:
         schedule = KeySchedule(name=name, rotation_days=rotation_days, automatic=automatic)
         now = self._clock.now()
         async with self._storage.write() as uow:
+            await self._require_still(uow, actor, name)
             await uow.schedules.put(schedule, now)
             detail: dict[str, Any] = {"rotation_days": rotation_days, "automatic": int(automatic)}
             await self._audit.record(uow, actor, Action.KEY_SCHEDULED, about=_about(name), **detail)
@@ -314,11 +322,9 @@ class RotationService:
             name = status.name
             if not status.due:
                 continue
-            if (owner := self._keys.owner) is not None and owner.owns(name):
-                log.warning("%s is %d days old: %s", name, status.age_days, owner.refusal(name, "rotated").detail)
-                continue
-            if not status.automatic:
-                log.warning("%s is %d days old: rotate it with `keyhall keys rotate %s`", name, status.age_days, name)
+            owner = self._keys.owner
+            if not status.automatic or (owner is not None and owner.owns(name)):
+                log.warning("%s", age_warning(name, status.age_days, owner))
                 continue
             async with self._storage.write() as uow:
                 await run.hold(uow)
@@ -344,6 +350,10 @@ class RotationService:
         actor.require(Permission.MANAGE_KEYS)
         actor.require_fresh(self._clock.now(), scope=Scope.KEYS_MANAGE)
         require_application_key(name)
+
+    async def _require_still(self, uow: UnitOfWork, actor: Actor, name: KeyName) -> None:
+        """The same in the unit of work of the change, and before it locks a key. Raises InvalidToken too."""
+        self._require(await require_alive(uow, actor, self._clock.now()), name)
 
     def _keyset(self, name: KeyName) -> Keyset:
         return self._keys.ring.keysets[name]

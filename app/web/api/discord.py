@@ -11,7 +11,7 @@ from app.domain import errors
 from app.domain.identity import Actor
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
-from app.web.sessions import remember_device
+from app.web.sessions import keep_session, own_cookie
 
 routes = Routes("Signing in")
 
@@ -42,9 +42,9 @@ async def make_code(request: web.Request, actor: Actor) -> web.Response:
 async def unlink(request: web.Request, actor: Actor) -> web.Response:
     """Unlink your Discord account.
 
-    Your credentials stay with this account, and your other sessions end.
+    Your credentials stay with this account. Your other sessions end, and a browser's session cookie is renewed.
     """
-    claim = await request.app[SERVICES].discord_linking.unlink(actor)
+    kept = await request.app[SERVICES].discord_linking.unlink(actor, cookie=own_cookie(request))
     response = json_response(204)
-    remember_device(request, response, claim)
+    keep_session(request, response, kept)
     return response

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,12 +11,12 @@ from typing_extensions import TypedDict
 
 from app.domain import errors
 from app.domain.identity import Actor
-from app.domain.secrets import SecretText
-from app.services.authentication import Enrolment, FactorStatus
+from app.services.authentication import Enrolment, FactorStatus, NewRecoveryCodes
 from app.web.inputs import Model
 from app.web.limits import Token
 from app.web.options import SERVICES
 from app.web.routing import Routes, json_response
+from app.web.sessions import keep_session, own_cookie
 
 routes = Routes("Second factor")
 
@@ -73,8 +72,11 @@ def _as_new_secret(enrolment: Enrolment) -> TotpSecret:
     }
 
 
-def _as_codes(codes: Sequence[SecretText]) -> RecoveryCodes:
-    return {"recovery_codes": [each.reveal() for each in codes]}
+def _codes(request: web.Request, made: NewRecoveryCodes) -> web.Response:
+    shown: RecoveryCodes = {"recovery_codes": [each.reveal() for each in made.codes]}
+    response = json_response(200, shown)
+    keep_session(request, response, made.kept)
+    return response
 
 
 @routes("GET", "/api/v1/auth/factors", schema=Factors)
@@ -114,9 +116,12 @@ async def start(request: web.Request, actor: Actor) -> web.Response:
 async def confirm(request: web.Request, actor: Actor, body: FirstCode) -> web.Response:
     """Switch one-time codes on by a code of the new secret.
 
-    Every other session of your account ends. Keep the recovery codes: each signs you in once without the app.
+    Every other session of your account ends, and a browser's session cookie is renewed. Keep the recovery codes: each
+    signs you in once without the app.
     """
-    return json_response(200, _as_codes(await request.app[SERVICES].second_factor.confirm(actor, body.otp)))
+    return _codes(
+        request, await request.app[SERVICES].second_factor.confirm(actor, body.otp, cookie=own_cookie(request))
+    )
 
 
 @routes(
@@ -128,9 +133,11 @@ async def confirm(request: web.Request, actor: Actor, body: FirstCode) -> web.Re
 async def new_recovery_codes(request: web.Request, actor: Actor) -> web.Response:
     """Replace your recovery codes.
 
-    All former ones stop working, and every other session of your account ends.
+    All former ones stop working. Every other session of your account ends, and a browser's session cookie is renewed.
     """
-    return json_response(200, _as_codes(await request.app[SERVICES].second_factor.new_recovery_codes(actor)))
+    return _codes(
+        request, await request.app[SERVICES].second_factor.new_recovery_codes(actor, cookie=own_cookie(request))
+    )
 
 
 @routes(
@@ -142,7 +149,10 @@ async def new_recovery_codes(request: web.Request, actor: Actor) -> web.Response
 async def remove(request: web.Request, actor: Actor) -> web.Response:
     """Switch one-time codes off.
 
-    The recovery codes go with them, and every other session of your account ends.
+    The recovery codes go with them. Every other session of your account ends, and a browser's session cookie is
+    renewed.
     """
-    await request.app[SERVICES].second_factor.remove(actor)
-    return json_response(204)
+    kept = await request.app[SERVICES].second_factor.remove(actor, cookie=own_cookie(request))
+    response = json_response(204)
+    keep_session(request, response, kept)
+    return response

@@ -7,7 +7,9 @@ import re
 import pytest
 
 from app.domain.identity import PASSWORD_LONGEST, Role
+from app.infrastructure.clock import SystemClock
 from tests.support.samples import ABSENT, NEW_PASSWORD, OWNER, PASSWORD
+from tests.support.second_factors import Authenticator
 from tests.support.web import Answer, Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -235,3 +237,29 @@ async def test_a_reset_link_chooses_another_password_by_the_page_and_by_program(
 
 async def test_the_owner_is_still_there(site: Site) -> None:
     assert (await site.request("GET", "/api/v1/auth/me")).json["username"] == OWNER
+
+
+async def test_each_change_of_a_factor_gives_the_browser_another_cookie_and_claim(site: Site) -> None:
+    """As the password does: the claim that the device had stops with the other sessions (ASVS 5.0, 7.2.4)."""
+    cookie, token = await _member(site, "factor-changer")
+    await site.submit("/account/factors/start", cookie, form_token=token)
+    secret = re.search(r"<pre[^>]*>([A-Z2-7 ]{30,})</pre>", (await site.page("/account/factors/new", cookie)).text)
+    assert secret is not None
+    app = Authenticator.of(secret[1].replace(" ", ""))
+    changes = {"factors/new": {"otp": app.at(SystemClock().now())}, "factors/codes": {}, "factors/remove": {}}
+    claims = set()
+    for path, fields in changes.items():
+        changed = await site.submit(f"/account/{path}", cookie, fields, form_token=token)
+        assert changed.status in {200, 303}, changed.text
+        set_ = _cookies(changed)
+        former, cookie = cookie, set_["keyhall"].partition(";")[0]
+        assert (await site.page("/account", former)).status == 303
+        assert (await site.page("/account", cookie)).form_token() == token
+        claims.add(set_["keyhall-device"].partition(";")[0])
+        claim = site.services.authentication._proof._devices.read(
+            set_["keyhall-device"].partition(";")[0].partition("=")[2]
+        )
+        user = await site.services.users.named(await site.services.identity.operator(), "factor-changer")
+        assert claim is not None
+        assert claim.of(user)
+    assert len(claims) == len(changes)

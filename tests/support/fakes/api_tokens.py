@@ -33,6 +33,10 @@ class FakeApiTokenRepository:
     async def get(self, token_id: str) -> ApiToken | None:
         return next((each for each in self._tables.api_tokens.values() if each.id == token_id), None)
 
+    async def locked(self, token_id: str) -> ApiTokenAndUser | None:
+        token = await self.get(token_id)
+        return None if token is None else ApiTokenAndUser(token, self._tables.users[token.user_id])
+
     async def page(self, user_id: str, *, after: str | None, limit: int) -> Sequence[ApiToken]:
         theirs = [each for each in self._tables.api_tokens.values() if each.user_id == user_id]
         newest_first = sorted(theirs, key=lambda each: each.id, reverse=True)

@@ -36,7 +36,7 @@ class FakeUserRepository:
     async def get(self, user_id: str) -> User | None:
         return self._tables.users.get(user_id)
 
-    async def to_refer_to(self, user_id: str) -> User | None:
+    async def locked(self, user_id: str) -> User | None:
         return await self.get(user_id)
 
     async def by_name(self, name_key: str) -> User | None:
@@ -144,6 +144,9 @@ class FakeSessionRepository:
     async def get(self, session_id: str) -> SessionAndUser | None:
         session = self._tables.sessions.get(session_id)
         return SessionAndUser(session, self._tables.users[session.user_id]) if session else None
+
+    async def locked(self, session_id: str) -> SessionAndUser | None:
+        return await self.get(session_id)
 
     async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:
         return await self.get(self._tables.cookies.get(cookie_hash, ""))

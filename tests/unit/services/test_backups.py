@@ -15,7 +15,7 @@ from app.domain.identity import Role
 from app.domain.jobs import Job, JobKind, JobState
 from app.services.backup.service import following
 from tests.support.fakes import FakeClock, FakeRandomness, FakeStorage
-from tests.support.keyhall import Keyhall, member, open_keyhall
+from tests.support.keyhall import Keyhall, known, member, open_keyhall
 
 DIRECTORY = Path("/backups")
 RECIPIENT = "age1recipient"
@@ -189,7 +189,7 @@ async def test_only_backups_that_keyhall_made_in_its_directory_are_deleted(
     elsewhere = await open_keyhall(
         storage, clock, FakeRandomness(5), backup_plan=BackupPlan(directory=Path("/other"), recipient=RECIPIENT)
     )
-    await elsewhere.backups.request(member(clock, "ada", role=Role.OWNER))
+    await elsewhere.backups.request(known(storage, member(clock, "ada", role=Role.OWNER)))
     assert await work(elsewhere)
     await make(keyhall, clock, 3)
     assert len(elsewhere.backup_files.headers) == 1
@@ -218,7 +218,7 @@ async def test_a_file_that_cannot_be_deleted_is_listed_and_tried_again(
 async def test_owners_and_admins_have_one_made(
     keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, role: Role
 ) -> None:
-    actor = member(clock, "ada", role=role)
+    actor = known(storage, member(clock, "ada", role=role))
     job = await keyhall.backups.request(actor)
     assert (await keyhall.backups.request(actor)).id == job.id
     assert storage.trail().count((Action.BACKUP_REQUESTED, Result.OK)) == 1

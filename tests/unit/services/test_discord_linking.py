@@ -366,6 +366,21 @@ async def test_of_fifty_uses_of_one_code_at_once_one_links(
     assert storage.tables.users[mia.user_id].discord_id in numbers
 
 
+async def test_a_code_ends_with_the_session_that_may_have_made_it(
+    keyhall: Keyhall, linking: DiscordLinking, mia: Actor
+) -> None:
+    authentication = keyhall.services.authentication
+    program = await authentication.login("mia", PASSWORD, WEB)
+    code = await code_of(linking, mia)
+    await authentication.logout(program.refresh_token.reveal(), WEB)
+    with pytest.raises(LinkCodeRefused):
+        await linking.offer_by_code(NUMBER, code)
+    code = await code_of(linking, mia)
+    await authentication.end_session(mia)
+    with pytest.raises(LinkCodeRefused):
+        await linking.link_by_code(NUMBER, code)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Apart again
 # ---------------------------------------------------------------------------------------------------------------------
@@ -387,9 +402,10 @@ async def test_unlinking_ends_the_other_sessions_and_leaves_the_credentials(
 
 
 async def test_the_only_way_in_is_not_unlinked(keyhall: Keyhall, linking: DiscordLinking, storage: FakeStorage) -> None:
-    sender = replace(await visitor(keyhall), client=WEB, session_id="s", authenticated_at=keyhall.clock.now())
+    sender = await visitor(keyhall)
+    browser = await keyhall.services.authentication.begin_browser(storage.tables.users[sender.user_id], WEB)
     with pytest.raises(NoOtherWayIn):
-        await linking.unlink(sender)
+        await linking.unlink(await keyhall.services.requests.authenticate_browser(browser.cookie.reveal(), WEB))
     assert storage.tables.users[sender.user_id].discord_id == NUMBER
 
 

@@ -78,7 +78,7 @@ async def test_a_secret_counts_once_a_code_of_it_was_confirmed(
     assert (await services.second_factor.status(actor)).since is None
     await signed_in(services)  # what is pending demands nothing
     app = Authenticator.of(enrolment.secret.reveal())
-    codes = await services.second_factor.confirm(actor, app.unused(clock.now()))
+    codes = (await services.second_factor.confirm(actor, app.unused(clock.now()))).codes
     assert len({each.reveal() for each in codes}) == 10
     status = await services.second_factor.status(actor)
     assert (status.since, status.readable, status.recovery_codes_left) == (clock.now(), True, 10)
@@ -250,7 +250,7 @@ async def test_a_recovery_code_counts_once_and_is_recorded(
 async def test_new_recovery_codes_replace_all_former_ones(
     services: Services, actor: Actor, enrolled: Enrolled, clock: FakeClock
 ) -> None:
-    new = await services.second_factor.new_recovery_codes(actor)
+    new = (await services.second_factor.new_recovery_codes(actor)).codes
     assert len({each.reveal() for each in new} | set(enrolled.recovery_codes)) == 20
     with pytest.raises(InvalidCredentials):
         await signed_in(services, enrolled.recovery_codes[0])
@@ -450,6 +450,7 @@ async def test_confirming_is_limited(services: Services, actor: Actor, clock: Fa
 async def test_a_person_on_discord_proves_the_factor_for_one_act(
     services: Services, actor: Actor, enrolled: Enrolled, clock: FakeClock, storage: FakeStorage
 ) -> None:
+    await services.identity.link(await services.identity.operator(), actor.username, "42")
     discord = dataclasses.replace(actor, client=Client(source=Source.DISCORD), session_id=None, discord_id="42")
     code = enrolled.app.unused(clock.now())
     await services.second_factor.prove(discord, code)

@@ -114,21 +114,23 @@ async def test_an_admin_neither_touches_an_owner_nor_makes_one(services: Service
     assert (await services.users.change(admin, admin.user_id, role=Role.MEMBER)).role is Role.MEMBER
 
 
-async def test_who_was_demoted_a_moment_ago_changes_nobody(
+async def test_who_was_demoted_or_disabled_a_moment_ago_changes_nobody(
     services: Services, owner: Actor, storage: FakeStorage
 ) -> None:
     await made(services, "ada", Role.ADMIN)
     mia = await made(services, "mia", Role.MEMBER)
     admin = await signed_in(services, "ada")  # the request was authenticated before the demotion
     await services.users.change(owner, admin.user_id, role=Role.MEMBER)
-    for attempt in (
-        services.users.change(admin, mia.id, disabled=True),
-        services.users.reset(admin, mia.id),
-        services.users.create(admin, "eve", Role.MEMBER),
-        services.users.invite(admin, Role.MEMBER),
-    ):
-        with pytest.raises(Forbidden):
-            await attempt
+    on_discord = replace(admin, client=Client(source=Source.DISCORD), session_id=None)
+    for who, refusal in ((admin, InvalidToken), (on_discord, Forbidden)):  # a demotion ends the sessions
+        for attempt in (
+            lambda by: services.users.change(by, mia.id, disabled=True),
+            lambda by: services.users.reset(by, mia.id),
+            lambda by: services.users.create(by, "eve", Role.MEMBER),
+            lambda by: services.users.invite(by, Role.MEMBER),
+        ):
+            with pytest.raises(refusal):
+                await attempt(who)
     await services.users.change(owner, admin.user_id, disabled=True)
     with pytest.raises(InvalidToken):
         await services.users.change(admin, mia.id, disabled=True)
@@ -196,7 +198,9 @@ async def test_a_link_from_before_a_change_of_the_role_is_of_no_use(
 async def test_an_api_token_gives_no_role_but_member_and_nobody_a_way_in(services: Services, owner: Actor) -> None:
     mia = await made(services, "mia", Role.MEMBER)
     created = await services.users.create(owner, "ute", Role.MEMBER)
-    program = replace(owner, scopes=frozenset({Scope.USERS_MANAGE}), token_id="t", session_id=None)
+    scope = Scope.USERS_MANAGE
+    token = (await services.api_tokens.create(owner, name="ci", scopes=[scope])).token
+    program = replace(owner, scopes=frozenset({scope}), token_id=token.id, session_id=None)
     for attempt in (
         services.users.create(program, "eve", Role.AUDITOR),
         services.users.invite(program, Role.AUDITOR),

@@ -31,6 +31,12 @@ _WITH_USER: Final = select(*_COLUMNS, *USER_COLUMNS).join_from(api_tokens, users
 
 # Built once: building one takes longer than executing it.
 _BY_MAC: Final = _WITH_USER.where(_TABLE.mac == bindparam("key"))
+_LOCK_USER: Final = (
+    select(users.c.id)
+    .where(users.c.id == select(_TABLE.user_id).where(_TABLE.id == bindparam("key")).scalar_subquery())
+    .with_for_update(key_share=True)
+)
+_LOCKED: Final = _WITH_USER.where(_TABLE.id == bindparam("key")).with_for_update(of=api_tokens, key_share=True)
 _BY_MACS: Final = _WITH_USER.where(_TABLE.mac.in_(bindparam("keys", expanding=True)))
 _TOUCH: Final = (
     update(api_tokens)
@@ -56,6 +62,10 @@ def _to_token(row: Sequence[Any]) -> ApiToken:
         expires_at=expires_at,
         last_used_at=last_used_at,
     )
+
+
+def _with_user(row: Sequence[Any]) -> ApiTokenAndUser:
+    return ApiTokenAndUser(_to_token(row[: len(_COLUMNS)]), to_user(row[len(_COLUMNS) :]))
 
 
 def _unexpired(now: datetime) -> ColumnElement[bool]:
@@ -91,13 +101,17 @@ class ApiTokenRepositoryImpl:
             row = await self._connection.row(_BY_MAC, {"key": keys[0]})
         else:
             row = await self._connection.row(_BY_MACS, {"keys": keys})
-        if row is None:
-            return None
-        return ApiTokenAndUser(_to_token(row[: len(_COLUMNS)]), to_user(row[len(_COLUMNS) :]))
+        return None if row is None else _with_user(row)
 
     async def get(self, token_id: str) -> ApiToken | None:
         row = await self._connection.row(select(*_COLUMNS).where(_TABLE.id == token_id))
         return None if row is None else _to_token(row)
+
+    async def locked(self, token_id: str) -> ApiTokenAndUser | None:
+        """Two statements: the later one sees what was done to the owner while the earlier one waited."""
+        await self._connection.row(_LOCK_USER, {"key": token_id})
+        row = await self._connection.row(_LOCKED, {"key": token_id})
+        return None if row is None else _with_user(row)
 
     async def page(self, user_id: str, *, after: str | None, limit: int) -> Sequence[ApiToken]:
         statement = select(*_COLUMNS).where(_TABLE.user_id == user_id).order_by(_TABLE.id.desc()).limit(limit)
@@ -107,7 +121,7 @@ class ApiTokenRepositoryImpl:
 
     async def count(self, user_id: str, now: datetime) -> int:
         # On PostgreSQL of two tokens at once the later one waits here, and then counts the earlier one too.
-        await self._connection.row(select(users.c.id).where(users.c.id == user_id).with_for_update())
+        await self._connection.row(select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
         counted = select(func.count()).select_from(api_tokens).where(_TABLE.user_id == user_id, _unexpired(now))
         return int(await self._connection.value(counted) or 0)
 

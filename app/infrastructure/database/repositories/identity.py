@@ -37,8 +37,8 @@ _CAN_SIGN_IN: Final = (
 )
 # Built once, because building a statement takes longer than executing it.
 _BY_ID: Final = select(*USER_COLUMNS).where(users.c.id == bindparam("this"))
-# On PostgreSQL an erasure waits for it; changes of the row do not (FOR KEY SHARE).
-_TO_REFER_TO: Final = _BY_ID.with_for_update(read=True, key_share=True)
+# Weaker than FOR UPDATE: rows that refer to the user can be added meanwhile.
+_LOCKED: Final = _BY_ID.with_for_update(key_share=True)
 _BY_NAME: Final = select(*USER_COLUMNS).where(users.c.name_key == bindparam("this"))
 _BY_SKELETON: Final = select(*USER_COLUMNS).where(users.c.name_skeleton == bindparam("this"))
 _BY_DISCORD: Final = select(*USER_COLUMNS).where(users.c.discord_id == bindparam("this"))
@@ -89,8 +89,8 @@ class UserRepositoryImpl:
     async def get(self, user_id: str) -> User | None:
         return await self._one(_BY_ID, user_id)
 
-    async def to_refer_to(self, user_id: str) -> User | None:
-        return await self._one(_TO_REFER_TO, user_id)
+    async def locked(self, user_id: str) -> User | None:
+        return await self._one(_LOCKED, user_id)
 
     async def by_name(self, name_key: str) -> User | None:
         return await self._one(_BY_NAME, name_key)

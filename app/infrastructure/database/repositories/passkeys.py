@@ -53,7 +53,8 @@ class PasskeyRepositoryImpl:
 
     async def add(self, passkey: Passkey, *, most: int) -> bool:
         # On PostgreSQL of two at once the later one waits here, and then counts that of the earlier one.
-        await self._connection.row(select(users.c.id).where(users.c.id == passkey.user_id).with_for_update())
+        this = select(users.c.id).where(users.c.id == passkey.user_id)
+        await self._connection.row(this.with_for_update(key_share=True))
         theirs = select(func.count()).select_from(passkeys).where(_TABLE.user_id == passkey.user_id)
         if await self._connection.value(theirs) >= most:
             return False

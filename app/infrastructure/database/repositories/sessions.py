@@ -32,6 +32,12 @@ _WITH_USER: Final = select(*_COLUMNS, *USER_COLUMNS).join_from(sessions, users)
 # Built once: building one takes longer than executing it.
 _BY_ID: Final = _WITH_USER.where(sessions.c.id == bindparam("key"))
 _BY_COOKIE: Final = _WITH_USER.where(sessions.c.cookie_hash == bindparam("key"))
+_LOCK_USER: Final = (
+    select(users.c.id)
+    .where(users.c.id == select(sessions.c.user_id).where(sessions.c.id == bindparam("key")).scalar_subquery())
+    .with_for_update(key_share=True)
+)
+_LOCKED: Final = _BY_ID.with_for_update(of=sessions, key_share=True)
 _OF_REFRESH: Final = (
     sessions.c.id
     == select(refresh_tokens.c.session_id).where(refresh_tokens.c.token_hash == bindparam("key")).scalar_subquery()
@@ -104,6 +110,11 @@ class SessionRepositoryImpl:
     async def get(self, session_id: str) -> SessionAndUser | None:
         """One statement."""
         return await self._one(_BY_ID, session_id)
+
+    async def locked(self, session_id: str) -> SessionAndUser | None:
+        """Two statements: the later one sees what was done to the user while the earlier one waited."""
+        await self._connection.row(_LOCK_USER, {"key": session_id})
+        return await self._one(_LOCKED, session_id)
 
     async def by_cookie(self, cookie_hash: bytes) -> SessionAndUser | None:
         """One statement."""

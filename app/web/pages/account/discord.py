@@ -17,7 +17,7 @@ from app.web.pages.account.page import PATH, account_page, again, done, signed_o
 from app.web.pages.drafts import CONFIRM
 from app.web.pages.rendering import Refused, page, see_other, texts_of
 from app.web.routing import Routes
-from app.web.sessions import actor_of, remember_device
+from app.web.sessions import actor_of, keep_session, own_cookie
 from app.web.tickets import forget_ticket, keep_ticket, ticket_of
 
 routes = Routes("Pages")
@@ -99,9 +99,9 @@ async def make_code(request: web.Request, actor: Actor, form: NoFields) -> web.R
 )
 async def unlink(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
     """Unlink your Discord account; your other sessions end."""
-    claim = await request.app[SERVICES].discord_linking.unlink(actor)
+    kept = await request.app[SERVICES].discord_linking.unlink(actor, cookie=own_cookie(request))
     response = done("unlinked")
-    remember_device(request, response, claim)
+    keep_session(request, response, kept)
     return response
 
 

@@ -5,21 +5,21 @@ Where password and code were last proven more than ten minutes ago, each leads t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from aiohttp import web
 
 from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor
-from app.domain.secrets import SecretText
+from app.services.authentication import NewRecoveryCodes
 from app.web.inputs import Model, NoFields
 from app.web.options import SERVICES
 from app.web.pages.account.page import PATH, again, done, signed_out
 from app.web.pages.drafts import CONFIRM
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Routes
-from app.web.sessions import actor_of
+from app.web.sessions import actor_of, keep_session, own_cookie
 
 routes = Routes("Pages")
 NEW = f"{PATH}/factors/new"
@@ -98,8 +98,8 @@ async def _code_again(request: web.Request, error: AppError, fields: Mapping[str
 )
 async def confirm(request: web.Request, actor: Actor, form: CodeForm) -> web.Response:
     """Switch the second factor on by its first code; the answer shows the recovery codes, this once."""
-    codes = await request.app[SERVICES].second_factor.confirm(actor, form.otp)
-    return _codes_page(request, actor, codes, on=True)
+    made = await request.app[SERVICES].second_factor.confirm(actor, form.otp, cookie=own_cookie(request))
+    return _codes_page(request, actor, made, on=True)
 
 
 @routes(
@@ -112,7 +112,8 @@ async def confirm(request: web.Request, actor: Actor, form: CodeForm) -> web.Res
 )
 async def new_codes(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
     """Replace your recovery codes; the answer shows the new ones, this once."""
-    return _codes_page(request, actor, await request.app[SERVICES].second_factor.new_recovery_codes(actor), on=False)
+    made = await request.app[SERVICES].second_factor.new_recovery_codes(actor, cookie=own_cookie(request))
+    return _codes_page(request, actor, made, on=False)
 
 
 @routes(
@@ -126,10 +127,14 @@ async def new_codes(request: web.Request, actor: Actor, form: NoFields) -> web.R
 )
 async def remove(request: web.Request, actor: Actor, form: NoFields) -> web.Response:  # noqa: ARG001 - reads the token
     """Switch the second factor off."""
-    await request.app[SERVICES].second_factor.remove(actor)
-    return done("factor_off")
+    kept = await request.app[SERVICES].second_factor.remove(actor, cookie=own_cookie(request))
+    response = done("factor_off")
+    keep_session(request, response, kept)
+    return response
 
 
-def _codes_page(request: web.Request, actor: Actor, codes: Sequence[SecretText], *, on: bool) -> web.Response:
-    shown = [each.reveal() for each in codes]
-    return page(request, "recovery_codes.html", viewer=actor, codes=shown, on=on)
+def _codes_page(request: web.Request, actor: Actor, made: NewRecoveryCodes, *, on: bool) -> web.Response:
+    shown = [each.reveal() for each in made.codes]
+    response = page(request, "recovery_codes.html", viewer=actor, codes=shown, on=on)
+    keep_session(request, response, made.kept)
+    return response
