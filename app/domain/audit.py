@@ -156,6 +156,14 @@ class AuditItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalUse:
+    """How often somebody used a credential; ``name`` is None for the operator and for Keyhall itself."""
+
+    name: str | None
+    uses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageHour:
     """How often a credential was used in an hour; "" where a row named no subject or no object."""
 

@@ -39,7 +39,7 @@ from app.web.metrics import METRICS, Metrics
 from app.web.middleware import ERROR_PAGE, add_default_headers, request_middleware
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
-from app.web.pages import code, dashboard, login, static
+from app.web.pages import code, dashboard, guilds, login, static
 from app.web.pages import discord as discord_pages
 from app.web.pages import passkeys as passkey_pages
 from app.web.pages import privacy as privacy_pages
@@ -110,6 +110,7 @@ _FAMILIES: Final = (
     account_preferences.routes,
     account_sessions.routes,
     account_tokens.routes,
+    guilds.routes,
     admin_users.routes,
     admin_invitations.routes,
     admin_audit.routes,

@@ -981,6 +981,27 @@ async def test_uses_are_counted_by_day_from_the_latest_on(storage: Storage) -> N
     assert await uses(LATER) == {}
 
 
+async def test_uses_are_counted_by_the_person_the_most_frequent_first(storage: Storage) -> None:
+    used = replace(event(), result=Result.INTENT, at=NOW)
+    async with storage.write() as unit:
+        for name in ("Alice", "Bob"):
+            await unit.users.add(user(name))
+        for subject_id in (None, "subject-bob", "subject-alice", "subject-bob", "subject-bob", "subject-alice"):
+            await unit.audit.append(replace(used, subject_id=subject_id))
+        await unit.audit.append(replace(used, subject_id="subject-alice", result=Result.OK))
+        await unit.audit.append(replace(used, subject_id="subject-alice", object_id="credential-2"))
+
+    async def people(since: datetime, most: int = 100, people: int = 9) -> list[tuple[str | None, int]]:
+        async with storage.read() as unit:
+            found = await unit.audit.uses_per_person("credential-1", since=since, most=most, people=people)
+            return [(each.name, each.uses) for each in found]
+
+    assert await people(NOW) == [("Bob", 3), ("Alice", 2), (None, 1)]
+    assert await people(NOW, people=1) == [("Bob", 3)]
+    assert sum(uses for _, uses in await people(NOW, most=2)) == 2
+    assert await people(LATER) == []
+
+
 async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, sql: SqlStorage) -> None:
     async def append() -> None:
         async with sql.write() as unit:
