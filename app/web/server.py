@@ -49,6 +49,7 @@ from app.web.pages.account import factors as account_factors
 from app.web.pages.account import page as account_page
 from app.web.pages.account import passkeys as account_passkeys
 from app.web.pages.account import password as account_password
+from app.web.pages.account import preferences as account_preferences
 from app.web.pages.account import sessions as account_sessions
 from app.web.pages.account import tokens as account_tokens
 from app.web.pages.admin import audit as admin_audit
@@ -106,6 +107,7 @@ _FAMILIES: Final = (
     account_passkeys.routes,
     account_discord.routes,
     account_factors.routes,
+    account_preferences.routes,
     account_sessions.routes,
     account_tokens.routes,
     guilds.routes,

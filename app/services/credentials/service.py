@@ -467,7 +467,10 @@ class CredentialService:
             raise NotFound
         former = await self._history.page(record, after=None, limit=HISTORY_KEPT)
         return CredentialDetail(
-            view=await self._access.view(record), history=former.items, usage=await self.overview.usage([record])
+            view=await self._access.view(record),
+            history=former.items,
+            usage=await self.overview.usage([record]),
+            people=await self.overview.people(record) if reach(actor, record) is Reach.OWNS else [],
         )
 
     async def versions(

@@ -89,6 +89,7 @@ ROUTES: Final = (
     # -- one's own account ---------------------------------------------------------------------------------------------
     Route("GET /api/v1/auth/factors", SIGNED_IN),
     Route("GET /api/v1/auth/me", SIGNED_IN),
+    Route("PATCH /api/v1/auth/me", SIGNED_IN, {"language": "en", "time_zone": None}),
     Route("GET /api/v1/auth/passkeys", SIGNED_IN),
     Route("POST /api/v1/auth/passkeys", SIGNED_IN, {"name": "a key", "credential": {}}),
     Route("POST /api/v1/auth/passkeys/options", SIGNED_IN),
@@ -136,6 +137,7 @@ ROUTES: Final = (
         form={"password": "not the password", "new_password": NEW_PASSWORD},
         passes=("401",),
     ),
+    Route("POST /account/preferences", SIGNED_IN, form={"language": "en"}),
     Route("POST /account/tokens", SIGNED_IN, form={"name": "ci", "credentials_read": "yes"}),
     Route("POST /account/tokens/{token_id}/revoke", ABSENT_TO_ALL, form={}),
     Route("POST /account/sessions/end", SIGNED_IN, form={}, ends_sessions=True),

@@ -313,6 +313,7 @@ ROWS: Final = (
     _row("passwords.has_password", lambda w: w.services.passwords.has_password(w.actor), _EVERYBODY),
     # The command line alone: nobody else learns another one's password.
     _row("passwords.set", lambda w: w.services.passwords.set(w.actor, w.name, NEW_PASSWORD), "FFFF"),
+    _row("preferences.change", lambda w: w.services.preferences.change(w.actor, language="de"), _EVERYBODY),
     _row("personal_data.of_oneself", lambda w: w.services.personal_data.of_oneself(w.actor), _EVERYBODY, fresh=True),
     _row(
         "personal_data.of_user",
@@ -385,6 +386,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "backups.watch": "the worker",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
+    "credentials.overview.people": "a part of detail, for a credential that was authorised",
     "credentials.overview.usage": "a part of the dashboard, for credentials that were authorised",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
