@@ -59,6 +59,7 @@ from app.services.authentication import (
 )
 from app.services.backup import BackupCreation, BackupService, BackupVerification
 from app.services.backup.rehearsal import BackupRehearsal, RehearsalPlace
+from app.services.bot_guilds import BotGuilds
 from app.services.bot_state import BotStateService
 from app.services.credentials import (
     CredentialAccess,
@@ -220,6 +221,7 @@ def build_services(parts: Parts) -> Services:
         clock=clock,
     )
     bot_state = BotStateService(storage=storage, clock=clock)
+    bot_guilds = BotGuilds(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
     inspection = KeyInspection(
@@ -397,6 +399,7 @@ def build_services(parts: Parts) -> Services:
             source=parts.outside,
         ),
         bot_state=bot_state,
+        bot_guilds=bot_guilds,
         personal_data=PersonalDataExport(
             storage=storage,
             keys=keys,
@@ -404,7 +407,7 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
         ),
         erasure=erasure,
-        housekeeping=HousekeepingService(storage=storage, jobs=jobs, erasure=erasure, clock=clock),
+        housekeeping=HousekeepingService(storage=storage, jobs=jobs, erasure=erasure, guilds=bot_guilds, clock=clock),
     )
 
 
