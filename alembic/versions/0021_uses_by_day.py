@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0021"
-down_revision = "0017"
+down_revision = "0019"
 
 _USES = sa.text("action = 'credential.used' AND result = 'intent'")
 

@@ -95,6 +95,10 @@ class Backend:
         async with legacy_database(url) as database:
             yield database
 
+    @property
+    def rotation_days(self) -> int:
+        return self.settings.key_rotation_days
+
     @asynccontextmanager
     async def keys(self) -> AsyncIterator[KeyManagementService]:
         from app.bootstrap.keys import open_keys  # noqa: PLC0415

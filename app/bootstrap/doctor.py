@@ -67,6 +67,25 @@ async def diagnose(load: Callable[[], Settings]) -> Diagnosis:
         ]
         return Diagnosis(tuple(checks))
     production = settings.app_env in {Environment.PRODUCTION, Environment.STAGING}
+    found = await examine(settings)
+    checks = [
+        *found.checks,
+        await asyncio.to_thread(
+            hardcoded_secrets,
+            PROJECT_ROOT,
+            settings.data_dir,
+            own=settings.env_file or PROJECT_ROOT / ".env",
+            production=production,
+        ),
+        packages(PROJECT_ROOT / "requirements" / "run.txt", production=production),
+        images(sorted(PROJECT_ROOT.glob("*compose*.y*ml"))),
+        ok("audit", "`keyhall audit verify` checks every row of the audit trail"),
+    ]
+    return Diagnosis(tuple(checks))
+
+
+async def examine(settings: Settings) -> Diagnosis:
+    """Make the checks that a running process can repeat: not those of the files that it was started from."""
     asking = asyncio.create_task(discord(settings.discord_bot_token, settings.discord_api_base))
     in_database, server = await _database(settings)
     of_discord, ahead = await asking
@@ -79,16 +98,6 @@ async def diagnose(load: Callable[[], Settings]) -> Diagnosis:
         *_disk(settings),
         clock([(name, found) for name, found in others if found is not None]),
         of_discord,
-        await asyncio.to_thread(
-            hardcoded_secrets,
-            PROJECT_ROOT,
-            settings.data_dir,
-            own=settings.env_file or PROJECT_ROOT / ".env",
-            production=production,
-        ),
-        packages(PROJECT_ROOT / "requirements" / "run.txt", production=production),
-        images(sorted(PROJECT_ROOT.glob("*compose*.y*ml"))),
-        ok("audit", "`keyhall audit verify` checks every row of the audit trail"),
     ]
     return Diagnosis(tuple(checks))
 

@@ -5,7 +5,7 @@ More than 400 lines, because every service is composed here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +15,7 @@ from app.bootstrap.backup import backup_plan, rehearsal_place
 from app.bootstrap.copies import verification_with
 from app.bootstrap.keys import OpenKeys
 from app.domain.backup_plan import BackupPlan
+from app.domain.diagnosis import Diagnosis
 from app.domain.identity import Registration
 from app.domain.keys import Environment
 from app.domain.providers import KNOWN_PROVIDERS
@@ -78,6 +79,7 @@ from app.services.housekeeping import HousekeepingService
 from app.services.idempotency import Idempotency
 from app.services.identity import IdentityService
 from app.services.imports import ImportService
+from app.services.install_health import InstallHealth
 from app.services.instances import InstanceService
 from app.services.invitations import Invitations
 from app.services.jobs import JobService
@@ -134,6 +136,7 @@ class Parts:
     backup_plan: BackupPlan
     backups: BackupVerification
     rehearsal: RehearsalPlace
+    examine: Callable[[], Awaitable[Diagnosis]]
     outside: OutsideSource | None = None
     discord: DiscordAccounts | None = None
     tracer: Tracer = field(default_factory=NoTracer)
@@ -390,6 +393,7 @@ def build_services(parts: Parts) -> Services:
             rehearsal=rehearsal,
         ),
         rehearsal=rehearsal,
+        install_health=InstallHealth(examine=parts.examine, clock=clock),
         outside_secrets=OutsideSecrets(
             storage=storage,
             keys=keys,
@@ -409,6 +413,12 @@ def build_services(parts: Parts) -> Services:
         erasure=erasure,
         housekeeping=HousekeepingService(storage=storage, jobs=jobs, erasure=erasure, guilds=bot_guilds, clock=clock),
     )
+
+
+async def _examine(settings: Settings) -> Diagnosis:
+    from app.bootstrap.doctor import examine  # noqa: PLC0415 - a start does not wait for it
+
+    return await examine(settings)
 
 
 def _discord(settings: Settings) -> DiscordAccounts | None:
@@ -475,6 +485,7 @@ async def open_services(
             backup_plan=backup_plan(settings),
             backups=verification_with(settings, opened.source),
             rehearsal=rehearsal_place(settings, opened.source),
+            examine=lambda: _examine(settings),
             outside=outside,
             discord=_discord(settings),
             tracer=tracer or NoTracer(),

@@ -39,6 +39,11 @@ class Backend(Protocol):
         """The address of a page, for a link: at PUBLIC_URL, or where the web listens."""
         ...
 
+    @property
+    def rotation_days(self) -> int:
+        """How many days a primary may serve whose key has no schedule of its own."""
+        ...
+
     def keys(self) -> AbstractAsyncContextManager[KeyManagementService]:
         """Verified keys alone."""
         ...

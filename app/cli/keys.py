@@ -21,13 +21,15 @@ group = typer.Typer(rich_markup_mode=None)
 
 @group.command("list")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
-    """List every version of every application key."""
+    """List every version of every application key, and warn of keys whose rotation is due."""
     asyncio.run(_list(backend(context), as_json=as_json))
 
 
 async def _list(opened: Backend, *, as_json: bool) -> None:
     async with opened.keys() as keys:
-        items = keys.listing()
+        items, warnings = keys.listing(), await keys.age_warnings(opened.rotation_days)
+    for each in warnings:
+        typer.echo(opened.runnable(each), err=True)
     if as_json:
         show_json(
             [

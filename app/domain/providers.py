@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from app.domain.credentials import PROVIDER_PATTERN
+from app.domain.errors import InvalidInput
 from app.domain.key_shapes import looks_like_key, provider_of
 
 ENVIRONMENT_CREDENTIALS: Final[Mapping[str, str]] = MappingProxyType(
@@ -58,6 +59,21 @@ def provider_for(name: str, secret: str) -> str | None:
         return known
     stem = re.sub(r"[^a-z0-9._-]+", "-", _stem(name)).strip("._-")[:32].strip("._-")
     return stem if _PROVIDER.fullmatch(stem) and not looks_like_key(stem) else None
+
+
+def recognised(typed: str, secret: str) -> str:
+    """The provider as it was typed, or by the shape of the key where nothing was.
+
+    Raises InvalidInput where the shape names no provider, or another one than was typed.
+    """
+    by_shape = provider_of(secret)
+    if not typed.strip():
+        if by_shape is None:
+            raise InvalidInput("provider", "is not known by the shape of this key: type its name")
+        return by_shape
+    if by_shape is not None and (provider_named(typed) or typed.strip().lower()) != by_shape:
+        raise InvalidInput("provider", "is another one than issues keys of this shape")
+    return typed
 
 
 def _stem(name: str) -> str:

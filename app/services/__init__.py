@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.housekeeping import HousekeepingService
     from app.services.identity import IdentityService
     from app.services.imports import ImportService
+    from app.services.install_health import InstallHealth
     from app.services.instances import InstanceService
     from app.services.jobs import JobService
     from app.services.keys import KeyManagementService
@@ -82,6 +83,7 @@ class Services:
     monitoring: MonitoringService
     backups: BackupService
     rehearsal: BackupRehearsal
+    install_health: InstallHealth
     bot_state: BotStateService
     bot_guilds: BotGuilds
     personal_data: PersonalDataExport

@@ -22,6 +22,7 @@ from app.services.deadlines import restart_deadline
 from app.web.options import SERVICES
 from app.web.sessions import actor_of
 
+EVENT_STREAM: Final = "text/event-stream"
 STREAMS_PER_USER: Final = 4
 LOOK_EVERY_SECONDS: Final = 1.0
 IDENTIFY_EVERY_SECONDS: Final = 2.0
@@ -32,7 +33,7 @@ _WRITE_SECONDS: Final = 10.0
 """How long a reader may take to accept an event; one that reads nothing must not keep its place."""
 _RETRY_SECONDS: Final = 2
 _HEADERS: Final[Mapping[str, str]] = {
-    hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+    hdrs.CONTENT_TYPE: f"{EVENT_STREAM}; charset=utf-8",
     hdrs.CACHE_CONTROL: "no-store, no-transform",
     "X-Accel-Buffering": "no",  # nginx would gather the events until its buffer is full
 }

@@ -56,10 +56,12 @@ class Metrics(Collector):
             collector(registry=self._registry)
         self._registry.register(self)
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one response."""
+    def observe(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """Count one response; without ``seconds`` where they say nothing of the server, as for a stream of events."""
         key = (known_method(method), route, status)
         self._answers[key] = self._answers.get(key, 0) + 1
+        if seconds is None:
+            return
         observed = self._routes.get(route)
         if observed is None:
             observed = self._routes[route] = _Route()

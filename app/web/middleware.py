@@ -12,7 +12,9 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from app.domain.errors import AppError
+from app.web.compression import compress
 from app.web.connection import SPOKEN_MAJOR
+from app.web.event_stream import EVENT_STREAM
 from app.web.headers import default_headers
 from app.web.metrics import METRICS, known_method
 from app.web.options import SERVICES
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("keyhall.access")
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("keyhall.request_id", str)
-ErrorPage = Callable[[web.Request, AppError], web.Response]
+ErrorPage = Callable[[web.Request, AppError], Awaitable[web.Response]]
 ERROR_PAGE: web.AppKey[ErrorPage] = web.AppKey("keyhall.error_page")
 """Makes the page that shows an error to a person with a browser."""
 
@@ -84,19 +86,20 @@ async def _answer(
         with services.deadlines.request(lambda: _gone(request)):
             response = await handler(request)
     except web.HTTPException as refusal:
-        response = _refusal(request, refusal)
+        response = await _refusal(request, refusal)
     except AppError as error:
         await record_refusal(request, error)
         if status_of(type(error)) >= 500 and not _gone(request):
             what = f"{request.method} {route_of(request)}"
             services.failures.note(what, error, request_id)
-        response = _error_response(request, error)
+        response = await _error_response(request, error)
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
         log.exception("unexpected error in %s %s", request.method, route_of(request), extra={"request_id": request_id})
-        response = _error_response(request, Unexpected())
+        response = await _error_response(request, Unexpected())
     set_renewed_cookie(request, response)
+    await compress(request, response)
     response.headers["X-Request-Id"] = request_id
     _record(request, response, time.perf_counter() - started)
     return response
@@ -117,20 +120,20 @@ def _check_protocol(request: web.Request) -> None:
         raise UnsupportedTransferCoding
 
 
-def _refusal(request: web.Request, refusal: web.HTTPException) -> web.StreamResponse:
+async def _refusal(request: web.Request, refusal: web.HTTPException) -> web.StreamResponse:
     if refusal.status < 400:  # a redirect that an extension raised
         headers = refusal.headers.copy()
         headers.popall(hdrs.CONTENT_TYPE, None)
         return web.Response(status=refusal.status, headers=headers)
-    response = _error_response(request, as_app_error(refusal))
+    response = await _error_response(request, as_app_error(refusal))
     if hdrs.ALLOW in refusal.headers:
         response.headers[hdrs.ALLOW] = refusal.headers[hdrs.ALLOW]
     return response
 
 
-def _error_response(request: web.Request, error: AppError) -> web.Response:
+async def _error_response(request: web.Request, error: AppError) -> web.Response:
     if wants_html(request):
-        return request.app[ERROR_PAGE](request, error)
+        return await request.app[ERROR_PAGE](request, error)
     response = problem(error, request[REQUEST_ID])
     if status_of(type(error)) in {408, 413, 501, 505}:
         response.force_close()  # the rest of the body is not waited for
@@ -144,7 +147,8 @@ def wants_html(request: web.Request) -> bool:
 
 def _record(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
     route = route_of(request)
-    request.app[METRICS].observe(request.method, route, response.status, seconds)
+    streamed = response.content_type == EVENT_STREAM  # it lasts for as long as somebody watches
+    request.app[METRICS].observe(request.method, route, response.status, None if streamed else seconds)
     # Reading without a failure is the everyday case, of interest only when somebody looks for a fault.
     everyday = request.method not in UNSAFE and response.status < 400
     level = logging.DEBUG if everyday or request.path in PROBES else logging.INFO

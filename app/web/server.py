@@ -23,6 +23,7 @@ from app.web.api import (
     discord,
     documentation,
     factors,
+    health,
     keys,
     passkeys,
     privacy,
@@ -51,6 +52,9 @@ from app.web.pages.account import password as account_password
 from app.web.pages.account import sessions as account_sessions
 from app.web.pages.account import tokens as account_tokens
 from app.web.pages.admin import audit as admin_audit
+from app.web.pages.admin import backups as admin_backups
+from app.web.pages.admin import credentials as admin_credentials
+from app.web.pages.admin import health as admin_health
 from app.web.pages.admin import invitations as admin_invitations
 from app.web.pages.admin import key_changes as admin_key_changes
 from app.web.pages.admin import keys as admin_keys
@@ -81,6 +85,7 @@ _FAMILIES: Final = (
     credentials.routes,
     keys.routes,
     backups.routes,
+    health.routes,
     audit.routes,
     caches.routes,
     privacy.routes,
@@ -90,6 +95,7 @@ _FAMILIES: Final = (
     passkey_pages.routes,
     discord_pages.routes,
     code.routes,
+    admin_credentials.routes,
     credential_list.routes,
     credential_adding.routes,
     credential_page.routes,
@@ -105,6 +111,8 @@ _FAMILIES: Final = (
     admin_users.routes,
     admin_invitations.routes,
     admin_audit.routes,
+    admin_backups.routes,
+    admin_health.routes,
     privacy_pages.routes,
     admin_keys.routes,
     admin_key_changes.routes,

@@ -137,13 +137,31 @@ def end_session(request: web.Request, response: web.StreamResponse) -> None:
 def form_token(request: web.Request) -> str:
     """The token in every form of a signed-in page; it is derived from the session cookie, which no other site has.
 
-    From the part of it that a renewal keeps, so that forms that are open elsewhere can still be sent.
+    Masked anew in every page: a random half, and the token under that mask. Pages are compressed, and the same text in
+    many of them could be guessed from their lengths (BREACH).
     """
-    cookie = session_cookie(request)
-    return hmac.digest(lasting_part(cookie or "").encode(), b"keyhall form", "sha256").hex()
+    token = _token_of_forms(request)
+    mask = request.app[SERVICES].randomness.token_bytes(len(token))
+    return (mask + _under(mask, token)).hex()
+
+
+def _token_of_forms(request: web.Request) -> bytes:
+    """From the part of the cookie that a renewal keeps, so that forms that are open elsewhere can still be sent."""
+    return hmac.digest(lasting_part(session_cookie(request) or "").encode(), b"keyhall form", "sha256")
+
+
+def _under(mask: bytes, token: bytes) -> bytes:
+    return bytes(one ^ other for one, other in zip(mask, token, strict=True))
 
 
 def check_form_token(request: web.Request, fields: dict[str, str]) -> None:
     """The second layer behind Sec-Fetch-Site and Origin. Raises CrossSite."""
-    if not hmac.compare_digest(fields.pop(FORM_TOKEN, "").encode(), form_token(request).encode()):
+    token, given = _token_of_forms(request), fields.pop(FORM_TOKEN, "")
+    try:
+        masked = bytes.fromhex(given)
+        mask, hidden = masked[: len(token)], masked[len(token) :]
+        sent = _under(mask, hidden)
+    except ValueError:
+        raise CrossSite from None
+    if not hmac.compare_digest(sent, token):
         raise CrossSite

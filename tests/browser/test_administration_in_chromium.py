@@ -41,6 +41,7 @@ async def test_an_invitation_is_sent_and_claimed_on_a_phone(browser: Browser, si
         await phone.get_by_label("Password").fill(PASSWORD)
         await phone.get_by_role("button", name="Sign in").click()
         await phone.get_by_role("link", name="Administration").click()
+        await phone.get_by_role("link", name="Audit trail").click()
         await expect(phone).to_have_url(f"{site.url}/admin/audit")
         await fits(phone)
 
@@ -64,6 +65,7 @@ async def test_an_auditor_filters_verifies_and_exports_on_a_phone(browser: Brows
         await sign_in(page, site, "auditor-page")
         await page.get_by_role("link", name="Administration").click()
         await expect(page.get_by_role("link", name="Users", exact=True)).to_have_count(0)
+        await page.get_by_role("link", name="Audit trail").click()
         await page.get_by_label("Who").fill("auditor-page")
         await page.get_by_label("Action").select_option("auth")
         await page.get_by_role("button", name="Show", exact=True).click()
@@ -80,3 +82,7 @@ async def test_an_auditor_filters_verifies_and_exports_on_a_phone(browser: Brows
         await page.get_by_role("button", name="Verify now").click()
         await expect(page.get_by_role("status")).to_contain_text("nothing was changed")
         await fits(page)
+        for name in ("Backups", "Health"):
+            await page.get_by_role("link", name=name).click()
+            await expect(page.get_by_role("heading", name=name)).to_be_visible()
+            await fits(page)

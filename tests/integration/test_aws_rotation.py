@@ -24,7 +24,7 @@ from app.domain.secrets import SecretText
 from app.services import Services, outside_secrets
 from app.settings import Settings
 from app.worker.loop import run_worker
-from tests.support.aws import Aws, refusal, running_aws, running_moto
+from tests.support.aws import NAME, Aws, refusal, running_aws, running_moto
 from tests.support.installs import Place
 
 NAMES = ("JWT_SECRET_KEY", "AES_KEY", "ENCRYPTION_KEY", "API_SECRET_KEY")
@@ -111,6 +111,9 @@ async def test_a_new_version_in_aws_becomes_the_primary_in_every_process(aws: Aw
         await until(lambda: primary(one, AES) == primary(other, AES) == 2)
         assert states(other, AES) == [KeyState.DEACTIVATED, KeyState.ACTIVE]
         assert [primary(other, KeyName(name)) for name in NAMES if name != "AES_KEY"] == [1, 1, 1]
+        assert {each.owner for each in await one.key_inspection.list(actor(Role.OWNER))} == {NAME}
+        with pytest.raises(KeyStateConflict, match="belongs to the AWS secret"):
+            await one.key_inspection.before_change(actor(Role.OWNER), AES, "rotated")
         # The other process reads the same later, and has nothing to do.
         await other.outside_secrets.read_again()
         assert primary(other, AES) == 2

@@ -38,6 +38,16 @@ def stored() -> Sequence[CredentialRecord]:
     ]
 
 
+async def test_live_unreadable_rows_of_all_owners_are_found_page_by_page(storage: Storage) -> None:
+    lost = {"b", "s", "u", "w1", "gone"}
+    async with storage.write() as unit:
+        for record in stored():
+            await unit.credentials.add(replace(record, status=Status.UNREADABLE if record.id in lost else Status.VALID))
+        first = await unit.credentials.unreadable(after=None, limit=2)
+        rest = await unit.credentials.unreadable(after=first[-1].id, limit=9)
+    assert ([each.id for each in first], [each.id for each in rest]) == (["b", "s"], ["u", "w1"])
+
+
 async def test_the_list_orders_filters_and_turns_as_the_domain_says(storage: Storage) -> None:
     async with storage.write() as unit:
         for record in reversed(stored()):

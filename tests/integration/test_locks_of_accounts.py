@@ -24,7 +24,7 @@ from tests.support.authenticator import Authenticator
 from tests.support.database import until_waiting
 from tests.support.installs import Place
 from tests.support.samples import PASSWORD
-from tests.support.second_factors import enrol
+from tests.support.second_factors import enrol_by_the_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,7 +102,7 @@ async def test_a_sign_in_over_a_former_session_and_the_end_of_that_do_not_wait_f
     """
     async with place.services() as one, place.services() as other:
         mia = await new_mia(one)
-        await enrol(one, mia, SystemClock().now())
+        await enrol_by_the_clock(one, mia)
         async with other.second_factor._storage.read() as uow:
             user = await uow.users.get(mia.user_id)
         assert user is not None

@@ -44,6 +44,7 @@ WHOLE: Final[Mapping[str, str]] = {
     "backups.page: backups": PAGE,
     "credentials.forget_keys: api_credentials": RESET,
     "credentials.page: api_credentials": PAGE,
+    "credentials.unreadable: api_credentials": "the index holds the unreadable ones, and no others",
     "encrypted_rows.all: api_credentials": PAGE,
     "encrypted_rows.all: credential_history": PAGE,
     "encrypted_rows.all: totp_factors": PAGE,

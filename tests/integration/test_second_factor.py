@@ -27,7 +27,7 @@ from app.infrastructure.database.errors import ConstraintBroken
 from tests.support.database import NOW, user
 from tests.support.installs import Place
 from tests.support.samples import PASSWORD
-from tests.support.second_factors import Enrolled, enrol
+from tests.support.second_factors import Enrolled, enrol_by_the_clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ async def signed_in(services: Services, otp: str | None = None, client: Client =
 
 async def alice_with_a_factor(services: Services) -> Enrolled:
     await services.identity.create_owner("alice", PASSWORD, WEB)
-    return await enrol(services, await signed_in(services), SystemClock().now())
+    return await enrol_by_the_clock(services, await signed_in(services))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -68,7 +68,8 @@ async def test_of_fifty_submissions_in_two_processes_one_uses_a_code_also_after_
             results = await asyncio.gather(*tries, return_exceptions=True)
             assert len([each for each in results if isinstance(each, Actor)]) == 1
             refused = {type(each) for each in results if isinstance(each, BaseException)}
-            assert refused <= {InvalidCredentials, TooManyAttempts}
+            # A busy machine, on which nobody confirmed the keys for five seconds, refuses some before it looks.
+            assert refused <= {InvalidCredentials, TooManyAttempts, NotReady}
             await one.authentication.unlock(await one.identity.operator(), "alice")
     async with place.services() as restarted:
         for used in (code, enrolled.recovery_codes[0]):
@@ -105,7 +106,7 @@ async def test_of_simultaneous_starts_and_confirmations_one_secret_counts(place:
         await asyncio.gather(*(each.second_factor.start(actor) for each in (one, other, one, other)))
         assert len((await place.contents())["totp_factors"]) == 1
         results = await asyncio.gather(
-            *(enrol(each, actor, SystemClock().now()) for each in (one, other)), return_exceptions=True
+            *(enrol_by_the_clock(each, actor) for each in (one, other)), return_exceptions=True
         )
         enrolled = [each for each in results if isinstance(each, Enrolled)]
         assert len(enrolled) == 1

@@ -52,7 +52,9 @@ async def fits(page: Page) -> None:
     await expect(page.locator("main")).to_have_count(1)
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     # A box within its label needs no id.
-    for field in await page.locator("input:not([type=hidden], [disabled], label input), textarea").all():
+    for field in await page.locator(
+        "input:not([type=hidden], [disabled], label input):visible, textarea:visible"
+    ).all():
         name = await field.get_attribute("id")
         await expect(page.locator(f'label[for="{name}"]')).to_be_visible()
     for control in await page.locator("button:visible, .button:visible").all():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from app.bootstrap.services import Parts, build_services
 from app.domain.backup import BackupHeader, OpenWith
 from app.domain.backup_plan import BackupPlan
+from app.domain.diagnosis import Diagnosis, ok
 from app.domain.errors import BackupDamaged
 from app.domain.identity import Actor, Client, GuildContext, Registration, Role, Source, User
 from app.domain.keys import Environment, KeyName, Keyset, KeysetEntry, KeyState, KeyVersion, Origin
@@ -133,6 +134,10 @@ def no_scratch(_: BackupHeader) -> AbstractAsyncContextManager[Staged]:
     raise BackupDamaged("nothing is restored here")
 
 
+async def _well() -> Diagnosis:
+    return Diagnosis((ok("settings", "APP_ENV is test"),))
+
+
 async def open_keyhall(
     storage: Storage,
     clock: Clock,
@@ -190,6 +195,7 @@ async def open_keyhall(
                 envelope=envelope,
             ),
             rehearsal=RehearsalPlace(scratch=no_scratch, elsewhere=lambda work: work(), keys=OpenWith),
+            examine=_well,
         )
     )
     return Keyhall(

@@ -59,7 +59,7 @@ class Answer:
 
     def form_token(self) -> str:
         """The token in the forms of a page."""
-        found = re.search(r'name="form_token" value="([0-9a-f]{64})"', self.text)
+        found = re.search(r'name="form_token" value="([0-9a-f]{128})"', self.text)
         assert found
         return found[1]
 
@@ -169,7 +169,9 @@ async def served(services: Services, options: WebOptions | None = None, *, port:
         sock.bind(address)
         async with (
             serving(app, sock),
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as client,
+            aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers={"Accept-Encoding": "identity"}
+            ) as client,
         ):
             yield Site(f"http://127.0.0.1:{address[1]}", app, services, client)
 

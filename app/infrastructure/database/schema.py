@@ -276,6 +276,7 @@ api_credentials: Final = Table(
 LIVE: Final = api_credentials.c.deleted_at.is_(None)
 REMOVED: Final = api_credentials.c.deleted_at.is_not(None)
 SHARED: Final = api_credentials.c.owner_kind == literal_column("'guild'")
+UNREADABLE: Final = api_credentials.c.status == literal_column("'unreadable'")
 
 Index(
     "uq_api_credentials_live_label",
@@ -287,6 +288,7 @@ Index(
     sqlite_where=LIVE,
 )
 Index(None, api_credentials.c.deleted_at, sqlite_where=REMOVED)
+Index("ix_api_credentials_unreadable", api_credentials.c.id, sqlite_where=UNREADABLE)
 Index("ix_api_credentials_sharer", api_credentials.c.created_by, sqlite_where=SHARED)
 
 credential_history: Final = Table(

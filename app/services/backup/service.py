@@ -12,7 +12,7 @@ from cronsim import CronSim
 
 from app.domain.audit import Action
 from app.domain.backup import SUFFIX, BackupRecord, EncryptTo
-from app.domain.backup_plan import BackupPlan
+from app.domain.backup_plan import BackupPlan, Keep
 from app.domain.errors import BackupNotWritten, NotConfigured
 from app.domain.identity import Actor, Permission
 from app.domain.jobs import Job, JobKind, Progress
@@ -44,6 +44,17 @@ class BackupView:
 
     backup: BackupRecord
     present: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupArrangement:
+    """The decisions of the operator as people see them; ``encrypted`` is whether there is somebody to encrypt to."""
+
+    directory: str
+    encrypted: bool
+    schedule: str | None
+    next_at: datetime | None
+    keep: Keep
 
 
 class BackupService:
@@ -81,6 +92,18 @@ class BackupService:
         present = await self._files.exist(*(Path(each.path) for each in found.items))
         views = [BackupView(backup=each, present=there) for each, there in zip(found.items, present, strict=True)]
         return Page(items=views, next_cursor=found.next_cursor)
+
+    async def arrangement(self, actor: Actor) -> BackupArrangement:
+        """Where, when and for how long backups are made and kept. Raises Forbidden."""
+        actor.require(Permission.SEE_KEYS)
+        schedule = self._plan.schedule
+        return BackupArrangement(
+            directory=str(self._plan.directory),
+            encrypted=self._plan.recipient is not None,
+            schedule=schedule,
+            next_at=None if schedule is None else following(schedule, self._clock.now()),
+            keep=self._plan.keep,
+        )
 
     async def request(self, actor: Actor) -> Job:
         """Have a backup made in BACKUP_DIR, now; one that was requested and is not over is what one gets.

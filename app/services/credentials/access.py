@@ -117,11 +117,11 @@ class CredentialAccess:
         action: Action,
         *,
         need: Reach = Reach.MANAGES,
-        removed: bool = False,
+        removed: bool | None = False,
     ) -> CredentialRecord:
         """Return the record, if the actor may do this to it; a refusal is committed to the audit trail.
 
-        Raises NotFound.
+        ``removed`` says whether it must be a removed one; None takes either. Raises NotFound.
         """
         return (await self._find(actor, credential_id, action, need=need, removed=removed)).record
 
@@ -138,7 +138,13 @@ class CredentialAccess:
         return view
 
     async def _find(
-        self, actor: Actor, credential_id: str, action: Action, *, need: Reach = Reach.MANAGES, removed: bool = False
+        self,
+        actor: Actor,
+        credential_id: str,
+        action: Action,
+        *,
+        need: Reach = Reach.MANAGES,
+        removed: bool | None = False,
     ) -> _Known:
         if _ID.fullmatch(credential_id) is None:  # malformed ids reach neither the cache nor the database
             raise NotFound
@@ -154,7 +160,7 @@ class CredentialAccess:
         if reach(actor, record) < need:
             await self.deny(actor, action, ("credential", record.id))
             raise NotFound
-        if (record.deleted_at is not None) is not removed:
+        if removed is not None and (record.deleted_at is not None) is not removed:
             raise NotFound
         return known
 

@@ -28,13 +28,14 @@ from app.domain.scopes import Scope
 from app.services.credentials.access import CredentialAccess, live_of, manages, own
 from app.services.credentials.cipher import CredentialCipher
 from app.services.credentials.values import (
+    HealthPage,
     HealthReport,
     ProviderHealth,
     UnreadableCredential,
     UnreadableSecret,
     Verified,
 )
-from app.services.paging import pages
+from app.services.paging import Page, page_size, paged, pages, read_cursor
 from app.services.ports import Clock, ProviderTotals, Storage
 
 _PAGE: Final = 250
@@ -64,6 +65,24 @@ class CredentialHealth:
         found = await (self._of_everybody() if everybody else self._of(own(actor)))
         unreadable = await self._named(found.unreadable)
         return HealthReport(everybody=everybody, providers=found.providers(), unreadable=unreadable)
+
+    async def page(self, actor: Actor, *, after: str | None = None, limit: int = 50) -> HealthPage:
+        """Decrypt and count everybody's credentials, and name the unreadable ones, a page at a time.
+
+        A page may hold fewer than ``limit`` items and not be the last. Raises Forbidden, InvalidInput.
+        """
+        actor.require(Permission.SEE_ALL_CREDENTIALS)
+        size, begin = page_size(limit), read_cursor(after)
+        found = await self._of_everybody() if begin is None else None
+        async with self._storage.read() as uow:
+            rows = await uow.credentials.unreadable(after=begin, limit=size + 1)
+        page = paged(rows, size, lambda record: record.id)
+        # A key that came back may have made some of them readable since.
+        still = [record for record in page.items if not await self._access.readable(record)]
+        return HealthPage(
+            providers=None if found is None else found.providers(),
+            unreadable=Page(await self._named(still), page.next_cursor),
+        )
 
     async def _of_everybody(self) -> _Findings:
         """The findings of a check that began after this call: those who ask during one share the next."""

@@ -17,6 +17,7 @@ from typing import Final
 
 from app.domain.audit import Action
 from app.domain.credentials import (
+    HISTORY_KEPT,
     QUOTA,
     CredentialRecord,
     CredentialView,
@@ -37,6 +38,7 @@ from app.domain.errors import (
 )
 from app.domain.identity import Actor, Permission, Source, snowflake
 from app.domain.keys import KeyName
+from app.domain.providers import recognised
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.times import expiry
@@ -61,6 +63,7 @@ from app.services.credentials.use import CredentialUse
 from app.services.credentials.values import (
     UNSET,
     Added,
+    CredentialDetail,
     EnvironmentCredentials,
     HistoryView,
     Replaced,
@@ -126,14 +129,17 @@ class CredentialService:
         expires_at: datetime | None = None,
         guild_id: str | None = None,
         idempotency_key: str | None = None,
+        recognise: bool = False,
     ) -> Added:
         """Store a credential of the actor, or of a guild that the actor manages.
 
+        With ``recognise``, an empty provider is taken from the shape of the key, and one that disagrees is refused.
         A request repeated under the same ``idempotency_key`` stores nothing and returns the first one's credential.
         Raises InvalidInput, Forbidden, AlreadyExists, QuotaExceeded, IdempotencyConflict.
         """
         actor.require_scope(Scope.CREDENTIALS_WRITE)
-        provider, label, secret = provider_name(provider), label_name(label), secret_value(secret)
+        label, secret = label_name(label), secret_value(secret)
+        provider = provider_name(recognised(provider, secret) if recognise else provider)
         require_label_without(secret, label)
         owner = await self._new_owner(actor, guild_id)
         request = None
@@ -450,6 +456,17 @@ class CredentialService:
         """Return one credential, its secret as a mask."""
         actor.require_scope(Scope.CREDENTIALS_READ)
         return await self._access.show(actor, credential_id)
+
+    async def detail(self, actor: Actor, credential_id: str) -> CredentialDetail:
+        """Return one credential with its former secrets and its use; also a removed one, while it can be restored."""
+        actor.require_scope(Scope.CREDENTIALS_READ)
+        record = await self._access.find(actor, credential_id, Action.CREDENTIAL_READ, removed=None)
+        if record.deleted_at is not None and not restorable(record, self._clock.now()):
+            raise NotFound
+        former = await self._history.page(record, after=None, limit=HISTORY_KEPT)
+        return CredentialDetail(
+            view=await self._access.view(record), history=former.items, usage=await self.overview.usage([record])
+        )
 
     async def versions(
         self, actor: Actor, credential_id: str, *, after: str | None = None, limit: int = 50

@@ -12,6 +12,7 @@ from typing import Final
 from app.domain.credential_lists import TabCounts
 from app.domain.credentials import CredentialRecord, CredentialView, Owner, OwnerKind, PaidBy
 from app.domain.secrets import SecretText
+from app.services.paging import Page
 
 
 class Unset(Enum):
@@ -52,6 +53,15 @@ class HistoryView:
     readable: bool
     created_at: datetime
     replaced_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialDetail:
+    """A credential, live or removed and restorable, with its former secrets, latest first, and its use day by day."""
+
+    view: CredentialView
+    history: Sequence[HistoryView]
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +132,14 @@ class HealthReport:
     everybody: bool
     providers: Sequence[ProviderHealth]
     unreadable: Sequence[UnreadableCredential]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPage:
+    """Everybody's counts per provider, and a page of all unreadable credentials; no counts on the pages after it."""
+
+    providers: Sequence[ProviderHealth] | None
+    unreadable: Page[UnreadableCredential]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from typing import Final
 
 from app.domain.errors import MasterKeyMissing, NoInstall, NotReady, StartupError
 from app.domain.instances import CONFIRMED_FOR_SECONDS
-from app.domain.keys import APPLICATION_KEYS, KeyName, Keyset, Manifest, Origin
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, Keyset, Manifest, Origin
 from app.domain.secrets import SecretBytes, SecretText
 from app.services.keys import rows as key_rows
-from app.services.keys.owner import KeyOwner
+from app.services.keys.owner import KeyOwner, age_warning
 from app.services.keys.reading import KeyReader
 from app.services.keys.ring import InstallRules, KeyCheck, KeyRing, KeyVersionInfo, Primary
 from app.services.keys.writing import KeyWriter
@@ -344,6 +344,18 @@ class KeyManagementService:
         """Every version of every application key; internal keys are not listed."""
         keysets = [self.ring.keysets[name] for name in APPLICATION_KEYS]
         return [KeyVersionInfo.of(keyset, each) for keyset in keysets for each in keyset]
+
+    async def age_warnings(self, rotation_days: int) -> Sequence[str]:
+        """A sentence for each key whose rotation is due; ``rotation_days`` counts for keys without a schedule."""
+        async with self._storage.lookup() as uow:
+            schedules = await uow.schedules.all()
+        now, warnings = self._clock.now(), []
+        for name in APPLICATION_KEYS:
+            since = self.ring.keysets[name].since
+            schedule = schedules.get(name.value) or KeySchedule(name=name, rotation_days=rotation_days)
+            if now >= schedule.due_at(since):
+                warnings.append(age_warning(name, (now - since).days, self.owner))
+        return warnings
 
     async def validate(self) -> Sequence[KeyCheck]:
         """Read every application key again and report of each whether it is intact.

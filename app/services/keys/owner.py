@@ -32,6 +32,13 @@ class KeyOwner:
         )
 
 
+def age_warning(name: KeyName, age_days: int, owner: KeyOwner | None) -> str:
+    """The sentence that warns of a key whose rotation is due, with the command for it."""
+    if owner is not None and owner.owns(name):
+        return f"{name} is {age_days} days old: {owner.refusal(name, 'rotated').detail}"
+    return f"{name} is {age_days} days old: rotate it with `keyhall keys rotate {name}`"
+
+
 def require_ours(owner: KeyOwner | None, name: KeyName, asked: Asked) -> None:
     """Raise KeyStateConflict, with the commands to run, where a secret outside owns that key."""
     if owner is not None and owner.owns(name):

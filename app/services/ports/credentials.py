@@ -230,6 +230,10 @@ class CredentialRepository(Protocol):
         """Return rows of all owners, removed ones included, in the order of their ids."""
         ...
 
+    async def unreadable(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
+        """Return live rows of all owners whose status is UNREADABLE, in the order of their ids."""
+        ...
+
     async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
         """Count the owner's live rows per provider."""
         ...

@@ -29,8 +29,8 @@ class KeyStatus:
 
     ``announced_at`` is when the rotation that was set for a date begins; ``job`` is the one on its way to a new
     primary. ``finishing`` are those behind their promotion, which wait for tokens, re-encrypt or retire.
-    ``former`` is the version that a rollback would make primary. ``processes`` names each live process and says whether
-    it has loaded the key as it is now.
+    ``former`` is the version that a rollback would make primary; ``owner`` names the secret outside that owns the key,
+    where it is rotated. ``processes`` names each live process and says whether it has loaded the key as it is now.
     """
 
     name: KeyName
@@ -45,6 +45,7 @@ class KeyStatus:
     job: Job | None
     finishing: Sequence[Job]
     former: int | None
+    owner: str | None
     processes: Sequence[tuple[str, bool]]
 
     @property
@@ -123,7 +124,7 @@ class KeyInspection:
         self, name: KeyName, schedule: KeySchedule | None, jobs: Sequence[Job], live: Sequence[Instance] = ()
     ) -> KeyStatus:
         """One key's status, with unfinished jobs of all keys; without a schedule of its own the settings' applies."""
-        keyset = self._keys.ring.keysets[name]
+        keyset, owner = self._keys.ring.keysets[name], self._keys.owner
         now, since = self._clock.now(), keyset.since
         job = next((each for each in jobs if each.unique_key == unique_key(name)), None)
         schedule = schedule or KeySchedule(name=name, rotation_days=self._rotation_days)
@@ -141,6 +142,7 @@ class KeyInspection:
             announced_at=announced,
             job=job,
             former=keyset.former.version if keyset.former else None,
+            owner=owner.stored.place.name if owner is not None and owner.owns(name) else None,
             finishing=[each for each in jobs if each.payload.get("name") == name.value and each is not job],
             processes=[(str(each), loaded(each, name, keyset.epoch)) for each in live],
         )

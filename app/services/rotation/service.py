@@ -33,7 +33,7 @@ from app.services.audit import SYSTEM, AuditTrail
 from app.services.instances import InstanceService
 from app.services.jobs import JobRun, JobService, Later
 from app.services.keys import KeyManagementService, KeyRing
-from app.services.keys.owner import require_ours
+from app.services.keys.owner import age_warning, require_ours
 from app.services.ports import Clock, Storage, UnitOfWork
 from app.services.rotation.inspection import (
     Dependents,
@@ -322,11 +322,9 @@ class RotationService:
             name = status.name
             if not status.due:
                 continue
-            if (owner := self._keys.owner) is not None and owner.owns(name):
-                log.warning("%s is %d days old: %s", name, status.age_days, owner.refusal(name, "rotated").detail)
-                continue
-            if not status.automatic:
-                log.warning("%s is %d days old: rotate it with `keyhall keys rotate %s`", name, status.age_days, name)
+            owner = self._keys.owner
+            if not status.automatic or (owner is not None and owner.owns(name)):
+                log.warning("%s", age_warning(name, status.age_days, owner))
                 continue
             async with self._storage.write() as uow:
                 await run.hold(uow)

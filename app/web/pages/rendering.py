@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from gettext import NullTranslations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiohttp import web
 
-from app.domain.errors import AppError, InvalidInput, InvalidToken
+from app.domain.errors import AppError, InvalidInput, InvalidToken, NotFound
 from app.domain.identity import Actor
 from app.localisation import Language, negotiated, refusals, texts
 from app.web.headers import PAGE_POLICY
@@ -18,7 +19,7 @@ from app.web.middleware import REQUEST_ID
 from app.web.pages.navigation import administration
 from app.web.pages.static import ASSETS
 from app.web.problems import headers_of, status_of
-from app.web.sessions import FORM_TOKEN, form_token
+from app.web.sessions import ACTOR, FORM_TOKEN, form_token, viewer_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -100,8 +101,11 @@ def see_other(location: str) -> web.Response:
     return web.Response(status=303, headers={"Location": location})
 
 
-def error_page(request: web.Request, error: AppError) -> web.Response:
-    """The page of an error; without a session, a redirect to the sign-in form, which leads back afterwards."""
+async def error_page(request: web.Request, error: AppError) -> web.Response:
+    """The page of an error, with the navigation of those who are signed in.
+
+    Without a session, a redirect to the sign-in form, which leads back afterwards.
+    """
     if isinstance(error, InvalidToken):
         back = request.path if request.method in {"GET", "HEAD"} and request.path != "/" else ""
         return see_other(f"/login?next={quote(back, safe='/')}" if back else "/login")
@@ -110,9 +114,22 @@ def error_page(request: web.Request, error: AppError) -> web.Response:
         "error.html",
         status=status_of(type(error)),
         headers=headers_of(error),
+        viewer=await _viewer_at(request, error),
         error=error,
         request_id=request[REQUEST_ID],
     )
+
+
+async def _viewer_at(request: web.Request, error: AppError) -> Actor | None:
+    """Who meets this error, as far as that is known.
+
+    Nobody is looked up after an error that may come of the session, of the connection or of the database.
+    """
+    if isinstance(error, NotFound) and ACTOR not in request and request.method in {"GET", "HEAD"}:
+        with suppress(AppError):
+            await viewer_of(request)
+    actor = request.get(ACTOR)
+    return actor if actor is not None and actor.scopes is None else None
 
 
 _OWN_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")

@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from app.domain.errors import NotFound
+from app.web.compression import compressed, takes_gzip
 from app.web.routing import Routes
 
 routes = Routes("Pages")
@@ -21,10 +22,11 @@ _TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; cha
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file with the path under which it is served."""
+    """A file with the path under which it is served, and its content once more as gzip."""
 
     path: str
     content: bytes
+    compressed: bytes
     media_type: str
 
 
@@ -49,7 +51,7 @@ class Assets:
 def _asset(file: Path) -> Asset:
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:16]
-    return Asset(f"/static/{digest}/{file.name}", content, _TYPES[file.suffix])
+    return Asset(f"/static/{digest}/{file.name}", content, compressed(content), _TYPES[file.suffix])
 
 
 ASSETS: web.AppKey[Assets] = web.AppKey("keyhall.assets", Assets)
@@ -61,5 +63,11 @@ async def asset(request: web.Request, digest: str, name: str) -> web.Response:
     found = request.app[ASSETS].at(f"/static/{digest}/{name}")
     if found is None:
         raise NotFound
-    headers = {"Content-Type": found.media_type, "Cache-Control": "public, max-age=31536000, immutable"}
+    headers = {
+        "Content-Type": found.media_type,
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "Vary": "Accept-Encoding",
+    }
+    if takes_gzip(request.headers.get("Accept-Encoding", "")):
+        return web.Response(body=found.compressed, headers=headers | {"Content-Encoding": "gzip"})
     return web.Response(body=found.content, headers=headers)

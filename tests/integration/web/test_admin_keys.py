@@ -324,6 +324,18 @@ async def test_rotating_now_brings_an_announced_rotation_forward_and_says_so(sit
     assert await states(site, "ENCRYPTION_KEY") == [(1, "deactivated", False), (2, "active", True)]
 
 
+async def test_a_worker_begins_an_announced_rotation_when_its_time_has_come(site: Site) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    job = (await begun(site, f"{KEYS}/ENCRYPTION_KEY/rotate", {"at": at.isoformat()})).json
+    assert await states(site, "ENCRYPTION_KEY") == [(1, "active", True)]
+    async with working(site):
+        last = (await watched(site, f"{JOBS}/{job['id']}", _over))[-1]
+    assert (last["state"], last["error"]) == ("done", None)
+    primary = (await key(site, "ENCRYPTION_KEY"))["versions"][-1]
+    assert (primary["version"], primary["primary"]) == (2, True)
+    assert datetime.fromisoformat(primary["activated_at"]) >= at - timedelta(milliseconds=100)
+
+
 async def test_of_one_key_one_change_of_primary_is_on_its_way_however_many_ask_at_once(site: Site) -> None:
     answers = await asyncio.gather(*(begun(site, f"{KEYS}/AES_KEY/rotate") for _ in range(8)))
     assert len({answer.json["id"] for answer in answers}) == 1

@@ -6,22 +6,29 @@ import csv
 import io
 import json
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from app.domain.backup import BackupRecord, Rehearsal
+from app.domain.backup_plan import Keep
+from app.domain.diagnosis import Check, Diagnosis, failed
 from app.domain.errors import StorageBusy
 from app.domain.identity import Role
+from app.infrastructure.clock import SystemClock
 from app.services.audit_trail import AuditReading, AuditVerification
+from app.services.install_health import InstallHealth
 from app.web.pages.admin import audit
-from tests.support.samples import OWNER, PASSWORD
+from tests.support.samples import ABSENT, OWNER, PASSWORD
 from tests.support.web import Answer, Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 USERS = "/admin/users"
 AUDIT = "/admin/audit"
+BACKUPS = "/admin/backups"
 
 
 async def _user(site: Site, name: str, role: Role = Role.MEMBER) -> str:
@@ -289,3 +296,102 @@ async def test_a_verification_says_when_and_what_it_found(site: Site, monkeypatc
     monkeypatch.setattr(AuditVerification, "segments", without_the_first)
     flawed = await site.submit(f"{AUDIT}/verify", cookie, form_token=token)
     assert "something is wrong. segment 1 is missing" in " ".join(flawed.text.split())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Backups and health
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _plan(site: Site, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    plan = replace(site.services.backups._plan, **changes)
+    monkeypatch.setattr(site.services.backups, "_plan", plan)
+
+
+async def test_a_place_without_a_recipient_says_what_to_set(site: Site) -> None:
+    cookie, token = await site.log_in_browser()
+    page = await site.page(BACKUPS, cookie)
+    assert "<code>BACKUP_RECIPIENT</code>" in page.text
+    assert "No backup was made yet." in page.text
+    assert "<button>Make a backup now" not in page.text
+    refused = await site.submit(BACKUPS, cookie, form_token=token)
+    assert (refused.status, "BACKUP_RECIPIENT is not set" in refused.text) == (409, True)
+    assert (await site.submit(f"{BACKUPS}/rehearse", cookie, form_token=token)).status == 404
+    assert (await site.page(f"{BACKUPS}?cursor=x", cookie)).status == 422
+
+
+async def test_a_backup_and_a_rehearsal_are_asked_for_and_followed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie, token = await site.log_in_browser()
+    _plan(site, monkeypatch, recipient="age1" + "x" * 58)
+    assert "<code>BACKUP_SCHEDULE</code>" in (await site.page(BACKUPS, cookie)).text
+    _plan(site, monkeypatch, schedule="0 3 * * *", keep=Keep(number=7, age=timedelta(days=30)))
+    page = await site.page(BACKUPS, cookie)
+    assert "<code>BACKUP_SCHEDULE</code>" not in page.text
+    assert "the latest 7, all of the last 30 days" in page.text
+    begun = await site.submit(BACKUPS, cookie, form_token=token)
+    assert begun.status == 303
+    assert "It waits for a worker" in (await site.page(begun.headers["Location"], cookie)).text
+    assert (await site.page(f"{BACKUPS}?job={ABSENT}", cookie)).status == 404
+    assert (await site.page(f"{BACKUPS}?job=<b>", cookie)).status == 200
+    record = BackupRecord(
+        id=site.services.randomness.new_id(),
+        path="/elsewhere/keyhall-1.age",
+        managed=True,
+        created_at=datetime(2026, 11, 1, tzinfo=UTC),
+        size=1_234_567,
+        sha256="0" * 64,
+        credentials=3,
+        unreadable=0,
+        users=2,
+        verified_at=datetime(2026, 11, 1, tzinfo=UTC),
+        rehearsed_at=datetime(2026, 11, 2, tzinfo=UTC),
+        rehearsal=Rehearsal.FAILED,
+        rehearsal_note="failed: 1 unreadable",
+    )
+    async with site.services.backups._storage.write() as uow:
+        await uow.backups.add(record)
+        await uow.backups.note_rehearsal(
+            record.id, datetime(2026, 11, 2, tzinfo=UTC), Rehearsal.FAILED, "failed: 1 unreadable"
+        )
+    listed = " ".join((await site.page(BACKUPS, cookie)).text.split())
+    for said in (
+        "keyhall-1.age",
+        "1.2 MB, 3 credentials, 2 users.",
+        "Rehearsed 2 Nov 2026",
+        "the trial failed",
+        "not on",
+    ):
+        assert said in listed
+    rehearsed = await site.submit(f"{BACKUPS}/rehearse", cookie, form_token=token)
+    assert "Rehearsal." in (await site.page(rehearsed.headers["Location"], cookie)).text
+    await _stale(site, cookie)
+    away = await site.submit(BACKUPS, cookie, form_token=token)
+    assert away.headers["Location"] == f"/account/confirm?next={BACKUPS}"
+    await _user(site, "looks-on", Role.AUDITOR)
+    theirs, _ = await _as(site, "looks-on")
+    page = await site.page(BACKUPS, theirs)
+    assert (page.status, 'action="/admin/backups' in page.text) == (200, False)
+
+
+async def test_the_checks_are_lines_with_their_remedies(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie, _ = await site.log_in_browser()
+    page = await site.page("/admin/health", cookie)
+    over_rest = (await site.request("GET", "/api/v1/admin/health")).json
+    assert over_rest["ok"] is all(each["state"] != "failed" for each in over_rest["checks"])
+    names = {each["name"] for each in over_rest["checks"]}
+    assert {"database", "schema", "keys", "backup", "disk", "clock", "discord", "secrets backend"} <= names
+    for name in names:
+        assert f"<strong>{name}</strong>" in page.text
+    assert "worth a look" in page.text
+    health = InstallHealth(
+        examine=lambda: _found(failed("database", "<b> did not answer", "start it")), clock=SystemClock()
+    )
+    monkeypatch.setattr(site.services.install_health, "_examine", health._examine)
+    monkeypatch.setattr(site.services.install_health, "_latest", None)
+    bad = await site.page("/admin/health", cookie)
+    assert "1 check found something wrong." in bad.text
+    assert "&lt;b&gt; did not answer" in bad.text
+
+
+async def _found(check: Check) -> Diagnosis:
+    return Diagnosis((check,))

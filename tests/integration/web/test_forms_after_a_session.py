@@ -16,8 +16,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET_FIELDS: Final = {"password", "new_password", "secret", "otp", "token", "credential"}
 """Fields that no draft may hold; `credential` is the answer of a passkey."""
-NOT_TYPED: Final = {"version", "request_key", "expires_before", "next", "confirmation"}
-"""Hidden fields, of which the page that is opened again has its own, and names that confirm: they are typed again."""
+NOT_TYPED: Final = {"version", "former", "request_key", "expires_before", "next", "confirmation", "as_typed"}
+"""Hidden fields, of which the page that is opened again has its own, and answers that are asked for again."""
 TYPED: Final = "2099-12-31"
 """A text that every field takes."""
 NO_WAY_BACK: Final = {"/logout"}

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
+import time_machine
 
 from app.domain.identity import Role
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeyState
@@ -237,6 +238,13 @@ async def test_the_schedule_is_changed_and_a_wrong_one_keeps_what_was_chosen(sit
     assert '<option value="365" selected>' in page.text
     assert 'value="yes" checked' in page.text
     assert "Keyhall rotates it on that day." in (await site.page(KEYS, cookie)).text
+    assert "rotation is due" not in (await site.page(KEYS, cookie)).text
+    await site.submit(f"{AES}/schedule", cookie, form_token=token, days="1")
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=2), tick=True):
+        await site.services.instances.catch_up()
+        assert (await site.page(KEYS, cookie)).text.count("rotation is due") == 1
+        assert f'<a class="button" href="{AES}/rotate">' in (await site.page(AES, cookie)).text
+    await site.services.instances.catch_up()
 
 
 async def test_an_announced_rotation_is_shown_to_everybody_until_it_is_cancelled(site: Site) -> None:
@@ -316,6 +324,11 @@ async def test_events_tell_what_changes_until_the_end(site: Site) -> None:
         assert (last["state"], last["step"], last["error"]) == ("done", "done", None)
         assert last["done"] == last["total"] != 0
         assert await response.content.read() == b"", "the stream ends with the job"
+    await none_open(site)
+    route = f"{KEYS}/jobs/{{job_id}}/events"
+    lines = [each for each in (await site.request("GET", "/metrics")).text.splitlines() if f'route="{route}"' in each]
+    assert any(each.startswith("keyhall_http_requests_total") for each in lines)
+    assert not any("seconds" in each for each in lines), "a stream lasts for as long as somebody watches"
 
 
 async def test_who_is_not_signed_in_or_may_not_see_keys_gets_no_stream(site: Site, waiting: tuple[str, str]) -> None:

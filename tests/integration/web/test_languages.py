@@ -18,7 +18,7 @@ async def test_a_page_is_in_the_language_that_the_browser_prefers(site: Site) ->
     page = await site.request("GET", "/login", token="", headers=GERMAN)
     assert '<html lang="de">' in page.text
     assert ">Anmelden</button>" in page.text
-    assert page.headers["Vary"] == "Accept-Language"
+    assert page.headers["Vary"] == "Accept-Language, Accept-Encoding"
     assert ">Sign in</button>" in (await site.page("/login")).text
 
 

@@ -181,6 +181,10 @@ class FakeCredentialRepository:
         ids = [key for key in sorted(self._tables.credentials) if key > (after or "")]
         return [await self._with_history(self._tables.credentials[key]) for key in ids[:limit]]
 
+    async def unreadable(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
+        rows = await self.page(after=after, limit=len(self._tables.credentials))
+        return [each for each in rows if each.status is Status.UNREADABLE and each.deleted_at is None][:limit]
+
     async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
         return await self._totals(now, lambda each: each.owner == owner)
 

@@ -251,3 +251,19 @@ async def test_a_process_is_ready_when_database_keys_and_lease_are(
     assert await keyhall.dashboard.readiness() == {"database": True, "keys": True, "lease": False}
     clock.advance(timedelta(seconds=5))
     assert await keyhall.dashboard.readiness() == {"database": True, "keys": False, "lease": False}
+
+
+async def test_everybody_is_shown_rotations_that_are_announced_the_next_one_first(
+    keyhall: Keyhall, clock: FakeClock, mia: Actor, owner: Actor
+) -> None:
+    dates = {KeyName.AES_KEY: clock.now() + timedelta(days=9), KeyName.JWT_SECRET_KEY: clock.now() + timedelta(days=2)}
+    for name, at in dates.items():
+        await keyhall.rotation.rotate(owner, name, at=at)
+    await keyhall.rotation.rotate(owner, KeyName.API_SECRET_KEY)
+    for reader in (mia, owner):
+        shown = (await keyhall.dashboard.dashboard(reader)).announcements
+        assert list(shown) == sorted(dates.items(), key=lambda each: each[1])
+    keyhall.advance(clock, timedelta(days=2))
+    assert [name for name, _ in (await keyhall.dashboard.dashboard(mia)).announcements] == [KeyName.AES_KEY]
+    await keyhall.rotation.cancel(replace(owner, authenticated_at=clock.now()), KeyName.AES_KEY)
+    assert (await keyhall.dashboard.dashboard(mia)).announcements == []

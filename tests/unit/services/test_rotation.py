@@ -1279,6 +1279,46 @@ async def test_a_key_is_rotated_unasked_where_that_was_wanted(
     assert next(each for each in await keyhall.key_inspection.list(operator) if each.name is JWT).due is False
 
 
+async def test_of_several_processes_one_rotates_a_key_that_is_due(
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    other = await neighbour(keyhall, storage, clock)
+    await keyhall.rotation.set_schedule(operator, MESSAGES, rotation_days=7, automatic=True)
+    await keyhall.rotation.watch_ages()
+    await other.rotation.watch_ages()
+    await later(keyhall, clock, 7 * DAY)
+    await other.instances.refresh()
+    runs = [await each.jobs.claim() for each in (keyhall, other)]
+    assert [run is not None for run in runs] == [True, False]
+    assert runs[0] is not None
+    await keyhall.jobs.work(runs[0], keyhall.rotation.look_at_ages)
+    rotations = [run for each in (other, keyhall) if (run := await each.jobs.claim()) is not None]
+    assert [run.job.payload for run in rotations] == [{"name": MESSAGES.value, "action": "rotate"}]
+    await asyncio.gather(
+        other.jobs.work(rotations[0], other.rotation.job.carry_on), acknowledging(keyhall, rotations[0].job)
+    )
+    assert [primary(each, MESSAGES) for each in (keyhall, other)] == [2, 2]
+
+
+async def acknowledging(keyhall: Keyhall, job: Job) -> None:
+    """Load every change of keys until the job is over, as a process does in the background."""
+    while not (await stored(keyhall, job)).state.over:
+        await keyhall.instances.refresh()
+        await asyncio.sleep(0)
+
+
+async def test_the_list_of_keys_warns_of_those_that_are_due(
+    keyhall: Keyhall, clock: FakeClock, operator: Actor
+) -> None:
+    await keyhall.rotation.set_schedule(operator, AES, rotation_days=180, automatic=False)
+    await later(keyhall, clock, (ROTATION_DAYS - 1) * DAY)
+    assert await keyhall.keys.age_warnings(ROTATION_DAYS) == []
+    await later(keyhall, clock, DAY)
+    assert await keyhall.keys.age_warnings(ROTATION_DAYS) == [
+        f"{name} is 90 days old: rotate it with `keyhall keys rotate {name}`" for name in (JWT, MESSAGES, API)
+    ]
+
+
 @pytest.mark.parametrize("days", [0, -1, 3651])
 async def test_a_schedule_has_bounds(keyhall: Keyhall, storage: FakeStorage, operator: Actor, days: int) -> None:
     with pytest.raises(InvalidInput, match="rotation_days: must be 1 to 3650"):

@@ -33,7 +33,7 @@ from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.repositories.credential_list import counts_statement, page_statement, parameters
 from app.infrastructure.database.repositories.edited import id_of, is_end, owner_of
 from app.infrastructure.database.repositories.identity import USER_COLUMNS, to_user
-from app.infrastructure.database.schema import LIVE, SHARED, api_credentials, credential_history, users
+from app.infrastructure.database.schema import LIVE, SHARED, UNREADABLE, api_credentials, credential_history, users
 from app.services.ports import ProviderTotals
 
 # The index of the unique (credential_id, version) leads to the one row that is read.
@@ -373,6 +373,12 @@ class CredentialRepositoryImpl:
         if after is not None:
             statement = statement.where(api_credentials.c.id > after)
         return [] if is_end(after) else [_to_record(row) for row in await self._connection.rows(statement)]
+
+    async def unreadable(self, *, after: str | None, limit: int) -> Sequence[CredentialRecord]:
+        statement = _ALL.where(UNREADABLE, LIVE).order_by(api_credentials.c.id).limit(limit)
+        if after is not None:
+            statement = statement.where(api_credentials.c.id > after)
+        return [_to_record(row) for row in await self._connection.rows(statement)]
 
     async def totals_of_owner(self, owner: Owner, now: datetime) -> Sequence[ProviderTotals]:
         return await self._totals(_TOTALS_OF_OWNER, now, {"kind": owner.kind, "owner": owner.id})

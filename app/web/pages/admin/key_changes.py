@@ -17,7 +17,7 @@ from app.services.keys.owner import Asked
 from app.web.inputs import Model
 from app.web.options import SERVICES
 from app.web.pages.admin.keys import CHANGING, KEY, PURPOSES
-from app.web.pages.drafts import confirm_first, draft_for, forget_draft, sign_in_first
+from app.web.pages.drafts import CONFIRMED, confirm_first, draft_for, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.routing import Retry, Routes
 from app.web.sessions import ACCOUNT, actor_of
@@ -67,7 +67,7 @@ async def _page(
     change: _Change,
     *,
     refused: Refused | None = None,
-    confirmed: bool = False,
+    news: str | None = None,
     typed: Mapping[str, str] | None = None,
 ) -> web.Response:
     name, number = KeyName(request.match_info["name"]), request.match_info.get("version")
@@ -86,14 +86,14 @@ async def _page(
         version=version,
         purpose=PURPOSES[name],
         refused=refused,
-        confirmed=confirmed,
+        news=news,
         typed=dict(typed or {}),
     )
 
 
 async def _ask(request: web.Request, actor: Actor, change: _Change, query: KeyChangeQuery) -> web.Response:
     typed = draft_for(request, request.path, actor.user_id)
-    response = await _page(request, actor, change, confirmed=query.done == "confirmed", typed=typed)
+    response = await _page(request, actor, change, news=CONFIRMED if query.done == "confirmed" else None, typed=typed)
     forget_draft(request, response)
     return response
 

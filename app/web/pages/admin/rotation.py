@@ -13,7 +13,7 @@ from app.domain.jobs import JobState
 from app.domain.rotation import Step
 from app.localisation import mark
 from app.services.rotation import RotationView
-from app.web.event_stream import Event, event_stream
+from app.web.event_stream import EVENT_STREAM, Event, event_stream
 from app.web.inputs import ID
 from app.web.options import SERVICES
 from app.web.pages.admin.keys import ACTIONS, PATH, STATES
@@ -85,7 +85,7 @@ def _sentence(view: RotationView) -> str:
 @routes(
     "GET",
     f"{_JOB}/events",
-    media_type="text/event-stream",
+    media_type=EVENT_STREAM,
     errors=[errors.Forbidden, errors.NotFound, errors.TooManyAttempts],
 )
 async def events(request: web.Request, actor: Actor, job_id: str) -> web.StreamResponse:

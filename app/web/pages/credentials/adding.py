@@ -9,6 +9,9 @@ from aiohttp import web
 from app.domain import errors
 from app.domain.errors import AppError
 from app.domain.identity import Actor
+from app.domain.key_shapes import provider_of
+from app.domain.providers import KNOWN_PROVIDERS
+from app.domain.text import trimmed
 from app.web.inputs import Model
 from app.web.options import SERVICES
 from app.web.pages.credentials.views import ALL, NEW, end_of, kept_of
@@ -21,27 +24,43 @@ routes = Routes("Pages")
 
 
 class AddForm(Model):
-    """A new credential; with ``request_key``, a form that is sent twice stores one."""
+    """A new credential; with ``request_key``, a form that is sent twice stores one.
+
+    An empty provider is recognised by the key; ``as_typed`` confirms one that disagrees with its shape.
+    """
 
     provider: str
     label: str
     secret: str
     expires: str = ""
+    as_typed: str = ""
     request_key: str | None = None
 
 
 async def _add_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-    return _add_page(request, await actor_of(request), Refused(error), kept_of(fields))
+    refused, kept = Refused(error), kept_of(fields)
+    by_shape = provider_of(trimmed(fields.get("secret", "")))
+    asked = by_shape if refused.field == "provider" and kept.get("provider", "").strip() else None
+    return _add_page(request, await actor_of(request), refused, kept, asked)
 
 
-def _add_page(request: web.Request, actor: Actor, refused: Refused | None, kept: Mapping[str, str]) -> web.Response:
+def _add_page(
+    request: web.Request,
+    actor: Actor,
+    refused: Refused | None,
+    kept: Mapping[str, str],
+    asked: str | None = None,
+) -> web.Response:
+    """The form; ``asked`` is the provider of the key's shape, where another one was typed."""
     return page(
         request,
         "credentials/add.html",
         status=refused.status if refused else 200,
         viewer=actor,
         refused=refused,
-        kept=kept,
+        kept={"provider": "", "label": "", "expires": "", **kept},
+        asked=asked,
+        providers=sorted(KNOWN_PROVIDERS),
         request_key=request.app[SERVICES].randomness.new_id(),
     )
 
@@ -76,5 +95,6 @@ async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response
         secret=form.secret,
         expires_at=end_of(form.expires),
         idempotency_key=form.request_key,
+        recognise=not form.as_typed,
     )
     return see_other(f"{ALL}?done=added")

@@ -8,7 +8,6 @@ from aiohttp import web
 
 from app.domain import errors
 from app.domain.credential_lists import Tab
-from app.domain.credentials import CredentialView
 from app.domain.errors import AppError
 from app.domain.identity import Actor
 from app.services.credentials import UNSET
@@ -28,6 +27,7 @@ from app.web.pages.credentials.views import (
 )
 from app.web.pages.drafts import draft_for, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
+from app.web.problems import status_of
 from app.web.routing import Retry, Routes
 from app.web.sessions import ACCOUNT, actor_of
 
@@ -35,10 +35,10 @@ routes = Routes("Pages")
 
 
 class ChangeForm(Model):
-    """A new label or expiry, for the version that the page showed."""
+    """A new label or expiry, or both, for the version that the page showed."""
 
-    label: str
-    expires: str = ""
+    label: str | None = None
+    expires: str | None = None
     expires_before: str = ""
     version: str
 
@@ -47,6 +47,13 @@ class ReplaceForm(Model):
     """A new secret, for the version that the page showed."""
 
     secret: str
+    version: str
+
+
+class PutBackForm(Model):
+    """The version of a former secret, for the version that the page showed."""
+
+    former: str
     version: str
 
 
@@ -61,20 +68,19 @@ def signed_out(request: web.Request, fields: Mapping[str, str]) -> web.Response:
 
 
 def _again(section: str) -> Retry:
-    """Answers a refused form with the page of its credential and the refusal beside the form."""
+    """Answers a refused form with the page of its credential, as it is now, and the refusal beside the form."""
 
     async def retry(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
-        actor = await actor_of(request)
-        view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
-        return credential_page(request, actor, view, refused=Refused(error), section=section, typed=kept_of(fields))
+        return await credential_page(
+            request, await actor_of(request), refused=Refused(error), section=section, typed=kept_of(fields)
+        )
 
     return retry
 
 
-def credential_page(
+async def credential_page(
     request: web.Request,
     actor: Actor,
-    view: CredentialView,
     *,
     refused: Refused | None = None,
     section: str = "",
@@ -82,26 +88,30 @@ def credential_page(
     typed: Mapping[str, str] | None = None,
 ) -> web.Response:
     """The page of one credential; `section` is the part of it whose form was refused, `typed` the text in it."""
+    found = await request.app[SERVICES].credentials.detail(actor, request.match_info["credential_id"])
+    removed = found.view.deleted_at is not None
     return page(
         request,
-        "credentials/one.html",
+        "credentials/removed.html" if removed else "credentials/one.html",
         status=refused.status if refused else 200,
         headers=refused.headers if refused else None,
         viewer=actor,
-        credential=shown(view),
+        credential=shown(found.view),
+        history=found.history,
+        usage=found.usage,
         refused=refused,
+        conflict=refused is not None and refused.status == status_of(errors.VersionConflict),
         section=section,
         news=news,
-        typed=typed if typed and typed["label"] else None,
+        typed=typed or {},
     )
 
 
 @routes("GET", ONE, media_type="text/html", errors=[errors.NotFound])
-async def one(request: web.Request, actor: Actor, credential_id: str, query: CredentialQuery) -> web.Response:
-    """One credential."""
-    view = await request.app[SERVICES].credentials.get(actor, credential_id)
+async def one(request: web.Request, actor: Actor, credential_id: str, query: CredentialQuery) -> web.Response:  # noqa: ARG001
+    """One credential; a removed one can be restored from its page."""
     draft = kept_of(draft_for(request, request.path, actor.user_id))
-    response = credential_page(request, actor, view, news=NEWS.get(query.done), typed=draft)
+    response = await credential_page(request, actor, news=NEWS.get(query.done), typed=draft)
     forget_draft(request, response)
     return response
 
@@ -120,9 +130,9 @@ async def change(request: web.Request, actor: Actor, credential_id: str, form: C
     await request.app[SERVICES].credentials.change(
         actor,
         credential_id,
-        label=form.label,
+        label=UNSET if form.label is None else form.label,
         # The form shows a day, the row holds a time: only a day that was changed replaces it.
-        expires_at=UNSET if form.expires == form.expires_before else end_of(form.expires),
+        expires_at=UNSET if form.expires in {None, form.expires_before} else end_of(form.expires or ""),
         expected_version=version_of(form.version),
     )
     return see_other(f"{ALL}/{credential_id}?done=changed")
@@ -143,6 +153,23 @@ async def replace(request: web.Request, actor: Actor, credential_id: str, form: 
         actor, credential_id, form.secret, expected_version=version_of(form.version)
     )
     return see_other(f"{ALL}/{credential_id}?done={'replaced' if replaced.new_secret else 'same'}")
+
+
+@routes(
+    "POST",
+    f"{ONE}/rollback",
+    status=303,
+    media_type="text/html",
+    retry=_again("history"),
+    signed_out=signed_out,
+    errors=[errors.NotFound, errors.VersionConflict, errors.CredentialUnreadable],
+)
+async def put_back(request: web.Request, actor: Actor, credential_id: str, form: PutBackForm) -> web.Response:
+    """Put a former secret back in force."""
+    replaced = await request.app[SERVICES].credentials.rollback(
+        actor, credential_id, version=version_of(form.former), expected_version=version_of(form.version)
+    )
+    return see_other(f"{ALL}/{credential_id}?done={'put_back' if replaced.new_secret else 'same'}")
 
 
 @routes(

@@ -30,9 +30,9 @@ class RevealForm(Model):
 
 async def _confirm(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:  # noqa: ARG001
     actor = await actor_of(request)
-    view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
     if isinstance(error, errors.CredentialUnreadable):
-        return credential_page(request, actor, view, refused=Refused(error), section="reveal")
+        return await credential_page(request, actor, refused=Refused(error), section="reveal")
+    view = await request.app[SERVICES].credentials.get(actor, request.match_info["credential_id"])
     # The first time it is a question, not a failure.
     refused = None if isinstance(error, errors.ReauthenticationRequired) else Refused(error)
     return page(

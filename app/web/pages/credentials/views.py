@@ -23,6 +23,7 @@ NEWS: Final = {
     "added": mark("Stored."),
     "changed": mark("Changed."),
     "replaced": mark("Replaced. The former secret is kept in the history."),
+    "put_back": mark("Put back. The secret that was in use before is kept in the history."),
     "same": mark("Nothing changed: that secret is in force already."),
     "purged": mark("Deleted for good."),
     "removed": mark("Removed. It can be restored for seven days."),
@@ -99,8 +100,8 @@ def shown(view: CredentialView) -> Shown:
 
 
 def kept_of(fields: Mapping[str, str]) -> dict[str, str]:
-    """The typed fields that a form is filled in with again: not the secret, nor one in the wrong field."""
-    typed = {name: fields.get(name, "") for name in ("provider", "label", "expires")}
+    """The fields of a form that it is filled in with again: not the secret, nor one that was typed elsewhere."""
+    typed = {name: fields[name] for name in ("provider", "label", "expires") if name in fields}
     secret = fields.get("secret", "").strip()
     return {name: "" if looks_like_key(text) or shows(text, secret) else text for name, text in typed.items()}
 
