@@ -384,6 +384,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "authentication.refresh": "proves a refresh token",
     "backups.carry_on": "the worker",
     "backups.watch": "the worker",
+    "bot_guilds.*": "the bot's process notes in which servers it is",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
     "credentials.overview.people": "a part of detail, for a credential that was authorised",
