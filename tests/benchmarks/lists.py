@@ -5,7 +5,6 @@ A quota keeps a person's list at 100; it is lifted for the second figure by stor
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -23,7 +22,6 @@ from tests.support.installs import Place
 
 STORES = (100, 10, 1)
 """Parts of the largest store that are measured before it."""
-_PART = 1_000
 _CALLS = 5
 """Times fewer than single reads: a page decrypts 50 credentials."""
 
@@ -39,42 +37,27 @@ async def _measured(directory: Path, size: Size) -> list[Figure]:
     async with AsyncExitStack() as stack:
         place = Place(f"sqlite+aiosqlite:///{directory / 'lists.db'}", directory / "lists")
         install = await Install.opened(stack, place)
-        member = await _owner(install)
-        stored = min(QUOTA, size.backup_rows)
-        await _fill(install, stored, member.user_id)
+        member = await owner_of(install)
+        stored = len(await install.fill(min(QUOTA, size.backup_rows), member.user_id))
         for part in STORES:
             rows = max(size.backup_rows // part, stored)
-            await _fill(install, rows - stored)
-            stored = rows
+            stored += len(await install.fill(rows - stored))
             pages = await _pages(install, member)
             for name, page in pages.items():
-                times = await _timed(install, page, size)
-                figures += _both(f"{name} of {QUOTA}, {rows:,} in the store", times)
+                times = await timed(install, page, size)
+                figures += both(f"{name} of {QUOTA}, {rows:,} in the store", times)
                 if name == "first page":
                     medians.append(quantile(times, 0.5))
         figures.append(Figure(name="first page, largest store / smallest", aim=1.5, values=[medians[-1] / medians[0]]))
         many = max(size.backup_rows // 10 - QUOTA, 1)
-        await _fill(install, many, member.user_id, first=QUOTA)
+        await install.fill(many, member.user_id, first=QUOTA)
         for name, page in (await _pages(install, member)).items():
-            figures += _both(f"{name} of {many + QUOTA:,}, quota lifted", await _timed(install, page, size))
+            figures += both(f"{name} of {many + QUOTA:,}, quota lifted", await timed(install, page, size))
     return figures
 
 
-async def _fill(install: Install, rows: int, owner_id: str | None = None, *, first: int = 0) -> None:
-    """In parts, between which the process renews its lease."""
-    for begin in range(0, rows, _PART):
-        await _ready(install)
-        await install.fill(min(_PART, rows - begin), owner_id, first=first + begin)
-
-
-async def _ready(install: Install) -> None:
-    """Let the process confirm its keys and renew its lease, which a loop that is always busy would keep from it."""
-    await asyncio.sleep(0)
-    while not install.services.keys.confirmed:  # noqa: ASYNC110 - the service announces no change of it
-        await asyncio.sleep(0.05)
-
-
-async def _owner(install: Install) -> Actor:
+async def owner_of(install: Install) -> Actor:
+    """The owner of a new install, signed in."""
     client = Client(source=Source.WEB)
     await install.services.identity.create_owner("owner", PASSWORD, client)
     token = (await install.services.authentication.login("owner", PASSWORD, client)).access_token.reveal()
@@ -83,7 +66,7 @@ async def _owner(install: Install) -> Actor:
 
 async def _pages(install: Install, member: Actor) -> dict[str, Callable[[], Awaitable[object]]]:
     find = install.services.credentials.lists.page
-    await _ready(install)
+    await install.ready()
     cursor = (await find(member)).next_cursor
     return {
         "first page": lambda: find(member),
@@ -93,19 +76,21 @@ async def _pages(install: Install, member: Actor) -> dict[str, Callable[[], Awai
     }
 
 
-async def _timed(install: Install, page: Callable[[], Awaitable[object]], size: Size) -> list[float]:
-    await _ready(install)
+async def timed(install: Install, page: Callable[[], Awaitable[object]], size: Size) -> list[float]:
+    """Milliseconds of each call, after one that is not counted."""
+    await install.ready()
     await page()
     times = []
     for _ in range(max(size.reads // _CALLS, 1)):
-        await _ready(install)
+        await install.ready()
         began = time.perf_counter()
         await page()
         times.append((time.perf_counter() - began) * 1000)
     return times
 
 
-def _both(name: str, times: list[float]) -> list[Figure]:
+def both(name: str, times: list[float]) -> list[Figure]:
+    """The figures of p50 and p99."""
     return [
         Figure(name=f"{name}, p50", unit="ms", values=[quantile(times, 0.5)]),
         Figure(name=f"{name}, p99", unit="ms", values=[quantile(times, 0.99)]),
