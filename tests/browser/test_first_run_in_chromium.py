@@ -127,7 +127,7 @@ async def test_the_first_run_needs_nothing_but_a_keyboard(browser: Browser, empt
         await tab_to("Store a credential")
         await page.keyboard.press("Enter")
         await expect(page).to_have_url(f"{site.url}/credentials/new")
-        for label, text in (("Provider", "openai"), ("Label", "Summer bot"), ("Secret", SECRET)):
+        for label, text in (("Label", "Summer bot"), ("Secret", SECRET)):  # which shows whose it is
             field = page.get_by_label(label, exact=True)
             while not await field.evaluate("each => each === document.activeElement"):
                 await page.keyboard.press("Tab")
