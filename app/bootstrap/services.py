@@ -101,6 +101,7 @@ from app.services.ports import (
     Storage,
     Tracer,
 )
+from app.services.preferences import PreferenceService
 from app.services.privacy import PersonalDataExport, PersonErasure
 from app.services.refusals import Refusals
 from app.services.rotation import LEEWAY, KeyInspection, RotationJob, RotationPasses, RotationService, RotationWatch
@@ -258,6 +259,7 @@ def build_services(parts: Parts) -> Services:
         rotation_days=parts.rotation_days,
     )
     return Services(
+        clock=clock,
         randomness=randomness,
         failures=failures,
         tracer=parts.tracer,
@@ -304,6 +306,7 @@ def build_services(parts: Parts) -> Services:
         ),
         claims=claims,
         passwords=PasswordService(storage=storage, proof=proof, starts=starts, passwords=parts.passwords, clock=clock),
+        preferences=PreferenceService(storage=storage, clock=clock),
         credentials=credentials,
         authentication=authentication,
         second_factor=SecondFactorService(

@@ -39,6 +39,7 @@ class Action(StrEnum):
     PASSWORD_RESET = "user.password_reset"  # noqa: S105 - the name of an action
     PASSWORD_CHANGED = "user.password_changed"  # noqa: S105
     PASSWORD_SET = "user.password_set"  # noqa: S105
+    PREFERENCES_CHANGED = "user.preferences_changed"
     USER_LINKED = "user.linked"
     USER_UNLINKED = "user.unlinked"
     USER_UNLOCKED = "user.unlocked"
@@ -152,6 +153,14 @@ class AuditItem:
     def as_members(self) -> dict[str, Any]:
         """The row as every edge shows it, in this order."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalUse:
+    """How often somebody used a credential; ``name`` is None for the operator and for Keyhall itself."""
+
+    name: str | None
+    uses: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

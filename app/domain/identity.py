@@ -12,6 +12,7 @@ from typing import Final
 from app.domain.errors import Forbidden, InvalidInput, MissingScope, ReauthenticationRequired
 from app.domain.key_shapes import looks_like_key
 from app.domain.lookalikes import skeleton
+from app.domain.preferences import AUTOMATIC, Preferences
 from app.domain.scopes import OF_CREDENTIALS, USE_OF_ONE, Scope, kind_of
 from app.domain.text import line, opaque
 
@@ -160,6 +161,7 @@ class Actor:
     scopes: frozenset[str] | None = None
     token_id: str | None = None
     bound_to: str | None = None
+    preferences: Preferences = AUTOMATIC
 
     def because(self, reason: str | None) -> Actor:
         """The same actor with the reason for what they are about to do, which stands in every audit row of it.
@@ -254,6 +256,7 @@ class User:
     token_version: int = 1
     disabled_at: datetime | None = None
     created_at: datetime
+    preferences: Preferences = AUTOMATIC
 
     @property
     def name_key(self) -> str:

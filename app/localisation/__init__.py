@@ -6,21 +6,17 @@ shown in English. `make texts` finds every text, ``test_texts`` every translatio
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
+from app.domain.preferences import Language
+
+__all__ = ["Language", "mark", "negotiated", "texts"]
+
 _CATALOGUES: Final = Path(__file__).parent
-
-
-class Language(StrEnum):
-    """A language, by its tag (RFC 5646)."""
-
-    ENGLISH = "en"
-    GERMAN = "de"
 
 
 def mark(text: str) -> str:

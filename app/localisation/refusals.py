@@ -20,6 +20,7 @@ FIELDS: Final = (
     mark("Days"),
     mark("Expires at"),
     mark("Label"),
+    mark("Language"),
     mark("Name"),
     mark("New password"),
     mark("Passkey name"),
@@ -30,6 +31,7 @@ FIELDS: Final = (
     mark("Secret"),
     mark("Setup token"),
     mark("Text"),
+    mark("Time zone"),
     mark("Token"),
     mark("Username"),
 )

@@ -36,7 +36,8 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     from app.services.monitoring import MonitoringService
     from app.services.outside_secrets import OutsideSecrets
     from app.services.passwords import PasswordService
-    from app.services.ports import ChangeFeed, Randomness, Tracer
+    from app.services.ports import ChangeFeed, Clock, Randomness, Tracer
+    from app.services.preferences import PreferenceService
     from app.services.privacy import PersonalDataExport, PersonErasure
     from app.services.refusals import Refusals
     from app.services.rotation import KeyInspection, RotationService, RotationWatch
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
 class Services:
     """Everything that the edges and extensions share: ``bot.services``, ``request.app[SERVICES]``."""
 
+    clock: Clock
     randomness: Randomness
     failures: FailureLog
     tracer: Tracer
@@ -76,6 +78,7 @@ class Services:
     users: UserService
     claims: AccountClaims
     passwords: PasswordService
+    preferences: PreferenceService
     imports: ImportService
     credentials: CredentialService
     messages: MessageService

@@ -39,7 +39,7 @@ from app.web.metrics import METRICS, Metrics
 from app.web.middleware import ERROR_PAGE, add_default_headers, request_middleware
 from app.web.options import SERVICES, WebOptions
 from app.web.origin import ORIGIN, Origin
-from app.web.pages import code, dashboard, login, static
+from app.web.pages import code, dashboard, guilds, login, static
 from app.web.pages import discord as discord_pages
 from app.web.pages import passkeys as passkey_pages
 from app.web.pages import privacy as privacy_pages
@@ -49,6 +49,7 @@ from app.web.pages.account import factors as account_factors
 from app.web.pages.account import page as account_page
 from app.web.pages.account import passkeys as account_passkeys
 from app.web.pages.account import password as account_password
+from app.web.pages.account import preferences as account_preferences
 from app.web.pages.account import sessions as account_sessions
 from app.web.pages.account import tokens as account_tokens
 from app.web.pages.admin import audit as admin_audit
@@ -106,8 +107,10 @@ _FAMILIES: Final = (
     account_passkeys.routes,
     account_discord.routes,
     account_factors.routes,
+    account_preferences.routes,
     account_sessions.routes,
     account_tokens.routes,
+    guilds.routes,
     admin_users.routes,
     admin_invitations.routes,
     admin_audit.routes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from app.domain.identity import Role
-from tests.support.browsing import LOOKS, fits, opened, sign_in
+from tests.support.browsing import DESKTOP_LIGHT, LOOKS, fits, opened, sign_in
 from tests.support.samples import NEW_PASSWORD, PASSWORD
 from tests.support.web import Site
 
@@ -87,3 +88,24 @@ async def test_a_form_that_is_sent_after_its_session_ended_leads_back_to_it(brow
         await expect(page).to_have_url(f"{site.url}/account")
         await _change(page, f"{NEW_PASSWORD} again", NEW_PASSWORD)
         await expect(page.get_by_role("status")).to_contain_text("Your password is changed.")
+
+
+async def test_times_are_in_the_zone_of_the_browser_until_the_account_names_one(browser: Browser, site: Site) -> None:
+    identity = site.services.identity
+    await identity.create(await identity.operator(), "traveller", PASSWORD, Role.MEMBER)
+    async with opened(browser, DESKTOP_LIGHT, timezone_id="Asia/Kolkata", locale="de-DE") as page:
+        await page.goto(f"{site.url}/login")
+        await page.get_by_label("Benutzername").fill("traveller")
+        await page.get_by_label("Passwort").fill(PASSWORD)
+        await page.get_by_role("button", name="Anmelden", exact=True).click()
+        await page.get_by_role("link", name="Konto").click()
+        await fits(page)
+        last_used = page.locator(".sessions time").last
+        await expect(last_used).to_have_attribute("title", re.compile(r"\d{4}, \d\d:\d\d (GMT\+5:30|IST)$"))
+        await expect(last_used).to_have_text(re.compile(r"^vor \d+ \w+$"))
+        assert await page.locator("#time-zones option").count() > 100
+        await page.get_by_label("Sprache", exact=True).select_option("English")
+        await page.get_by_label("Zeitzone").fill("Asia/Tokyo")
+        await page.get_by_role("button", name="Sprache und Zeit speichern").click()
+        await expect(page.get_by_role("status").first).to_have_text("The language and the time zone are saved.")
+        await expect(last_used).to_have_attribute("title", re.compile(r"\d{4}, \d\d:\d\d JST$"))

@@ -21,6 +21,7 @@ from app.domain.identity import Role
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule
+from app.domain.preferences import Language, Preferences
 from app.infrastructure.database import schema
 from app.infrastructure.database.engine import open_database
 from app.infrastructure.database.errors import ConstraintBroken
@@ -218,6 +219,9 @@ async def test_a_password_and_a_discord_account_can_be_replaced(storage: Storage
         await unit.users.set_discord("user-alice", "42", LATER)
         found = await unit.users.get("user-alice")
         assert found == replace(user(), password_hash="new hash", discord_id="42")
+        preferences = Preferences(language=Language.GERMAN, time_zone="Europe/Berlin")
+        await unit.users.set_preferences("user-alice", preferences, LATER)
+        assert await unit.users.get("user-alice") == replace(found, preferences=preferences)
         await unit.users.set_discord("user-alice", None, LATER)
         assert await unit.users.by_discord("42") is None
 
@@ -279,6 +283,7 @@ async def test_a_change_of_an_unknown_user_changes_nothing(storage: Storage) -> 
         await unit.users.add(user())
         await unit.users.rehash("unknown", "hash", former=user().password_hash, at=LATER)
         await unit.users.set_discord("unknown", "42", LATER)
+        await unit.users.set_preferences("unknown", Preferences(language=Language.GERMAN), LATER)
         await unit.users.disable("unknown", LATER)
         assert await unit.users.page(after=None, limit=10) == [user()]
 
@@ -974,6 +979,27 @@ async def test_uses_are_counted_by_day_from_the_latest_on(storage: Storage) -> N
     }
     assert await uses(midnight - timedelta(days=3), most=3) == {today - timedelta(days=1): 1, today: 2}
     assert await uses(LATER) == {}
+
+
+async def test_uses_are_counted_by_the_person_the_most_frequent_first(storage: Storage) -> None:
+    used = replace(event(), result=Result.INTENT, at=NOW)
+    async with storage.write() as unit:
+        for name in ("Alice", "Bob"):
+            await unit.users.add(user(name))
+        for subject_id in (None, "subject-bob", "subject-alice", "subject-bob", "subject-bob", "subject-alice"):
+            await unit.audit.append(replace(used, subject_id=subject_id))
+        await unit.audit.append(replace(used, subject_id="subject-alice", result=Result.OK))
+        await unit.audit.append(replace(used, subject_id="subject-alice", object_id="credential-2"))
+
+    async def people(since: datetime, most: int = 100, people: int = 9) -> list[tuple[str | None, int]]:
+        async with storage.read() as unit:
+            found = await unit.audit.uses_per_person("credential-1", since=since, most=most, people=people)
+            return [(each.name, each.uses) for each in found]
+
+    assert await people(NOW) == [("Bob", 3), ("Alice", 2), (None, 1)]
+    assert await people(NOW, people=1) == [("Bob", 3)]
+    assert sum(uses for _, uses in await people(NOW, most=2)) == 2
+    assert await people(LATER) == []
 
 
 async def test_an_address_that_many_meet_at_once_has_one_id(database: Database, sql: SqlStorage) -> None:

@@ -30,6 +30,7 @@ from app.domain.jobs import Job, JobKind, JobState
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.preferences import Language, Preferences
 from app.domain.privacy import Person, Section
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
@@ -56,6 +57,7 @@ IMPATIENT: Final = Timeouts(connect=5, busy=0.1, command=0.1)
 # ---------------------------------------------------------------------------------------------------------------------
 
 ARGUMENTS: Final[dict[str, Any]] = {
+    "Preferences": Preferences(language=Language.GERMAN),
     "ApiToken": api_token(),
     "Collection[str]": ["text", "another"],
     "AuditEvent": event(address="192.0.2.7"),

@@ -33,6 +33,7 @@ from app.domain.jobs import Job, JobKind, JobState, Progress
 from app.domain.keys import KeyName, KeySchedule
 from app.domain.links import Invitation, LinkPurpose, OneTimeLink
 from app.domain.passkeys import Passkey
+from app.domain.preferences import Preferences
 from app.domain.privacy import Person
 from app.domain.second_factor import TotpFactor
 from app.infrastructure.clock import SystemRandomness
@@ -200,6 +201,7 @@ _SAMPLES: Final[Mapping[Any, Sequence[Any]]] = {
     Session: [replace(session(ID), user_id=ID)],
     TotpFactor: [TotpFactor(id=ID, user_id=ID, encrypted_secret=b"envelope", key_version=1, created_at=NOW)],
     User: [replace(user(), id=ID, subject_id=ID)],
+    Preferences: [Preferences(time_zone="Europe/Berlin")],
     UserFilter: [UserFilter(), UserFilter(name=ID, role=Role.MEMBER, disabled=False), UserFilter(disabled=True)],
     Collection[bytes]: [[b"mark"], [b"mark", b"other"]],
     Collection[str]: [[ID], [ID, "y"]],

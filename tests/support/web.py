@@ -24,7 +24,7 @@ from tests.support.declared_errors import check_declared
 from tests.support.installs import Place
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 
-_PARTS = {"name": "AES_KEY", "version": "1"}
+_PARTS = {"name": "AES_KEY", "version": "1", "guild_id": "900000000000000022"}
 """Values for parts of a path that are no ids."""
 
 

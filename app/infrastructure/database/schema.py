@@ -109,6 +109,8 @@ users: Final = Table(
     Column("disabled_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("language", PlainText),
+    Column("time_zone", PlainText),
     _one_of("role", Role),
 )
 

@@ -134,6 +134,7 @@ class RequestAuthenticator:
             role=found.user.role,
             client=client,
             discord_id=found.user.discord_id,
+            preferences=found.user.preferences,
             scopes=frozenset(found.token.scopes),
             token_id=token_id,
             bound_to=found.token.guild_id,
@@ -192,6 +193,7 @@ def actor_of(found: SessionAndUser, client: Client) -> Actor:
         session_id=found.session.id,
         authenticated_at=found.session.authenticated_at,
         discord_id=found.user.discord_id,
+        preferences=found.user.preferences,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.services.credentials.access import CredentialAccess
 from app.services.credentials.cipher import CredentialCipher
+from app.services.credentials.guilds import SharedCredential
 from app.services.credentials.service import CredentialService
 from app.services.credentials.transfer import CredentialTransfer, Moved, Planned, Renamed
 from app.services.credentials.values import (
@@ -51,6 +52,7 @@ __all__ = [
     "ProviderHealth",
     "Renamed",
     "Replaced",
+    "SharedCredential",
     "Stretch",
     "UnreadableSecret",
     "Unset",

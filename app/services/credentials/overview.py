@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 
+from app.domain.audit import PersonalUse
 from app.domain.credentials import SOON, CredentialRecord, Status, expired
 from app.domain.identity import Actor
 from app.services.credentials.access import CredentialAccess, live_of, own
@@ -17,6 +18,8 @@ USE_SHOWN_FOR: Final = 30
 """Days of use that are shown, today's among them."""
 _MOST_USES: Final = 10_000
 """Uses per credential that are counted, the latest ones: some milliseconds. ``Usage.complete`` says if that was all."""
+_MOST_PEOPLE: Final = 20
+"""People whose use is shown."""
 
 
 class CredentialOverview:
@@ -51,13 +54,26 @@ class CredentialOverview:
             usage=await self.usage(records),
         )
 
+    async def people(self, record: CredentialRecord) -> Sequence[PersonalUse]:
+        """The people who used a credential as ``usage`` counts it, the most frequent first.
+
+        The caller has authorised the actor for that.
+        """
+        if not _maybe_used(record, self._since()):
+            return []
+        async with self._storage.read() as uow:
+            return await uow.audit.uses_per_person(record.id, since=self._since(), most=_MOST_USES, people=_MOST_PEOPLE)
+
+    def _since(self) -> datetime:
+        today = self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        return today - timedelta(days=USE_SHOWN_FOR - 1)
+
     async def usage(self, records: Sequence[CredentialRecord]) -> Usage:
         """The use of these credentials, of USE_SHOWN_FOR days up to today, as far as the audit trail holds it.
 
         The caller has authorised the actor for them.
         """
-        today = self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-        since = today - timedelta(days=USE_SHOWN_FOR - 1)
+        since = self._since()
         uses: Counter[date] = Counter()
         complete = True
         async with self._storage.read() as uow:

@@ -54,6 +54,7 @@ from app.services.credentials.access import (
     set_removed,
 )
 from app.services.credentials.cipher import CredentialCipher
+from app.services.credentials.guilds import GuildCredentials
 from app.services.credentials.health import CredentialHealth
 from app.services.credentials.history import CredentialHistory
 from app.services.credentials.lists import CredentialLists
@@ -83,8 +84,8 @@ _SWAPS: Final = 20
 class CredentialService:
     """Everything that people and programs do with credentials.
 
-    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``lists`` what people choose
-    from.
+    ``health`` has everything that checks them, ``overview`` a person's own at a glance, ``guilds`` those that
+    are shared with a server, ``lists`` those that people choose from.
 
     Every method may raise StorageError and NotReady. Ids that are unknown, or not the actor's, raise NotFound.
     """
@@ -113,6 +114,7 @@ class CredentialService:
         )
         self.health: Final = CredentialHealth(storage=storage, access=self._access, cipher=cipher, clock=clock)
         self.overview: Final = CredentialOverview(storage=storage, access=self._access, clock=clock)
+        self.guilds: Final = GuildCredentials(storage=storage, access=self._access)
         self.lists: Final = CredentialLists(storage=storage, access=self._access, clock=clock)
         self._storing = CredentialStoring(cipher=cipher, clock=clock)
         self._use = CredentialUse(storage=storage, access=self._access, environment=environment, clock=clock)
@@ -465,7 +467,10 @@ class CredentialService:
             raise NotFound
         former = await self._history.page(record, after=None, limit=HISTORY_KEPT)
         return CredentialDetail(
-            view=await self._access.view(record), history=former.items, usage=await self.overview.usage([record])
+            view=await self._access.view(record),
+            history=former.items,
+            usage=await self.overview.usage([record]),
+            people=await self.overview.people(record) if reach(actor, record) is Reach.OWNS else [],
         )
 
     async def versions(

@@ -9,6 +9,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
+from app.domain.audit import PersonalUse
 from app.domain.credential_lists import TabCounts
 from app.domain.credentials import CredentialRecord, CredentialView, Owner, OwnerKind, PaidBy
 from app.domain.secrets import SecretText
@@ -57,11 +58,15 @@ class HistoryView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialDetail:
-    """A credential, live or removed and restorable, with its former secrets, latest first, and its use day by day."""
+    """A credential, live or removed and restorable, with its former secrets, latest first, and its use day by day.
+
+    ``people`` is who used it, for its owner or sharer alone.
+    """
 
     view: CredentialView
     history: Sequence[HistoryView]
     usage: Usage
+    people: Sequence[PersonalUse]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
 from typing import Protocol
 
-from app.domain.audit import AuditEvent, AuditFilter, AuditItem, UsageHour
+from app.domain.audit import AuditEvent, AuditFilter, AuditItem, PersonalUse, UsageHour
 from app.domain.audit_chain import ChainRow, Seal, Segment, StoredSegment, Stream
 
 
@@ -26,6 +26,12 @@ class AuditRepository(Protocol):
 
     async def uses_per_day(self, credential_id: str, *, since: datetime, most: int) -> Mapping[date, int]:
         """Count the uses of a credential by their day in UTC: those since then, of them the ``most`` latest."""
+        ...
+
+    async def uses_per_person(
+        self, credential_id: str, *, since: datetime, most: int, people: int
+    ) -> Sequence[PersonalUse]:
+        """Count the ``most`` latest uses of a credential since then by the person, the most frequent first."""
         ...
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from app.domain.identity import Role, Session, User, UserFilter
+from app.domain.preferences import Preferences
 from app.domain.secrets import SecretBytes
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -144,6 +145,10 @@ class UserRepository(Protocol):
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         """Link a Discord account, or unlink it with None. Raises UniqueViolation for one that is taken."""
+        ...
+
+    async def set_preferences(self, user_id: str, preferences: Preferences, at: datetime) -> None:
+        """Replace the language and the time zone of a user."""
         ...
 
     async def disable(self, user_id: str, at: datetime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
@@ -12,6 +13,7 @@ from typing_extensions import TypedDict
 from app.domain import errors
 from app.domain.identity import Actor, Client, Session, User
 from app.services.authentication import TokenPair
+from app.services.credentials import UNSET
 from app.services.paging import Page
 from app.web.api.factors import OTP
 from app.web.inputs import ID, Model, PageQuery
@@ -71,6 +73,15 @@ class PasswordChange(Model):
     new_password: NewPassword = Field(description="12 to 256 characters, not easy to guess")
 
 
+class PreferencesChange(Model):
+    """A member that is left out stays as it is."""
+
+    language: str | None = Field(default=None, description="`en` or `de`; null for that of the browser")
+    time_zone: str | None = Field(
+        default=None, description="A name such as `Europe/Berlin`; null for that of the browser"
+    )
+
+
 class Tokens(TypedDict):
     """An access token for `Authorization: Bearer`, its life in seconds, and the refresh token."""
 
@@ -92,12 +103,15 @@ class Account(TypedDict):
 class Me(Account):
     """The signed-in user. `authenticated_at` is when a password was last proven in this session.
 
-    `scopes` are those of the API token that stands for the user, null in a session.
+    `scopes` are those of the API token that stands for the user, null in a session. `language` and `time_zone` are
+    those of their pages, null where the browser decides.
     """
 
     session_id: str | None
     scopes: list[str] | None
     authenticated_at: datetime | None
+    language: str | None
+    time_zone: str | None
 
 
 class SignIn(TypedDict):
@@ -142,6 +156,8 @@ def _as_me(actor: Actor) -> Me:
         "session_id": actor.session_id,
         "authenticated_at": actor.authenticated_at,
         "scopes": None if actor.scopes is None else sorted(actor.scopes),
+        "language": actor.preferences.language,
+        "time_zone": actor.preferences.time_zone,
     }
 
 
@@ -243,6 +259,17 @@ async def logout(request: web.Request, client: Client, body: RefreshToken) -> we
 async def me(request: web.Request, actor: Actor) -> web.Response:  # noqa: ARG001 - every handler gets the request
     """Your account and session."""
     return json_response(200, _as_me(actor))
+
+
+@routes("PATCH", "/api/v1/auth/me", schema=Me)
+async def change_preferences(request: web.Request, actor: Actor, body: PreferencesChange) -> web.Response:
+    """Choose the language of your pages and the time zone of their times; null leaves it to the browser."""
+    preferences = await request.app[SERVICES].preferences.change(
+        actor,
+        language=body.language if "language" in body.model_fields_set else UNSET,
+        time_zone=body.time_zone if "time_zone" in body.model_fields_set else UNSET,
+    )
+    return json_response(200, _as_me(replace(actor, preferences=preferences)))
 
 
 @routes(

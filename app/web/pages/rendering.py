@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from functools import cache
 from gettext import NullTranslations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from aiohttp import web
 
@@ -16,6 +20,7 @@ from app.domain.identity import Actor
 from app.localisation import Language, negotiated, refusals, texts
 from app.web.headers import PAGE_POLICY
 from app.web.middleware import REQUEST_ID
+from app.web.options import SERVICES
 from app.web.pages.navigation import administration
 from app.web.pages.static import ASSETS
 from app.web.problems import headers_of, status_of
@@ -23,6 +28,14 @@ from app.web.sessions import ACTOR, FORM_TOKEN, form_token, viewer_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """For whom a page is made: ``zone`` is that of the account, None for the browser's."""
+
+    zone: tzinfo | None
+    now: datetime
 
 
 class Templates:
@@ -42,17 +55,42 @@ class Templates:
             )
         return self._environments[language]
 
-    def render(self, template: str, view: Mapping[str, Any], language: Language) -> str:
-        """A page's text, in that language."""
-        return self._environment(language).get_template(template).render(view)
+    def render(self, template: str, view: Mapping[str, Any], language: Language, reader: Reader) -> str:
+        """A page's text, in that language; its times are those of the reader."""
+        from app.localisation.times import Times  # noqa: PLC0415 - it imports Babel
+        from app.web.pages.templates import READING, Reading  # noqa: PLC0415 - it imports jinja2
+
+        times = Times(language=language, zone=reader.zone or UTC, now=reader.now)
+        token = READING.set(Reading(times, local=reader.zone is None))
+        try:
+            return self._environment(language).get_template(template).render(view)
+        finally:
+            READING.reset(token)
 
 
 TEMPLATES: web.AppKey[Templates] = web.AppKey("keyhall.templates", Templates)
 
 
 def language_of(request: web.Request) -> Language:
-    """The language of the pages for that request."""
+    """The language of the pages for that request: the one of the account, else the one that the browser prefers."""
+    actor: Actor | None = request.get(ACTOR)
+    if actor is not None and actor.preferences.language is not None:
+        return actor.preferences.language
     return negotiated(request.headers.get("Accept-Language", ""))
+
+
+def _reader_of(request: web.Request) -> Reader:
+    actor: Actor | None = request.get(ACTOR)
+    return Reader(zone_named(actor.preferences.time_zone) if actor else None, request.app[SERVICES].clock.now())
+
+
+@cache
+def zone_named(name: str | None) -> tzinfo | None:
+    """The time zone of that name; None where this machine has none of that name, and for None."""
+    try:
+        return ZoneInfo(name) if name is not None else None
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
 
 
 def texts_of(request: web.Request) -> NullTranslations:
@@ -83,6 +121,7 @@ def page(
             **view,
         },
         language_of(request),
+        _reader_of(request),
     )
     return web.Response(
         status=status,

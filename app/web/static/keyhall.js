@@ -1,4 +1,5 @@
-// HTML alone cannot copy a revealed secret, nor hide it again after a while, nor read the part of a link behind its "#".
+// HTML alone cannot copy a revealed secret, nor hide it again after a while, nor read the part of a link behind its "#",
+// nor show times in the browser's own zone.
 "use strict";
 {
   const secret = document.getElementById("secret");
@@ -44,4 +45,20 @@
   take();
   // A second link that is opened in this tab loads no page.
   addEventListener("hashchange", take);
+}
+{
+  // The page has these in UTC, where the account leaves the zone to the browser.
+  const written = new Intl.DateTimeFormat(document.documentElement.lang === "de" ? "de" : "en-GB", {
+    day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short",
+  });
+  for (const time of document.querySelectorAll("time[data-local]")) {
+    time.title = written.format(new Date(time.dateTime));
+    if (time.dataset.local === "text") {
+      time.textContent = time.title;
+    }
+  }
+  const zones = document.getElementById("time-zones");
+  for (const name of zones ? (Intl.supportedValuesOf?.("timeZone") ?? []) : []) {
+    zones.append(new Option(name, name));
+  }
 }

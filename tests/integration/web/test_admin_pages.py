@@ -17,18 +17,19 @@ from app.domain.backup import BackupRecord, Rehearsal
 from app.domain.backup_plan import Keep
 from app.domain.diagnosis import Check, Diagnosis, failed
 from app.domain.errors import StorageBusy
-from app.domain.identity import Role
+from app.domain.identity import Actor, Client, GuildContext, Role, Source
 from app.infrastructure.clock import SystemClock
 from app.services.audit_trail import AuditReading, AuditVerification
 from app.services.install_health import InstallHealth
 from app.web.pages.admin import audit
-from tests.support.samples import ABSENT, OWNER, PASSWORD
+from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
 from tests.support.web import Answer, Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 USERS = "/admin/users"
 AUDIT = "/admin/audit"
 BACKUPS = "/admin/backups"
+GUILD = "900000000000000011"
 
 
 async def _user(site: Site, name: str, role: Role = Role.MEMBER) -> str:
@@ -395,3 +396,61 @@ async def test_the_checks_are_lines_with_their_remedies(site: Site, monkeypatch:
 
 async def _found(check: Check) -> Diagnosis:
     return Diagnosis((check,))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A server
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+async def _share(site: Site, user_id: str, label: str) -> str:
+    """Have somebody share a credential with the server, as they do from Discord."""
+    sharer = Actor(
+        user_id=user_id,
+        subject_id=None,
+        username="sharer",
+        role=Role.MEMBER,
+        client=Client(source=Source.DISCORD),
+        guild=GuildContext(guild_id=GUILD, manages_guild=True),
+    )
+    added = await site.services.credentials.add(sharer, provider="openai", label=label, secret=SECRET, guild_id=GUILD)
+    return added.view.id
+
+
+async def test_a_server_shows_each_reader_what_they_may_see_and_take_away(site: Site) -> None:
+    mona, nils = await _user(site, "mona"), await _user(site, "nils")
+    hers, his = await _share(site, mona, "of <mona>"), await _share(site, nils, "of nils")
+    path = f"/guilds/{GUILD}"
+    owner, token = await site.log_in_browser()
+    page = await site.page(path, owner)
+    assert "of &lt;mona&gt;" in page.text
+    assert "shared by nils" in page.text
+    assert SECRET not in page.text
+    monas, her_token = await _as(site, "mona")
+    page = await site.page(path, monas)
+    assert "of &lt;mona&gt;" in page.text
+    assert "nils" not in page.text
+    assert (
+        await site.submit(f"{path}/credentials/{his}/remove", monas, form_token=her_token, version="1")
+    ).status == 404
+    await _user(site, "onlooker", Role.AUDITOR)
+    theirs, their_token = await _as(site, "onlooker")
+    page = await site.page(path, theirs)
+    assert ("of nils" in page.text, "/remove" in page.text) == (True, False)
+    refused = await site.submit(f"{path}/credentials/{his}/remove", theirs, form_token=their_token, version="1")
+    assert refused.status == 404
+
+    stale = await site.submit(f"{path}/credentials/{his}/remove", owner, form_token=token, version="7")
+    assert (stale.status, "changed in the meantime" in stale.text) == (412, True)
+    gone = await site.submit(f"{path}/credentials/{his}/remove", owner, form_token=token, version="1")
+    assert gone.headers["Location"] == f"{path}?done=removed"
+    assert "of nils" not in (await site.page(gone.headers["Location"], owner)).text
+    own = await site.submit(f"{path}/credentials/{hers}/remove", monas, form_token=her_token, version="1")
+    assert own.headers["Location"] == "/credentials?done=removed"
+    assert (await site.page(path, monas)).status == 404
+    assert "Nothing is shared with this server." in (await site.page(path, owner)).text
+    for strange in ("0", "1" * 300, "99999999999999999999", "abc", "%00"):
+        assert (await site.page(f"/guilds/{strange}", owner)).status == 404
+    for wrong in ("x", "9" * 30, ""):
+        answer = await site.submit(f"{path}/credentials/{his}/remove", owner, form_token=token, version=wrong)
+        assert answer.status == 422

@@ -35,7 +35,7 @@ from app.domain.identity import Role
 from app.domain.keys import KeyName
 from app.domain.passkeys import RelyingParty
 from app.services.audit_trail import AuditQuery
-from tests.support.access.people import ROLES, Where, World
+from tests.support.access.people import OTHER_GUILD, ROLES, Where, World
 from tests.support.samples import ABSENT, NEW_PASSWORD, OTHER_SECRET, PASSWORD
 
 OUTCOMES: Final[Mapping[str, tuple[type[AppError], ...]]] = {
@@ -162,6 +162,7 @@ ROWS: Final = (
         {"any": "AAAF", "guild": "AAFF", "managed": "AAAA", "other_guild": "FFFF", "from_web": "AAFF"},
     ),
     _row("credentials.detail", lambda w: w.credentials.detail(w.actor, w.credential), _CREDENTIAL),
+    _row("credentials.guilds.page", lambda w: w.credentials.guilds.page(w.actor, OTHER_GUILD), "AANA"),
     _row("credentials.get", lambda w: w.credentials.get(w.actor, w.credential), _CREDENTIAL),
     _row("credentials.health.page", lambda w: w.credentials.health.page(w.actor), _READERS),
     _row("credentials.health.report", lambda w: w.credentials.health.report(w.actor), _EVERYBODY),
@@ -312,6 +313,7 @@ ROWS: Final = (
     _row("passwords.has_password", lambda w: w.services.passwords.has_password(w.actor), _EVERYBODY),
     # The command line alone: nobody else learns another one's password.
     _row("passwords.set", lambda w: w.services.passwords.set(w.actor, w.name, NEW_PASSWORD), "FFFF"),
+    _row("preferences.change", lambda w: w.services.preferences.change(w.actor, language="de"), _EVERYBODY),
     _row("personal_data.of_oneself", lambda w: w.services.personal_data.of_oneself(w.actor), _EVERYBODY, fresh=True),
     _row(
         "personal_data.of_user",
@@ -385,6 +387,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "bot_guilds.*": "the bot's process notes in which servers it is",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
+    "credentials.overview.people": "a part of detail, for a credential that was authorised",
     "credentials.overview.usage": "a part of the dashboard, for credentials that were authorised",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",

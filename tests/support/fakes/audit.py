@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from itertools import islice
 
-from app.domain.audit import Action, AuditEvent, AuditFilter, AuditItem, Result, UsageHour
+from app.domain.audit import Action, AuditEvent, AuditFilter, AuditItem, PersonalUse, Result, UsageHour
 from app.domain.audit_chain import ChainRow, Seal, Segment, StoredSegment, Stream, canonical_time, read_segment
 from app.domain.canonical_json import canonical_json
 from app.domain.errors import UniqueViolation
@@ -36,15 +36,25 @@ class FakeAuditRepository:
         return [self._item(each) for each in ids[:limit]]
 
     async def uses_per_day(self, credential_id: str, *, since: datetime, most: int) -> Mapping[date, int]:
-        uses = sorted(
-            each.at
+        return Counter(each.at.date() for each in self._latest_uses(credential_id, since)[-most:])
+
+    async def uses_per_person(
+        self, credential_id: str, *, since: datetime, most: int, people: int
+    ) -> Sequence[PersonalUse]:
+        found = Counter(each.subject_id for each in self._latest_uses(credential_id, since)[-most:])
+        ranked = sorted(found.items(), key=lambda each: (-each[1], each[0] or ""))[:people]
+        return [PersonalUse(name=self._name(subject_id), uses=uses) for subject_id, uses in ranked]
+
+    def _latest_uses(self, credential_id: str, since: datetime) -> list[AuditEvent]:
+        uses = (
+            each
             for number, each in enumerate(self._tables.audit, 1)
             if number not in self._tables.dropped
             and (each.action, each.result) == (Action.CREDENTIAL_USED, Result.INTENT)
             and each.object_id == credential_id
             and each.at >= since
         )
-        return Counter(each.date() for each in uses[-most:])
+        return sorted(uses, key=lambda each: each.at)
 
     def _is_wanted(self, number: int, event: AuditEvent, wanted: AuditFilter) -> bool:
         action = wanted.action
@@ -58,13 +68,16 @@ class FakeAuditRepository:
             and (wanted.until is None or event.at < wanted.until)
         )
 
+    def _name(self, subject_id: str | None) -> str | None:
+        names = {each.subject_id: each.username for each in self._tables.users.values()}
+        return None if subject_id is None else names.get(subject_id, subject_id)
+
     def _item(self, number: int) -> AuditItem:
         event = self._tables.audit[number - 1]
-        names = {each.subject_id: each.username for each in self._tables.users.values()}
         return AuditItem(
             id=str(number),
             at=event.at,
-            actor=None if event.subject_id is None else names.get(event.subject_id, event.subject_id),
+            actor=self._name(event.subject_id),
             action=event.action.value,
             about=None if event.object_kind is None else f"{event.object_kind}:{event.object_id}",
             result=event.result.value,

@@ -10,6 +10,7 @@ from typing import Any
 from app.domain.errors import UniqueViolation
 from app.domain.identity import Role, Session, User, UserFilter, name_key
 from app.domain.links import Invitation, LinkPurpose, OneTimeLink
+from app.domain.preferences import Preferences
 from app.infrastructure.database.errors import ConstraintBroken
 from app.services.ports import RefreshUse, SessionAndUser
 from tests.support.fakes.tables import Tables, like_an_engine
@@ -98,6 +99,9 @@ class FakeUserRepository:
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         self._change(user_id, discord_id=discord_id)
+
+    async def set_preferences(self, user_id: str, preferences: Preferences, at: datetime) -> None:
+        self._change(user_id, preferences=preferences)
 
     async def disable(self, user_id: str, at: datetime) -> None:
         if user := self._tables.users.get(user_id):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Column, Integer, bindparam, func, insert, select
 
-from app.domain.audit import AuditEvent, AuditFilter, AuditItem
+from app.domain.audit import AuditEvent, AuditFilter, AuditItem, PersonalUse
 from app.domain.canonical_json import canonical_json
 from app.domain.errors import StorageError
 from app.infrastructure.database.columns import StoredMoment
@@ -39,13 +39,24 @@ _FROM_KNOWN_ADDRESS: Final = insert(audit_events).from_select(
 )
 # The index of uses alone is read, from the latest entry on.
 _LATEST_USES: Final = (
-    select(func.substr(StoredMoment(audit_events.c.at), 1, 10).label("day"))
+    select(func.substr(StoredMoment(audit_events.c.at), 1, 10).label("day"), audit_events.c.subject_id)
     .where(USES, audit_events.c.object_id == bindparam("this"), audit_events.c.at >= bindparam("since"))
     .order_by(audit_events.c.at.desc())
     .limit(bindparam("most", type_=Integer()))
     .subquery()
 )
 _USES_PER_DAY: Final = select(_LATEST_USES.c.day, func.count()).group_by(_LATEST_USES.c.day)
+_USERS: Final = (
+    select(_LATEST_USES.c.subject_id, func.count().label("uses"))
+    .group_by(_LATEST_USES.c.subject_id)
+    .order_by(func.count().desc(), _LATEST_USES.c.subject_id)
+    .limit(bindparam("people", type_=Integer()))
+    .subquery()
+)
+_NAME: Final = select(subjects.c.value).where(subjects.c.id == _USERS.c.subject_id).scalar_subquery()
+_USES_PER_PERSON: Final = select(_USERS.c.subject_id, _NAME, _USERS.c.uses).order_by(
+    _USERS.c.uses.desc(), _USERS.c.subject_id
+)
 
 
 class AuditRepositoryImpl:
@@ -130,6 +141,13 @@ class AuditRepositoryImpl:
         wanted = {"this": credential_id, "since": since, "most": most}
         rows = await self._connection.rows(_USES_PER_DAY, wanted)
         return {day.date(): uses for text, uses in rows if (day := _moment(text)) is not None}
+
+    async def uses_per_person(
+        self, credential_id: str, *, since: datetime, most: int, people: int
+    ) -> Sequence[PersonalUse]:
+        wanted = {"this": credential_id, "since": since, "most": most, "people": people}
+        rows = await self._connection.rows(_USES_PER_PERSON, wanted)
+        return [PersonalUse(name=name or subject_id, uses=uses) for subject_id, name, uses in rows]
 
     async def _add_address(self, address: str) -> None:
         """Store a random id that stands for an address, so that it can be erased and the chain still verifies."""

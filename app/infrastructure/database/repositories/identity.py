@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Select, bindparam, exists, func, insert, literal, or_, select, update
 
 from app.domain.identity import Role, User, UserFilter, name_key
+from app.domain.preferences import Language, Preferences
 from app.infrastructure.database.columns import UtcDateTime
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import OWNERS, owner_claim, passkeys, subjects, users
@@ -23,9 +24,12 @@ USER_COLUMNS = (
     users.c.token_version,
     users.c.disabled_at,
     users.c.created_at,
+    users.c.language,
+    users.c.time_zone,
 )
 """The columns that `to_user` takes, in this order."""
 
+_LANGUAGES: Final = {each.value: each for each in Language}
 _ROLES_LOCK: Final = 0x6B65_7968_616C_6C04
 _CAN_SIGN_IN: Final = (
     users.c.disabled_at.is_(None),
@@ -46,7 +50,8 @@ _BY_DISCORD: Final = select(*USER_COLUMNS).where(users.c.discord_id == bindparam
 
 def to_user(row: Sequence[Any]) -> User:
     """The user of a row of USER_COLUMNS."""
-    id_, subject_id, username, role, password_hash, discord_id, token_version, disabled_at, created_at = row
+    id_, subject_id, username, role, password_hash, discord_id, token_version, disabled_at, created_at, *preferred = row
+    language, time_zone = preferred
     return User(
         id=id_,
         subject_id=subject_id,
@@ -57,6 +62,8 @@ def to_user(row: Sequence[Any]) -> User:
         token_version=token_version,
         disabled_at=disabled_at,
         created_at=created_at,
+        # A newer version may have stored a language that this one does not have.
+        preferences=Preferences(language=_LANGUAGES.get(language), time_zone=time_zone),
     )
 
 
@@ -83,6 +90,8 @@ class UserRepositoryImpl:
                 disabled_at=user.disabled_at,
                 created_at=user.created_at,
                 updated_at=user.created_at,
+                language=user.preferences.language,
+                time_zone=user.preferences.time_zone,
             )
         )
 
@@ -146,6 +155,9 @@ class UserRepositoryImpl:
 
     async def set_discord(self, user_id: str, discord_id: str | None, at: datetime) -> None:
         await self._update(user_id, discord_id=discord_id, updated_at=at)
+
+    async def set_preferences(self, user_id: str, preferences: Preferences, at: datetime) -> None:
+        await self._update(user_id, language=preferences.language, time_zone=preferences.time_zone, updated_at=at)
 
     async def disable(self, user_id: str, at: datetime) -> None:
         await self._update(

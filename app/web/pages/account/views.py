@@ -11,7 +11,7 @@ from aiohttp import web
 from app.domain.identity import Actor, grantable
 from app.domain.passkeys import PASSKEYS_MOST
 from app.domain.scopes import Scope
-from app.localisation import mark
+from app.localisation import Language, mark
 from app.web.options import SERVICES
 from app.web.pages.drafts import CONFIRMED
 from app.web.passkeys import passkeys_elsewhere
@@ -82,6 +82,14 @@ async def _tokens(request: web.Request, actor: Actor) -> Mapping[str, Any]:
     }
 
 
+_LANGUAGES: Final = ((Language.ENGLISH, "English"), (Language.GERMAN, "Deutsch"))
+"""Each by its own name, in the order of the alphabet of English."""
+
+
+async def _preferences(request: web.Request, actor: Actor) -> Mapping[str, Any]:  # noqa: ARG001 - see View
+    return {"preferences": actor.preferences, "languages": _LANGUAGES}
+
+
 VIEWS: Final[Mapping[str, View]] = MappingProxyType(
     {
         "password": _password,
@@ -90,6 +98,7 @@ VIEWS: Final[Mapping[str, View]] = MappingProxyType(
         "discord": _discord,
         "tokens": _tokens,
         "sessions": _sessions,
+        "preferences": _preferences,
     }
 )
 
@@ -103,6 +112,7 @@ NEWS: Final[Mapping[str, str]] = MappingProxyType(
             "The passkey is removed. Every other session has ended. Delete it on its device as well."
         ),
         "factor_off": mark("The second factor is switched off. Every other session has ended."),
+        "preferences": mark("The language and the time zone are saved."),
         "token": mark("That token is revoked."),
         "session": mark("That session has ended."),
         "sessions": mark("Every other session has ended."),

@@ -47,6 +47,7 @@ _DONE: Final[Mapping[str, str]] = MappingProxyType(
         Action.PASSWORD_RESET: mark("%(who)s chose another password by a link."),
         Action.PASSWORD_CHANGED: mark("%(who)s changed a password."),
         Action.PASSWORD_SET: mark("%(who)s set the password of an account."),
+        Action.PREFERENCES_CHANGED: mark("%(who)s changed the language or the time zone of an account."),
         Action.USER_LINKED: mark("%(who)s linked a Discord account."),
         Action.USER_UNLINKED: mark("%(who)s unlinked a Discord account."),
         Action.USER_UNLOCKED: mark("%(who)s let a user try again after wrong passwords."),

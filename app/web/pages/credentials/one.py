@@ -99,6 +99,7 @@ async def credential_page(
         credential=shown(found.view),
         history=found.history,
         usage=found.usage,
+        people=found.people,
         refused=refused,
         conflict=refused is not None and refused.status == status_of(errors.VersionConflict),
         section=section,
