@@ -127,6 +127,10 @@ docs: $(DEV_READY)  ## build docs/ as a site in build/docs; a link that leads no
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "Open build/docs/index.html"
 
+.PHONY: screenshots
+screenshots: $(DEV_READY)  ## take the pictures in docs/images again, of a furnished site (needs Chromium)
+	@$(BIN)/python -m tests.screenshots
+
 .PHONY: texts
 texts: $(DEV_READY)  ## find the texts that people read, and bring app/localisation/*.po up to date with them
 	@$(BIN)/python -m scripts.texts

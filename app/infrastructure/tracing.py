@@ -6,6 +6,7 @@ The libraries are an extra: an install without TRACES_ENDPOINT needs none of the
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -63,7 +64,10 @@ async def sending(exporter: SpanExporter, kind: str, process: str) -> AsyncItera
     try:
         yield OpenTelemetryTracer(provider.get_tracer("keyhall", __version__))
     finally:
-        await asyncio.to_thread(provider.shutdown)
+        # In a thread that the process does not wait for: a collector that answers byte by byte has time without end.
+        last = threading.Thread(target=provider.shutdown, name="last traces", daemon=True)
+        last.start()
+        await asyncio.to_thread(last.join, _EXPORT_SECONDS)
 
 
 class OpenTelemetryTracer:

@@ -1,8 +1,9 @@
 """Compressed answers, where the client takes gzip and compressing gives nothing away.
 
-Only answers to GET and HEAD are compressed. No such answer holds a secret in clear: revealed secrets, tokens, recovery
-codes and links are answers to POST. The token of the forms, which stands in pages beside text that an address may have
-brought, is masked anew in every page (``form_token``). So the length of an answer tells nothing of it (BREACH).
+Only answers to GET and HEAD are compressed. No such answer holds a secret as plaintext: revealed secrets, tokens,
+recovery codes and links are answers to POST. The token of the forms, which stands in pages beside text that an address
+may have brought, has another mask in every page (``form_token``). So the length of an answer shows nothing of it
+(BREACH).
 """
 
 from __future__ import annotations

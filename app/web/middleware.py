@@ -41,6 +41,8 @@ ERROR_PAGE: web.AppKey[ErrorPage] = web.AppKey("keyhall.error_page")
 
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """They answer in every state of the keys, and to monitors that call this machine by any name."""
+_BEGUN: web.RequestKey[bool] = web.RequestKey("keyhall.begun", bool)
+"""Present once the head of a response was sent."""
 _STATIC: Final = "/static/"
 _LONGEST_PATH: Final = 512
 
@@ -88,6 +90,7 @@ async def _answer(
     except web.HTTPException as refusal:
         response = await _refusal(request, refusal)
     except AppError as error:
+        _cut_off_if_begun(request, error)
         await record_refusal(request, error)
         if status_of(type(error)) >= 500 and not _gone(request):
             what = f"{request.method} {route_of(request)}"
@@ -97,6 +100,7 @@ async def _answer(
         raise
     except Exception:
         log.exception("unexpected error in %s %s", request.method, route_of(request), extra={"request_id": request_id})
+        _cut_off_if_begun(request, Unexpected())
         response = await _error_response(request, Unexpected())
     set_renewed_cookie(request, response)
     await compress(request, response)
@@ -108,6 +112,19 @@ async def _answer(
 def _gone(request: web.Request) -> bool:
     """Whether the client has closed the connection: nobody would read an answer."""
     return request.transport is None or request.transport.is_closing()
+
+
+def _cut_off_if_begun(request: web.Request, error: AppError) -> None:
+    """Close the connection where the response has begun, so that nobody takes its begin for all of it.
+
+    A second response would go into the body of the first. Raises ConnectionResetError then.
+    """
+    if _BEGUN not in request:
+        return
+    log.warning("an answer was cut off: %s", error.detail)
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError from error
 
 
 def _check_protocol(request: web.Request) -> None:
@@ -171,7 +188,8 @@ def add_default_headers(app: web.Application) -> None:
     """Put the default headers on every response of an application, also on those that aiohttp makes itself."""
     defaults = CIMultiDict(default_headers(https=app[ORIGIN].https))
 
-    async def on_prepare(_: web.Request, response: web.StreamResponse) -> None:
+    async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+        request[_BEGUN] = True
         headers = response.headers
         headers.merge(defaults)  # a handler's own value for one of them wins
         headers.popall(hdrs.SERVER, None)

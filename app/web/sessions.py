@@ -137,8 +137,8 @@ def end_session(request: web.Request, response: web.StreamResponse) -> None:
 def form_token(request: web.Request) -> str:
     """The token in every form of a signed-in page; it is derived from the session cookie, which no other site has.
 
-    Masked anew in every page: a random half, and the token under that mask. Pages are compressed, and the same text in
-    many of them could be guessed from their lengths (BREACH).
+    It has another mask in every page: a random half, and the token under that mask. Pages are compressed, and the same
+    text in many of them could be guessed from their lengths (BREACH).
     """
     token = _token_of_forms(request)
     mask = request.app[SERVICES].randomness.token_bytes(len(token))

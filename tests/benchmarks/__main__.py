@@ -18,6 +18,7 @@ from rich.table import Table
 
 from tests.benchmarks.backups import backups
 from tests.benchmarks.carriers import carriers
+from tests.benchmarks.dashboards import dashboards
 from tests.benchmarks.durable_use import durable_use
 from tests.benchmarks.figures import Figure, Size
 from tests.benchmarks.lists import lists
@@ -39,6 +40,7 @@ GROUPS: dict[str, Callable[[Path, Size], list[Figure]]] = {
     "reads": reads,
     "reencryption": reencryption,
     "use": durable_use,
+    "dashboard": dashboards,
     "list": lists,
     "readers": readers,
     "revocation": revocation,

@@ -37,26 +37,27 @@ async def _measured(directory: Path, size: Size) -> list[Figure]:
     async with AsyncExitStack() as stack:
         place = Place(f"sqlite+aiosqlite:///{directory / 'lists.db'}", directory / "lists")
         install = await Install.opened(stack, place)
-        member = await _owner(install)
+        member = await owner_of(install)
         stored = len(await install.fill(min(QUOTA, size.backup_rows), member.user_id))
         for part in STORES:
             rows = max(size.backup_rows // part, stored)
             stored += len(await install.fill(rows - stored))
             pages = await _pages(install, member)
             for name, page in pages.items():
-                times = await _timed(page, size)
-                figures += _both(f"{name} of {QUOTA}, {rows:,} in the store", times)
+                times = await timed(page, size)
+                figures += both(f"{name} of {QUOTA}, {rows:,} in the store", times)
                 if name == "first page":
                     medians.append(quantile(times, 0.5))
         figures.append(Figure(name="first page, largest store / smallest", aim=1.5, values=[medians[-1] / medians[0]]))
         many = max(size.backup_rows // 10 - QUOTA, 1)
         await install.fill(many, member.user_id, first=QUOTA)
         for name, page in (await _pages(install, member)).items():
-            figures += _both(f"{name} of {many + QUOTA:,}, quota lifted", await _timed(page, size))
+            figures += both(f"{name} of {many + QUOTA:,}, quota lifted", await timed(page, size))
     return figures
 
 
-async def _owner(install: Install) -> Actor:
+async def owner_of(install: Install) -> Actor:
+    """The owner of a new install, signed in."""
     client = Client(source=Source.WEB)
     await install.services.identity.create_owner("owner", PASSWORD, client)
     token = (await install.services.authentication.login("owner", PASSWORD, client)).access_token.reveal()
@@ -74,7 +75,8 @@ async def _pages(install: Install, member: Actor) -> dict[str, Callable[[], Awai
     }
 
 
-async def _timed(page: Callable[[], Awaitable[object]], size: Size) -> list[float]:
+async def timed(page: Callable[[], Awaitable[object]], size: Size) -> list[float]:
+    """Milliseconds of each call, after one that is not counted."""
     await page()
     times = []
     for _ in range(max(size.reads // _CALLS, 1)):
@@ -84,7 +86,8 @@ async def _timed(page: Callable[[], Awaitable[object]], size: Size) -> list[floa
     return times
 
 
-def _both(name: str, times: list[float]) -> list[Figure]:
+def both(name: str, times: list[float]) -> list[Figure]:
+    """The figures of p50 and p99."""
     return [
         Figure(name=f"{name}, p50", unit="ms", values=[quantile(times, 0.5)]),
         Figure(name=f"{name}, p99", unit="ms", values=[quantile(times, 0.99)]),

@@ -68,5 +68,5 @@ async def sign_in(page: Page, site: Site, username: str = OWNER, password: str =
     await page.goto(f"{site.url}/login")
     await page.get_by_label("Username").fill(username)
     await page.get_by_label("Password").fill(password)
-    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_role("button", name="Sign in", exact=True).click()
     await expect(page).to_have_url(f"{site.url}/")

@@ -67,11 +67,10 @@ class GuildCredentials:
         return Page(items, found.next_cursor)
 
 
-async def _names(uow: UnitOfWork, records: Sequence[CredentialRecord]) -> dict[str | None, str]:
+async def _names(uow: UnitOfWork, records: Sequence[CredentialRecord]) -> dict[str, str]:
     """The names of the sharers, of whom a server has few."""
-    names: dict[str | None, str] = {}
+    names: dict[str, str] = {}
     for sharer in dict.fromkeys(record.created_by for record in records):
-        user = None if sharer is None else await uow.users.get(sharer)
-        if user is not None:
+        if (user := await uow.users.get(sharer)) is not None:
             names[sharer] = user.username
     return names

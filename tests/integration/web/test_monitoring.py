@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -247,3 +250,26 @@ async def test_a_collector_without_the_extra_halts_the_start(monkeypatch: pytest
     remedy = halted.value.remedy
     assert "requirements/otel.txt" in remedy
     assert (PROJECT / "requirements" / "otel.txt").is_file()
+
+
+class _StuckExporter(InMemorySpanExporter):
+    """A collector that takes for ever, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.free.wait()
+        return super().export(spans)
+
+
+async def test_a_collector_that_does_not_answer_holds_up_no_end() -> None:
+    exporter = _StuckExporter()
+    try:
+        async with asyncio.timeout(60):  # the exporter would wait for ever
+            async with sending(exporter, "web", "here/1") as tracer:
+                with tracer.span("unsent"):
+                    pass
+    finally:
+        exporter.free.set()

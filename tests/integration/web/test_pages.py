@@ -15,7 +15,7 @@ from app.domain.identity import Role
 from app.web import WebOptions
 from app.web.api.documentation import DOCUMENT
 from tests.support.samples import ABSENT, OWNER, PASSWORD, SECRET
-from tests.support.web import Answer, Site, open_site, served, sqlite_place, without
+from tests.support.web import Answer, Site, filled, open_site, served, sqlite_place, without
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -382,10 +382,9 @@ async def test_a_session_that_ended_leads_to_signing_in_from_every_page(site: Si
     cookie, token = await site.log_in_browser()
     assert (await site.submit("/logout", cookie, form_token=token)).status == 303
     for path, operations in site.app[DOCUMENT].content["paths"].items():
-        filled = re.sub(r"{\w+}", ABSENT, path)
         if "get" in operations and operations["get"]["security"] and not path.startswith("/api"):
-            answer = await site.page(filled, cookie)
-            back = "" if filled == "/" else f"?next={filled}"
+            answer = await site.page(filled(path), cookie)
+            back = "" if path == "/" else f"?next={filled(path)}"
             assert (answer.status, answer.headers["Location"]) == (303, f"/login{back}")
     answer = await site.submit(f"/credentials/{ABSENT}/remove", cookie, form_token=token, version="1")
     assert (answer.status, answer.headers["Location"]) == (303, f"/login?next=/credentials/{ABSENT}&done=ended")

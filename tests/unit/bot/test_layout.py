@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.bot import layout, panels
 from app.bot.component_ids import ComponentId
 from app.domain.credentials import CredentialView, Owner, OwnerKind, Status
 from app.services.credentials import Stretch
+from tests.screenshots.panel import drawn
 from tests.support.discord_wire.rules import COMPONENTS_V2, check_message, check_modal
 
 ENGLISH = discord.Locale.american_english
@@ -195,3 +197,21 @@ async def test_the_longest_text_that_is_shown_fits_into_one_message() -> None:
 async def test_the_web_is_offered_only_where_others_can_reach_it() -> None:
     assert layout.web_link(ENGLISH, None) == []
     assert [button.url for button in layout.web_link(ENGLISH, "https://k.example")] == ["https://k.example/credentials"]
+
+
+def test_the_picture_of_an_answer_has_its_words_and_no_mark_of_discord() -> None:
+    """`make screenshots` draws answers as pages."""
+    shown = view(label="1 < 2", expires_at=NOW + timedelta(days=400), last_used_at=NOW)
+    found = Stretch(items=[shown], begin=0, total=9)
+    page = drawn(panels.listed(ENGLISH, found, None, None))
+    page += drawn(panels.stored(ENGLISH, "**Stored.**", shown, "</key list:1>", undo=True))
+    for words in (
+        "<h3>Your keys",
+        "<b>1 &lt; 2</b>",
+        "<b>Stored.</b>",
+        "Replace or remove a key",
+        ">Undo<",
+        ">/key list<",
+    ):
+        assert words in page
+    assert not re.search(r"&lt;t:|&lt;/|\*\*|-# |###|`", page)
