@@ -60,6 +60,7 @@ from app.services.authentication import (
 )
 from app.services.backup import BackupCreation, BackupService, BackupVerification
 from app.services.backup.rehearsal import BackupRehearsal, RehearsalPlace
+from app.services.bot_guilds import BotGuilds
 from app.services.bot_state import BotStateService
 from app.services.credentials import (
     CredentialAccess,
@@ -224,6 +225,7 @@ def build_services(parts: Parts) -> Services:
         clock=clock,
     )
     bot_state = BotStateService(storage=storage, clock=clock)
+    bot_guilds = BotGuilds(storage=storage, clock=clock)
     jobs = JobService(storage=storage, clock=clock, randomness=randomness)
     overlap = parts.lifetimes.access + LEEWAY
     inspection = KeyInspection(
@@ -404,6 +406,7 @@ def build_services(parts: Parts) -> Services:
             source=parts.outside,
         ),
         bot_state=bot_state,
+        bot_guilds=bot_guilds,
         personal_data=PersonalDataExport(
             storage=storage,
             keys=keys,
@@ -411,7 +414,7 @@ def build_services(parts: Parts) -> Services:
             clock=clock,
         ),
         erasure=erasure,
-        housekeeping=HousekeepingService(storage=storage, jobs=jobs, erasure=erasure, clock=clock),
+        housekeeping=HousekeepingService(storage=storage, jobs=jobs, erasure=erasure, guilds=bot_guilds, clock=clock),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import discord
@@ -148,19 +148,25 @@ class KeyhallBot(commands.Bot):
             self.thrown_out()
 
     async def on_ready(self) -> None:
-        """Update the first-run list: the servers are complete now."""
-        await self._note_guilds()
+        """Update the first-run list, and note servers that changed meanwhile: they are complete now."""
+        present = {str(each.id) for each in self.guilds}
+        await self._note_guilds(self.session.services.bot_guilds.compare(present, self._serves))
 
-    async def on_guild_join(self, _: discord.Guild) -> None:
+    async def on_guild_join(self, guild: discord.Guild) -> None:
         """The bot was invited to another server."""
-        await self._note_guilds()
+        await self._note_guilds(self.session.services.bot_guilds.joined(str(guild.id)))
 
-    async def on_guild_remove(self, _: discord.Guild) -> None:
-        """The bot was removed from a server."""
-        await self._note_guilds()
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        """The bot was removed from a server. An outage of a server is another event."""
+        await self._note_guilds(self.session.services.bot_guilds.left(str(guild.id)))
 
-    async def _note_guilds(self) -> None:
+    def _serves(self, guild_id: str) -> bool:
+        """Whether the events of a server come to this process's shard."""
+        return self.shard_id in {None, (int(guild_id) >> 22) % (self.shard_count or 1)}
+
+    async def _note_guilds(self, change: Awaitable[None]) -> None:
         try:
+            await change
             await self.session.services.dashboard.note_guilds(len(self.guilds))
         except StorageError as error:  # worth a line in a list, not the session
             log.warning("could not note in how many servers the bot is: %s", with_cause(error))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a command that uses one service must not pay for importing 
     )
     from app.services.backup import BackupService
     from app.services.backup.rehearsal import BackupRehearsal
+    from app.services.bot_guilds import BotGuilds
     from app.services.bot_state import BotStateService
     from app.services.credentials import CredentialService
     from app.services.dashboard import DashboardService
@@ -87,6 +88,7 @@ class Services:
     rehearsal: BackupRehearsal
     install_health: InstallHealth
     bot_state: BotStateService
+    bot_guilds: BotGuilds
     personal_data: PersonalDataExport
     erasure: PersonErasure
     housekeeping: HousekeepingService

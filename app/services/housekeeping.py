@@ -11,6 +11,7 @@ from app.domain.credentials import RECOVERABLE_FOR
 from app.domain.errors import StorageError, with_cause
 from app.domain.jobs import JobKind
 from app.domain.second_factor import PENDING_FOR
+from app.services.bot_guilds import BotGuilds
 from app.services.idempotency import REMEMBERED_FOR
 from app.services.jobs import JobRun, JobService, Later
 from app.services.ports import Clock, Storage, UnitOfWork
@@ -47,10 +48,13 @@ Hold = Callable[[UnitOfWork], Awaitable[None]]
 class HousekeepingService:
     """A job, so that one worker sweeps at a time; in small units of work, so that nobody waits for a sweep."""
 
-    def __init__(self, *, storage: Storage, jobs: JobService, erasure: PersonErasure, clock: Clock) -> None:
+    def __init__(
+        self, *, storage: Storage, jobs: JobService, erasure: PersonErasure, guilds: BotGuilds, clock: Clock
+    ) -> None:
         self._storage = storage
         self._jobs = jobs
         self._erasure = erasure
+        self._guilds = guilds
         self._clock = clock
 
     async def watch(self) -> None:
@@ -83,6 +87,7 @@ class HousekeepingService:
             "attempts": lambda uow: uow.attempts.purge(now - ATTEMPTS_KEPT_FOR, limit=BATCH),
             "idempotency keys": lambda uow: uow.idempotency.purge(now - REMEMBERED_FOR, limit=BATCH),
             "removed credentials": lambda uow: uow.credentials.purge_removed(now - RECOVERABLE_FOR, limit=BATCH),
+            "credentials of servers without the bot": lambda uow: self._guilds.purge(uow, BATCH),
             "jobs": lambda uow: uow.jobs.purge(now - JOBS_KEPT_FOR, limit=BATCH),
             "leftovers of people who were erased": self._erasure.sweep,
             "lapsed processes": lambda uow: uow.instances.purge(INSTANCES_KEPT_FOR),

@@ -16,8 +16,13 @@ async def require_another_owner(uow: UnitOfWork, user_id: str) -> None:
     are judged one after the other: the later caller waits until the unit of work of the earlier one has ended.
     """
     await uow.users.hold_roles()
+    if await is_last_owner(uow, user_id):
+        raise LastOwner
+
+
+async def is_last_owner(uow: UnitOfWork, user_id: str) -> bool:
+    """Whether ``require_another_owner`` would refuse, as things are at this moment."""
     user = await uow.users.get(user_id)
     if user is None or user.role is not Role.OWNER or user.disabled_at is not None:
-        return
-    if not set(await uow.users.active_owners()) - {user_id}:
-        raise LastOwner
+        return False
+    return not set(await uow.users.active_owners()) - {user_id}

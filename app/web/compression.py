@@ -1,15 +1,16 @@
 """Compressed answers, where the client takes gzip and compressing gives nothing away.
 
-Only answers to GET and HEAD are compressed. No such answer holds a secret as plaintext: revealed secrets, tokens,
-recovery codes and links are answers to POST. The token of the forms, which stands in pages beside text that an address
-may have brought, has another mask in every page (``form_token``). So the length of an answer shows nothing of it
-(BREACH).
+Only answers to GET and HEAD are compressed: revealed secrets, tokens, recovery codes and links are answers to POST. The
+one page of a secret that is opened by GET, that of a new second factor, says ``no-transform``. The token of the forms,
+which stands in pages beside text that an address may have brought, has another mask in every page (``form_token``). So
+the length of an answer shows nothing of a secret (BREACH).
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -46,19 +47,25 @@ async def compress(request: web.Request, response: web.StreamResponse) -> None:
     """
     if not isinstance(response, web.Response) or request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
         return
-    headers, content = response.headers, response.body
-    media_type = headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0]
-    if media_type not in _TYPES or not isinstance(content, bytes) or hdrs.ETAG in headers:
-        return
-    negotiated = hdrs.ACCEPT_ENCODING in headers.get(hdrs.VARY, "")  # by the handler itself
-    if negotiated or hdrs.CONTENT_ENCODING in headers or len(content) < _LEAST:
+    content = response.body
+    if not isinstance(content, bytes) or len(content) < _LEAST or not _compressible(response.headers):
         return
     vary(response, hdrs.ACCEPT_ENCODING)
     if not takes_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
         return
     smaller = compressed(content) if len(content) < _BLOCKING else await asyncio.to_thread(compressed, content)
     response.body = smaller
-    headers[hdrs.CONTENT_ENCODING] = "gzip"
+    response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+
+
+def _compressible(headers: Mapping[str, str]) -> bool:
+    return (
+        headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0] in _TYPES
+        and "no-transform" not in headers.get(hdrs.CACHE_CONTROL, "")
+        and hdrs.ACCEPT_ENCODING not in headers.get(hdrs.VARY, "")  # the handler has chosen already
+        and hdrs.CONTENT_ENCODING not in headers
+        and hdrs.ETAG not in headers
+    )
 
 
 def vary(response: web.StreamResponse, header: str) -> None:

@@ -112,17 +112,22 @@ class Client:
         """Some do; the others keep the token that the first version of the key signed."""
         self._numbers = itertools.count()
         self._ids: list[str] = []
+        self._api_token = ""
         self.secrets: dict[str, str] = {}
         self.done: Counter[str] = Counter()
 
     async def log_in(self) -> None:
         self._take(await self._fleet.log_in(self._process(), self._member))
+        if not self._api_token:
+            body = {"name": self._name, "scopes": ["credentials:read"]}
+            self._api_token = (await self._ask("POST", "/api/v1/auth/tokens", body=body, expect=201))["token"]
         self.done["log in"] += 1
 
     async def ask_until(self, enough: asyncio.Event) -> None:
         actions = [
             self._me,
             self._list,
+            self._by_api_token,
             self._look,
             self._reveal,
             self._reveal,
@@ -156,6 +161,10 @@ class Client:
     async def _list(self) -> None:
         found = {each["id"] for each in (await self._ask("GET", "/api/v1/credentials?limit=100"))["items"]}
         assert self.secrets.keys() <= found
+
+    async def _by_api_token(self) -> None:
+        found = await self._fleet.ask(self._process(), "GET", "/api/v1/credentials?limit=100", token=self._api_token)
+        assert self.secrets.keys() <= {each["id"] for each in found["items"]}
 
     async def _refresh(self) -> None:
         body = {"refresh_token": self._refresh_token}
@@ -203,7 +212,7 @@ async def _rotate(services: Services, name: KeyName) -> None:
     async for _ in services.rotation.follow(job.id):
         pass
     job = await services.jobs.get(operator, job.id)
-    expected = (JobState.DONE, "done") if name is AES else (JobState.WAITING, "overlap")
+    expected = (JobState.WAITING, "overlap") if name is JWT else (JobState.DONE, "done")
     assert (job.state, job.progress.step, job.error) == (*expected, None)
 
 
@@ -225,6 +234,10 @@ async def _served_throughout(place: Place, rotations: int) -> None:
                 if number % 20 == 19:  # the proof of a password lasts for ten minutes
                     for client in clients:
                         await client.log_in()
+            served = sum(client.done["by_api_token"] for client in clients)
+            await _rotate(services, KeyName.API_SECRET_KEY)  # of which API tokens have their MACs
+            while sum(client.done["by_api_token"] for client in clients) < served + len(clients):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
             enough.set()
         assert not fleet.wrong, fleet.wrong
         assert services.keys.ring.keysets[AES].primary.version == 1 + rotations // 2

@@ -285,6 +285,22 @@ async def test_linking_moves_credentials_and_seals_them_for_their_new_owner(serv
     assert (await services.identity.from_discord(_event("45"))).user_id != alice.id
 
 
+async def test_signing_in_and_out_writes_no_stored_secret_anew(engine_url: str, tmp_path: Path) -> None:
+    place = await Place(engine_url, tmp_path / "data").install()
+    async with place.services() as services:
+        await services.identity.create_owner("alice", PASSWORD, WEB)
+        owner = await _signed_in(services)
+        await services.credentials.add(owner, provider="openai", label="main", secret="sk-" + "a1B2c3D4" * 6)
+    rows = ("api_credentials", "credential_history", "app_config", "users")
+    before = {table: (await place.contents())[table] for table in rows}
+    for _ in range(3):
+        async with place.services() as services:  # a start of its own each time
+            for _ in range(5):
+                pair = await services.authentication.login("alice", PASSWORD, WEB)
+                await services.authentication.logout(pair.refresh_token.reveal(), WEB)
+    assert {table: (await place.contents())[table] for table in rows} == before
+
+
 async def test_linking_hands_over_what_was_shared_with_a_guild(services: Services, alice: User) -> None:
     manager = GuildContext(guild_id="900", manages_guild=True)
     visitor = replace(await services.identity.from_discord(_event("46")), guild=manager)

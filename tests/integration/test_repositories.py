@@ -1385,3 +1385,35 @@ async def test_every_encrypted_column_is_marked_for_whoever_re_encrypts(database
     async with database.read() as connection:
         for table, column in marked:
             await connection.rows(select(schema.metadata.tables[table].c[column]))
+
+
+async def test_facts_of_the_bot_are_found_by_their_beginning_and_forgotten(storage: Storage) -> None:
+    async with storage.write() as unit:
+        for key in ("left/2", "left/1", "left", "lefty", "other"):
+            await unit.bot_state.put(key, f"value of {key}", NOW)
+        await unit.bot_state.delete("left/2")
+        await unit.bot_state.delete("unknown")
+        await unit.bot_state.put("left/3", "three", NOW)
+    async with storage.read() as unit:
+        found = {"left/1": "value of left/1", "left/3": "three"}
+        assert await unit.bot_state.starting_with("left/", limit=9) == found
+        assert list(await unit.bot_state.starting_with("left/", limit=1)) == ["left/1"]
+
+
+async def test_credentials_of_a_guild_are_purged_all_or_in_parts(storage: Storage) -> None:
+    guilds = [Owner(OwnerKind.GUILD, each) for each in ("7", "8")]
+    async with storage.write() as unit:
+        await unit.users.add(user())
+        await unit.credentials.add(credential("alices"))
+        for owner in guilds:
+            for number in range(3):
+                await unit.credentials.add(credential(f"{owner.id}-{number}", owner=owner, label=f"{number}"))
+        await unit.credentials.add_history(former(1, credential_id="7-0"))
+        assert await unit.credentials.guilds(after="", limit=9) == ["7", "8"]
+        assert await unit.credentials.guilds(after="7", limit=9) == ["8"]
+        assert await unit.credentials.guilds(after="", limit=1) == ["7"]
+        assert await unit.credentials.purge_of(guilds[0], limit=2) == 2
+        assert await unit.credentials.purge_of(guilds[0], limit=9) == 1
+        assert await unit.credentials.guilds(after="", limit=9) == ["8"]
+        assert await unit.credentials.history("7-0") == []
+        assert await unit.credentials.get("alices") is not None

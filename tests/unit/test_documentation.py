@@ -332,6 +332,7 @@ def test_no_document_names_a_path_of_somebodys_machine(document: Path) -> None:
         "auth",
         "credentials",
         "etc",
+        "guilds",
         "login",
         "opt",
         "privacy",

@@ -80,8 +80,10 @@ def test_every_text_is_translated_in_all_its_plural_forms(language: Language) ->
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_a_translation_has_the_values_and_marks_of_its_text(language: Language) -> None:
     for message in messages(language):
-        for text in forms(message.string):
-            assert placeholders(text) == placeholders(forms(message.id)[-1]), message.id
+        *others, last = forms(message.string)
+        assert placeholders(last) == placeholders(forms(message.id)[-1]), message.id
+        for text in others:  # "one day" may do without its number
+            assert placeholders(text) in [placeholders(form) for form in forms(message.id)], message.id
 
 
 def test_a_catalogue_without_a_text_shows_it_in_english() -> None:

@@ -27,9 +27,14 @@ class PendingSignIns:
         )
         self._randomness = randomness
 
-    def issue(self, user: User) -> SecretText:
-        """Return one for a user who has just proven the password."""
-        return self._texts.issue(user, self._randomness.token_bytes(16).hex())
+    def issue(self, user: User, *, by_discord: bool = False) -> SecretText:
+        """Return one for a user who has just proven the password, or a Discord account."""
+        return self._texts.issue(user, f"{int(by_discord)}{self._randomness.token_bytes(16).hex()}")
+
+    @staticmethod
+    def by_discord(pending: UserText) -> bool:
+        """Whether it was Discord that proved the user so far."""
+        return pending.word.startswith("1")
 
     def read(self, text: str | None) -> UserText | None:
         """Return whose password was right a moment ago, or None for a text that is none, or none any more."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.domain.audit import Action
+from app.domain.audit import Action, Result
 from app.domain.errors import InvalidCredentials, InvalidToken
 from app.domain.identity import NOT_PROVEN, Actor, Client, Session, User
 from app.domain.keys import KeyName
@@ -115,16 +115,19 @@ class SessionStarts:
         former_cookie: str | None = None,
         within: Within | None = None,
         fresh: bool = True,
+        by_discord: bool = False,
     ) -> BrowserSession:
         """Begin the session of a browser, which is ``fresh`` unless the account has more to prove; otherwise as
-        ``program``.
+        ``program``. ``by_discord`` stands in its audit row.
         """
         cookie = self._cookie(self._secret("", 16))
         async with self._storage.write() as uow:
             await self._lock(uow, user)
             await self._end_former(uow, former_cookie, client)
             digest = token_digest(cookie.reveal())
-            session = await self._begin(uow, user, client, within, cookie_hash=digest, fresh=fresh)
+            session = await self._begin(
+                uow, user, client, within, cookie_hash=digest, fresh=fresh, by_discord=by_discord
+            )
         return BrowserSession(
             cookie=cookie, expires_at=session.expires_at, device_claim=self._device_claim(user, client)
         )
@@ -228,6 +231,7 @@ class SessionStarts:
         *,
         cookie_hash: bytes | None,
         fresh: bool = True,
+        by_discord: bool = False,
     ) -> Session:
         now = self._clock.now()
         if within is not None:
@@ -245,7 +249,9 @@ class SessionStarts:
         )
         await uow.sessions.add(session, cookie_hash=cookie_hash)
         actor = actor_of(SessionAndUser(session, user), client)
-        await self._trail.record(uow, actor, Action.LOGIN, about=("session", session.id))
+        detail = {"by": "discord"} if by_discord else {}
+        about = ("session", session.id)
+        await self._trail.record(uow, actor, Action.LOGIN, about=about, result=Result.OK, **detail)
         return session
 
     def _device_claim(self, user: User, client: Client) -> SecretText:

@@ -90,7 +90,7 @@ class AuthenticationService:
         return await self._starts.browser(proven.user, client, former_cookie=former_cookie, within=within)
 
     async def begin_browser(self, user: User, client: Client, *, former_cookie: str | None = None) -> BrowserSession:
-        """Sign a browser in whose user was proven otherwise than by a password, but not by two factors.
+        """Sign a browser in whose user was proven by Discord.
 
         The session is not fresh where the account has a password: anyone who holds the Discord account alone must not
         do what a password protects.
@@ -103,10 +103,10 @@ class AuthenticationService:
         try:
             await self._factors.judge(attempt, None)
         except OtpRequired as asked:
-            asked.pending = self._pending.issue(user)
+            asked.pending = self._pending.issue(user, by_discord=True)
             raise
         fresh = user.password_hash is None
-        return await self._starts.browser(user, client, former_cookie=former_cookie, fresh=fresh)
+        return await self._starts.browser(user, client, former_cookie=former_cookie, fresh=fresh, by_discord=True)
 
     async def finish_browser(
         self, pending: str | None, otp: str, client: Client, *, former_cookie: str | None = None
@@ -125,7 +125,8 @@ class AuthenticationService:
         )
         # Without a factor there is nothing left to prove: it was switched off since, which ended what is pending.
         use = await self._factors.judge(attempt, typed_code(otp))
-        return await self._starts.browser(user, client, former_cookie=former_cookie, within=use)
+        by_discord = self._pending.by_discord(found)
+        return await self._starts.browser(user, client, former_cookie=former_cookie, within=use, by_discord=by_discord)
 
     async def _within(self, proven: ProvenUser, code: TypedCode | None, who: Client) -> Within:
         attempt = Attempt(user_id=proven.user.id, who=who, action=Action.LOGIN, sender=proven.sender)

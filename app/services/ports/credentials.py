@@ -246,6 +246,14 @@ class CredentialRepository(Protocol):
         """Delete a removed credential, with its history."""
         ...
 
+    async def guilds(self, *, after: str, limit: int) -> Sequence[str]:
+        """Return the ids of guilds that have credentials, removed ones too, in the order of the ids after ``after``."""
+        ...
+
+    async def purge_of(self, owner: Owner, *, limit: int) -> int:
+        """Delete credentials of an owner, also those that are not removed, at most ``limit``; return how many."""
+        ...
+
     async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         """Delete credentials that were removed before then, at most ``limit``, with their history; return how many."""
         ...

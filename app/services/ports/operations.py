@@ -192,6 +192,14 @@ class BotStateRepository(Protocol):
         """Insert or replace the fact."""
         ...
 
+    async def delete(self, key: str) -> None:
+        """Forget the fact, if there is one."""
+        ...
+
+    async def starting_with(self, prefix: str, *, limit: int) -> Mapping[str, str]:
+        """Return facts by their keys, of keys that begin with ``prefix`` and go on in ASCII, in their order."""
+        ...
+
 
 class Subscription(Protocol):
     """One waiter's end of the feed."""

@@ -34,7 +34,7 @@ from app.services.authentication.factor_proof import Attempt
 from app.services.authentication.sessions import Within
 from app.services.joining import former_account
 from app.services.keys import KeyManagementService
-from app.services.owners import require_another_owner
+from app.services.owners import is_last_owner, require_another_owner
 from app.services.ports import Clock, KeyDerivation, Storage, UnitOfWork
 
 _TRIES: Final = 3
@@ -130,7 +130,7 @@ class PersonErasure:
             credentials = await uow.credentials.count(Owner(OwnerKind.USER, user.id))
             shared = await uow.credentials.shared_by(user.id)
             sessions = await uow.personal_data.rows(Section.SESSIONS, person)
-            last = list(await uow.users.active_owners()) == [user.id]
+            last = await is_last_owner(uow, user.id)
         return ErasurePreview(
             credentials=credentials,
             shared=len(shared),

@@ -24,6 +24,7 @@ from app.web.sessions import begin_session, end_session, session_cookie
 routes = Routes("Pages")
 
 _NEWS: Final = {
+    "owner": mark("There is an owner already. If it is you, sign in with the name and password that you chose."),
     "claimed": mark("The password is set. Sign in with the one that you chose."),
     "out": mark("You are signed out."),
     "erased": mark("Your account and everything that was stored about you is erased."),
@@ -67,6 +68,8 @@ class LoginQuery(Model):
 
 
 async def _setup_again(request: web.Request, error: AppError, fields: Mapping[str, str]) -> web.Response:
+    if isinstance(error, errors.SetupClosed):  # also where the account was made, and its first session failed
+        return see_other("/login?done=owner")
     refused = Refused(error)
     return page(
         request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from aiohttp import web
 
@@ -12,13 +13,20 @@ from app.domain.identity import Actor
 from app.web.headers import EXPORT_HEADERS
 from app.web.inputs import Model
 from app.web.options import SERVICES
-from app.web.pages.drafts import forget_draft, sign_in_first
+from app.web.pages.drafts import CONFIRM, CONFIRMED, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other
 from app.web.problems import headers_of, status_of
 from app.web.routing import Retry, Routes, json_response
 from app.web.sessions import ACCOUNT, actor_of, end_session, own_cookie, renew_session
 
 routes = Routes("Pages")
+_PATH: Final = "/privacy"
+
+
+class DoneQuery(Model):
+    """The act that led to the page."""
+
+    done: str = ""
 
 
 class ExportForm(Model):
@@ -36,7 +44,13 @@ class EraseForm(Model):
 
 
 async def _page(
-    request: web.Request, actor: Actor, *, error: AppError | None = None, section: str = "", confirm: bool = False
+    request: web.Request,
+    actor: Actor,
+    *,
+    news: str | None = None,
+    error: AppError | None = None,
+    section: str = "",
+    confirm: bool = False,
 ) -> web.Response:
     # The first time it is a question, not a failure.
     asked = isinstance(error, errors.ReauthenticationRequired)
@@ -46,6 +60,7 @@ async def _page(
         status=200 if error is None else status_of(type(error)),
         headers=None if error is None else headers_of(error),
         viewer=actor,
+        news=news,
         will_go=await request.app[SERVICES].erasure.preview(actor),
         refused=None if error is None or (asked and confirm) else Refused(error),
         section=section,
@@ -54,10 +69,16 @@ async def _page(
 
 
 def _again(section: str) -> Retry:
-    """Answers a refused form with the page and the refusal beside the form."""
+    """Answers a refused form with the page and the refusal beside the form.
+
+    Who has no password to type there is led to the page that takes a passkey, or leads to Discord, and back.
+    """
 
     async def retry(request: web.Request, error: AppError, _: Mapping[str, str]) -> web.Response:
         actor = await actor_of(request)
+        stale = isinstance(error, errors.ReauthenticationRequired)
+        if stale and not await request.app[SERVICES].passwords.has_password(actor):
+            return see_other(f"{CONFIRM}?next={_PATH}")
         return await _page(request, actor, error=error, section=section, confirm=section == "export")
 
     return retry
@@ -65,18 +86,18 @@ def _again(section: str) -> Retry:
 
 def _signed_out(request: web.Request, fields: Mapping[str, str]) -> web.StreamResponse:
     """Answers a form whose session had ended; its fields are secret, so none is kept."""
-    return sign_in_first(request, "/privacy", fields.get(ACCOUNT, ""), {})
+    return sign_in_first(request, _PATH, fields.get(ACCOUNT, ""), {})
 
 
-@routes("GET", "/privacy", media_type="text/html")
-async def privacy(request: web.Request, actor: Actor) -> web.Response:
+@routes("GET", _PATH, media_type="text/html")
+async def privacy(request: web.Request, actor: Actor, query: DoneQuery) -> web.Response:
     """Your data: the export, and the form that erases the account."""
-    return await _page(request, actor)
+    return await _page(request, actor, news=CONFIRMED if query.done == "confirmed" else None)
 
 
 @routes(
     "POST",
-    "/privacy/export",
+    f"{_PATH}/export",
     retry=_again("export"),
     signed_out=_signed_out,
     headers={"Content-Disposition": "The name of a file"},
@@ -106,7 +127,7 @@ async def export(request: web.Request, actor: Actor, form: ExportForm) -> web.Re
 
 @routes(
     "POST",
-    "/privacy/erase",
+    f"{_PATH}/erase",
     status=303,
     media_type="text/html",
     retry=_again("erase"),

@@ -34,7 +34,8 @@
 {
   const token = document.getElementById("setup-token") ?? document.getElementById("claim-token");
   const take = () => {
-    if (token && location.hash.length > 1) {
+    // Not "#content", to which the first link of a page leads.
+    if (token && /^#kh[a-z]_/.test(location.hash)) {
       token.value = location.hash.slice(1);
       // Neither the address bar nor the history keeps it.
       history.replaceState(null, "", location.pathname);

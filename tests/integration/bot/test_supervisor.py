@@ -494,3 +494,20 @@ class TestFirstRun:
         async with running(services, options), asyncio.timeout(60):
             while not await invited():  # noqa: ASYNC110 - the dashboard has no event to wait for
                 await asyncio.sleep(0.05)
+
+    async def test_a_server_that_removes_the_bot_is_noted_until_it_invites_it_again(
+        self, wire: WireSimulator, options: BotOptions, services: Services
+    ) -> None:
+        async def noted() -> list[str]:
+            async with services.bot_state._storage.read() as uow:
+                return list(await uow.bot_state.starting_with("left/", limit=9))
+
+        guild = wire.add_guild(id=900, name="Smiths", owner=wire.user(1, "smith"))
+        async with running(services, options), asyncio.timeout(60):
+            await wire.wait_ready()
+            wire.remove_guild(guild)
+            while await noted() != ["left/900"]:  # noqa: ASYNC110 - the database has no event to wait for
+                await asyncio.sleep(0.05)
+            wire.add_guild(id=900, name="Smiths", owner=guild.owner)
+            while await noted():  # noqa: ASYNC110 - the database has no event to wait for
+                await asyncio.sleep(0.05)

@@ -81,6 +81,16 @@ async def test_an_answer_that_shows_a_secret_is_not_compressed(site: Site) -> No
     assert "Content-Encoding" not in shown.headers
 
 
+async def test_the_page_of_a_new_second_factor_is_not_compressed(site: Site) -> None:
+    """It shows a secret, and is opened by GET."""
+    cookie, token = await site.log_in_browser()
+    assert (await site.submit("/account/factors/start", cookie, form_token=token)).status == 303
+    shown = await opened(site, "/account/factors/new", cookie)
+    assert "otpauth://" in shown.text
+    assert shown.headers["Cache-Control"] == "no-store, no-transform"
+    assert "Content-Encoding" not in shown.headers
+
+
 async def test_the_token_of_forms_is_another_text_in_every_page_and_each_is_good(site: Site) -> None:
     cookie, _ = await site.log_in_browser()
     first, second = [(await site.page("/credentials", cookie)).form_token() for _ in range(2)]

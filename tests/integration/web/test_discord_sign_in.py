@@ -21,6 +21,7 @@ from app.domain.errors import AppError, DiscordUnavailable, InvalidToken, NotCon
 from app.domain.second_factor import TotpFactor
 from app.domain.secrets import SecretText
 from app.infrastructure.discord_accounts import DiscordAccountsImpl, DiscordApplication
+from app.services.audit_trail import AuditQuery
 from app.services.identity import DiscordEvent
 from tests.support.discord_browsers import Browser, DiscordPlace, open_discord_place, parameters
 from tests.support.samples import OWNER
@@ -85,6 +86,13 @@ async def test_somebody_who_agrees_at_discord_is_signed_in_and_nothing_of_it_sta
     assert browser.cookie(TICKET) is None
     me = await browser.open("/api/v1/auth/me")
     assert (me.json["username"], me.json["discord_id"], me.json["role"]) == ("discord:1001", "1001", "member")
+    assert "discord" in [each.get("by") for each in await details_of_sign_ins(place)]
+
+
+async def details_of_sign_ins(place: DiscordPlace) -> list[dict[str, Any]]:
+    operator = await place.site.services.identity.operator()
+    found = await place.site.services.audit.page(operator, AuditQuery(action="auth.login"))
+    return [dict(each.detail) for each in found.items]
 
 
 async def test_the_ticket_is_kept_as_a_cookie_should_be(place: DiscordPlace, browser: Browser) -> None:

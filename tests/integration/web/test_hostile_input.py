@@ -86,6 +86,23 @@ async def test_malformed_json_is_400_on_every_route(site: Site, case: str) -> No
         refused(await site.request(method, path, data=MALFORMED[case], headers=JSON), 400)
 
 
+async def test_the_body_of_a_stranger_is_not_read_where_there_must_be_a_user(site: Site) -> None:
+    """Who may is decided before anything that was sent is parsed."""
+    checked = 0
+    for method, path, _, _ in json_routes(site):
+        operation = next(
+            each[method.lower()]
+            for template, each in site.app[DOCUMENT].content["paths"].items()
+            if filled(template) == path and method.lower() in each
+        )
+        if operation.get("security") == []:
+            continue
+        answer = await site.request(method, path, data=b'{"a": ', headers=JSON, token="")
+        assert (answer.status, answer.code) == (401, "invalid_token"), path
+        checked += 1
+    assert checked >= 15
+
+
 @pytest.mark.parametrize("case", MISSHAPEN)
 async def test_well_formed_json_of_another_shape_is_422_on_every_route(site: Site, case: str) -> None:
     for method, path, _, _ in json_routes(site):

@@ -74,7 +74,8 @@ async def test_a_fresh_house_leads_to_its_setup_and_afterwards_to_signing_in(
         assert (hall.status, "Put the master key on paper" in hall.text) == (200, True)
         assert (await site.page("/setup")).headers["Location"] == "/login"
         again = await site.submit("/setup", "", setup_token=token, username="second", password=PASSWORD)
-        assert again.status == 409
+        assert (again.status, again.headers["Location"]) == (303, "/login?done=owner")
+        assert "There is an owner already." in (await site.page("/login?done=owner")).text
 
 
 async def test_a_wrong_password_shows_the_form_again_without_it(site: Site) -> None:

@@ -130,6 +130,21 @@ async def test_on_the_page_the_export_is_downloaded_and_the_account_erased(site:
     assert "is erased" in (await site.page("/login?done=erased")).text
 
 
+async def test_without_a_password_the_page_leads_to_another_proof_and_back(site: Site, engine_url: str) -> None:
+    await _mia(site)
+    signed_in = await site.submit("/login", "", username="mia", password=PASSWORD, next="/privacy")
+    cookie = signed_in.cookie()
+    form = (await site.page("/privacy", cookie)).form_token()
+    await Place(engine_url, Path()).execute("UPDATE users SET password_hash = NULL WHERE username = 'mia'")
+    await _stale(engine_url)
+    await site.services.instances.catch_up()
+    for path in ("/privacy/export", "/privacy/erase"):
+        led = await site.submit(path, cookie, form_token=form)
+        assert (led.status, led.headers["Location"]) == (303, "/account/confirm?next=/privacy")
+    assert 'href="/privacy"' in (await site.page("/account/confirm?next=/privacy", cookie)).text
+    assert "for ten minutes" in (await site.page("/privacy?done=confirmed", cookie)).text
+
+
 async def test_the_page_says_why_the_last_owner_cannot_be_erased(site: Site) -> None:
     cookie, form = await site.log_in_browser()
     assert "You are the last owner." in (await site.page("/privacy", cookie)).text

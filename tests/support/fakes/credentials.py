@@ -224,6 +224,16 @@ class FakeCredentialRepository:
             for each in self._tables.credentials.values()
             if each.deleted_at is not None and each.deleted_at < before
         ]
+        return self._delete(gone)
+
+    async def guilds(self, *, after: str, limit: int) -> Sequence[str]:
+        owners = {each.owner.id for each in self._tables.credentials.values() if each.owner.kind is OwnerKind.GUILD}
+        return [each for each in sorted(owners) if each > after][:limit]
+
+    async def purge_of(self, owner: Owner, *, limit: int) -> int:
+        return self._delete([each.id for each in self._tables.credentials.values() if each.owner == owner][:limit])
+
+    def _delete(self, gone: Sequence[str]) -> int:
         for credential_id in gone:
             del self._tables.credentials[credential_id]
         for former in [each for each in self._tables.history.values() if each.credential_id in gone]:

@@ -282,3 +282,10 @@ class FakeBotStateRepository:
 
     async def put(self, key: str, value: str, at: datetime) -> None:
         self._tables.bot_state[key] = value
+
+    async def delete(self, key: str) -> None:
+        self._tables.bot_state.pop(key, None)
+
+    async def starting_with(self, prefix: str, *, limit: int) -> Mapping[str, str]:
+        found = sorted(each for each in self._tables.bot_state if each.startswith(prefix))
+        return {each: self._tables.bot_state[each] for each in found[:limit]}

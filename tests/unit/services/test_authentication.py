@@ -22,6 +22,7 @@ from app.domain.errors import (
 from app.domain.identity import SESSION_IDLE, Actor, Client, Role, Source, User
 from app.domain.keys import KeyName
 from app.services import Services
+from app.services.ports import PasswordCheck
 from tests.support.fakes import FakeClock, FakePasswords, FakeStorage
 from tests.support.keyhall import SESSION_LIFETIME, TOKEN_LIFETIME, Keyhall
 from tests.support.samples import PASSWORD
@@ -100,6 +101,32 @@ async def test_a_refused_sign_in_is_recorded_without_the_name_that_was_typed(
     assert event.object_id == (mia.id if name == "mia" else None)
     assert event.detail == {"reason": "wrong"}
     assert not storage.tables.sessions
+
+
+async def test_unknown_disabled_and_wrong_get_one_answer_for_the_same_work(
+    services: Services, storage: FakeStorage, clock: FakeClock, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work is counted, in hashes of Argon2 and units of work, since times of a busy machine say nothing."""
+    verify, verified = FakePasswords.verify, []
+
+    async def counted(self: FakePasswords, phc: str | None, password: str) -> PasswordCheck:
+        verified.append(password)
+        return await verify(self, phc, password)
+
+    monkeypatch.setattr(FakePasswords, "verify", counted)
+    seen = []
+    for name, password in (("mia", "wrong password"), ("nobody", "wrong password"), ("mia", PASSWORD)):
+        if password == PASSWORD:
+            async with storage.write() as uow:
+                await uow.users.disable(mia.id, clock.now())
+        clock.advance(timedelta(minutes=16))
+        services.keys.confirm(clock.monotonic())
+        before, commits = len(verified), storage.commits
+        with pytest.raises(InvalidCredentials) as refused:
+            await services.authentication.login(name, password, WEB)
+        seen.append((refused.value.detail, len(verified) - before, storage.commits - commits))
+    assert seen[0][1] == 1
+    assert seen.count(seen[0]) == len(seen), seen
 
 
 async def test_a_disabled_account_cannot_sign_in(

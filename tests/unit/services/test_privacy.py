@@ -233,6 +233,11 @@ async def test_the_last_owner_cannot_be_erased(keyhall: Keyhall, memory: FakeSto
     boss = await _signed_in(keyhall, "boss", Role.OWNER)
     operator = await keyhall.services.identity.operator()
     assert (await keyhall.services.erasure.preview(boss)).last_owner
+    # Nobody else is left either where this owner cannot sign in at the moment, as after a reset.
+    stored = memory.tables.users[boss.user_id]
+    memory.tables.users[boss.user_id] = replace(stored, password_hash=None)
+    assert (await keyhall.services.erasure.preview(boss)).last_owner
+    memory.tables.users[boss.user_id] = stored
     with pytest.raises(LastOwner):
         await keyhall.services.erasure.of_oneself(boss, PASSWORD)
     with pytest.raises(LastOwner):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, select
 
 from app.infrastructure.database.engine import Connection
 from app.infrastructure.database.schema import bot_state
@@ -22,6 +23,14 @@ class BotStateRepositoryImpl:
     async def get(self, key: str) -> str | None:
         value: str | None = await self._connection.value(_VALUE, {"this": key})
         return value
+
+    async def delete(self, key: str) -> None:
+        await self._connection.change(delete(bot_state).where(bot_state.c.key == key))
+
+    async def starting_with(self, prefix: str, *, limit: int) -> Mapping[str, str]:
+        key = bot_state.c.key
+        found = select(key, bot_state.c.value).where(key >= prefix, key < f"{prefix}\x7f").order_by(key).limit(limit)
+        return {row[0]: row[1] for row in await self._connection.rows(found)}
 
     async def put(self, key: str, value: str, at: datetime) -> None:
         insert = self._connection.dialect.insert(bot_state).values(key=key, value=value, updated_at=at)

@@ -401,6 +401,18 @@ class CredentialRepositoryImpl:
         )
         return await self._connection.change(removed) == 1
 
+    async def guilds(self, *, after: str, limit: int) -> Sequence[str]:
+        kind, owner = api_credentials.c.owner_kind, api_credentials.c.owner_id
+        those = (
+            select(owner).where(kind == OwnerKind.GUILD.value, owner > after).distinct().order_by(owner).limit(limit)
+        )
+        return [row[0] for row in await self._connection.rows(those)]
+
+    async def purge_of(self, owner: Owner, *, limit: int) -> int:
+        """The history goes with the rows."""
+        kind, id_ = api_credentials.c.owner_kind, api_credentials.c.owner_id
+        return await self._connection.remove(api_credentials, (kind == owner.kind.value) & (id_ == owner.id), limit)
+
     async def purge_removed(self, before: datetime, *, limit: int | None = None) -> int:
         """The history goes with the rows."""
         return await self._connection.remove(api_credentials, api_credentials.c.deleted_at < before, limit)

@@ -55,7 +55,7 @@ async def _new_page(request: web.Request, actor: Actor, refused: Refused | None)
         request,
         "factor_new.html",
         status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
+        headers={"Cache-Control": "no-store, no-transform", **(refused.headers if refused else {})},
         viewer=actor,
         refused=refused,
         secret=" ".join(typed[begin : begin + 4] for begin in range(0, len(typed), 4)),
