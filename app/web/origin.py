@@ -72,7 +72,8 @@ class Origin:
             if browser and not local:
                 raise NotConfigured(
                     "Browsers make passkeys for a name, not for an IP address: open "
-                    f"http://localhost:{(port or ':80')[1:]} instead, or set PUBLIC_URL to the https address of this server"
+                    f"http://localhost:{(port or ':80')[1:]} instead, or set PUBLIC_URL to the https address of this "
+                    "server"
                 )
             return RelyingParty(id="localhost", origins=(f"http://localhost{port}", f"http://{request.host.lower()}"))
         if _address(name.strip("[]")) is not None:
