@@ -62,7 +62,7 @@ def provider_for(name: str, secret: str) -> str | None:
 
 
 def recognised(typed: str, secret: str) -> str:
-    """The provider as it was typed, or by the shape of the key where nothing was.
+    """The provider of the key's shape, or as it was typed where the shape names none.
 
     Raises InvalidInput where the shape names no provider, or another one than was typed.
     """
@@ -71,9 +71,11 @@ def recognised(typed: str, secret: str) -> str:
         if by_shape is None:
             raise InvalidInput("provider", "is not known by the shape of this key: type its name")
         return by_shape
-    if by_shape is not None and (provider_named(typed) or typed.strip().lower()) != by_shape:
+    if by_shape is None:
+        return typed
+    if (provider_named(typed) or typed.strip().lower()) != by_shape:
         raise InvalidInput("provider", "is another one than issues keys of this shape")
-    return typed
+    return by_shape  # also for another name of it, under which no program would find it
 
 
 def _stem(name: str) -> str:

@@ -47,7 +47,10 @@ class Times:
 # One of these takes Babel about 25 µs, and a list shows the same times again and again.
 @lru_cache(_REMEMBERED)
 def _exact(value: datetime, language: Language, zone: tzinfo) -> str:
-    local = value.astimezone(zone)
+    try:
+        local = value.astimezone(zone)
+    except OverflowError:  # in that zone the year 10000 has begun already, or the year 1 has not
+        return _exact(value, language, UTC)
     return f"{_written(local, f'{_DAY[language]}, HH:mm', language, zone)} {local.tzname()}"
 
 

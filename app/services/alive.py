@@ -29,6 +29,11 @@ async def require_alive(uow: UnitOfWork, actor: Actor, now: datetime) -> Actor:
     return replace(actor, role=user.role)
 
 
+async def as_now(uow: UnitOfWork, actor: Actor, now: datetime) -> Actor:
+    """The same where a session or an API token admitted the actor; any other actor as it is."""
+    return actor if actor.session_id is None and actor.token_id is None else await require_alive(uow, actor, now)
+
+
 async def _user(uow: UnitOfWork, actor: Actor, now: datetime) -> User | None:
     """The user for whom the session, API token or Discord account of the actor stands at this moment."""
     if actor.token_id is not None:

@@ -9,6 +9,7 @@ from app.domain.audit import Action
 from app.domain.errors import InvalidInput, InvalidToken
 from app.domain.identity import Actor
 from app.domain.preferences import Preferences, language_named
+from app.services.alive import as_now
 from app.services.audit import AuditTrail
 from app.services.credentials import UNSET, Unset
 from app.services.ports import Clock, Storage
@@ -30,7 +31,8 @@ class PreferenceService:
         chosen = language if isinstance(language, Unset) else language_named(language)
         zone = time_zone if isinstance(time_zone, Unset) else _zone_named(time_zone)
         async with self._storage.write() as uow:
-            user = await uow.users.get(actor.user_id)
+            await as_now(uow, actor, self._clock.now())
+            user = await uow.users.locked(actor.user_id)  # two changes at once, of one field each, keep both
             if user is None:
                 raise InvalidToken
             former = user.preferences

@@ -179,6 +179,9 @@ async def test_of_a_person_who_was_erased_only_the_random_id_is_left(
         ("detail", """'{"n": 1e400}'""", {}),
         ("at", "'soon'", None),
         ("at", "7", None),
+        ("at", "'9999-12-31T23:59:59-12:00'", None),
+        ("at", "'0001-01-01T00:00:00+14:00'", None),
+        ("at", "'0001-01-01T00:00:00'", None),
     ],
 )
 async def test_an_edited_row_does_not_keep_people_from_the_others(

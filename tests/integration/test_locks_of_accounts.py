@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.domain.errors import InvalidToken, LastOwner, NoOtherWayIn
-from app.domain.identity import Actor, Client, Role, Source
+from app.domain.identity import Actor, Client, Role, Source, User
 from app.domain.passkeys import RelyingParty
 from app.infrastructure.clock import SystemClock, SystemRandomness
 from app.infrastructure.database.engine import open_database
@@ -118,6 +118,26 @@ async def test_a_sign_in_over_a_former_session_and_the_end_of_that_do_not_wait_f
         await other.authentication._starts.browser(user, WEB, former_cookie=former.cookie.reveal(), within=rehash)
         assert (await removals[0]).others_ended == 1
     assert not (await place.contents())["totp_factors"]
+
+
+async def test_a_link_by_a_code_and_the_end_of_other_sessions_do_not_wait_for_each_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link uses the code up and changes the account; the end of sessions deletes the account's codes."""
+    async with place.services() as one, place.services() as other:
+        mia = await new_mia(one)
+        code = (await one.discord_linking.issue_code(mia)).code.reveal()
+        honest, ends = other.discord_linking._active, []
+
+        async def active(uow: UnitOfWork, user_id: str) -> User:
+            ends.append(asyncio.create_task(one.passwords.end_other_sessions(mia)))
+            async with another(place) as (_, connection):
+                await until_waiting(connection, 1, *ends)
+            return await honest(uow, user_id)
+
+        monkeypatch.setattr(other.discord_linking, "_active", active)
+        await other.discord_linking.link_by_code("42", code)
+        await ends[0]
 
 
 async def test_of_two_owners_who_demote_each_other_at_once_one_stays(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -135,7 +136,9 @@ def test_times_are_in_the_language_and_zone_of_their_reader(
 
 @pytest.mark.parametrize("language", Language)
 def test_every_language_writes_the_first_and_the_last_time_that_there_is(language: Language) -> None:
-    times = Times(language=language, zone=ZoneInfo("Europe/Berlin"), now=WHEN)
-    for far in (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)):
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for far, zone in itertools.product((first, last), ("Europe/Berlin", "America/New_York", "Pacific/Kiritimati")):
+        times = Times(language=language, zone=ZoneInfo(zone), now=WHEN)
         assert times.exact(far)
+        assert times.day(far)
         assert times.relative(far)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.domain.providers import provider_for, provider_named
+from app.domain.errors import InvalidInput
+from app.domain.providers import provider_for, provider_named, recognised
 
 OPENAI = "sk-proj-" + "aB3dE6gH9jK2mN5p" * 3
 
@@ -45,3 +46,10 @@ def test_else_the_shape_of_the_key_decides_and_else_the_name_itself(
     name: str, secret: str, provider: str | None
 ) -> None:
     assert provider_for(name, secret) == provider
+
+
+def test_another_name_of_a_provider_is_stored_as_the_one_that_programs_ask_for() -> None:
+    assert {recognised(typed, OPENAI) for typed in ("", "openai", "OpenAI", "chatgpt", "OPENAI_API_KEY")} == {"openai"}
+    with pytest.raises(InvalidInput):
+        recognised("github", OPENAI)
+    assert recognised("my-own", "a password") == "my-own"

@@ -20,6 +20,7 @@ from app.domain.identity import Actor, Client, Permission, User, name_key
 from app.domain.keys import KeyName
 from app.domain.roles import require_may_manage
 from app.domain.text import opaque
+from app.services.alive import as_now
 from app.services.audit import AuditTrail
 from app.services.authentication.devices import DeviceClaims
 from app.services.deadlines import check_deadline, regardless_of_deadline
@@ -150,10 +151,11 @@ class PasswordProof:
         actor.require(Permission.MANAGE_USERS)
         name = name_key(opaque(username, "username", longest=256).strip())
         async with self._storage.write() as uow:
+            acting = await as_now(uow, actor, self._clock.now())
             user = await uow.users.by_name(name)
             if user is None:
                 raise NotFound("There is no user of that name")
-            require_may_manage(actor, user)
+            require_may_manage(acting, user)
             await self._limiter.forget(uow, self._account(name))
             await self._trail.record(uow, actor, Action.USER_UNLOCKED, about=("user", user.id))
         return user

@@ -53,7 +53,7 @@ class GuildCredentials:
             )
             found = paged(rows, size, lambda record: record.id)
             names = await _names(uow, found.items)
-        if not rows and not sees_all:
+        if not rows and not sees_all and begin is None:
             await self._access.deny(actor, Action.CREDENTIAL_READ, ("guild", guild_id))
             raise NotFound
         items = [

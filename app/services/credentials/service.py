@@ -42,7 +42,7 @@ from app.domain.providers import recognised
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.times import expiry
-from app.services.alive import require_alive
+from app.services.alive import as_now
 from app.services.credentials.access import (
     CredentialAccess,
     Reach,
@@ -168,6 +168,8 @@ class CredentialService:
         )
         try:
             async with self._storage.write() as uow:
+                if owner.kind is OwnerKind.GUILD and not manages(await as_now(uow, actor, self._clock.now()), owner.id):
+                    raise Forbidden
                 if not await self._storing.make_room(uow, owner):
                     raise quota_exceeded()
                 ring = await self._keys.ring_under_lock(uow)
@@ -385,6 +387,9 @@ class CredentialService:
         """
 
         async def delete(uow: UnitOfWork, record: CredentialRecord) -> CredentialRecord | None:
+            # Alone of the changes it cannot be taken back, so it is not left to how the request was admitted.
+            if reach(await as_now(uow, actor, self._clock.now()), record) is Reach.NOTHING:
+                raise NotFound
             purged = await uow.credentials.purge(record.id, expected_version=record.version)
             return dataclasses.replace(record) if purged else None
 
@@ -492,8 +497,7 @@ class CredentialService:
             raise Forbidden
         known = await self._access.find(actor, credential_id, Action.CREDENTIAL_REVEALED, need=Reach.OWNS)
         async with self._storage.write() as uow:
-            if actor.session_id is not None or actor.token_id is not None:
-                await require_alive(uow, actor, self._clock.now())
+            await as_now(uow, actor, self._clock.now())
             # Read in the unit of work of the audit row, so that the row describes exactly what is revealed.
             record = await uow.credentials.get(credential_id)
             if record is None or record.owner != known.owner or record.deleted_at is not None:

@@ -227,6 +227,8 @@ class DiscordLinking:
     ) -> Linked:
         async with self._storage.write() as uow:
             await self._joining.lock(uow, number)
+            # Before the link that is used up: who ends the account's sessions locks it, and then deletes its links.
+            await uow.users.locked(user_id)
             await use_up(uow)
             user = await self._active(uow, user_id)
             _judge(await self._joining.look(uow, user, number), user)

@@ -34,9 +34,12 @@ ELSEWHERE: Final = {
 }
 ALSO: Final = {
     "authentication.reauthenticate",
+    "authentication.unlock",
+    "credentials.purge",
     "erasure.of_oneself",
     "passwords.change",
     "passwords.end_other_sessions",
+    "preferences.change",
 }
 """Methods that demand no fresh proof, or take a password: that of a disabled user is refused as a wrong one."""
 SENSITIVE: Final = [
@@ -86,6 +89,7 @@ async def test_an_act_that_demands_a_fresh_session_ends_with_the_session(world: 
         with pytest.raises(InvalidToken):
             await call
         after = world.storage.tables
+        assert after.credentials == before.credentials
         assert (after.users, after.api_tokens, after.factors, after.passkeys, after.jobs) == (
             before.users,
             before.api_tokens,

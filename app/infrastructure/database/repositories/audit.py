@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from sqlalchemy import Column, Integer, bindparam, func, insert, select
@@ -174,10 +174,11 @@ def _to_item(row: Sequence[Any]) -> AuditItem:
 
 
 def _moment(value: Any) -> datetime | None:
-    """The moment of a text that `UtcDateTime` stores; None for anything else."""
+    """The moment of a text that `UtcDateTime` stores; None for anything else, also where UTC has no such time."""
     try:
-        return datetime.fromisoformat(value)
-    except (ValueError, TypeError):
+        moment = datetime.fromisoformat(value)
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

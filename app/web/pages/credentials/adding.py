@@ -95,6 +95,7 @@ async def add(request: web.Request, actor: Actor, form: AddForm) -> web.Response
         secret=form.secret,
         expires_at=end_of(form.expires),
         idempotency_key=form.request_key,
-        recognise=not form.as_typed,
+        # The confirmation is for keys of the shape that the form asked about, not for any other key.
+        recognise=not form.as_typed or provider_of(trimmed(form.secret)) != form.as_typed,
     )
     return see_other(f"{ALL}?done=added")
