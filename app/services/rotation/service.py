@@ -127,7 +127,7 @@ class RotationService:
         """Have the version that was primary before made primary again.
 
         A rollback that is on its way already, or left something to do, is what one gets. With ``seen_primary`` and
-        ``seen_former`` only if it still leads from that version to that one.
+        ``seen_former`` only if those versions are still the primary and the former one.
         Raises KeyStateConflict where there is none that may be: it was revoked or destroyed, or there never was one.
         """
         self._require(actor, name)

@@ -29,7 +29,7 @@
     }
   };
 
-  // The last event has no successor: a page that could not be read then would show an old state for ever.
+  // The last event has no successor: a page that could not be read then would stay as it is.
   const refreshed = () =>
     refresh().catch(() => new Promise((resolve) => setTimeout(resolve, RETRY_MS)).then(refreshed));
 
