@@ -24,7 +24,7 @@ _PATH: Final = "/privacy"
 
 
 class DoneQuery(Model):
-    """What led to the page."""
+    """The act that led to the page."""
 
     done: str = ""
 

@@ -387,8 +387,10 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "bot_guilds.*": "the bot's process notes in which servers it is",
     "bot_state.*": "the bot's process notes facts about itself",
     "claims.claim": "proves a link",
+    "clock.*": "a port",
     "credentials.overview.people": "a part of detail, for a credential that was authorised",
     "credentials.overview.usage": "a part of the dashboard, for credentials that were authorised",
+    "dashboard.key_ages": "the dashboard and the metrics, which judge who asks",
     "dashboard.note_guilds": "the bot",
     "dashboard.readiness": "for monitors, who see that it is ready and no more",
     "deadlines.*": "the edges",
@@ -422,6 +424,7 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "key_inspection.status": "a part of list",
     "key_inspection.version": "a part of dependents",
     "keys.*": "the key store, below all authorisation; no edge calls it for somebody",
+    "monitoring.figures": "the metrics, whose route judges who asks",
     "outside_secrets.keep_up": "the process",
     "outside_secrets.read_again": "the process",
     "passkeys.login": "proves a passkey",
@@ -441,5 +444,6 @@ WITHOUT_ACTOR: Final[Mapping[str, str]] = {
     "rotation.look_at_ages": "the worker",
     "rotation.watch_ages": "the worker",
     "second_factor.demanded": "decides whether a form asks for a code",
+    "tracer.*": "a port",
 }
 """Methods that act for nobody, or that find out who it is, and why; ``service.*`` stands for all of a service."""

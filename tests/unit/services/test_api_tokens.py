@@ -485,6 +485,8 @@ def _arguments(method: Callable[..., Any]) -> tuple[list[Any], dict[str, Any]]:
         }:
             continue
         value = _SAMPLES.get(parameter.name, "text")
+        if parameter.annotation == "float":
+            value = 1.0
         if parameter.name == "name" and "KeyName" in str(parameter.annotation):
             value = KeyName.AES_KEY
         if parameter.kind is parameter.KEYWORD_ONLY:

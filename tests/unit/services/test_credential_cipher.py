@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from app.domain.encrypted_columns import (
     Reencrypted,
 )
 from app.domain.errors import NotReady
-from app.domain.identity import Role
+from app.domain.identity import Client, Role, Source
 from app.domain.keys import KeyName
 from tests.support.keyhall import Keyhall, member
 from tests.support.samples import PASSWORD
@@ -40,10 +39,10 @@ async def filled(keyhall: Keyhall, clock: FakeClock) -> Keyhall:
         view = (await keyhall.credentials.add(mia, provider="openai", label=f"key {number}", secret="former")).view
         await keyhall.credentials.replace(mia, view.id, expected_version=1, secret=secret)
     for name in ("mia", "bob"):
-        user = await keyhall.services.identity.create(
-            await keyhall.services.identity.operator(), name, PASSWORD, Role.MEMBER
-        )
-        someone = dataclasses.replace(member(clock, name), user_id=user.id, session_id="session")
+        operator, client = await keyhall.services.identity.operator(), Client(source=Source.WEB)
+        await keyhall.services.identity.create(operator, name, PASSWORD, Role.MEMBER)
+        pair = await keyhall.services.authentication.login(name, PASSWORD, client)
+        someone = await keyhall.services.requests.authenticate(pair.access_token.reveal(), client)
         await keyhall.services.second_factor.start(someone)
     await keyhall.rotate(KeyName.AES_KEY)
     return keyhall
