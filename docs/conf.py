@@ -11,7 +11,7 @@ import app as keyhall
 
 NAVIGATION: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "index": {
-        "Start": ("quickstart", "members"),
+        "Start": ("quickstart", "members", "pictures"),
         "Run": ("install", "operations", "runbooks/*"),
         "Look up": ("reference", "api", "keys", "envelope"),
         "Trust": ("security", "compliance", "asvs"),

@@ -45,6 +45,7 @@ documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(
 _FENCE = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
+_PICTURE = re.compile(r'src(?:set)?="([^"]+)"')
 
 
 @cache
@@ -305,7 +306,7 @@ def test_every_requirement_of_compliance_is_proven() -> None:
 @documents
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     broken = []
-    for link in _LINK.findall(prose_of(document)):
+    for link in (*_LINK.findall(prose_of(document)), *_PICTURE.findall(prose_of(document))):
         if re.match(r"https?://", link):
             continue
         path, _, anchor = link.partition("#")
@@ -319,6 +320,17 @@ def test_every_document_can_be_reached_from_the_index() -> None:
     index = DOCS / "index.md"
     reached = {(DOCS / link.partition("#")[0]).resolve() for link in _LINK.findall(text_of(index))}
     assert {path for path in DOCS.rglob("*.md") if path != index} - reached == set()
+
+
+def test_every_picture_is_shown_somewhere_and_they_are_small() -> None:
+    pictures = sorted((DOCS / "images").iterdir())
+    shown = {
+        (document.parent / link).resolve()
+        for document in DOCUMENTS
+        for link in (*_LINK.findall(prose_of(document)), *_PICTURE.findall(prose_of(document)))
+    }
+    assert [each.name for each in pictures if each not in shown] == []
+    assert sum(each.stat().st_size for each in pictures) < 1_500_000
 
 
 @documents
