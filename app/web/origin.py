@@ -71,8 +71,9 @@ class Origin:
         if self._authority is None:
             if browser and not local:
                 raise NotConfigured(
-                    f"Browsers make passkeys for a name, not for an IP address: open http://localhost{port} instead, "
-                    "or set PUBLIC_URL to the https address of this server"
+                    "Browsers make passkeys for a name, not for an IP address: open "
+                    f"http://localhost:{(port or ':80')[1:]} instead, or set PUBLIC_URL to the https address of this "
+                    "server"
                 )
             return RelyingParty(id="localhost", origins=(f"http://localhost{port}", f"http://{request.host.lower()}"))
         if _address(name.strip("[]")) is not None:

@@ -45,12 +45,14 @@ async def _measured(directory: Path, size: Size) -> list[Figure]:
         for part in STORES:
             rows = max(size.backup_rows // part, stored)
             stored += len(await install.fill(rows - stored))
-            times = await timed(dashboard, size)
+            times = await timed(install, dashboard, size)
             figures += both(f"{QUOTA} of one's own, {rows:,} in the store", times)
             medians.append(quantile(times, 0.5))
         figures.append(Figure(name="largest store / smallest", aim=1.5, values=[medians[-1] / medians[0]]))
         await _use(install, own[:BUSY], size.backup_rows // 10)
-        figures += both(f"{BUSY} of them used {size.backup_rows // 10:,} times each", await timed(dashboard, size))
+        figures += both(
+            f"{BUSY} of them used {size.backup_rows // 10:,} times each", await timed(install, dashboard, size)
+        )
     return figures
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SECRET_BYTES = 60
 ROWS_PER_INSERT = 500
+ROWS_PER_FILL = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,25 @@ class Install:
         return cls(services=services, storage=opened.storage, database=opened.database, cipher=cipher)
 
     async def fill(self, rows: int, owner_id: str | None = None, *, first: int = 0) -> list[str]:
-        """Store so many credentials, of that owner or of one each, numbered from ``first`` on; their ids."""
+        """Store so many credentials, of that owner or of one each, numbered from ``first`` on; their ids.
+
+        In parts, between which the process renews its lease.
+        """
+        stored: list[str] = []
+        for begin in range(first, first + rows, ROWS_PER_FILL):
+            await self.ready()
+            stored += await self._fill(range(begin, min(begin + ROWS_PER_FILL, first + rows)), owner_id)
+        return stored
+
+    async def ready(self) -> None:
+        """Let the process confirm its keys, which a loop that is always busy would keep from it."""
+        await asyncio.sleep(0)
+        while not self.services.keys.confirmed:  # noqa: ASYNC110 - the service announces no change of it
+            await asyncio.sleep(0.05)
+
+    async def _fill(self, numbers: range, owner_id: str | None) -> list[str]:
         primary = self.services.keys.primary(KeyName.AES_KEY)
-        stored = [credential_row(number, owner_id) for number in range(first, first + rows)]
+        stored = [credential_row(number, owner_id) for number in numbers]
         for row in stored:
             secret = os.urandom(SECRET_BYTES // 2).hex()
             owner = Owner(OwnerKind.USER, row["owner_id"])

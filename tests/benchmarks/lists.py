@@ -44,7 +44,7 @@ async def _measured(directory: Path, size: Size) -> list[Figure]:
             stored += len(await install.fill(rows - stored))
             pages = await _pages(install, member)
             for name, page in pages.items():
-                times = await timed(page, size)
+                times = await timed(install, page, size)
                 figures += both(f"{name} of {QUOTA}, {rows:,} in the store", times)
                 if name == "first page":
                     medians.append(quantile(times, 0.5))
@@ -52,7 +52,7 @@ async def _measured(directory: Path, size: Size) -> list[Figure]:
         many = max(size.backup_rows // 10 - QUOTA, 1)
         await install.fill(many, member.user_id, first=QUOTA)
         for name, page in (await _pages(install, member)).items():
-            figures += both(f"{name} of {many + QUOTA:,}, quota lifted", await timed(page, size))
+            figures += both(f"{name} of {many + QUOTA:,}, quota lifted", await timed(install, page, size))
     return figures
 
 
@@ -66,6 +66,7 @@ async def owner_of(install: Install) -> Actor:
 
 async def _pages(install: Install, member: Actor) -> dict[str, Callable[[], Awaitable[object]]]:
     find = install.services.credentials.lists.page
+    await install.ready()
     cursor = (await find(member)).next_cursor
     return {
         "first page": lambda: find(member),
@@ -75,11 +76,13 @@ async def _pages(install: Install, member: Actor) -> dict[str, Callable[[], Awai
     }
 
 
-async def timed(page: Callable[[], Awaitable[object]], size: Size) -> list[float]:
+async def timed(install: Install, page: Callable[[], Awaitable[object]], size: Size) -> list[float]:
     """Milliseconds of each call, after one that is not counted."""
+    await install.ready()
     await page()
     times = []
     for _ in range(max(size.reads // _CALLS, 1)):
+        await install.ready()
         began = time.perf_counter()
         await page()
         times.append((time.perf_counter() - began) * 1000)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from app.web import event_stream
 from app.worker.loop import run_worker
@@ -89,3 +89,22 @@ async def test_a_rotation_is_watched_without_script(browser: Browser, new_site: 
         await page.get_by_role("link", name="Reload").click()
         await expect(page.get_by_role("status")).to_have_text("Done.")
         await expect(page.get_by_role("link", name="Reload")).to_have_count(0)
+
+
+async def test_a_page_that_could_not_be_read_at_the_end_is_read_again(browser: Browser, new_site: Site) -> None:
+    failed = 0
+
+    async def fail_twice(route: Route) -> None:
+        nonlocal failed
+        failed += 1
+        await (route.fulfill(status=503) if failed <= 2 else route.continue_())
+
+    context = await browser.new_context()
+    page = await context.new_page()
+    await sign_in(page, new_site)
+    await rotate(page, new_site, "ENCRYPTION_KEY")
+    await page.route(re.compile("/admin/keys/jobs/[0-9a-f-]{36}$"), fail_twice)
+    async with working(new_site):
+        await expect(page.get_by_role("status")).to_have_text("Done.", timeout=20_000)
+    assert failed > 2
+    await context.close()

@@ -32,7 +32,9 @@ async def opened(browser: Browser, look: Mapping[str, Any], **more: Any) -> Asyn
     said: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        if not re.match(r"Failed to load resource: .* status of 4\d\d", message.text):
+        # The script of a link focuses the next field, before or after Chromium looks for the one that autofocus names.
+        harmless = r"Failed to load resource: .* status of 4\d\d|Autofocus processing was blocked because"
+        if not re.match(harmless, message.text):
             said.append(message.text)
 
     page.on("console", note)

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from app.domain.encrypted_columns import ENCRYPTED_COLUMNS, EncryptedColumn, EncryptedRow, columns_under
-from app.domain.errors import InvalidInput, NotFound
+from app.domain.errors import InvalidInput, KeyStateConflict, NotFound
 from app.domain.identity import Actor, Permission
 from app.domain.instances import Instance
 from app.domain.jobs import Job, JobKind
-from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, KeyVersion
+from app.domain.keys import APPLICATION_KEYS, KeyName, KeySchedule, KeyState, KeyVersion
 from app.services.credentials import CredentialCipher
 from app.services.keys import KeyManagementService, KeyVersionInfo
 from app.services.keys.owner import Asked, require_ours
@@ -157,6 +157,39 @@ class KeyInspection:
         if asked is not None:
             require_ours(self._keys.owner, name, asked)
         return next(each for each in await self.every_status() if each.name is name)
+
+    async def before_revocation(self, actor: Actor, name: KeyName, version: int) -> KeyStatus:
+        """The key of which the actor is about to revoke a version. Raises NotFound, KeyStateConflict."""
+        status, found = await self.before_change(actor, name), self.version(name, version)
+        if found.state in {KeyState.COMPROMISED, KeyState.DESTROYED}:
+            raise KeyStateConflict(f"{name.value} version {version} is {found.state.value} already")
+        if found.state is KeyState.ACTIVE:
+            require_ours(self._keys.owner, name, "revoked")
+        return status
+
+    async def before_retirement(self, actor: Actor, name: KeyName, version: int) -> KeyStatus:
+        """The key of which the actor is about to retire a version. Raises NotFound, KeyStateConflict."""
+        status = await self.before_change(actor, name)
+        self.require_retirable(name, version)
+        return status
+
+    def require_retirable(self, name: KeyName, version: int) -> None:
+        """Raise NotFound, or KeyStateConflict for a version in use, and where nothing can prove that it is not."""
+        found = self.version(name, version)
+        if found.state not in {KeyState.DEACTIVATED, KeyState.COMPROMISED} or found.retired_at is not None:
+            state = "retired" if found.retired_at else found.state.value
+            raise KeyStateConflict(f"{name.value} version {version} is {state}: only a version out of use is retired")
+        if name is KeyName.ENCRYPTION_KEY:
+            raise KeyStateConflict(
+                "what ENCRYPTION_KEY protects has left the database: nothing can prove that a version is not needed, "
+                "it keeps opening until it is destroyed"
+            )
+        until = (found.deactivated_at or found.created_at) + self._overlap
+        if name is KeyName.JWT_SECRET_KEY and found.state is KeyState.DEACTIVATED and self._clock.now() < until:
+            raise KeyStateConflict(
+                f"tokens of {name.value} version {version} are valid until {until.isoformat(timespec='seconds')}: "
+                f"wait, or end them now with `keyhall keys revoke {name.value} {version}`"
+            )
 
     # -- before a change -----------------------------------------------------------------------------------------------
 

@@ -87,12 +87,15 @@ class RotationService:
 
     # -- to a new primary ----------------------------------------------------------------------------------------------
 
-    async def rotate(self, actor: Actor, name: KeyName, *, at: datetime | None = None) -> Job:
+    async def rotate(
+        self, actor: Actor, name: KeyName, *, at: datetime | None = None, seen_primary: int | None = None
+    ) -> Job:
         """Have a new version made and promoted, now or at a time that is announced.
 
         A rotation of this key that is on its way already, or left something to do, is what one gets; one that waits
         for its date begins now.
-        Raises InvalidInput for a time that has passed, KeyStateConflict where a rollback or an import is on its way.
+        With ``seen_primary`` only if that version is still the primary. Raises InvalidInput for a time that has passed,
+        KeyStateConflict where a rollback or an import is on its way.
         """
         self._require(actor, name)
         require_ours(self._keys.owner, name, "rotated")
@@ -103,6 +106,7 @@ class RotationService:
             await self._require_still(uow, actor, name)
             if at is None and (left := await self._left_over(uow, name, "rotate")) is not None:
                 return left
+            await self._require_unchanged(uow, name, seen_primary)
             under_way = await uow.jobs.unfinished(unique_key(name))
             job = under_way or await self._queue.begin(uow, actor, name, {"action": "rotate"}, at=at)
             if job.payload.get("action") != "rotate":
@@ -117,10 +121,13 @@ class RotationService:
                 return await uow.jobs.get(job.id) or job
         return job
 
-    async def rollback(self, actor: Actor, name: KeyName) -> Job:
+    async def rollback(
+        self, actor: Actor, name: KeyName, *, seen_primary: int | None = None, seen_former: int | None = None
+    ) -> Job:
         """Have the version that was primary before made primary again.
 
-        A rollback that is on its way already, or left something to do, is what one gets.
+        A rollback that is on its way already, or left something to do, is what one gets. With ``seen_primary`` and
+        ``seen_former`` only if it still leads from that version to that one.
         Raises KeyStateConflict where there is none that may be: it was revoked or destroyed, or there never was one.
         """
         self._require(actor, name)
@@ -129,10 +136,22 @@ class RotationService:
             await self._require_still(uow, actor, name)
             if (left := await self._left_over(uow, name, "rollback")) is not None:
                 return left
+            await self._require_unchanged(uow, name, seen_primary, seen_former)
             target = self._keyset(name).former
             if target is None:
                 raise KeyStateConflict(f"{name.value} has no former version that may become primary again")
             return await self._queue.begin_with(uow, actor, name, target.version, "rollback")
+
+    async def _require_unchanged(
+        self, uow: UnitOfWork, name: KeyName, seen_primary: int | None, seen_former: int | None = None
+    ) -> None:
+        """Raise KeyStateConflict where the key is not as the actor saw it: they would change another version."""
+        keyset = (await self._keys.ring_under_lock(uow)).keysets[name]
+        former = keyset.former.version if keyset.former else None
+        if seen_primary not in {None, keyset.primary.version} or seen_former not in {None, former}:
+            raise KeyStateConflict(
+                f"{name.value} was changed meanwhile, version {keyset.primary.version} is primary now: look at it again"
+            )
 
     async def import_(self, actor: Actor, name: KeyName, given: SecretText) -> Job | None:
         """Make a key from outside the primary, by the same kind of job; None where it is primary already.
@@ -221,21 +240,7 @@ class RotationService:
         proved: tokens that have not expired, messages outside the database.
         """
         self._require(actor, name)
-        found = self._inspection.version(name, version)
-        if found.state not in {KeyState.DEACTIVATED, KeyState.COMPROMISED} or found.retired_at is not None:
-            state = "retired" if found.retired_at else found.state.value
-            raise KeyStateConflict(f"{name.value} version {version} is {state}: only a version out of use is retired")
-        if name is KeyName.ENCRYPTION_KEY:
-            raise KeyStateConflict(
-                "what ENCRYPTION_KEY protects has left the database: nothing can prove that a version is not needed, "
-                "it keeps opening until it is destroyed"
-            )
-        until = (found.deactivated_at or found.created_at) + self._overlap
-        if name is KeyName.JWT_SECRET_KEY and found.state is KeyState.DEACTIVATED and self._clock.now() < until:
-            raise KeyStateConflict(
-                f"tokens of {name.value} version {version} are valid until {until.isoformat(timespec='seconds')}: "
-                f"wait, or end them now with `keyhall keys revoke {name.value} {version}`"
-            )
+        self._inspection.require_retirable(name, version)
         async with self._storage.write() as uow:
             await self._require_still(uow, actor, name)
             if (left := await self._left_over(uow, name, "retire", only=version)) is not None:

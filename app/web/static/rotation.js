@@ -2,7 +2,7 @@
 // A page without script has a link that reloads it.
 "use strict";
 {
-  const RETRY_MS = 5000;
+  const RETRY_MS = 3000;
 
   // Trusted Types forbid to make elements of text, so the browser reads the page itself.
   const read = () =>
@@ -29,6 +29,10 @@
     }
   };
 
+  // The last event has no successor: a page that could not be read then would show an old state for ever.
+  const refreshed = () =>
+    refresh().catch(() => new Promise((resolve) => setTimeout(resolve, RETRY_MS)).then(refreshed));
+
   let last = Promise.resolve();
   const follow = () => {
     const events = new EventSource(`${location.pathname}/events`);
@@ -36,12 +40,12 @@
       if (JSON.parse(event.data).over) {
         events.close();
       }
-      last = last.then(refresh).catch(() => {});
+      last = last.then(refreshed);
     });
     events.onerror = () => {
       // After a refusal, such as too many open pages, the browser does not ask again by itself.
       if (events.readyState === EventSource.CLOSED) {
-        last = last.then(refresh).catch(() => {});
+        last = last.then(refreshed);
         setTimeout(follow, RETRY_MS);
       }
     };

@@ -50,6 +50,11 @@ def _link(answer: Answer) -> str:
     return str(link)
 
 
+def _said(answer: Answer) -> str:
+    """The text of a page, without its markup."""
+    return " ".join(re.sub(r"<[^>]+>", "", answer.text).split())
+
+
 async def _stale(site: Site, cookie: str) -> None:
     """As if the password had been proven long ago."""
     me = (await site.request("GET", "/api/v1/auth/me", cookie=cookie)).json
@@ -284,7 +289,7 @@ async def test_a_verification_says_when_and_what_it_found(site: Site, monkeypatc
     await site.services.audit_sealing.seal()
     cookie, token = await site.log_in_browser()
     well = await site.submit(f"{AUDIT}/verify", cookie, form_token=token)
-    assert re.search(r"Verified \d+ \w+ \d{4}, \d\d:\d\d UTC: nothing was changed", well.text)
+    assert re.search(r"Verified \d+ \w+ \d{4}, \d\d:\d\d UTC: nothing was changed", _said(well))
     monkeypatch.setattr(audit, "_VERIFY_SECONDS", 0.0)
     long = await site.submit(f"{AUDIT}/verify", cookie, form_token=token)
     assert "keyhall audit verify" in long.text
@@ -296,7 +301,7 @@ async def test_a_verification_says_when_and_what_it_found(site: Site, monkeypatc
 
     monkeypatch.setattr(AuditVerification, "segments", without_the_first)
     flawed = await site.submit(f"{AUDIT}/verify", cookie, form_token=token)
-    assert "something is wrong. segment 1 is missing" in " ".join(flawed.text.split())
+    assert "something is wrong. segment 1 is missing" in _said(flawed)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -354,7 +359,7 @@ async def test_a_backup_and_a_rehearsal_are_asked_for_and_followed(site: Site, m
         await uow.backups.note_rehearsal(
             record.id, datetime(2026, 11, 2, tzinfo=UTC), Rehearsal.FAILED, "failed: 1 unreadable"
         )
-    listed = " ".join((await site.page(BACKUPS, cookie)).text.split())
+    listed = _said(await site.page(BACKUPS, cookie))
     for said in (
         "keyhall-1.age",
         "1.2 MB, 3 credentials, 2 users.",

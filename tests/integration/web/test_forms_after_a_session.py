@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET_FIELDS: Final = {"password", "new_password", "secret", "otp", "token", "credential"}
 """Fields that no draft may hold; `credential` is the answer of a passkey."""
-NOT_TYPED: Final = {"version", "former", "request_key", "expires_before", "next", "confirmation", "as_typed"}
+NOT_TYPED: Final = {"version", "former", "request_key", "expires_before", "next", "confirmation", "primary", "as_typed"}
 """Hidden fields, of which the page that is opened again has its own, and answers that are asked for again."""
 TYPED: Final = "2099-12-31"
 """A text that every field takes."""

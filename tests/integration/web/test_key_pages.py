@@ -74,11 +74,22 @@ async def prove_long_ago(site: Site, cookie: str) -> None:
         await uow.sessions.prove(me["session_id"], datetime(2026, 1, 1, tzinfo=UTC))
 
 
+async def rotated(site: Site, name: str, cookie: str, token: str, **fields: str) -> Answer:
+    """The answer to the form of a rotation, as its page has it now."""
+    primary = site.services.keys.ring.keysets[KeyName(name)].primary.version
+    return await site.submit(f"{KEYS}/{name}/rotate", cookie, fields, form_token=token, primary=str(primary))
+
+
 def job_of(answer: Answer) -> str:
     """The page of the job that a form leads to."""
     assert answer.status == 303, answer.text
     assert re.fullmatch(rf"{KEYS}/jobs/[0-9a-f-]{{36}}", answer.headers["Location"]), answer.headers["Location"]
     return answer.headers["Location"]
+
+
+def shown(page: Answer) -> str:
+    """The text of a page."""
+    return re.sub(r"<[^>]*>", "", page.text)
 
 
 async def completed(site: Site, page: str) -> None:
@@ -133,7 +144,7 @@ async def test_a_rotation_is_asked_for_with_its_reason_and_leads_to_its_page(sit
     cookie, token = await in_a_browser(site)
     asked = await site.page(f"{AES}/rotate", cookie)
     assert "Every stored secret is encrypted again" in asked.text
-    begun = job_of(await site.submit(f"{AES}/rotate", cookie, form_token=token, reason="the yearly one"))
+    begun = job_of(await rotated(site, "AES_KEY", cookie, token, reason="the yearly one"))
     waiting = await site.page(begun, cookie)
     assert "It waits for a worker." in waiting.text
     assert "Safe to close this page" in waiting.text
@@ -154,7 +165,7 @@ async def test_a_change_takes_a_proof_first_and_its_page_has_the_reason_again(si
     cookie, token = await in_a_browser(site)
     await prove_long_ago(site, cookie)
     path = f"{KEYS}/API_SECRET_KEY/rotate"
-    away = await site.submit(path, cookie, form_token=token, reason="leaver")
+    away = await rotated(site, "API_SECRET_KEY", cookie, token, reason="leaver")
     assert (away.status, away.headers["Location"]) == (303, f"/account/confirm?next={path}")
     kept = f"{cookie}; {away.cookie()}"
     asked = await site.page(f"/account/confirm?next={path}", kept)
@@ -195,6 +206,9 @@ async def test_a_version_is_revoked_by_typing_the_name_of_its_key(site: Site) ->
     assert "compromised" in page.text
     assert f"{KEYS}/{name}/versions/1/revoke" not in page.text
     assert f"{KEYS}/{name}/rollback" not in page.text
+    for way in ("revoke", "retire"):  # nothing is offered that would be refused
+        asked = await site.page(f"{KEYS}/{name}/versions/1/{way}", cookie)
+        assert (asked.status, "<form" in asked.text.partition("<main")[2]) == (409, False), way
     again = await site.submit(path, cookie, form_token=token, confirmation=name.value)
     assert (again.status, "compromised" in again.text) == (409, True)
 
@@ -205,10 +219,11 @@ async def test_rolling_back_and_retiring_say_why_they_cannot_be(site: Site) -> N
     page = await site.page(f"{path}/rollback", cookie)
     assert "There is no former version" in page.text
     assert "<form" not in page.text.partition("<main")[2]
-    assert (await site.submit(f"{path}/rollback", cookie, form_token=token)).status == 409
+    none = {"primary": "1", "former": "1"}
+    assert (await site.submit(f"{path}/rollback", cookie, none, form_token=token)).status == 409
     refused = await site.submit(f"{path}/versions/1/retire", cookie, form_token=token)
     assert (refused.status, "only a version out of use is retired" in refused.text) == (409, True)
-    begun = job_of(await site.submit(f"{path}/rotate", cookie, form_token=token))
+    begun = job_of(await rotated(site, "JWT_SECRET_KEY", cookie, token))
     async with working(site), listening(site, begun, cookie) as response:
         while (await event(response))["step"] != "overlap":
             pass
@@ -218,7 +233,13 @@ async def test_rolling_back_and_retiring_say_why_they_cannot_be(site: Site) -> N
     assert begun in (await site.page(path, cookie)).text
     back = await site.page(f"{path}/rollback", cookie)
     assert "Make version 1 primary" in back.text
-    job_of(await site.submit(f"{path}/rollback", cookie, form_token=token))
+    stale = {"form_token": token, "primary": "1", "former": "2"}
+    for wrong in ({}, {"primary": "2"}, {"former": "1"}, {"primary": "x"}):
+        refused = await site.submit(f"{path}/rollback", cookie, {**stale, **wrong})
+        assert refused.status in {409, 422}, wrong
+    assert "version 2 is primary now" in (await site.submit(f"{path}/rollback", cookie, stale)).text
+    right = {"form_token": token, "primary": "2", "former": "1"}
+    job_of(await site.submit(f"{path}/rollback", cookie, right))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,18 +276,19 @@ async def test_an_announced_rotation_is_shown_to_everybody_until_it_is_cancelled
         refused = await site.submit(f"{AES}/announce", cookie, form_token=token, at=at, reason="planned")
         assert (refused.status, 'value="planned"' in refused.text) == (422, True), at
     notice = f"AES_KEY is rotated on {day:%-d %b %Y}, 00:00 UTC."
-    assert notice not in (await site.page("/", member)).text
+    assert notice not in shown(await site.page("/", member))
     done = await site.submit(f"{AES}/announce", cookie, form_token=token, at=f"{day:%Y-%m-%d}", reason="planned")
     assert done.headers["Location"] == f"{AES}?done=announced"
     for reader in (member, cookie):
-        assert notice in (await site.page("/", reader)).text
+        assert notice in shown(await site.page("/", reader))
+    assert "begins now instead" in (await site.page(f"{AES}/rotate", cookie)).text
     job = await site.request("GET", "/api/v1/admin/jobs?limit=1")
-    shown = await site.page(f"{KEYS}/jobs/{job.json['items'][0]['id']}", cookie)
-    assert "It waits for its date." in shown.text
-    assert "rotation.js" not in shown.text
+    waits = await site.page(f"{KEYS}/jobs/{job.json['items'][0]['id']}", cookie)
+    assert "It waits for its date." in waits.text
+    assert "rotation.js" not in waits.text
     cancelled = await site.submit(f"{AES}/cancel", cookie, form_token=token)
     assert cancelled.headers["Location"] == f"{AES}?done=cancelled"
-    assert notice not in (await site.page("/", member)).text
+    assert notice not in shown(await site.page("/", member))
     assert (await site.submit(f"{AES}/cancel", cookie, form_token=token)).status == 409
 
 
@@ -302,14 +324,14 @@ async def none_open(site: Site) -> None:
 async def waiting(site: Site) -> AsyncIterator[tuple[str, str]]:
     """The page of a rotation that no worker begins, and the cookie of an owner."""
     cookie, token = await in_a_browser(site)
-    yield job_of(await site.submit(f"{KEYS}/API_SECRET_KEY/rotate", cookie, form_token=token)), cookie
+    yield job_of(await rotated(site, "API_SECRET_KEY", cookie, token)), cookie
     await none_open(site)
 
 
 async def test_events_tell_what_changes_until_the_end(site: Site) -> None:
     cookie, token = await in_a_browser(site)
     await site.add("streamed")
-    page = job_of(await site.submit(f"{AES}/rotate", cookie, form_token=token))
+    page = job_of(await rotated(site, "AES_KEY", cookie, token))
     async with listening(site, page, cookie) as response:
         assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert response.headers["Cache-Control"] == "no-store, no-transform"
@@ -407,7 +429,7 @@ async def test_a_process_that_is_asked_to_end_does_not_wait_for_its_streams(tmp_
     async with aiohttp.ClientSession() as client:
         async with open_site(sqlite_place(tmp_path)) as site:
             cookie, token = await in_a_browser(site)
-            page = job_of(await site.submit(f"{AES}/rotate", cookie, form_token=token))
+            page = job_of(await rotated(site, "AES_KEY", cookie, token))
             response = await client.get(f"{site.url}{page}/events", headers={"Cookie": cookie})
             await event(response)
             began = time.monotonic()

@@ -25,10 +25,14 @@ async def shared(keyhall: Keyhall, clock: FakeClock) -> None:
     """A credential of each of two servers, with a former version, one that was removed, and one of their own."""
     for guild_id in (GUILD, OTHER):
         gwen = manager(clock, guild_id)
-        wanted = {"provider": "openai", "secret": SECRET, "guild_id": guild_id}
-        await keyhall.credentials.add(gwen, label="main", **wanted)
-        old = (await keyhall.credentials.add(gwen, label="old", **wanted)).view
-        await keyhall.credentials.remove(gwen, old.id)
+        main, old = [
+            (
+                await keyhall.credentials.add(gwen, provider="openai", label=label, secret=SECRET, guild_id=guild_id)
+            ).view.id
+            for label in ("main", "old")
+        ]
+        assert main != old
+        await keyhall.credentials.remove(gwen, old)
     gwen = manager(clock, GUILD)
     mine = (await keyhall.credentials.add(gwen, provider="groq", label="mine", secret=SECRET)).view
     await keyhall.credentials.replace(gwen, mine.id, OTHER_SECRET)

@@ -1279,6 +1279,26 @@ async def test_a_key_is_rotated_unasked_where_that_was_wanted(
     assert next(each for each in await keyhall.key_inspection.list(operator) if each.name is JWT).due is False
 
 
+async def test_a_change_that_another_forestalled_is_refused_by_what_was_seen(
+    keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
+) -> None:
+    """Somebody looks at a page; meanwhile another rotates: the form must not change another version than it named."""
+    await rotated(keyhall, operator, MESSAGES)
+    await later(keyhall, clock, DAY)
+    await rotated(keyhall, operator, MESSAGES)
+    jobs = len(storage.tables.jobs)
+    with pytest.raises(KeyStateConflict, match="version 3 is primary now"):
+        await keyhall.rotation.rollback(operator, MESSAGES, seen_primary=2, seen_former=1)
+    with pytest.raises(KeyStateConflict, match="version 3 is primary now"):
+        await keyhall.rotation.rollback(operator, MESSAGES, seen_primary=3, seen_former=1)
+    with pytest.raises(KeyStateConflict, match="version 3 is primary now"):
+        await keyhall.rotation.rotate(operator, MESSAGES, seen_primary=2)
+    assert len(storage.tables.jobs) == jobs
+    job = await keyhall.rotation.rollback(operator, MESSAGES, seen_primary=3, seen_former=2)
+    await worked(keyhall, job)
+    assert primary(keyhall, MESSAGES) == 2
+
+
 async def test_of_several_processes_one_rotates_a_key_that_is_due(
     keyhall: Keyhall, storage: FakeStorage, clock: FakeClock, operator: Actor
 ) -> None:

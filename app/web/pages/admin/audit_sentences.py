@@ -103,6 +103,7 @@ _OTHERWISE: Final[Mapping[str, str]] = MappingProxyType(
         Result.INTENT.value: mark("%(who)s was about to begin: %(action)s."),
     }
 )
+_SOMEBODY: Final = mark("Somebody who was not signed in")
 _NOBODY: Final[Mapping[str, str]] = MappingProxyType(
     {
         Source.CLI.value: mark("The operator at the command line"),
@@ -113,7 +114,7 @@ _NOBODY: Final[Mapping[str, str]] = MappingProxyType(
 
 def sentence(item: AuditItem, say: NullTranslations) -> str:
     """Who did what, in the reader's language; an action that an edited row made up is named as it stands there."""
-    who = item.actor or say.gettext(_NOBODY.get(item.source, mark("Somebody who was not signed in")))
+    who = item.actor or say.gettext(_NOBODY.get(item.source, _SOMEBODY))
     done = _DONE.get(item.action)
     if item.action != Action.ACCESS_REFUSED and item.result in _OTHERWISE:
         text = _OTHERWISE[item.result]

@@ -19,7 +19,6 @@ from app.web.pages.admin.links import link_page
 from app.web.pages.admin.users import PATH, ROLES, read_role
 from app.web.pages.drafts import CONFIRMED, confirm_first, draft_for, forget_draft, sign_in_first
 from app.web.pages.rendering import Refused, page, see_other, texts_of
-from app.web.pages.templates import moment
 from app.web.routing import Retry, Routes, SignedOut
 from app.web.sessions import ACCOUNT, actor_of
 
@@ -175,10 +174,9 @@ async def invite(request: web.Request, actor: Actor, form: InvitationForm) -> we
         token=invited.token,
         title=say("An invitation"),
         explanation=say(
-            "Send this link to one person: who opens it first chooses a name and a password. It works once, until "
-            "%(time)s."
-        )
-        % {"time": moment(invited.invitation.expires_at)},
+            "Send this link to one person: who opens it first chooses a name and a password. It works once."
+        ),
+        until=invited.invitation.expires_at,
         back=NEW,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from aiohttp import web
 
 from app.domain.identity import Actor
@@ -11,11 +13,18 @@ from app.web.pages.rendering import page
 
 
 def link_page(
-    request: web.Request, actor: Actor, *, token: SecretText | None, title: str, explanation: str, back: str
+    request: web.Request,
+    actor: Actor,
+    *,
+    token: SecretText | None,
+    title: str,
+    explanation: str,
+    back: str,
+    until: datetime | None = None,
 ) -> web.Response:
     """The page with the link of that token, which is in the fragment: browsers send that part to nobody.
 
-    Without a token it says that the form was sent twice; ``back`` is where to go on.
+    Without a token it says that the form was sent twice. ``back`` is where to go on, ``until`` how long the link lasts.
     """
     return page(
         request,
@@ -25,4 +34,5 @@ def link_page(
         title=title,
         explanation=explanation,
         back=back,
+        until=until,
     )
