@@ -14,12 +14,15 @@ from playwright.async_api import Browser, Page
 from app.domain.identity import Role
 from app.web.server import _FAMILIES
 from tests.support.browsing import LOOKS, opened, sign_in
+from tests.support.samples import OTHER_SECRET
 from tests.support.web import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 LARGEST: Final = 60_000
 """Bytes that a page takes on its way in all: itself, its style, its scripts and its icon."""
+
+GUILD: Final = "900000000000000001"
 
 
 def addresses(parts: Mapping[str, str], *, signed_in: bool) -> Iterator[str]:
@@ -40,10 +43,13 @@ async def furnish(site: Site) -> Mapping[str, str]:
     await site.request("DELETE", f"/api/v1/credentials/{gone['id']}")
     operator = await site.services.identity.operator()
     mia = await site.services.identity.create_claimable(operator, "mia", Role.MEMBER)
+    guild = await site.services.identity.operator_for(guild_id=GUILD)
+    await site.services.credentials.add(guild, provider="groq", label="Everybody's", secret=OTHER_SECRET)
     job = (await site.request("POST", "/api/v1/admin/keys/AES_KEY/rotate")).json
     return {
         "credential_id": str(kept["id"]),
         "user_id": mia.user.id,
+        "guild_id": GUILD,
         "name": "JWT_SECRET_KEY",
         "version": "1",
         "job_id": str(job["id"]),
