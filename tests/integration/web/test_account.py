@@ -69,7 +69,8 @@ async def test_the_form_changes_the_password_and_this_browser_goes_on(site: Site
     assert set_["keyhall-device"].startswith("keyhall-device=khd_")
     page = await site.page("/account?done=password", renewed)
     assert "Your password is changed." in page.text
-    assert page.form_token() == token, "forms that are open in other tabs can still be sent"
+    sent = await site.submit("/account/sessions/end", renewed, form_token=token)
+    assert sent.status == 303, "forms that are open in other tabs can still be sent"
     for former in (cookie, other):
         assert (await site.page("/account", former)).status == 303
     assert (await site.request("GET", "/api/v1/auth/me", token=program)).status == 401
@@ -254,7 +255,6 @@ async def test_each_change_of_a_factor_gives_the_browser_another_cookie_and_clai
         set_ = _cookies(changed)
         former, cookie = cookie, set_["keyhall"].partition(";")[0]
         assert (await site.page("/account", former)).status == 303
-        assert (await site.page("/account", cookie)).form_token() == token
         claims.add(set_["keyhall-device"].partition(";")[0])
         claim = site.services.authentication._proof._devices.read(
             set_["keyhall-device"].partition(";")[0].partition("=")[2]

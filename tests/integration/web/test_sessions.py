@@ -73,7 +73,7 @@ async def test_proving_the_password_renews_the_cookie_and_forms_that_are_open_st
         assert "expires=" in cookies(proven)["keyhall"]
         assert (await site.page(path, cookie)).status == 303
         cookie = proven.cookie()
-        assert (await site.page(path, cookie)).form_token() == form_token
+        assert (await site.page(path, cookie)).status == 200
     assert SECRET in (await site.submit(f"{path}/reveal", cookie, form_token=form_token)).text
 
 
