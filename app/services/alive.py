@@ -34,6 +34,19 @@ async def as_now(uow: UnitOfWork, actor: Actor, now: datetime) -> Actor:
     return actor if actor.session_id is None and actor.token_id is None else await require_alive(uow, actor, now)
 
 
+async def require_seen_alive(uow: UnitOfWork, actor: Actor, now: datetime) -> None:
+    """The same for an act that changes nothing: one read, without a lock, since an end at that moment comes after it.
+
+    Raises InvalidToken.
+    """
+    if actor.session_id is None or actor.token_id is not None:
+        await as_now(uow, actor, now)
+        return
+    found = await uow.sessions.get(actor.session_id)
+    if found is None or found.user.id != actor.user_id or not found.session.alive(found.user, now):
+        raise InvalidToken
+
+
 async def _user(uow: UnitOfWork, actor: Actor, now: datetime) -> User | None:
     """The user for whom the session, API token or Discord account of the actor stands at this moment."""
     if actor.token_id is not None:

@@ -191,6 +191,8 @@ def add_default_headers(app: web.Application) -> None:
     async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
         request[_BEGUN] = True
         headers = response.headers
+        if (request_id := request.get(REQUEST_ID)) is not None:  # a stream is on its way before the middleware ends
+            headers.setdefault("X-Request-Id", request_id)
         headers.merge(defaults)  # a handler's own value for one of them wins
         headers.popall(hdrs.SERVER, None)
 

@@ -8,10 +8,11 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from app.web.api.documentation import Document
-from app.web.openapi import canonical
 from app.web.possible_errors import OF_THE_PROTOCOL, possible_errors
 from app.web.routing import Endpoint
 
+_PART = re.compile(r"{\w+(?::([^{}]*(?:{[^{}]*}[^{}]*)*))?}")
+"""A part of an address that varies, and the pattern that it has to match, as aiohttp takes them."""
 _OF_THE_PROTOCOL = frozenset(error.code for error in OF_THE_PROTOCOL)
 
 
@@ -45,9 +46,8 @@ def _endpoints(
 ) -> tuple[dict[tuple[str, str], Endpoint], list[tuple[str, re.Pattern[str], Endpoint]]]:
     literal, patterns = {}, []
     for each in document.endpoints:
-        path = canonical(each.path)
-        if "{" in path:
-            patterns.append((each.method, re.compile(re.sub(r"{\w+}", "[^/]+", path)), each))
+        if "{" in each.path:
+            patterns.append((each.method, re.compile(_PART.sub(lambda part: part[1] or "[^/]+", each.path)), each))
         else:
-            literal[each.method, path] = each
+            literal[each.method, each.path] = each
     return literal, patterns

@@ -42,7 +42,7 @@ from app.domain.providers import recognised
 from app.domain.scopes import Scope
 from app.domain.secrets import SecretText
 from app.domain.times import expiry
-from app.services.alive import as_now
+from app.services.alive import as_now, require_seen_alive
 from app.services.credentials.access import (
     CredentialAccess,
     Reach,
@@ -497,7 +497,7 @@ class CredentialService:
             raise Forbidden
         known = await self._access.find(actor, credential_id, Action.CREDENTIAL_REVEALED, need=Reach.OWNS)
         async with self._storage.write() as uow:
-            await as_now(uow, actor, self._clock.now())
+            await require_seen_alive(uow, actor, self._clock.now())
             # Read in the unit of work of the audit row, so that the row describes exactly what is revealed.
             record = await uow.credentials.get(credential_id)
             if record is None or record.owner != known.owner or record.deleted_at is not None:

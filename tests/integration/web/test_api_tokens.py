@@ -267,6 +267,7 @@ ROUTES: dict[str, Scope] = {
     "POST /api/v1/credentials/{credential_id}/restore": W,
     "GET /api/v1/credentials/{credential_id}/versions": R,
     "POST /api/v1/credentials/{credential_id}/rollback": W,
+    "GET /api/v1/admin/health": KEYS,
     "GET /api/v1/admin/keys": KEYS,
     "POST /api/v1/admin/keys/{name}/rotate": MANAGE,
     "POST /api/v1/admin/keys/{name}/cancel": MANAGE,

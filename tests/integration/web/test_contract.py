@@ -122,7 +122,9 @@ async def test_logout_ends_the_session_and_an_unknown_token_is_answered_alike(si
 
 async def test_me_names_user_and_session(site: Site) -> None:
     me = (await site.request("GET", "/api/v1/auth/me")).json
-    assert me.keys() == {"id", "username", "role", "session_id", "discord_id", "authenticated_at", "scopes"}
+    preferences = {"language", "time_zone"}
+    named = {"id", "username", "role", "session_id", "discord_id", "authenticated_at", "scopes"}
+    assert me.keys() == named | preferences
     assert (me["username"], me["role"], me["discord_id"]) == (OWNER, "owner", None)
 
 
