@@ -104,7 +104,6 @@ async def _answer(
         response = await _error_response(request, Unexpected())
     set_renewed_cookie(request, response)
     await compress(request, response)
-    response.headers["X-Request-Id"] = request_id
     _record(request, response, time.perf_counter() - started)
     return response
 

@@ -338,7 +338,7 @@ async def test_the_name_is_free_again_and_names_another_person(keyhall: Keyhall)
 async def test_what_a_request_stored_meanwhile_is_swept_away(keyhall: Keyhall, memory: FakeStorage) -> None:
     mia = await _furnished(keyhall)
     await keyhall.services.erasure.of_oneself(mia, PASSWORD)
-    shared = replace(mia, guild=GUILD)
+    shared = replace(mia, guild=GUILD, session_id=None)  # as the bot, which has none
     await keyhall.credentials.add(mia, provider="openai", label="late", secret=SECRET)
     await keyhall.credentials.add(shared, provider="groq", label="late", secret=SECRET, guild_id=GUILD.guild_id)
     await keyhall.housekeeping.sweep()
