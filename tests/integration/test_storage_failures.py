@@ -101,6 +101,7 @@ ARGUMENTS: Final[dict[str, Any]] = {
         UsageHour(hour=NOW, object_kind="k", object_id="o", subject_id="s", source="web", result="ok", uses=1)
     ],
     "Sequence[int]": [1, 2],
+    "Sequence[str]": ["text", "another"],
     "Sequence[Reencrypted]": [Reencrypted(EncryptedRow("i", "user", "o", 1, 1, b"former"), 2, b"latter")],
     "Session": session(),
     "Status": Status.VALID,
