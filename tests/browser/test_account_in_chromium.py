@@ -109,3 +109,29 @@ async def test_times_are_in_the_zone_of_the_browser_until_the_account_names_one(
         await page.get_by_role("button", name="Sprache und Zeit speichern").click()
         await expect(page.get_by_role("status").first).to_have_text("The language and the time zone are saved.")
         await expect(last_used).to_have_attribute("title", re.compile(r"\d{4}, \d\d:\d\d JST$"))
+
+
+async def test_a_token_for_a_program_is_made_shown_once_used_and_revoked(browser: Browser, site: Site) -> None:
+    identity = site.services.identity
+    await identity.create(await identity.operator(), "programmer", PASSWORD, Role.MEMBER)
+    async with opened(browser, DESKTOP_LIGHT) as page:
+        await sign_in(page, site, "programmer")
+        await page.goto(f"{site.url}/account")
+        await page.get_by_label("Name of the token").fill("nightly job")
+        await page.get_by_role("button", name="Make a token").click()
+        await expect(page.get_by_role("alert")).to_be_visible()  # without a right it could do nothing
+        await expect(page.get_by_label("Name of the token")).to_have_value("nightly job")
+
+        await page.get_by_label("list your credentials, without their secrets").check()
+        await page.get_by_role("button", name="Make a token").click()
+        token = await page.locator("#secret").inner_text()
+        assert token.startswith("kh_")
+        assert (await site.request("GET", "/api/v1/credentials", token=token)).status == 200
+        assert (await site.request("POST", "/api/v1/credentials", token=token, json={})).status == 403
+
+        await page.get_by_role("link", name="Done").click()
+        await expect(page.get_by_text("nightly job", exact=True)).to_be_visible()
+        assert token not in await page.content()
+        await page.get_by_role("button", name="Revoke the token nightly job").click()
+        await expect(page.get_by_role("status").first).to_have_text("That token is revoked.")
+        assert (await site.request("GET", "/api/v1/credentials", token=token)).status == 401
