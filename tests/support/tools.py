@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import subprocess
+import time
 
 import pytest
 
@@ -21,3 +24,15 @@ def require_tool(name: str) -> str:
         if path := shutil.which(candidate, path=_PATH):
             return path
     pytest.skip(f"{name} is not installed")
+
+
+def wait_until_listening(server: subprocess.Popen[str], port: int) -> None:
+    """Return once the server takes connections on that port of loopback; fail with what it printed if it ends."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            assert server.poll() is None, server.communicate()[1]
+            time.sleep(0.02)
+        else:
+            return

@@ -6,9 +6,7 @@ import base64
 import ipaddress
 import os
 import re
-import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,8 +19,8 @@ import pytest_asyncio
 from app.web import WebOptions
 from tests.support.installs import Place
 from tests.support.samples import OWNER, PASSWORD
-from tests.support.tools import require_tool
-from tests.support.web import Site, open_site, served
+from tests.support.tools import require_tool, wait_until_listening
+from tests.support.web import Site, free_port, open_site, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,11 +52,6 @@ def _documented_locations(upstream: str) -> str:
     return locations.replace("http://127.0.0.1:8080", upstream).replace("Host $host;", "Host $host:$server_port;")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @contextmanager
 def _nginx(home: Path, port: int, upstream: str) -> Iterator[None]:
     home.chmod(0o755)
@@ -74,28 +67,18 @@ def _nginx(home: Path, port: int, upstream: str) -> Iterator[None]:
         [require_tool("nginx"), "-p", str(home), "-c", str(configuration)], stderr=subprocess.PIPE, text=True
     )
     try:
-        while not _answers(port):
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.02)
+        wait_until_listening(process, port)
         yield
     finally:
         process.terminate()
         process.communicate(timeout=60)
 
 
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def proxied(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """Keyhall as a client of nginx sees it."""
     require_tool("nginx")
-    home, port = tmp_path_factory.mktemp("nginx"), _free_port()
+    home, port = tmp_path_factory.mktemp("nginx"), free_port()
     options = WebOptions(
         public_url=f"http://localhost:{port}", trusted_proxies=(ipaddress.ip_network("::ffff:127.0.0.1/128"),)
     )
