@@ -140,7 +140,7 @@ class AuditRepositoryImpl:
         """A row whose time was edited to something else counts for no day."""
         wanted = {"this": credential_id, "since": since, "most": most}
         rows = await self._connection.rows(_USES_PER_DAY, wanted)
-        return {day.date(): uses for text, uses in rows if (day := _moment(text)) is not None}
+        return {day: uses for text, uses in rows if (day := _day(text)) is not None}
 
     async def uses_per_person(
         self, credential_id: str, *, since: datetime, most: int, people: int
@@ -179,6 +179,13 @@ def _moment(value: Any) -> datetime | None:
         moment = datetime.fromisoformat(value)
         return None if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _day(value: Any) -> date | None:
+    try:
+        return date.fromisoformat(value)
+    except (ValueError, TypeError):
         return None
 
 
