@@ -8,22 +8,16 @@ from typing import Any
 import pytest
 
 from app.domain.identity import Actor, Client, Registration, Role, Source
-from app.infrastructure.clock import SystemClock
 from tests.support.samples import OTHER_SECRET, PASSWORD, SECRET
 
 
 async def mia(services: Any) -> Actor:
     """A user of the web, freshly signed in there."""
-    made = await services.identity.create(await services.identity.operator(), "mia*", PASSWORD, Role.MEMBER)
-    return Actor(
-        user_id=made.id,
-        subject_id=made.subject_id,
-        username=made.username,
-        role=made.role,
-        client=Client(source=Source.WEB),
-        session_id="a session",
-        authenticated_at=SystemClock().now(),
-    )
+    await services.identity.create(await services.identity.operator(), "mia*", PASSWORD, Role.MEMBER)
+    client = Client(source=Source.WEB)
+    signed_in = await services.authentication.login("mia*", PASSWORD, client)
+    actor: Actor = await services.requests.authenticate(signed_in.access_token.reveal(), client)
+    return actor
 
 
 async def code_of(services: Any, actor: Actor) -> str:
