@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from app.domain.credentials import CredentialView
 from app.domain.encrypted_columns import CREDENTIAL_SECRETS, FORMER_SECRETS
-from app.domain.errors import VersionConflict
+from app.domain.errors import NotReady, VersionConflict
 from app.domain.identity import Actor, Client, Role, Source
 from app.domain.jobs import JobState
 from app.domain.keys import KeyName
 from app.services import Services
+from app.services.credentials import CredentialService
 from tests.support.installs import Place
 
 AES = KeyName.AES_KEY
 PROCESSES = 3
+T = TypeVar("T")
 WRITERS = 20
 CONTENDED = 2
 """Credentials that all writers are after; each also has one that nobody else touches."""
@@ -76,12 +79,19 @@ class Writer:
     def _secret(self) -> str:
         return f"sk-proj-writer-{self._name}-{next(self._numbers)}-4f9aTq7ZbX2mLw8vKd3Yc6Rn"
 
-    def _process(self) -> Services:
-        return self._random.choice(self._processes)
+    async def _served(self, act: Callable[[CredentialService], Awaitable[T]]) -> T:
+        """Ask a process as the edges do: once it may serve; and again where it could not, on a busy machine."""
+        while True:
+            process = self._random.choice(self._processes)
+            try:
+                await process.instances.catch_up()
+                return await act(process.credentials)
+            except NotReady:
+                await asyncio.sleep(0)
 
     async def begin(self) -> None:
         secret = self._secret()
-        added = await self._process().credentials.add(self.actor, provider="openai", label="own", secret=secret)
+        added = await self._served(lambda it: it.add(self.actor, provider="openai", label="own", secret=secret))
         self.kept = Kept(added.view, secret)
 
     async def write_until(self, enough: asyncio.Event, contested: Sequence[Contested]) -> None:
@@ -91,31 +101,33 @@ class Writer:
             self.changes += 1
 
     async def _change_own(self) -> None:
-        kept, credentials, own = self.kept, self._process().credentials, self.kept.view.id
+        kept, own = self.kept, self.kept.view.id
         match self._random.randrange(6):
             case 0 | 1:
                 secret = self._secret()
-                kept.replaced((await credentials.replace(self.actor, own, secret)).view, secret)
+                replaced = await self._served(lambda it: it.replace(self.actor, own, secret))
+                kept.replaced(replaced.view, secret)
             case 2:
                 label = f"own {kept.view.version}"
-                kept.took_effect(await credentials.change(self.actor, own, label=label))
+                kept.took_effect(await self._served(lambda it: it.change(self.actor, own, label=label)))
             case 3:
-                await credentials.remove(self.actor, own)
-                restored = await self._process().credentials.restore(self.actor, own)
+                await self._served(lambda it: it.remove(self.actor, own))
+                restored = await self._served(lambda it: it.restore(self.actor, own))
                 assert restored.version == kept.view.version + 2
                 kept.view = restored
             case 4 if kept.former:
                 former = kept.former[max(kept.former)]
-                kept.replaced((await credentials.rollback(self.actor, own)).view, former)
+                back = await self._served(lambda it: it.rollback(self.actor, own))
+                kept.replaced(back.view, former)
             case _:
-                assert (await credentials.reveal(self.actor, own)).reveal() == kept.secret
+                assert (await self._served(lambda it: it.reveal(self.actor, own))).reveal() == kept.secret
 
     async def _contend(self, contested: Contested) -> None:
         """As a client does: read, and replace what was read or hear that somebody was faster."""
-        credentials, secret = self._process().credentials, self._secret()
-        seen = await credentials.get(EVERYBODY, contested.id)
+        secret = self._secret()
+        seen = await self._served(lambda it: it.get(EVERYBODY, contested.id))
         try:
-            await credentials.replace(EVERYBODY, contested.id, secret, expected_version=seen.version)
+            await self._served(lambda it: it.replace(EVERYBODY, contested.id, secret, expected_version=seen.version))
         except VersionConflict:
             return
         contested.acknowledge(seen.version + 1, secret)
