@@ -51,7 +51,7 @@ def _component(component: dict[str, Any]) -> str:
         return f'<span class="{"danger" if red else "button"}">{escape(component["label"])}</span>'
     if kind is discord.ComponentType.select:
         return f'<span class="select">{escape(component["placeholder"])}</span>'
-    raise NotImplementedError(kind)
+    raise ValueError(f"the picture has no drawing for a {kind.name}: add one here")
 
 
 def _line(line: str) -> str:

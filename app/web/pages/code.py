@@ -74,8 +74,6 @@ async def _again(request: web.Request, error: AppError, fields: Mapping[str, str
     return page(
         request,
         "code.html",
-        status=refused.status,
-        headers=refused.headers,
         refused=refused,
         next=own_page(fields.get("next", "/")),
         recovery=fields.get("way") == "recovery",

@@ -40,7 +40,6 @@ async def _guild_page(
     return page(
         request,
         "guild.html",
-        status=refused.status if refused else 200,
         viewer=actor,
         guild_id=guild_id,
         sees_all=actor.may(Permission.SEE_ALL_CREDENTIALS),

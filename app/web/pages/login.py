@@ -74,8 +74,6 @@ async def _setup_again(request: web.Request, error: AppError, fields: Mapping[st
     return page(
         request,
         "setup.html",
-        status=refused.status,
-        headers=refused.headers,
         refused=refused,
         username=fields.get("username", ""),
         # A refused password is typed again, without looking the token up again; a wrong token is of no use.
@@ -110,8 +108,6 @@ async def _claim_again(request: web.Request, error: AppError, fields: Mapping[st
     return page(
         request,
         "claim.html",
-        status=refused.status,
-        headers=refused.headers,
         refused=refused,
         username=fields.get("username", ""),
         # A token that is refused is of no use; with any other mistake it is good for the next try.
@@ -147,8 +143,6 @@ async def login_again(request: web.Request, error: AppError, fields: Mapping[str
     return page(
         request,
         "login.html",
-        status=refused.status,
-        headers=refused.headers,
         refused=refused,
         username=fields.get("username", ""),
         next=own_page(fields.get("next", "/")),

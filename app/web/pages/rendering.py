@@ -105,9 +105,13 @@ def page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     viewer: Actor | None = None,
+    refused: Refused | None = None,
     **view: Any,
 ) -> web.Response:
-    """A page. ``viewer`` is the signed-in user, if there is one; ``view`` are the variables of its template."""
+    """A page. ``viewer`` is the signed-in user, if there is one; ``view`` are the variables of its template.
+
+    A ``refused`` form decides the status and adds its headers; the template has it too.
+    """
     text = request.app[TEMPLATES].render(
         template,
         {
@@ -118,19 +122,21 @@ def page(
             "viewer": viewer.username if viewer else None,
             "account": viewer.user_id if viewer else "",
             "administration": administration(viewer.role) if viewer else [],
+            "refused": refused,
             **view,
         },
         language_of(request),
         _reader_of(request),
     )
     return web.Response(
-        status=status,
+        status=refused.status if refused else status,
         body=text.encode(),
         headers={
             "Content-Type": "text/html; charset=utf-8",
             "Content-Security-Policy": PAGE_POLICY,
             "Vary": "Accept-Language",
             **(headers or {}),
+            **(refused.headers if refused else {}),
         },
     )
 

@@ -49,8 +49,6 @@ async def _page(request: web.Request, actor: Actor, back: str, refused: Refused 
     return page(
         request,
         "account_confirm.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         next=own_page(back),
         refused=refused,

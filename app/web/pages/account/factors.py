@@ -54,8 +54,7 @@ async def _new_page(request: web.Request, actor: Actor, refused: Refused | None)
     return page(
         request,
         "factor_new.html",
-        status=refused.status if refused else 200,
-        headers={"Cache-Control": "no-store, no-transform", **(refused.headers if refused else {})},
+        headers={"Cache-Control": "no-store, no-transform"},
         viewer=actor,
         refused=refused,
         secret=" ".join(typed[begin : begin + 4] for begin in range(0, len(typed), 4)),

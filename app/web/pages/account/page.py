@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -33,20 +34,18 @@ async def account_page(
     section: str = "",
     news: str | None = None,
     typed: Mapping[str, str] | None = None,
-    **shown: object,
+    **shown: Any,
 ) -> web.Response:
     """The page; ``section`` is the one whose form was refused, ``typed`` the text that is not secret in its fields.
 
     ``shown`` takes the place of variables of a section's view, in this answer.
     """
-    view: dict[str, object] = {}
+    view: dict[str, Any] = {}
     for read in VIEWS.values():
         view |= await read(request, actor)
     return page(
         request,
         "account.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         sections=list(VIEWS),
         refused=refused,

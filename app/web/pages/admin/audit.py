@@ -101,7 +101,6 @@ def _audit_page(
     return page(
         request,
         "admin/audit.html",
-        status=refused.status if refused else 200,
         viewer=actor,
         rows=[(each, sentence(each, say)) for each in found.items],
         newer=found.newer,

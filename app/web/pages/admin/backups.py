@@ -61,8 +61,6 @@ async def _backups_page(
     return page(
         request,
         "admin/backups.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         arrangement=await services.backups.arrangement(actor),
         backups=[_shown(each) for each in found.items],

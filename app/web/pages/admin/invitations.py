@@ -76,8 +76,6 @@ async def _new_page(
     return page(
         request,
         "admin/new_user.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         roles={each: words for each, words in ROLES.items() if actor.role.covers(each)},
         owner=Role.OWNER,

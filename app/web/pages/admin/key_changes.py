@@ -93,8 +93,6 @@ async def _page(
     return page(
         request,
         "admin/key_change.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         change=change,
         key=key,

@@ -112,8 +112,6 @@ async def _key_page(
     return page(
         request,
         "admin/key.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         key=key,
         purpose=PURPOSES[name],

@@ -140,7 +140,6 @@ def _list_page(
     return page(
         request,
         "admin/users.html",
-        status=refused.status if refused else 200,
         viewer=actor,
         users=[_shown(each) for each in found.items],
         next_cursor=found.next_cursor,
@@ -184,8 +183,6 @@ async def _user_page(
     return page(
         request,
         "admin/user.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         user=_shown(known),
         own=known.user.id == actor.user_id,

@@ -55,7 +55,6 @@ def _add_page(
     return page(
         request,
         "credentials/add.html",
-        status=refused.status if refused else 200,
         viewer=actor,
         refused=refused,
         kept={"provider": "", "label": "", "expires": "", **kept},

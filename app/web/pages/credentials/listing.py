@@ -75,7 +75,6 @@ async def list_page(
     return page(
         request,
         "credentials/list.html",
-        status=refused.status if refused else 200,
         viewer=actor,
         tab=tab,
         title=_TABS[tab],

@@ -93,8 +93,6 @@ async def credential_page(
     return page(
         request,
         "credentials/removed.html" if removed else "credentials/one.html",
-        status=refused.status if refused else 200,
-        headers=refused.headers if refused else None,
         viewer=actor,
         credential=shown(found.view),
         history=found.history,
